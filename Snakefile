@@ -1,0 +1,55 @@
+# The doors stand in the order of the data flow: movies -> micrographs -> CTFs -> picks -> particles -> 2D classes
+#   -> initial volume -> refined map -> validation -> report.
+# Every path is  results/<run.name>/<stage>/<step>/[<batch>_]<what>.<ext> ; rules name it from the stage on, because the working
+#   directory of all jobs is results/<run.name> (a folder that RELION opens as a project).
+# Rule = script (workflow/scripts/<stage>/<step>.py) = module (src/cryopipe/<stage>/<step>.py) = block of the config.
+from snakemake.exceptions import WorkflowError
+from snakemake.utils import min_version
+
+from cryopipe.errors import CryopipeError
+from cryopipe.workflow import Plan
+
+min_version("9.25")
+
+
+# A plain python3 with cryopipe installed runs everything; the image is for clusters that want one.
+container: "docker://python:3.11-slim"
+
+
+try:
+    plan = Plan.of(
+        config,
+        root=workflow.basedir,
+        default="config/config.yaml",
+        results=workflow.overwrite_workdir,
+        extend=workflow.is_main_process,
+    )
+    BATCHES = list(plan.batches)
+except CryopipeError as error:
+    raise WorkflowError(str(error)) from None
+
+
+workdir: str(plan.results)
+
+
+wildcard_constraints:
+    batch=r"batch_\d{4}",
+
+
+include: "workflow/rules/simulation.smk"
+include: "workflow/rules/movies.smk"
+include: "workflow/rules/ctf.smk"
+include: "workflow/rules/picking.smk"
+include: "workflow/rules/particles.smk"
+include: "workflow/rules/classes2d.smk"
+include: "workflow/rules/initial_volume.smk"
+include: "workflow/rules/refinement.smk"
+include: "workflow/rules/validation.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        "report/report/report.html",
+        "report/report/report.json",

@@ -1,0 +1,1 @@
+"""Stage classes2d: class averages and the particles worth keeping."""

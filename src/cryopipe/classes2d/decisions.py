@@ -1,0 +1,121 @@
+"""Which classes stay: the rules, and a person's decisions that overrule them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from cryopipe.config.classes2d import SelectClasses2d
+from cryopipe.errors import InputError
+
+FERRITIN = "iron-loaded core"
+
+
+class Decision(BaseModel):
+    """A person's choice, ``config/decisions/classes2d.yaml``: class numbers (from 1) to keep and to drop.
+
+    ``classes_sha256`` (copied from selection.yaml) ties it to one classification: numbers mean nothing in another.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    keep: list[int] = []
+    drop: list[int] = []
+    decided_by: str = "user"
+    classes_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What happens to a class, why, and who said so (``rule`` or a person's name)."""
+
+    keep: bool
+    reason: str
+    decided_by: str
+
+
+def read_decision(path: Path, *, classes: int, classes_sha256: str) -> Decision:
+    """Read and check a decision file.
+
+    Raises
+    ------
+    InputError
+        It is no such file, names classes that do not exist or twice, or belongs to another classification.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        decision = Decision.model_validate(content)
+    except (yaml.YAMLError, ValidationError) as error:
+        raise InputError(
+            f"{path}: not a decision on classes ({' '.join(str(error).split())}). "
+            "Give the lists keep and drop of class numbers."
+        ) from None
+    wrong = sorted(c for c in {*decision.keep, *decision.drop} if not 1 <= c <= classes)
+    if wrong:
+        raise InputError(f"{path}: class {wrong[0]} does not exist; classes are numbered 1 to {classes}.")
+    both = sorted(set(decision.keep) & set(decision.drop))
+    if both:
+        raise InputError(f"{path}: class {both[0]} stands in keep and in drop. Decide for one.")
+    if decision.classes_sha256 is not None and decision.classes_sha256 != classes_sha256:
+        raise InputError(
+            f"{path}: it was made for other class averages (classes_sha256 differs): look at the new averages and "
+            "decide again, or remove the file."
+        )
+    return decision
+
+
+def judge_classes(features: pd.DataFrame, params: SelectClasses2d) -> list[Verdict]:
+    """Apply the rules to the classes' features.
+
+    Parameters
+    ----------
+    features : DataFrame
+        A row a class: crpParticles, rlnEstimatedResolution, crpCoreRatio, crpSignal, crpEdgeScore, crpECA.
+    """
+    members = features["crpParticles"].to_numpy(dtype=np.float64)
+    occupied = features[members > 0]
+    resolution_limit = max(
+        params.max_resolution_A,
+        params.max_resolution_factor * float(occupied["rlnEstimatedResolution"].median() if len(occupied) else 0),
+    )
+    median = float(occupied["crpCoreRatio"].median()) if len(occupied) else 0.0
+    spread = 1.4826 * float((occupied["crpCoreRatio"] - median).abs().median()) if len(occupied) else 0.0
+    core_limit = max(params.core_threshold, median + 3.0 * spread)
+    verdicts = []
+    for row in features.to_dict("records"):
+        reasons = []
+        if row["crpParticles"] == 0:
+            verdicts.append(Verdict(False, "empty", "rule"))
+            continue
+        if row["crpParticles"] < params.min_class_fraction * members.mean():
+            reasons.append(f"only {row['crpParticles']} particles")
+        if params.remove_ferritin and row["crpCoreRatio"] > core_limit:
+            reasons.append(f"{FERRITIN}: core ratio {row['crpCoreRatio']:.2f} above {core_limit:.2f}")
+        if row["rlnEstimatedResolution"] > resolution_limit:
+            reasons.append(f"resolution {row['rlnEstimatedResolution']:.1f} Å worse than {resolution_limit:.1f} Å")
+        if row["crpSignal"] < params.min_signal:
+            reasons.append(f"contrast {row['crpSignal']:.1f} below {params.min_signal:g}")
+        if row["crpEdgeScore"] > params.max_edge_score:
+            reasons.append(f"edge score {row['crpEdgeScore']:.2f} above {params.max_edge_score:g}")
+        if row["crpECA"] > max(2.0, params.max_eca_fraction * len(features)):
+            reasons.append(f"particles spread over {row['crpECA']:.1f} classes")
+        verdicts.append(Verdict(not reasons, "; ".join(reasons), "rule"))
+    return verdicts
+
+
+def overrule(verdicts: list[Verdict], decision: Decision | None) -> list[Verdict]:
+    """Return the verdicts with a person's lists in force; the rule's reason stays readable."""
+    if decision is None:
+        return verdicts
+    result = list(verdicts)
+    for number in decision.keep:
+        result[number - 1] = Verdict(True, verdicts[number - 1].reason, decision.decided_by)
+    for number in decision.drop:
+        reason = verdicts[number - 1].reason or f"dropped by {decision.decided_by}"
+        result[number - 1] = Verdict(False, reason, decision.decided_by)
+    return result

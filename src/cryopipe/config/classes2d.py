@@ -1,0 +1,105 @@
+"""Parameters of the classes2d stage."""
+
+from __future__ import annotations
+
+from cryopipe.config.base import Params, parameter
+
+
+class Classify2d(Params):
+    """Step ``classify_2d``: class averages by expectation maximisation."""
+
+    particle_diameter_A: float | None = parameter(
+        "Outer diameter of the particle; sets mask, box and angular steps.",
+        unit="Å",
+        derived="dataset.particle_diameter_A",
+        ge=30,
+        le=2000,
+    )
+    classes: int | None = parameter(
+        "Number of classes; null: a class for every 40 particles, at least 8 (4 below 80 particles) and at most 50.",
+        default=None,
+        ge=1,
+        le=500,
+    )
+    max_resolution_A: float = parameter(
+        "Finest resolution that the classification uses.", unit="Å", default=8.0, ge=4, le=40
+    )
+    start_resolution_A: float = parameter("Resolution of the first iteration.", unit="Å", default=30.0, ge=8, le=100)
+    iterations: int = parameter("Iterations before the final pass.", default=24, ge=2, le=200)
+    uncertainty: float = parameter(
+        "Length of the annealing, in units of 30 % of the iterations: larger stays undecided for longer.",
+        default=2.0,
+        gt=0,
+        le=3.3,
+    )
+    initial_spread: float = parameter(
+        "Share of all (class, angle, shift) states that a particle is spread over in the first iteration.",
+        default=0.05,
+        gt=0,
+        lt=1,
+    )
+    tau_fudge: float = parameter(
+        "Regularisation: larger trusts the averages' fine detail more.", default=2.0, gt=0, le=10
+    )
+    offset_range_A: float | None = parameter(
+        "Range of the first search for the particle's centre.",
+        unit="Å",
+        derived="0.12 * dataset.particle_diameter_A",
+        ge=0,
+    )
+    mask_diameter_factor: float = parameter("Diameter of the soft mask over the particle's.", default=1.2, ge=1, le=3)
+    recentre: bool = parameter("Centre the averages by their centre of mass after each iteration.", default=True)
+
+
+class SelectClasses2d(Params):
+    """Step ``select_classes_2d``: which classes and particles go on."""
+
+    particle_diameter_A: float | None = parameter(
+        "Outer diameter of the particle.", unit="Å", derived="dataset.particle_diameter_A", ge=30, le=2000
+    )
+    remove_ferritin: bool = parameter(
+        "Reject hollow particles with a dense core (iron-loaded ferritin), as classes and one by one.", default=True
+    )
+    core_threshold: float = parameter(
+        "Density of a class's centre over that of its ring above which the class is iron-loaded.",
+        default=0.9,
+        gt=0,
+        le=5,
+    )
+    particle_core_threshold: float = parameter(
+        "Density of a particle's core over that of its shell above which the particle is iron-loaded.",
+        default=1.5,
+        gt=0,
+        le=10,
+    )
+    core_significance: float = parameter(
+        "The core's density also exceeds this many of its standard errors.", unit="sd", default=3.0, ge=0
+    )
+    core_diameter_fraction: float = parameter(
+        "Diameter of the core over that of the particle.", default=0.45, gt=0, le=0.6
+    )
+    cavity_diameter_fraction: float = parameter(
+        "Diameter of the cavity over that of the particle.", default=0.62, gt=0.1, lt=1
+    )
+    min_class_fraction: float = parameter(
+        "Classes with fewer particles than this share of the mean class are junk.", default=0.15, ge=0, lt=1
+    )
+    max_resolution_A: float = parameter(
+        "Classes worse than this, and than max_resolution_factor times the median, are junk.",
+        unit="Å",
+        default=25.0,
+        gt=0,
+    )
+    max_resolution_factor: float = parameter("See max_resolution_A.", default=1.8, ge=1)
+    min_signal: float = parameter(
+        "Least contrast of a class: inside minus outside, over the standard deviation outside.", default=2.0, ge=0
+    )
+    max_edge_score: float = parameter(
+        "Share of a class's positive power outside the particle above which it is junk.", default=0.35, gt=0, le=1
+    )
+    max_eca_fraction: float = parameter(
+        "A class is junk if its particles are spread over more than this share of all classes.",
+        default=0.3,
+        gt=0,
+        le=1,
+    )

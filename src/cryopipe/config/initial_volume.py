@@ -1,0 +1,61 @@
+"""Parameters of the initial_volume stage."""
+
+from __future__ import annotations
+
+from cryopipe.config.base import Params, parameter
+
+
+class InitialRelionSgd(Params):
+    """Step ``initial_relion_sgd``: a map from nothing by stochastic gradient descent, as in RELION 3.1."""
+
+    symmetry: str | None = parameter("Point group imposed on the map.", derived="dataset.symmetry")
+    particle_diameter_A: float | None = parameter(
+        "Outer diameter of the particle; sets the masks.", unit="Å", derived="dataset.particle_diameter_A"
+    )
+    seeds: int = parameter(
+        "Independent runs; the one with the best held-out likelihood is kept.", default=3, ge=1, le=20
+    )
+    initial_iterations: int = parameter(
+        "Mini-batches at the initial resolution and batch size.", default=20, ge=1, le=1000
+    )
+    inbetween_iterations: int = parameter(
+        "Mini-batches during which resolution and batch size grow linearly.", default=80, ge=1, le=5000
+    )
+    final_iterations: int = parameter("Mini-batches at the final resolution and batch size.", default=20, ge=1, le=1000)
+    initial_resolution_A: float = parameter(
+        "Resolution of the first phase. Hollow shells carry little orientation information below 35 Å: start at 24 Å.",
+        unit="Å",
+        default=24.0,
+        ge=5,
+        le=100,
+    )
+    final_resolution_A: float = parameter("Resolution of the last phase.", unit="Å", default=10.0, ge=4, le=60)
+    initial_batch: int = parameter("Particles of a mini-batch in the first phase.", default=100, ge=8, le=10000)
+    final_batch: int = parameter("Particles of a mini-batch in the last phase.", default=300, ge=8, le=100000)
+    momentum: float = parameter("Share of the previous step that is kept (mu).", default=0.9, ge=0, lt=1)
+    step_size: float = parameter("Step size of the gradient.", default=0.5, gt=0, le=1)
+    healpix_order: int = parameter(
+        "Order of the orientation grid (60°/2^order) once the resolution is finer than 20 Å; one less before.",
+        default=3,
+        ge=1,
+        le=4,
+    )
+    offset_range_A: float = parameter(
+        "Range of the search for the particle's centre.", unit="Å", default=12.0, ge=0, le=100
+    )
+    offset_step_A: float = parameter(
+        "Step of the search for the particle's centre.", unit="Å", default=4.0, gt=0, le=20
+    )
+    initial_effective_poses: float = parameter(
+        "Share of all poses that a particle is spread over at the start (annealing; 0 switches it off).",
+        default=0.01,
+        ge=0,
+        le=0.5,
+    )
+    mask_diameter_factor: float = parameter("Diameter of the soft masks over the particle's.", default=1.25, ge=1, le=3)
+    held_out: int = parameter(
+        "Particles kept out of all mini-batches to judge the seeds (at most a fifth of all).",
+        default=300,
+        ge=10,
+        le=5000,
+    )

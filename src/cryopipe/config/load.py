@@ -1,0 +1,64 @@
+"""From a YAML file (or the dictionary that Snakemake holds) to a validated configuration, with messages for people."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from cryopipe.config.model import Config
+from cryopipe.errors import ConfigError
+
+
+def load_config(path: str | Path) -> Config:
+    """Read and validate a YAML configuration.
+
+    Raises
+    ------
+    ConfigError
+        One message that lists every fault with its key, its value and what would be right.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: cannot be read ({error.strerror}). Give the path of a YAML configuration."
+        ) from error
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    return parse_config(tree or {}, source=str(path))
+
+
+def parse_config(tree: Mapping[str, Any], *, source: str = "config") -> Config:
+    """Validate a configuration given as a dictionary; ``source`` names it in messages."""
+    try:
+        return Config.model_validate(dict(tree))
+    except ValidationError as error:
+        faults = [f"  {_describe(fault)}" for fault in error.errors()]
+        raise ConfigError(f"{source} cannot be used:\n" + "\n".join(faults)) from None
+
+
+def _describe(fault: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in fault["loc"]) or "(top level)"
+    if fault["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(str(fault["loc"][-1]), _keys_beside(fault["loc"]), n=1, cutoff=0.5)
+        hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(_keys_beside(fault['loc']))}."
+        return f"{key}: there is no such key; {hint}"
+    value = "" if isinstance(fault["input"], Mapping | BaseModel) else f" (given: {fault['input']!r})"
+    return f"{key}: {fault['msg'].removeprefix('Value error, ')}{value}"
+
+
+def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
+    model: Any = Config
+    for part in location[:-1]:
+        annotation = model.model_fields[str(part)].annotation
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+    return list(model.model_fields)

@@ -1,0 +1,157 @@
+"""Parameters of the movies stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cryopipe.config.base import Params, parameter
+
+
+class ImportMovies(Params):
+    """Step ``import_movies``: register and check the raw movies of a batch."""
+
+    paths: list[str] = parameter("The movies of this batch; filled from the manifest of the run.", default=[])
+    optics_group_name: str = parameter("Name of the optics group of these movies.", default="opticsGroup1")
+    frames: int | None = parameter(
+        "Number of frames that every movie must have; null: they may differ (a warning above 5 %).", default=None, ge=1
+    )
+    check_frames: Literal["ends", "all"] = parameter(
+        "Frames that are decoded to find damaged data: the first and the last, or all (slower).", default="ends"
+    )
+    eer_grouping: int = parameter("Camera readouts that make one frame of an EER movie.", default=40, ge=1, le=1000)
+    eer_upsampling: Literal[1, 2, 4] = parameter("Pixels of an EER frame along one pixel of the camera.", default=1)
+    pixel_size_A: float | None = parameter(
+        "Pixel size of the movies as they are read (EER: after upsampling).", unit="Å", derived="dataset.pixel_size_A"
+    )
+    voltage_kV: float | None = parameter("Acceleration voltage.", unit="kV", derived="dataset.voltage_kV")
+    cs_mm: float | None = parameter("Spherical aberration.", unit="mm", derived="dataset.cs_mm")
+    amplitude_contrast: float | None = parameter(
+        "Fraction of amplitude contrast.", derived="dataset.amplitude_contrast"
+    )
+    dose_per_frame_e_A2: float | None = parameter(
+        "Exposure of one frame, to check it against the counts.", unit="e/Å²", derived="dataset.dose_per_frame_e_A2"
+    )
+    pre_exposure_e_A2: float | None = parameter(
+        "Exposure before the first frame.", unit="e/Å²", derived="dataset.pre_exposure_e_A2"
+    )
+
+
+class ImportMicrographs(Params):
+    """Step ``import_micrographs``: register and check aligned micrographs, where there are no movies."""
+
+    paths: list[str] = parameter("The micrographs of this batch; filled from the manifest of the run.", default=[])
+    optics_group_name: str = parameter("Name of the optics group of these micrographs.", default="opticsGroup1")
+    dose_weighted_suffix: str | None = parameter(
+        "Ending of the stem of the dose-weighted twin beside each micrograph (x.mrc, x_DW.mrc: _DW); "
+        "null: the given micrograph serves both purposes.",
+        default=None,
+    )
+    pixel_size_A: float | None = parameter(
+        "Pixel size of the micrographs.", unit="Å", derived="dataset.pixel_size_A"
+    )
+    voltage_kV: float | None = parameter("Acceleration voltage.", unit="kV", derived="dataset.voltage_kV")
+    cs_mm: float | None = parameter("Spherical aberration.", unit="mm", derived="dataset.cs_mm")
+    amplitude_contrast: float | None = parameter(
+        "Fraction of amplitude contrast.", derived="dataset.amplitude_contrast"
+    )
+
+
+class EstimateGain(Params):
+    """Step ``estimate_gain``: the camera's gain seen by the movies; orientation and sense of a given one; defects."""
+
+    method: Literal["flat_field", "rank"] = parameter(
+        "flat_field: mean of all frames over its own smooth background (any data); rank: rows and columns made to share one "
+        "distribution of grey values as in xmipp_movie_estimate_gain (integer counts only).",
+        default="flat_field",
+    )
+    frame_step: int = parameter("Use every n-th frame of a movie.", default=1, ge=1)
+    movie_step: int = parameter("Use every n-th movie.", default=1, ge=1)
+    background_sigma_px: float = parameter(
+        "Width of the Gaussian that separates gain from specimen and illumination.",
+        unit="px",
+        default=32.0,
+        ge=4,
+        le=256,
+    )
+    orientation: Literal[
+        "auto", "rot0", "rot90", "rot180", "rot270", "mirror_rot0", "mirror_rot90", "mirror_rot180", "mirror_rot270"
+    ] = parameter(
+        "How the given gain must be turned: mirrored along x if so named, then rotated counter-clockwise in array axes "
+        "(numpy.rot90); auto: found by correlation.",
+        default="auto",
+    )
+    sense: Literal["auto", "multiply", "divide"] = parameter(
+        "Whether frames are multiplied or divided by the given gain; auto: found by correlation.", default="auto"
+    )
+    min_score: float = parameter(
+        "Smallest correlation score, in standard deviations of the correlation map, that proves an orientation.",
+        unit="σ",
+        default=20.0,
+        ge=6,
+    )
+    min_margin: float = parameter(
+        "The best orientation must score this many times more than the second.", default=5.0, ge=1.5
+    )
+    hot_sigma: float = parameter(
+        "A pixel is hot when its mean exceeds its surroundings by this many robust standard deviations.",
+        unit="σ",
+        default=6.0,
+        ge=4,
+        le=20,
+    )
+
+
+class AlignMovies(Params):
+    """Step ``align_movies``: global motion of the frames, plain and dose-weighted averages."""
+
+    max_resolution_A: float | None = parameter(
+        "Correlations are low-passed to this resolution (half amplitude); null: 20 Å, and 15 Å above 1 e/Å² per frame.",
+        unit="Å",
+        default=None,
+        ge=5,
+        le=100,
+    )
+    max_shift_A: float = parameter(
+        "Largest shift between two frames that is searched.", unit="Å", default=50.0, ge=2, le=500
+    )
+    robust_iterations: int = parameter(
+        "Rounds of re-weighting the frame pairs by how well they fit the trajectory.", default=20, ge=0, le=100
+    )
+    refine_iterations: int = parameter(
+        "Rounds of moving each frame against the sum of all others, at most.", default=5, ge=0, le=50
+    )
+    binning: int = parameter("Fourier binning of the averages (2 for super-resolution movies).", default=1, ge=1, le=8)
+    float16: bool = parameter("Write averages as float16 MRC (mode 12): half the size.", default=False)
+    frame_cache_GB: float = parameter(
+        "Decoded frames of a movie stay in memory up to this size; larger movies are read twice.",
+        unit="GB",
+        default=1.0,
+        ge=0,
+    )
+    dose_per_frame_e_A2: float | None = parameter(
+        "Exposure of one frame; null switches dose weighting off.", unit="e/Å²", derived="dataset.dose_per_frame_e_A2"
+    )
+    pre_exposure_e_A2: float | None = parameter(
+        "Exposure before the first frame.", unit="e/Å²", derived="dataset.pre_exposure_e_A2"
+    )
+
+
+class ScreenMotion(Params):
+    """Step ``screen_motion``: leave out movies that moved too much."""
+
+    criterion: Literal["legacy2020", "path"] = parameter(
+        "legacy2020: largest step and largest travel along x or y; path: Euclidean steps and the length of the path.",
+        default="legacy2020",
+    )
+    max_frame_shift_A: float | None = parameter(
+        "Largest shift between neighbouring frames; null: 5 Å (legacy2020) or 10 Å (path).",
+        unit="Å",
+        default=None,
+        gt=0,
+    )
+    max_movie_shift_A: float | None = parameter(
+        "Largest shift over the movie; null: 15 Å (legacy2020) or 45 Å (path).", unit="Å", default=None, gt=0
+    )
+    reject: Literal["frame", "movie", "and", "or"] = parameter(
+        "Which of the two limits must be exceeded to reject a movie.", default="or"
+    )

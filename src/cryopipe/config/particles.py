@@ -1,0 +1,50 @@
+"""Parameters of the particles stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cryopipe.config.base import Params, parameter
+
+
+class ExtractParticles(Params):
+    """Step ``extract_particles``: particle images cut from the micrographs."""
+
+    particle_diameter_A: float | None = parameter(
+        "Outer diameter of the particle.", unit="Å", derived="dataset.particle_diameter_A", ge=30, le=2000
+    )
+    downsample: float | None = parameter(
+        "Fourier cropping of the micrograph before cutting: image pixel over micrograph pixel.",
+        derived="max(1, 0.7 / dataset.pixel_size_A)",
+        ge=1,
+        le=32,
+    )
+    box_A: float | None = parameter(
+        "Smallest length of the images: particle plus what the CTF spreads at 3 Å and 1 µm of defocus, to either side. "
+        "Rounded up to an even, FFT-friendly number of pixels.",
+        unit="Å",
+        derived="max(1.5 * dataset.particle_diameter_A, dataset.particle_diameter_A + 2 * wavelength * 10000 / 3)",
+        gt=0,
+    )
+    box_px: int | None = parameter(
+        "Length of the images in their own pixels; overrides box_A.", unit="px", default=None, ge=16
+    )
+    remove_dust: bool = parameter("Replace outlying pixels of the micrograph.", default=True)
+    dust_threshold: float = parameter("Pixels further from the mean than this are dust.", unit="sd", default=5.0, ge=3)
+    dust_fill: Literal["random", "median"] = parameter(
+        "What replaces dust: noise about the local mean, or the median of the neighbours.", default="random"
+    )
+    invert_contrast: bool = parameter("Protein dark in the micrograph becomes bright in the images.", default=True)
+    phase_flip: bool = parameter(
+        "Flip the CTF's phases on the whole micrograph. Off: the signed CTF is modelled later, which loses nothing.",
+        default=False,
+    )
+    normalise: Literal["ramp", "background", "image", "none"] = parameter(
+        "ramp: subtract the plane through the background, then background mean 0, sd 1; background: without plane; "
+        "image: mean 0 and sd 1 of all pixels.",
+        default="ramp",
+    )
+    background_diameter_A: float | None = parameter(
+        "Pixels outside this circle are background.", unit="Å", derived="1.25 * dataset.particle_diameter_A", gt=0
+    )
+    half_precision: bool = parameter("Store float16: half the disk; RELION 3 cannot read it.", default=False)

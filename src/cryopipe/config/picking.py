@@ -1,0 +1,85 @@
+"""Parameters of the picking stage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from cryopipe.config.base import Params, parameter
+
+
+class PickLog(Params):
+    """Step ``pick_log``: particles found by their size alone, without a template or a network."""
+
+    particle_diameter_A: float | None = parameter(
+        "Outer diameter of the particle.", unit="Å", derived="dataset.particle_diameter_A", ge=30, le=2000
+    )
+    method: Literal["log", "shell"] = parameter(
+        "log: scale-normalised Laplacians of Gaussians over a range of diameters, as in RELION; "
+        "shell: matched filter with the projection of a (hollow) ball under the micrograph's CTF.",
+        default="shell",
+    )
+    min_diameter_A: float | None = parameter(
+        "Smallest blob that counts as a particle (log).", unit="Å", derived="1.15 * dataset.particle_diameter_A", gt=0
+    )
+    max_diameter_A: float | None = parameter(
+        "Largest blob that counts as a particle (log).", unit="Å", derived="1.45 * dataset.particle_diameter_A", gt=0
+    )
+    inner_diameter_A: float | None = parameter(
+        "Diameter of the cavity; a wrong value costs little, as the outer border decides (shell).",
+        unit="Å",
+        derived="0.6 * dataset.particle_diameter_A",
+        ge=0,
+    )
+    max_resolution_A: float = parameter("Low-pass filter of the micrograph.", unit="Å", default=20.0, ge=5, le=100)
+    highpass_A: float | None = parameter(
+        "High-pass filter against ice-thickness and illumination gradients.",
+        unit="Å",
+        derived="2.5 * dataset.particle_diameter_A",
+        gt=0,
+    )
+    correct_ctf: bool = parameter("Undo the CTF's rise up to its first peak before filtering (log).", default=False)
+    outlier_zscore: float = parameter(
+        "Pixels of the micrograph further from the mean than this become the mean.", unit="sd", default=8.0, gt=2
+    )
+    adjust_threshold: float = parameter(
+        "Threshold of the figure of merit (log): this many standard deviations of the responses in the diameter range "
+        "above their mean.",
+        unit="sd",
+        default=-1.0,
+        ge=-5,
+        le=20,
+    )
+    shell_threshold: float = parameter(
+        "Threshold of the figure of merit (shell), in standard deviations (by MAD) of the response.",
+        unit="sd",
+        default=2.5,
+        ge=1,
+        le=50,
+    )
+    noise_threshold: float | None = parameter(
+        "A pick stands out of what the micrograph's shot noise alone does by at least this much, however empty it is; "
+        "null: 5 for shell, 2 for log (whose response to a particle is far weaker).",
+        unit="sd",
+        default=None,
+        ge=0,
+    )
+    min_merit_ratio: float | None = parameter(
+        "Picks with a figure of merit below this share of the micrograph's median pick are noise; "
+        "null: 0.55 for shell, 0.4 for log.",
+        default=None,
+        ge=0,
+        lt=1,
+    )
+    max_merit_ratio: float = parameter(
+        "Picks with a figure of merit above this many times the micrograph's median pick are ice or carbon: dropped.",
+        default=5.0,
+        gt=1,
+    )
+    max_roughness: float = parameter(
+        "Picks at places of this many times the median pick's contrast are carbon, ice or aggregates: dropped.",
+        default=2.0,
+        gt=1,
+    )
+    min_distance_fraction: float = parameter(
+        "Smallest distance of two picks, in particle diameters.", default=0.8, gt=0, le=3
+    )

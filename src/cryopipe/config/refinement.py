@@ -1,0 +1,62 @@
+"""Parameters of the refinement stage."""
+
+from __future__ import annotations
+
+from cryopipe.config.base import Params, parameter
+
+
+class RefineHomogeneous(Params):
+    """Step ``refine_homogeneous``: gold-standard refinement of one structure."""
+
+    symmetry: str | None = parameter("Point group imposed on the map.", derived="dataset.symmetry")
+    particle_diameter_A: float | None = parameter(
+        "Outer diameter of the particle; sets masks and search ranges.", unit="Å", derived="dataset.particle_diameter_A"
+    )
+    initial_lowpass_A: float | None = parameter(
+        "Low-pass filter of the initial map; whatever it holds beyond is forgotten.",
+        unit="Å",
+        derived="clip(dataset.particle_diameter_A / 6, 15, 40)",
+        ge=5,
+        le=100,
+    )
+    join_resolution_A: float = parameter(
+        "Only shells coarser than this (and than the initial low-pass) are averaged between the two half sets.",
+        unit="Å",
+        default=20.0,
+        ge=10,
+        le=100,
+    )
+    max_iterations: int = parameter("Iterations, at most.", default=14, ge=1, le=50)
+    global_iterations: int = parameter(
+        "First iterations in which every particle is searched over all orientations.", default=3, ge=1
+    )
+    healpix_order: int = parameter("Order of the global orientation grid (60°/2^order).", default=3, ge=1, le=4)
+    offset_range_A: float = parameter(
+        "Range of the first search for the particle's centre.", unit="Å", default=12.0, ge=0, le=100
+    )
+    candidates: int = parameter("Poses of the global search that are refined continuously.", default=4, ge=1, le=32)
+    mask_start_resolution_A: float = parameter(
+        "The dynamic mask is used once the map is better than this.", unit="Å", default=12.0, ge=3, le=60
+    )
+    mask_threshold: float = parameter(
+        "Dynamic mask: density threshold over the map's 99.9th percentile.", default=0.2, gt=0, lt=1
+    )
+    mask_near_A: float = parameter("Dynamic mask: distance to which it is one.", unit="Å", default=6.0, ge=0, le=50)
+    mask_far_A: float = parameter(
+        "Dynamic mask: distance from which on it is zero.", unit="Å", default=14.0, gt=0, le=100
+    )
+    refine_scale: bool = parameter("Refine the grey scale of every particle.", default=False)
+    refine_defocus: bool = parameter("Refine the defocus of every particle once the map is good enough.", default=True)
+    defocus_start_resolution_A: float = parameter(
+        "Defocus is refined once the map is better than this.", unit="Å", default=6.0, gt=1, le=20
+    )
+    defocus_range_A: float = parameter(
+        "Defocus search range, to either side.", unit="Å", default=2000.0, gt=0, le=10000
+    )
+    defocus_prior_A: float = parameter(
+        "Standard deviation of the particles' heights about the micrograph's defocus.",
+        unit="Å",
+        default=500.0,
+        gt=0,
+        le=10000,
+    )

@@ -1,0 +1,17 @@
+"""Parameters of the report stage."""
+
+from __future__ import annotations
+
+from cryopipe.config.base import Params, parameter
+
+
+class Report(Params):
+    """Step ``report``: one HTML file without a server or a download."""
+
+    title: str | None = parameter("Title of the report.", derived="run.name")
+    max_pictures: int = parameter(
+        "Micrographs and rejected items shown with pictures, at most.", default=24, ge=0, le=500
+    )
+    surface_size: int = parameter("Side of the rendered surface picture.", unit="px", default=500, ge=100, le=2000)
+    particle_diameter_A: float | None = parameter("Particle diameter.", unit="Å", derived="dataset.particle_diameter_A")
+    symmetry: str | None = parameter("Point group.", derived="dataset.symmetry")

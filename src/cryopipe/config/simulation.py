@@ -1,0 +1,112 @@
+"""Parameters of the simulation stage."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from cryopipe.config.base import Params, parameter
+
+#: What a preset says; every value can be overridden one by one.
+PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "movies": 6, "width_px": 512, "height_px": 480, "frames": 8, "pixel_size_A": 2.0,
+        "dose_per_frame_e_A2": 5.0, "particles_per_movie": 42, "defocus_range_A": (10000.0, 16000.0),
+    },
+    "demo": {
+        "movies": 12, "width_px": 1152, "height_px": 1152, "frames": 16, "pixel_size_A": 1.0,
+        "dose_per_frame_e_A2": 2.5, "particles_per_movie": 56, "defocus_range_A": (8000.0, 18000.0),
+    },
+    "tutorial": {
+        "movies": 30, "width_px": 3710, "height_px": 3838, "frames": 50, "pixel_size_A": 0.495,
+        "dose_per_frame_e_A2": 1.0, "particles_per_movie": 150, "defocus_range_A": (6000.0, 18000.0),
+    },
+}  # fmt: skip
+
+
+class SimulateMovies(Params):
+    """Step ``simulate_movies``: movies of apoferritin (or any model) in ice whose truth is known."""
+
+    preset: Literal["tiny", "demo", "tutorial"] = parameter(
+        "What null values are taken from: tiny (tests), demo (minutes), tutorial (EMPIAR-10248's sizes).",
+        default="demo",
+    )
+    movies: int | None = parameter("Number of movies.", derived="preset", ge=1, le=10000)
+    width_px: int | None = parameter("Width of a frame.", unit="px", derived="preset", ge=128, le=16384)
+    height_px: int | None = parameter("Height of a frame.", unit="px", derived="preset", ge=128, le=16384)
+    frames: int | None = parameter("Frames of a movie.", derived="preset", ge=2, le=1000)
+    pixel_size_A: float | None = parameter("Pixel size.", unit="Å", derived="preset", ge=0.3, le=5)
+    dose_per_frame_e_A2: float | None = parameter("Exposure of a frame.", unit="e/Å²", derived="preset", gt=0, le=50)
+    particles_per_movie: int | None = parameter(
+        "Particles to place in a movie; fewer are placed where they would overlap.", derived="preset", ge=1, le=5000
+    )
+    defocus_range_A: tuple[float, float] | None = parameter(
+        "Range of the movies' mean defocus.", unit="Å", derived="preset"
+    )
+    voltage_kV: float = parameter("Acceleration voltage.", unit="kV", default=300.0, ge=60, le=1000)
+    cs_mm: float = parameter("Spherical aberration.", unit="mm", default=2.7, ge=0, le=10)
+    amplitude_contrast: float = parameter("Fraction of amplitude contrast.", default=0.1, ge=0, lt=1)
+    model: str | None = parameter(
+        "PDB or mmCIF file, or a PDB id to download; null: the embedded apoferritin.", default=None
+    )
+    symmetry: str = parameter("Point group of the particle.", default="O")
+    particle_diameter_A: float = parameter(
+        "Diameter that the pipeline is told.", unit="Å", default=125.0, ge=30, le=2000
+    )
+    spacing: float = parameter("Least distance of two particles over the diameter.", default=1.04, ge=0.8, le=5)
+    iron_fraction: float = parameter("Share of particles whose cavity holds an iron core.", default=0.1, ge=0, le=1)
+    astigmatism_A: float = parameter("Typical difference of the two defoci.", unit="Å", default=200.0, ge=0, le=5000)
+    ice_thickness_A: float = parameter(
+        "Mean thickness of the ice; particles lie at all heights in it.", unit="Å", default=350.0, gt=0, le=3000
+    )
+    b_factor_A2: float = parameter(
+        "Envelope of microscope, camera and specimen, exp(-B k²/4), besides the model's own B factors.",
+        unit="Å²",
+        default=40.0,
+        ge=0,
+    )
+    ice_noise: float = parameter(
+        "Power of the ice's own structure over that of amorphous ice of this thickness; it makes the Thon rings.",
+        default=1.0,
+        ge=0,
+    )
+    contrast: float = parameter(
+        "Contrast over that of the weak-phase theory: inelastic scattering and detectors leave about two thirds of it.",
+        default=0.65,
+        gt=0,
+        le=1,
+    )
+    drift_A: float = parameter("Typical travel of the specimen in a movie.", unit="Å", default=6.0, ge=0, le=10)
+    local_motion_A: float = parameter(
+        "Typical local motion in the corners of the field over a movie.", unit="Å", default=1.5, ge=0, le=20
+    )
+    special_movies: bool = parameter(
+        "Of 4 movies or more, one that drifts far and one with a bad CTF; of 8 or more, one with a carbon edge; ice "
+        "contaminants on a third.",
+        default=True,
+    )
+    detective_quantum_efficiency: float = parameter(
+        "Of the camera at low frequency; it falls to half at Nyquist.", default=0.6, gt=0, le=1
+    )
+    gain_sigma: float = parameter("Standard deviation of the pixels' gain.", default=0.03, ge=0, le=0.3)
+    movie_format: Literal["tif", "mrcs"] = parameter("TIFF with LZW compression, or MRC stacks; 8 bit.", default="tif")
+
+    def value(self, name: str) -> Any:
+        """Return a value as given, else as the preset has it."""
+        given = getattr(self, name)
+        return PRESETS[self.preset][name] if given is None else given
+
+    def facts(self) -> dict[str, Any]:
+        """Return the facts of the dataset that is simulated, by their names in section ``dataset``."""
+        return {
+            "pixel_size_A": self.value("pixel_size_A"),
+            "voltage_kV": self.voltage_kV,
+            "cs_mm": self.cs_mm,
+            "amplitude_contrast": self.amplitude_contrast,
+            "dose_per_frame_e_A2": self.value("dose_per_frame_e_A2"),
+            "particle_diameter_A": self.particle_diameter_A,
+            "symmetry": self.symmetry,
+        }
+
+    def movie_paths(self, folder: str) -> list[str]:
+        """Return the movie files in ``folder``, in order."""
+        return [f"{folder}/movies/mov_{i + 1:04d}.{self.movie_format}" for i in range(self.value("movies"))]

@@ -1,0 +1,74 @@
+"""Parameters of the validation stage."""
+
+from __future__ import annotations
+
+from cryopipe.config.base import Params, parameter
+
+
+class Postprocess(Params):
+    """Step ``postprocess``: solvent mask, corrected FSC, sharpening."""
+
+    mask_lowpass_A: float = parameter(
+        "Low-pass filter of the map that the solvent mask is made from.", unit="Å", default=12.0, ge=3, le=100
+    )
+    mask_threshold: float = parameter(
+        "Density threshold of the solvent mask over the filtered map's 99.9th percentile.", default=0.15, gt=0, lt=1
+    )
+    mask_extend_A: float = parameter("Distance by which the binary mask grows.", unit="Å", default=4.0, ge=0, le=50)
+    mask_edge_A: float = parameter("Width of the mask's soft edge.", unit="Å", default=8.0, gt=0, le=50)
+    b_factor_A2: float | None = parameter(
+        "B-factor applied as exp(-B/4d²), negative sharpens; null: from the Guinier plot.", unit="Å²", default=None
+    )
+    guinier_start_A: float = parameter("Low-resolution end of the Guinier fit.", unit="Å", default=10.0, ge=3, le=30)
+    lowpass_A: float | None = parameter(
+        "Final low-pass filter; null: at the resolution of the corrected FSC.", unit="Å", default=None, gt=0
+    )
+    mtf: str | None = parameter(
+        "STAR file of the detector's MTF (rlnResolutionInversePixel, rlnMtfValue); null: none is divided out.",
+        default=None,
+    )
+    mtf_pixel_size_A: float | None = parameter(
+        "Pixel size of the detector's physical pixels, for the MTF.", unit="Å", derived="dataset.pixel_size_A"
+    )
+
+
+class ValidateTruth(Params):
+    """Step ``validate_truth``: the map, poses and picks against the truth of a simulation."""
+
+    symmetry: str | None = parameter("Point group of the particle.", derived="dataset.symmetry")
+    particle_diameter_A: float | None = parameter(
+        "Outer diameter of the particle.", unit="Å", derived="dataset.particle_diameter_A"
+    )
+    match_radius_A: float | None = parameter(
+        "A pick belongs to the nearest true particle within this distance.",
+        unit="Å",
+        derived="dataset.particle_diameter_A / 4",
+        gt=0,
+    )
+    mask_threshold: float = parameter(
+        "Truth-derived mask: density threshold over the 99.9th percentile of the true map at 12 Å.",
+        default=0.1,
+        gt=0,
+        lt=1,
+    )
+    mask_extend_A: float = parameter("Distance by which the binary mask grows.", unit="Å", default=4.0, ge=0, le=50)
+    mask_edge_A: float = parameter("Width of the mask's soft edge.", unit="Å", default=8.0, gt=0, le=50)
+    kinds: tuple[str, ...] = parameter("Kinds of true particles that count as the particle sought.", default=("apo",))
+
+
+class ValidateModel(Params):
+    """Step ``validate_model``: the map against the density of an atomic model."""
+
+    symmetry: str | None = parameter("Point group of the particle.", derived="dataset.symmetry")
+    particle_diameter_A: float | None = parameter(
+        "Outer diameter of the particle.", unit="Å", derived="dataset.particle_diameter_A"
+    )
+    assembly: str | None = parameter(
+        "Biological assembly to build where the file names it; null takes the coordinates as they are.", default="1"
+    )
+    b_factor_A2: float = parameter("B-factor added to every atom's.", unit="Å²", default=0.0, ge=0, le=1000)
+    allow_hand: bool = parameter("Also try the mirror image of the map.", default=True)
+    mask_extend_A: float = parameter(
+        "Distance from the atoms at which the mask starts to fall.", unit="Å", default=4.0, ge=0, le=50
+    )
+    mask_edge_A: float = parameter("Width of the mask's soft edge.", unit="Å", default=8.0, gt=0, le=50)

@@ -1,0 +1,57 @@
+"""What a step knows of its run besides inputs and parameters: seed, threads, device, log, a folder that survives kills."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+Device = Literal["cpu", "gpu"]
+
+
+@dataclass(frozen=True)
+class Context:
+    """Run-time facts handed to ``main(inputs, outputs, params, context)`` of every step.
+
+    Attributes
+    ----------
+    step : str
+        Name of the step (= rule = script = module).
+    work_dir : Path
+        Folder of this job that Snakemake does not know, hence does not delete: per-item results and checkpoints live here.
+    seed : int
+        The seed of the configuration. Never use it directly: ask :meth:`rng` with an item's name.
+    threads : int
+        Number of CPU threads this job may use.
+    device : {"cpu", "gpu"}
+        Already resolved; ``auto`` never reaches a step.
+    max_failed_fraction : float
+        Share of a batch's items that may be quarantined before the run stops.
+    log : logging.Logger
+        Goes to the job's log file and, from level WARNING on, to the terminal.
+    """
+
+    step: str
+    work_dir: Path
+    seed: int = 0
+    threads: int = 1
+    device: Device = "cpu"
+    max_failed_fraction: float = 0.2
+    log: logging.Logger = field(default_factory=lambda: logging.getLogger("cryopipe"))
+
+    def item_seed(self, item: str) -> int:
+        """Return a 63-bit seed that depends on (config seed, step, item) alone: never on order, worker or thread."""
+        digest = hashlib.sha256(f"{self.seed}\0{self.step}\0{item}".encode()).digest()
+        return int.from_bytes(digest[:8], "little") >> 1
+
+    def rng(self, item: str) -> np.random.Generator:
+        """Return a random generator seeded by :meth:`item_seed`."""
+        return np.random.default_rng(self.item_seed(item))
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        """Say on the job's log (and, through the step logger, on the terminal) how far the job is."""
+        self.log.info("%s: %d of %d %s", self.step, done, total, what)

@@ -1,0 +1,250 @@
+"""Step ``estimate_ctf_ctffind``: defocus, astigmatism and the resolution to which Thon rings are seen, as CTFFIND4/5 does.
+
+The amplitude spectrum of the plain average (`spectrum`) is correlated with |CTF| (`fit`); the equiphase average tells how far
+the fit holds (`diagnostics`).
+
+References
+----------
+Rohou & Grigorieff 2015, J. Struct. Biol. 192:216, doi:10.1016/j.jsb.2015.08.008; Elferich et al. 2024, eLife 13:RP97227,
+doi:10.7554/eLife.97227. Known limits: one defocus per micrograph (no tilt, no thickness); below about 0.4 µm there are too
+few rings in the band for a safe answer, which the fitted resolution then shows.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+from threadpoolctl import threadpool_limits
+
+from cryopipe.config.ctf import EstimateCtfCtffind
+from cryopipe.context import Context
+from cryopipe.ctf.diagnostics import (
+    Profiles,
+    aliasing_resolution_A,
+    diagnostic_image,
+    fit_resolution_A,
+    iciness,
+    make_profiles,
+)
+from cryopipe.ctf.fit import Fit, SearchRange, fit_ctf
+from cryopipe.ctf.model import Microscope
+from cryopipe.ctf.spectrum import make_spectrum
+from cryopipe.errors import InputError
+from cryopipe.io.atomic import atomic_path, atomic_write
+from cryopipe.io.mrc import read_image, write_image
+from cryopipe.io.star import read_table, write_rejections, write_table
+from cryopipe.items import Row, digest, process_items
+
+_COLUMNS = {
+    "rlnCtfImage": "object",
+    "rlnDefocusU": "float64",
+    "rlnDefocusV": "float64",
+    "rlnDefocusAngle": "float64",
+    "rlnPhaseShift": "float64",
+    "rlnCtfAstigmatism": "float64",
+    "rlnCtfFigureOfMerit": "float64",
+    "rlnCtfMaxResolution": "float64",
+    "crpCtfAliasingResolution": "float64",
+    "crpIciness": "float64",
+}
+_UNKNOWN_ICE = -1.0
+# Matplotlib's text layout keeps global state.
+_DRAWING = threading.Lock()
+
+
+@dataclass(frozen=True)
+class CtfEstimate:
+    """A fit with its figures of merit and pictures.
+
+    Attributes
+    ----------
+    fit : Fit
+        Defocus and score.
+    resolution_A, aliasing_A : float
+        Where the fit ends; where rings come too close for the box.
+    iciness : float or None
+        Strength of the ice ring.
+    profiles : Profiles
+        One-dimensional averages.
+    image : ndarray ``[box, box]`` float32
+        Left half data, right half model.
+    image_pixel_size_A : float
+        Pixel size that belongs to ``image``.
+    """
+
+    fit: Fit
+    resolution_A: float
+    aliasing_A: float
+    iciness: float | None
+    profiles: Profiles
+    image: np.ndarray
+    image_pixel_size_A: float
+
+
+def estimate_ctf(
+    micrograph: np.ndarray,
+    pixel_size_A: float,
+    microscope: Microscope,
+    params: EstimateCtfCtffind,
+    *,
+    workers: int = 1,
+) -> CtfEstimate:
+    """Estimate the CTF of one micrograph.
+
+    Parameters
+    ----------
+    micrograph : ndarray ``[y, x]``
+        Plain average of the aligned frames (exposure weighting would take the rings away).
+    pixel_size_A : float
+        Of the micrograph.
+    microscope : Microscope
+        Voltage, Cs, amplitude contrast.
+    params : EstimateCtfCtffind
+        Parameters of the step.
+    workers : int
+        Threads of the Fourier transforms.
+
+    Raises
+    ------
+    InputError
+        The micrograph is too small or flat, or its pixels are too large for the resolutions asked for.
+    """
+    if 2.0 * pixel_size_A > 0.8 * params.min_resolution_A:
+        raise InputError(
+            f"pixels of {pixel_size_A:g} Å end at {2 * pixel_size_A:g} Å: there is no band to fit below min_resolution_A "
+            f"{params.min_resolution_A:g} Å. Use less binned micrographs."
+        )
+    spectrum = make_spectrum(
+        micrograph,
+        pixel_size_A,
+        box=params.box,
+        fit_pixel_size_A=params.fit_pixel_size_A,
+        min_resolution_A=params.min_resolution_A,
+        workers=workers,
+    )
+    limits = SearchRange(
+        min_defocus_A=params.min_defocus_A,
+        max_defocus_A=params.max_defocus_A,
+        defocus_step_A=params.defocus_step_A,
+        max_astigmatism_A=params.max_astigmatism_A,
+        min_resolution_A=params.min_resolution_A,
+        max_resolution_A=params.max_resolution_A,
+        find_phase_shift=params.find_phase_shift,
+        astigmatism_tolerance_A=params.astigmatism_tolerance_A,
+        candidates=params.candidates,
+    )
+    fit = fit_ctf(spectrum, microscope, limits)
+    profiles = make_profiles(spectrum, fit.defocus, microscope, params.min_resolution_A)
+    resolution = fit_resolution_A(profiles, params.min_resolution_A)
+    return CtfEstimate(
+        fit=fit,
+        resolution_A=resolution,
+        aliasing_A=aliasing_resolution_A(profiles, fit.defocus.mean_A, microscope),
+        iciness=iciness(profiles),
+        profiles=profiles,
+        image=diagnostic_image(spectrum, fit.defocus, microscope, resolution),
+        image_pixel_size_A=spectrum.pixel_size_A,
+    )
+
+
+def avrot_text(estimate: CtfEstimate, name: str) -> str:
+    """Return the six rows of CTFFIND's ``_avrot.txt``: frequency, average, equiphase average, fit, correlation, noise level."""
+    p = estimate.profiles
+    d = estimate.fit.defocus
+    noise = 2.0 / np.sqrt(np.maximum(p.pixels, 1.0))
+    head = (
+        f"# Input file: {name} ; rows: spatial frequency (1/A); rotational average; equiphase average; CTF fit; "
+        f"quality of fit; 2 sigma of noise\n# defocus 1 {d.u_A:.2f} A, defocus 2 {d.v_A:.2f} A, azimuth {d.angle_deg:.2f} deg, "
+        f"phase shift {d.phase_shift_rad:.4f} rad, score {estimate.fit.score:.5f}, fitted to {estimate.resolution_A:.2f} A\n"
+    )
+    rows = (p.k, p.radial, p.equiphase, p.model, p.correlation, noise)
+    return head + "".join(" ".join(f"{v:.6g}" for v in row) + "\n" for row in rows)
+
+
+def save_profiles(path: Path, estimate: CtfEstimate, title: str) -> None:
+    """Plot the equiphase average, the fit and their correlation over the spatial frequency."""
+    p = estimate.profiles
+    shown = p.k > 1.0 / 40.0
+    scale = np.percentile(np.abs(p.equiphase[shown]), 98)
+    with _DRAWING:
+        figure = Figure(figsize=(8, 3.2), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots()
+        axes.plot(
+            p.k[shown], p.equiphase[shown] / max(scale, 1e-12), color="tab:blue", lw=0.9, label="equiphase average"
+        )
+        axes.plot(p.k[shown], 2.0 * p.model[shown] - 1.0, color="tab:orange", lw=0.7, label="|CTF| (scaled)")
+        axes.plot(p.k[shown], p.correlation[shown], color="tab:green", lw=1.4, label="correlation")
+        axes.axvline(1.0 / estimate.resolution_A, color="0.3", ls="--", lw=1)
+        axes.set(xlabel="spatial frequency [1/Å]", ylim=(-1.3, 1.6), title=title)
+        axes.legend(fontsize="small", ncols=3, loc="upper right")
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=90)
+
+
+def _process(item: str, record: dict[str, object], folder: Path, params: EstimateCtfCtffind, workers: int) -> Row:
+    """Estimate the CTF of one micrograph, write its pictures and return its new columns."""
+    path = Path(str(record["rlnMicrographName"]))
+    image, header_A = read_image(path)
+    pixel_size_A = float(str(record["rlnMicrographPixelSize"]))
+    if header_A is not None and abs(header_A / pixel_size_A - 1.0) > 1e-3:
+        raise InputError(
+            f"{path}: the header says {header_A:g} Å per pixel, the table {pixel_size_A:g} Å. Correct dataset.pixel_size_A or the file."
+        )
+    microscope = Microscope(
+        *(float(str(record[name])) for name in ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"))
+    )
+    estimate = estimate_ctf(image, pixel_size_A, microscope, params, workers=workers)
+    d = estimate.fit.defocus
+    ctf_image = folder / "diagnostics" / f"{item}_ctf.mrc"
+    write_image(ctf_image, estimate.image, estimate.image_pixel_size_A)
+    atomic_write(folder / "diagnostics" / f"{item}_avrot.txt", avrot_text(estimate, path.name))
+    with atomic_path(folder / "pictures" / f"{item}_ctf.png") as temporary:
+        imsave(temporary, estimate.image, cmap="gray", vmin=0.0, vmax=1.0)
+    title = (
+        f"{item}: {d.u_A / 1e4:.2f} / {d.v_A / 1e4:.2f} µm, {d.angle_deg:.0f}°, rings to {estimate.resolution_A:.1f} Å"
+    )
+    save_profiles(folder / "pictures" / f"{item}_epa.png", estimate, title)
+    values = (
+        str(ctf_image),
+        d.u_A,
+        d.v_A,
+        d.angle_deg,
+        float(np.degrees(d.phase_shift_rad)),
+        d.u_A - d.v_A,
+        estimate.fit.score,
+        estimate.resolution_A,
+        estimate.aliasing_A,
+        _UNKNOWN_ICE if estimate.iciness is None else estimate.iciness,
+    )
+    return dict(zip(_COLUMNS, values, strict=True))
+
+
+def main(inputs: dict[str, Path], outputs: dict[str, Path], params: EstimateCtfCtffind, context: Context) -> None:
+    """Estimate the CTFs of a batch; input ``micrographs``. Micrographs are worked on side by side, one thread each."""
+    table = read_table(inputs["micrographs"], "micrographs")
+    folder = outputs["micrographs"].parent
+    records = {str(r["crpItem"]): r for r in table.with_optics().to_dict("records")}
+    # One BLAS thread each: the products are small, and the result must not depend on the number of threads.
+    with threadpool_limits(1, user_api="blas"):
+        results = process_items(
+            records,
+            lambda item, record: _process(item, record, folder, params, 1) | {"crpItem": item},
+            context,
+            fingerprint=digest(params.model_dump()),
+            files=lambda item, row: [Path(row["rlnCtfImage"]), folder / "pictures" / f"{item}_ctf.png"],
+            workers=context.threads,
+        )
+    kept = {row["crpItem"] for row in results.rows}
+    old = table.rows[[str(item) in kept for item in table.rows.get("crpItem", [])]].reset_index(drop=True)
+    new = pd.DataFrame(results.rows, columns=list(_COLUMNS)).astype(_COLUMNS)
+    rows = pd.concat([old.drop(columns=[c for c in _COLUMNS if c in old]), new], axis=1)
+    write_table(outputs["micrographs"], table.with_rows(rows))
+    write_rejections(outputs["rejected"], results.rejections)

@@ -1,0 +1,1 @@
+"""The field's mathematics on arrays: Fourier, optics, orientations, symmetry, filters, masks, correlation."""

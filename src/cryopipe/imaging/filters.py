@@ -1,0 +1,197 @@
+"""Radial Fourier filters of images and volumes, B-factor sharpening, FSC weighting and ring whitening."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from cryopipe.errors import InputError
+from cryopipe.imaging.backend import array_module, fft_module, fft_workers
+from cryopipe.imaging.frequencies import radial_frequency, shell_mean
+
+Shape = Literal["cosine", "gaussian"]
+
+
+def apply_transfer(
+    data: Any,
+    pixel_size_A: float,
+    transfer: Callable[[np.ndarray], np.ndarray],
+    *,
+    ndim: int | None = None,
+    workers: int = 1,
+) -> Any:
+    """Multiply the Fourier transform of ``data`` by ``transfer(|k|)``.
+
+    Parameters
+    ----------
+    data : array
+        Real image ``[y, x]``, volume ``[z, y, x]`` or, with ``ndim=2``, a stack ``[n, y, x]``. Not changed.
+    pixel_size_A : float
+        Å per pixel.
+    transfer : callable
+        From frequencies in 1/Å (float32 array of any shape) to real factors of the same shape.
+    ndim : int, optional
+        How many of the last axes are transformed; all of them by default.
+
+    Returns
+    -------
+    array of the shape of ``data``, float32
+    """
+    xp = array_module(data)
+    axes = tuple(range(-(ndim or data.ndim), 0))
+    shape = tuple(int(data.shape[a]) for a in axes)
+    factors = np.asarray(transfer(radial_frequency(shape, pixel_size_A)), dtype=np.float32)
+    fft = fft_module(xp)
+    spectrum = fft.rfftn(xp.asarray(data, dtype=xp.float32), axes=axes, **fft_workers(xp, workers)).astype(
+        xp.complex64, copy=False
+    )
+    spectrum *= xp.asarray(factors)
+    return fft.irfftn(spectrum, s=shape, axes=axes, **fft_workers(xp, workers)).astype(xp.float32, copy=False)
+
+
+def low_pass_transfer(k: np.ndarray, cutoff: float, *, width: float, shape: Shape = "cosine") -> np.ndarray:
+    """Return the gain of a low-pass at frequencies ``k``: ½ at ``cutoff`` (same unit).
+
+    ``cosine``: 1 below ``cutoff - width/2``, 0 above ``cutoff + width/2``, half a cosine between.
+    ``gaussian``: exp(-ln 2 · (k / cutoff)²), ``width`` has no meaning.
+    """
+    if shape == "gaussian":
+        return np.exp(-np.log(2.0) * np.square(k / cutoff))
+    if shape != "cosine":
+        raise InputError(f"filter shape {shape!r} is unknown: cosine or gaussian")
+    if width <= 0.0:
+        return (k <= cutoff).astype(np.float32)
+    position = np.clip((k - (cutoff - 0.5 * width)) / width, 0.0, 1.0)
+    return 0.5 + 0.5 * np.cos(np.pi * position)
+
+
+def low_pass(
+    data: Any,
+    pixel_size_A: float,
+    resolution_A: float,
+    *,
+    edge_shells: float = 4.0,
+    shape: Shape = "cosine",
+    ndim: int | None = None,
+    workers: int = 1,
+) -> Any:
+    """Remove what is finer than ``resolution_A`` (gain ½ there); see :func:`apply_transfer` for arrays.
+
+    Parameters
+    ----------
+    edge_shells : float
+        Full width of the cosine edge in Fourier pixels of the longest side; 0 cuts sharply.
+    """
+    cutoff, width = _edge(data, pixel_size_A, resolution_A, edge_shells, ndim)
+    return apply_transfer(
+        data, pixel_size_A, lambda k: low_pass_transfer(k, cutoff, width=width, shape=shape), ndim=ndim, workers=workers
+    )
+
+
+def high_pass(
+    data: Any,
+    pixel_size_A: float,
+    resolution_A: float,
+    *,
+    edge_shells: float = 4.0,
+    shape: Shape = "cosine",
+    ndim: int | None = None,
+    workers: int = 1,
+) -> Any:
+    """Remove what is coarser than ``resolution_A``, the mean included: one minus :func:`low_pass`."""
+    cutoff, width = _edge(data, pixel_size_A, resolution_A, edge_shells, ndim)
+    return apply_transfer(
+        data,
+        pixel_size_A,
+        lambda k: 1.0 - low_pass_transfer(k, cutoff, width=width, shape=shape),
+        ndim=ndim,
+        workers=workers,
+    )
+
+
+def band_pass(
+    data: Any,
+    pixel_size_A: float,
+    low_resolution_A: float,
+    high_resolution_A: float,
+    *,
+    edge_shells: float = 4.0,
+    shape: Shape = "cosine",
+    ndim: int | None = None,
+    workers: int = 1,
+) -> Any:
+    """Keep what lies between two resolutions in Å (the coarser one first)."""
+    if low_resolution_A <= high_resolution_A:
+        raise InputError(
+            f"band-pass from {low_resolution_A:g} to {high_resolution_A:g} Å is empty: the coarser limit comes first"
+        )
+    coarse, width = _edge(data, pixel_size_A, low_resolution_A, edge_shells, ndim)
+    fine, _ = _edge(data, pixel_size_A, high_resolution_A, edge_shells, ndim)
+
+    def transfer(k: np.ndarray) -> np.ndarray:
+        stop = low_pass_transfer(k, coarse, width=width, shape=shape)
+        return low_pass_transfer(k, fine, width=width, shape=shape) * (1.0 - stop)
+
+    return apply_transfer(data, pixel_size_A, transfer, ndim=ndim, workers=workers)
+
+
+def _edge(
+    data: Any, pixel_size_A: float, resolution_A: float, edge_shells: float, ndim: int | None
+) -> tuple[float, float]:
+    if not resolution_A > 0.0:
+        raise InputError(f"a filter's resolution must be positive (Å); got {resolution_A}")
+    longest = max(data.shape[-(ndim or data.ndim) :])
+    return 1.0 / resolution_A, edge_shells / (longest * pixel_size_A)
+
+
+def apply_b_factor(
+    data: Any, pixel_size_A: float, b_factor_A2: float, *, ndim: int | None = None, workers: int = 1
+) -> Any:
+    """Multiply the transform by exp(-B k² / 4): a positive B (Å²) damps, a negative one sharpens."""
+    return apply_transfer(
+        data, pixel_size_A, lambda k: np.exp(-0.25 * b_factor_A2 * np.square(k)), ndim=ndim, workers=workers
+    )
+
+
+def fsc_weight(curve: ArrayLike) -> np.ndarray:
+    """Return Cref = √(2 FSC / (1 + FSC)), the estimated correlation of the joint map with the truth; 0 where FSC <= 0.
+
+    References
+    ----------
+    Rosenthal & Henderson 2003, doi:10.1016/j.jmb.2003.07.013.
+    """
+    positive = np.clip(np.asarray(curve, dtype=np.float64), 0.0, 1.0)
+    return np.sqrt(2.0 * positive / (1.0 + positive))
+
+
+def apply_shell_curve(data: Any, curve: ArrayLike, *, ndim: int | None = None, workers: int = 1) -> Any:
+    """Multiply the transform by a curve given per shell (index = Fourier pixels), linear between shells.
+
+    Beyond the curve's end its last value holds.
+    """
+    values = np.asarray(curve, dtype=np.float64)
+    longest = max(data.shape[-(ndim or data.ndim) :])
+    shells = np.arange(len(values))
+    return apply_transfer(data, 1.0, lambda k: np.interp(k * longest, shells, values), ndim=ndim, workers=workers)
+
+
+def shell_amplitude(data: Any, *, workers: int = 1) -> np.ndarray:
+    """Return √⟨|F|²⟩ per shell, float64 ``[n // 2 + 1]``, of one image or volume (orthonormal transform)."""
+    xp = array_module(data)
+    spectrum = fft_module(xp).rfftn(xp.asarray(data, dtype=xp.float32), norm="ortho", **fft_workers(xp, workers))
+    return np.sqrt(shell_mean(xp.square(spectrum.real) + xp.square(spectrum.imag), tuple(data.shape)))
+
+
+def whiten(data: Any, *, workers: int = 1) -> Any:
+    """Divide every shell by its root mean square amplitude: the spectrum becomes flat, the phases stay.
+
+    The mean (zero frequency) and shells without any power are left as they are.
+    """
+    amplitude = shell_amplitude(data, workers=workers)
+    floor = 1e-6 * amplitude[1:].max(initial=0.0)
+    gain = np.where(amplitude > floor, 1.0 / np.maximum(amplitude, max(floor, 1e-30)), 1.0)
+    gain[0] = 1.0
+    return apply_shell_curve(data, gain, workers=workers)

@@ -1,0 +1,92 @@
+"""The schedule of a stochastic gradient descent: resolution, batch size, grid and temperature of each iteration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopipe.config.initial_volume import InitialRelionSgd
+
+#: resolution from which on the finer of the two orientation grids is used
+FINE_GRID_A = 20.0
+#: effective share of poses at the end of annealing, and the share of all iterations that annealing takes
+FINAL_EFFECTIVE_POSES = 1e-4
+ANNEALING_SHARE = 0.6
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What one iteration does.
+
+    Attributes
+    ----------
+    radius : int
+        Outermost shell in Fourier pixels.
+    batch : int
+        Particles.
+    start : int
+        How many particles the iterations before took.
+    order : int
+        HEALPix order of the orientation grid.
+    effective_poses : float
+        Share of poses that a particle has to spread over; 0 means no annealing.
+    positive : bool
+        Whether negative density is removed.
+    """
+
+    radius: int
+    batch: int
+    start: int
+    order: int
+    effective_poses: float
+    positive: bool
+
+
+def schedule(params: InitialRelionSgd, *, particles: int, side_A: float, largest_radius: int) -> list[Iteration]:
+    """Return all iterations of a run.
+
+    Parameters
+    ----------
+    params : InitialRelionSgd
+        Numbers of iterations, resolutions, batch sizes.
+    particles : int
+        Size of the training set, which bounds the batches.
+    side_A : float
+        Side of the particle images in Å.
+    largest_radius : int
+        Bound of the radius (Nyquist).
+    """
+    first, last = (
+        min(round(side_A / r), largest_radius) for r in (params.initial_resolution_A, params.final_resolution_A)
+    )
+    total = params.initial_iterations + params.inbetween_iterations + params.final_iterations
+    iterations: list[Iteration] = []
+    start = 0
+    for i in range(total):
+        share = float(np.clip((i - params.initial_iterations) / params.inbetween_iterations, 0, 1))
+        radius = round(first + share * (last - first))
+        batch = min(round(params.initial_batch + share * (params.final_batch - params.initial_batch)), particles)
+        fine = side_A / radius < FINE_GRID_A
+        progress = i / (ANNEALING_SHARE * total)
+        spread = 0.0
+        if params.initial_effective_poses > 0 and progress < 1:
+            spread = (
+                params.initial_effective_poses * (FINAL_EFFECTIVE_POSES / params.initial_effective_poses) ** progress
+            )
+        iterations.append(
+            Iteration(radius, batch, start, params.healpix_order - (not fine), spread, positive=i < total // 2)
+        )
+        start += batch
+    return iterations
+
+
+def draw_batch(iteration: Iteration, permutations: dict[int, NDArray[np.int64]], particles: int) -> NDArray[np.int64]:
+    """Return the sorted rows of a mini-batch: epochs are permutations, taken one after the other without replacement.
+
+    ``permutations`` holds the permutation of every epoch that the batch touches, by epoch number.
+    """
+    places = range(iteration.start, iteration.start + iteration.batch)
+    rows = np.array([permutations[p // particles][p % particles] for p in places])
+    return np.unique(rows)

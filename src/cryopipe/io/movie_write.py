@@ -1,0 +1,118 @@
+"""Write movies frame by frame, to TIFF or to an MRC stack."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import tifffile
+
+from cryopipe.errors import InputError
+from cryopipe.io.atomic import atomic_path
+from cryopipe.io.mrc_header import HEADER_BYTES, make_header, mode_of
+from cryopipe.io.mrc_statistics import Statistics
+
+
+def write_movie(
+    path: str | Path,
+    frames: Iterable[np.ndarray],
+    pixel_size_A: float,
+    *,
+    compression: Literal["lzw", "none"] = "lzw",
+) -> int:
+    """Write frames one by one to a TIFF or MRC stack; the file appears when it is complete.
+
+    Parameters
+    ----------
+    path : path
+        ``.tif``/``.tiff`` (uint8, uint16, float32; LZW by default, one strip of 64 rows) or ``.mrcs``/``.mrc``.
+    frames : iterable of ndarray
+        [y, x], all of one shape and type.
+    pixel_size_A : float
+        Å, for the header (TIFF: as resolution in pixels per centimetre).
+    compression : {"lzw", "none"}
+        For TIFF.
+
+    Returns
+    -------
+    int
+        Number of frames.
+
+    Raises
+    ------
+    InputError
+        No frame, frames that differ, an unknown suffix or a type that the format cannot hold.
+    """
+    path = Path(path)
+    if not (np.isfinite(pixel_size_A) and pixel_size_A > 0):
+        raise InputError(f"{path}: a pixel size of {pixel_size_A} Å cannot be written; it must be positive.")
+    checked = _alike(frames, path)
+    if path.suffix in (".tif", ".tiff"):
+        return _write_tiff(path, checked, pixel_size_A, compression)
+    if path.suffix in (".mrc", ".mrcs"):
+        return _write_mrc(path, checked, pixel_size_A)
+    raise InputError(
+        f"{path}: movies are written as .tif, .tiff, .mrcs or .mrc, not {path.suffix or 'without suffix'}."
+    )
+
+
+def _alike(frames: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:
+    first: np.ndarray | None = None
+    for number, frame in enumerate(frames, 1):
+        if frame.ndim != 2:
+            raise InputError(f"{path}: frame {number} has the shape {frame.shape}; [y, x] is expected.")
+        first = frame if first is None else first
+        if (frame.shape, frame.dtype) != (first.shape, first.dtype):
+            raise InputError(
+                f"{path}: frame {number} is {frame.shape} {frame.dtype}, frame 1 {first.shape} {first.dtype}."
+            )
+        yield frame
+
+
+def _write_tiff(path: Path, frames: Iterator[np.ndarray], pixel_size_A: float, compression: str) -> int:
+    count = 0
+    per_cm = 1e8 / pixel_size_A
+    with atomic_path(path) as temporary:
+        with tifffile.TiffWriter(temporary) as writer:
+            for frame in frames:
+                if frame.dtype.name not in ("uint8", "uint16", "float32"):
+                    raise InputError(f"{path}: {frame.dtype} is not written as TIFF; convert it to uint8 or uint16.")
+                writer.write(
+                    frame,
+                    photometric="minisblack",
+                    compression=None if compression == "none" else compression,
+                    rowsperstrip=64,
+                    resolution=(per_cm, per_cm),
+                    resolutionunit="CENTIMETER",
+                    metadata=None,
+                    software=False,
+                    contiguous=False,
+                )
+                count += 1
+        if count == 0:
+            raise InputError(f"{path}: no frames to write.")
+    return count
+
+
+def _write_mrc(path: Path, frames: Iterator[np.ndarray], pixel_size_A: float) -> int:
+    statistics = Statistics()
+    count, mode = 0, None
+    shape = (0, 0)
+    with atomic_path(path) as temporary, temporary.open("wb") as stream:
+        stream.write(bytes(HEADER_BYTES))
+        for frame in frames:
+            mode = mode_of(frame.dtype)
+            if mode is None:
+                raise InputError(f"{path}: {frame.dtype} cannot be stored in MRC; convert it to uint16 or float32.")
+            stream.write(np.ascontiguousarray(frame, dtype=frame.dtype.newbyteorder("<")).data)
+            statistics.add(frame[None])
+            shape = (frame.shape[0], frame.shape[1])
+            count += 1
+        if mode is None:
+            raise InputError(f"{path}: no frames to write.")
+        stream.seek(0)
+        values = statistics.values()
+        stream.write(make_header((count, *shape), mode, pixel_size_A, volume=False, statistics=values))
+    return count

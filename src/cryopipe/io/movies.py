@@ -1,0 +1,73 @@
+"""Movies as a stream of frames: MRC stacks, TIFF and EER, never more than the asked frame in memory.
+
+Frames come in the order and orientation of the file: TIFF rows too, although RELION, IMOD and MotionCor2 flip them on
+reading; the orientation of a gain reference is found by measurement, so nothing here needs to be flipped.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from cryopipe.errors import InputError
+from cryopipe.io.movie import Movie
+from cryopipe.io.movie_eer import EerMovie
+from cryopipe.io.movie_tiff import TiffMovie
+from cryopipe.io.movie_write import write_movie
+from cryopipe.io.mrc import decode_section
+from cryopipe.io.mrc_header import read_header
+
+__all__ = ["MOVIE_SUFFIXES", "Movie", "open_movie", "write_movie"]
+
+_MRC_SUFFIXES = (".mrc", ".mrcs", ".st")
+_TIFF_SUFFIXES = (".tif", ".tiff", ".gain")
+_EER_SUFFIXES = (".eer",)
+MOVIE_SUFFIXES = (*_MRC_SUFFIXES, *_TIFF_SUFFIXES, *_EER_SUFFIXES)
+
+
+def open_movie(path: str | Path, *, eer_grouping: int = 40, eer_upsampling: int = 1) -> Movie:
+    """Open a movie of any format that is read; the suffix tells which.
+
+    Parameters
+    ----------
+    path : path
+        ``.mrc .mrcs .st``, ``.tif .tiff .gain`` or ``.eer``.
+    eer_grouping : int
+        Camera readouts of an EER movie that make one frame; an incomplete last group is left out, as in RELION.
+    eer_upsampling : {1, 2, 4}
+        Pixels of an EER frame along one camera pixel.
+
+    Raises
+    ------
+    InputError
+        The file is missing, empty, cut off, of an unknown format or its frames differ in size or type.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix in _MRC_SUFFIXES:
+        return _MrcMovie(path)
+    if suffix in _TIFF_SUFFIXES:
+        return TiffMovie(path)
+    if suffix in _EER_SUFFIXES:
+        return EerMovie(path, eer_grouping, eer_upsampling)
+    raise InputError(f"{path}: {suffix or 'no suffix'} is no movie format; known are {' '.join(MOVIE_SUFFIXES)}.")
+
+
+class _MrcMovie(Movie):
+    def __init__(self, path: Path) -> None:
+        self._info = read_header(path)
+        super().__init__(path, self._info.shape, self._info.dtype.newbyteorder("="), self._info.pixel_size_A)
+        self._file = os.open(path, os.O_RDONLY)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _read(self, index: int) -> np.ndarray:
+        # pread keeps no position, so threads do not disturb each other
+        info = self._info
+        data = os.pread(self._file, info.section_bytes, info.data_offset + index * info.section_bytes)
+        return decode_section(data, info).astype(self.dtype)

@@ -1,0 +1,159 @@
+"""Images, stacks and volumes in MRC files.
+
+Read are modes 0, 1, 2, 6, 12 and 101 as float32; written are float32 (mode 2), float16 (mode 12, on request) and
+integer types as they are. A file exists only complete: it is written beside its place and renamed. RELION tells
+stacks from volumes by the suffix (``.mrcs``, ``.mrc``), other programs by the space group (0, 1); both are kept right.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cryopipe.errors import InputError
+from cryopipe.io.mrc_header import PACKED_4_BIT, MrcInfo, read_header
+from cryopipe.io.mrc_write import StackWriter, write_image, write_stack, write_volume
+
+__all__ = [
+    "MrcInfo",
+    "StackWriter",
+    "format_image_name",
+    "image_size",
+    "parse_image_name",
+    "read_image",
+    "read_sections",
+    "read_stack",
+    "read_volume",
+    "write_image",
+    "write_stack",
+    "write_volume",
+]
+
+image_size = read_header
+
+
+def read_image(path: str | Path) -> tuple[np.ndarray, float | None]:
+    """Read a single image.
+
+    Returns
+    -------
+    image : ndarray of float32
+        [y, x]
+    pixel_size_A : float or None
+        From the header, Å; None where it is not set.
+
+    Raises
+    ------
+    InputError
+        The file is missing, damaged, holds more than one section, or has values that are not finite.
+    """
+    info = read_header(path)
+    if info.shape[0] != 1:
+        raise InputError(
+            f"{path}: one image is expected, but there are {info.shape[0]} sections. Is it a movie or a stack?"
+        )
+    return _finite(read_sections(info, [0]), info)[0], info.pixel_size_A
+
+
+def read_volume(path: str | Path) -> tuple[np.ndarray, float | None]:
+    """Read a volume [z, y, x] as float32, with the pixel size (Å, or None); errors as `read_image`.
+
+    The space group is not asked: old files leave it 0. Axes must be stored in the order x, y, z.
+    """
+    info = read_header(path)
+    if info.shape[0] < 2:
+        raise InputError(f"{path}: a volume is expected, but there is one section only.")
+    return _finite(read_sections(info, range(info.shape[0])), info), info.pixel_size_A
+
+
+def read_stack(path: str | Path, indices: Sequence[int] | np.ndarray | None = None) -> tuple[np.ndarray, float | None]:
+    """Read images of a stack.
+
+    Parameters
+    ----------
+    path : path
+        MRC stack.
+    indices : sequence of int, optional
+        Images wanted, zero-based, in any order; all of them by default.
+
+    Returns
+    -------
+    images : ndarray of float32
+        [n, y, x] in the order of ``indices``.
+    pixel_size_A : float or None
+        From the header, Å; None where it is not set.
+
+    Raises
+    ------
+    InputError
+        As `read_image`, or an index lies outside the stack.
+    """
+    info = read_header(path)
+    wanted = np.arange(info.shape[0]) if indices is None else np.asarray(indices, dtype=np.int64)
+    if wanted.size and (wanted.min() < 0 or wanted.max() >= info.shape[0]):
+        bad = int(wanted[(wanted < 0) | (wanted >= info.shape[0])][0])
+        raise InputError(f"{path}: image {bad + 1} is asked for, but the stack has {info.shape[0]}.")
+    return _finite(read_sections(info, wanted), info), info.pixel_size_A
+
+
+def read_sections(info: MrcInfo, indices: Sequence[int] | np.ndarray, *, raw: bool = False) -> np.ndarray:
+    """Read sections of a file whose header is known: [n, y, x] float32, or the file's own type if ``raw``."""
+    _, ny, nx = info.shape
+    kind = info.dtype.newbyteorder("=") if raw else np.dtype(np.float32)
+    images = np.empty((len(indices), ny, nx), dtype=kind)  # [n, y, x]
+    with info.path.open("rb") as stream:
+        for target, index in zip(images, indices, strict=True):
+            stream.seek(info.data_offset + int(index) * info.section_bytes)
+            target[...] = decode_section(stream.read(info.section_bytes), info)
+    return images
+
+
+def decode_section(data: bytes, info: MrcInfo) -> np.ndarray:
+    """Turn the bytes of one section into [y, x] of ``info.dtype`` (4-bit pixels unpacked to uint8)."""
+    _, ny, nx = info.shape
+    if len(data) != info.section_bytes:
+        raise InputError(f"{info.path}: the file became shorter while it was read. Copy it again.")
+    if info.mode != PACKED_4_BIT:
+        return np.frombuffer(data, dtype=info.dtype).reshape(ny, nx)
+    packed = np.frombuffer(data, dtype=np.uint8).reshape(ny, info.row_bytes)
+    pixels = np.empty((ny, 2 * info.row_bytes), dtype=np.uint8)  # [y, x] with a padding pixel if x is odd
+    pixels[:, 0::2] = packed & 15
+    pixels[:, 1::2] = packed >> 4
+    return pixels[:, :nx]
+
+
+def parse_image_name(name: str) -> tuple[int, Path]:
+    """Split RELION's ``000001@stack.mrcs`` into zero-based index and path; without ``@`` it is the first image.
+
+    Raises
+    ------
+    InputError
+        What stands before the ``@`` is not a number from 1.
+    """
+    number, at, path = name.partition("@")
+    if not at:
+        return 0, Path(name)
+    if not re.fullmatch(r"[0-9]+", number) or int(number) < 1 or not path:
+        raise InputError(f"image name {name!r}: expected <number from 1>@<stack>, such as 000001@stack.mrcs.")
+    return int(number) - 1, Path(path)
+
+
+def format_image_name(index: int, path: str | Path) -> str:
+    """Return RELION's name of image ``index`` (zero-based) of a stack: ``000001@stack.mrcs`` counts from 1."""
+    if index < 0:
+        raise InputError(f"{path}: image index {index} is negative.")
+    return f"{index + 1:06d}@{path}"
+
+
+def _finite(images: np.ndarray, info: MrcInfo) -> np.ndarray:
+    if info.dtype.kind == "f" and not np.isfinite(images).all():
+        bad = np.argwhere(~np.isfinite(images))
+        z, y, x = bad[0]
+        raise InputError(
+            f"{info.path}: {len(bad)} values are not finite, the first in section {z + 1}, row {y}, column {x}. "
+            "Make the file again."
+        )
+    return images

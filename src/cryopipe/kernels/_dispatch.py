@@ -1,0 +1,137 @@
+"""Which implementation an array asks for, the checks that every kernel shares, and whether a GPU can run a kernel."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Backend = Literal["cpu", "cuda"]
+#: A NumPy or a CuPy array; the two are never mixed in one call.
+Array = Any
+
+_PROBE = 'extern "C" __global__ void probe(int* out) { out[threadIdx.x] = 37 + threadIdx.x; }'
+
+
+def backend_of(**arrays: Array) -> Backend:
+    """Return ``"cpu"`` when all named arrays are NumPy's and ``"cuda"`` when all are CuPy's; None is skipped.
+
+    Raises
+    ------
+    TypeError
+        For a mix of the two, and for anything that is neither (a list, a tensor): the message names the argument.
+    """
+    kinds: dict[str, Backend] = {}
+    for name, array in arrays.items():
+        if array is None:
+            continue
+        if isinstance(array, np.ndarray):
+            kinds[name] = "cpu"
+        elif hasattr(array, "__cuda_array_interface__") and type(array).__module__.split(".")[0] == "cupy":
+            kinds[name] = "cuda"
+        else:
+            raise TypeError(f"{name} must be a NumPy or a CuPy array, not {type(array).__name__}.")
+    found = set(kinds.values())
+    if len(found) > 1:
+        listing = ", ".join(f"{name} on {kind}" for name, kind in kinds.items())
+        raise TypeError(f"NumPy and CuPy arrays are mixed ({listing}); move all of them to one device.")
+    return found.pop() if found else "cpu"
+
+
+def library(backend: Backend) -> Any:
+    """Return the array library of a backend: NumPy or CuPy."""
+    if backend == "cpu":
+        return np
+    import cupy
+
+    return cupy
+
+
+def check(name: str, array: Array, dtype: npt.DTypeLike, shape: tuple[int | None, ...]) -> None:
+    """Refuse an array whose dtype or shape is not the stated one; None in ``shape`` stands for any length.
+
+    Raises
+    ------
+    TypeError
+        Wrong dtype: kernels never convert large arrays behind the caller's back.
+    ValueError
+        Wrong shape.
+    """
+    if array.dtype != np.dtype(dtype):
+        raise TypeError(f"{name} must be {np.dtype(dtype).name}, not {array.dtype.name}.")
+    if array.ndim != len(shape) or any(w is not None and w != s for w, s in zip(shape, array.shape, strict=True)):
+        wanted = ", ".join("any" if w is None else str(w) for w in shape)
+        raise ValueError(f"{name} must have shape ({wanted}), not {tuple(array.shape)}.")
+
+
+def check_rotations(name: str, rotations: Array) -> None:
+    """Refuse matrices whose first two rows are not orthonormal within 1e-4: they would sample outside the cube.
+
+    1e-4 is 100 times the rounding of a float32 rotation and moves a sample by < 0.1 voxel at a padded radius of 1000.
+    """
+    if rotations.ndim < 2 or rotations.shape[-2:] != (3, 3):
+        raise ValueError(f"{name} must have shape (..., 3, 3), not {tuple(rotations.shape)}.")
+    if rotations.dtype.kind != "f":
+        raise TypeError(f"{name} must be floating point, not {rotations.dtype.name}.")
+    if rotations.size == 0:
+        return
+    first, second = rotations[..., 0, :], rotations[..., 1, :]
+    worst = max(
+        float(abs((first * first).sum(-1) - 1).max()),
+        float(abs((second * second).sum(-1) - 1).max()),
+        float(abs((first * second).sum(-1)).max()),
+    )
+    if not worst < 1e-4:
+        raise ValueError(
+            f"{name} are not rotation matrices: rows deviate from orthonormal by {worst:.3g} (limit 1e-4)."
+        )
+
+
+def contiguous(array: Array, dtype: npt.DTypeLike) -> Array:
+    """Return an array in C order with this dtype (a copy only where needed)."""
+    return library(backend_of(array=array)).ascontiguousarray(array, dtype=dtype)
+
+
+@functools.cache
+def gpu_unavailable_reason() -> str | None:
+    """Return None where a CUDA kernel compiles, launches and returns the right numbers; otherwise why it cannot."""
+    try:
+        import cupy
+    except ImportError:
+        return "CuPy is not installed"
+    try:
+        out = cupy.zeros(32, dtype=cupy.int32)
+        cupy.RawModule(code=_PROBE).get_function("probe")((1,), (32,), (out,))
+        values = cupy.asnumpy(out)
+    except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
+        return f"no CUDA device can be used: {error}"
+    except cupy.cuda.compiler.CompileException as error:
+        return f"CUDA sources do not compile: {error}"
+    except (RuntimeError, OSError) as error:  # a CUDA library (NVRTC, the driver) that cannot be loaded
+        return f"CUDA does not work here: {error}"
+    if not np.array_equal(values, 37 + np.arange(32)):
+        return "a probe kernel ran and returned wrong numbers"
+    return None
+
+
+def gpu_available() -> bool:
+    """Say whether a CUDA kernel really runs here (a tiny one is launched once per process)."""
+    return gpu_unavailable_reason() is None
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Run CPU kernels with at most ``count`` threads inside the block; results do not depend on it."""
+    if count < 1:
+        raise ValueError(f"count of threads must be at least 1, not {count}.")
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    try:
+        yield
+    finally:
+        numba.set_num_threads(before)

@@ -1,0 +1,1 @@
+"""CUDA implementations (CuPy RawModule). They trust their caller: call the public module instead."""

@@ -1,0 +1,38 @@
+"""Launches of ``slices.cu``; the caller has checked shapes and types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cryopipe.kernels.cuda._source import THREADS, blocks, function
+
+
+def extract_slices(cube: Any, radius: int, rotations: Any, kx: Any, ky: Any, padding: float, out: Any) -> None:
+    """Fill ``out`` [n, K]; grid (image, block of samples)."""
+    if out.size == 0:
+        return
+    function("slices", "extract_slices")(
+        (rotations.shape[0], blocks(kx.size)), (THREADS,),
+        (cube, np.int32(radius), rotations, kx, ky, np.int32(kx.size), np.float32(padding), out),
+    )  # fmt: skip
+
+
+def insert_slices(
+    numerator: Any, weight: Any, radius: int, rotations: Any, values: Any, weights: Any, kx: Any, ky: Any,
+    position: Any, padding: float, ordered: bool,
+) -> None:  # fmt: skip
+    """Add to ``numerator`` and ``weight`` in place, by atomic scatter or, ``ordered``, by a gather over voxels."""
+    count = np.int32(kx.size)
+    if ordered:
+        function("slices", "insert_slices_ordered")(
+            (blocks(weight.size),), (THREADS,),
+            (numerator, weight, np.int32(radius), rotations, np.int32(rotations.shape[0]), values, weights, position,
+             np.int32(position.shape[1] - 1), count, np.float32(padding)),
+        )  # fmt: skip
+        return
+    function("slices", "insert_slices")(
+        (rotations.shape[0], blocks(kx.size)), (THREADS,),
+        (numerator, weight, np.int32(radius), rotations, values, weights, kx, ky, count, np.float32(padding)),
+    )  # fmt: skip

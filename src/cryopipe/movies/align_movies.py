@@ -1,0 +1,286 @@
+"""Step ``align_movies``: global motion of the frames, plain and dose-weighted averages, motion files for polishing.
+
+Every two frames are correlated and the frame positions follow by robust least squares (`global_alignment`); frames are then
+shifted in Fourier space and averaged, once plainly (for CTF estimation) and once exposure-weighted (for picking and
+extraction). The reference frame, whose shift is zero, is the middle one, ``n // 2``: coordinates on the micrograph are those
+of the specimen during that frame.
+
+References
+----------
+Střelák et al. 2020, Electronics 9:1040, doi:10.3390/electronics9061040 (FlexAlign); Grant & Grigorieff 2015, eLife 4:e06980,
+doi:10.7554/eLife.06980 (exposure filter). Known limit: global motion only; a local model can follow the same two passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from cryopipe.config.movies import AlignMovies
+from cryopipe.context import Context
+from cryopipe.errors import ItemError
+from cryopipe.io.movies import Movie
+from cryopipe.io.mrc import read_image, write_image
+from cryopipe.io.star import StarTable, read_table, write_rejections, write_table
+from cryopipe.items import Row, digest, process_items
+from cryopipe.movies.defects import DefectRepair, plan_repair, read_defects
+from cryopipe.movies.frame_sums import FrameSums
+from cryopipe.movies.global_alignment import (
+    GlobalMotion,
+    correlation_grid,
+    correlation_spectrum,
+    estimate_global_motion,
+)
+from cryopipe.movies.motion_pictures import composite_spectrum, save_grey, save_trajectory, thumbnail
+from cryopipe.movies.motion_star import accumulated_motion_A, write_motion
+from cryopipe.movies.movie_list import MovieEntry, movie_entries
+
+#: Movies whose frames, as float32, are smaller than this are aligned side by side, one thread each; of larger ones the
+#: threads share one, so that memory does not multiply.
+_SMALL_MOVIE_BYTES = 256e6
+
+_COLUMNS = (
+    "rlnMicrographName",
+    "crpMicrographNameDW",
+    "rlnMicrographMovieName",
+    "rlnMicrographMetadata",
+    "rlnOpticsGroup",
+    "rlnAccumMotionTotal",
+    "rlnAccumMotionEarly",
+    "rlnAccumMotionLate",
+    "crpItem",
+    "crpFrames",
+    "crpAlignmentResidual",
+    "crpAlignmentAgreeing",
+)
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What turns raw frames into images: multiplicative gain [y, x] (0 at defects) and the repair of defects."""
+
+    gain: np.ndarray
+    repair: DefectRepair
+
+    def correct(self, raw: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return the corrected frame [y, x] float32."""
+        if raw.shape != self.gain.shape:
+            raise ItemError(
+                f"frames have {raw.shape[1]} x {raw.shape[0]} pixels, the gain {self.gain.shape[1]} x {self.gain.shape[0]}. "
+                "Movies of another size are another dataset."
+            )
+        frame = raw * self.gain
+        frame = frame.astype(np.float32, copy=False)
+        self.repair.apply(frame, rng)
+        return frame
+
+
+@dataclass(frozen=True)
+class AlignedMovie:
+    """Result for one movie: averages [y, x] float32 (``weighted`` is None without an exposure) and the motion."""
+
+    average: np.ndarray
+    weighted: np.ndarray | None
+    unaligned: np.ndarray
+    motion: GlobalMotion
+
+
+def load_camera(gain: Path, defects: Path) -> Camera:
+    """Read the gain and the list of defects that ``estimate_gain`` wrote."""
+    image, _ = read_image(gain)
+    return Camera(image, plan_repair(read_defects(defects), image.shape))
+
+
+def correlation_resolution_A(params: AlignMovies) -> float:
+    """Return the resolution of the correlation: as given, else 15 Å above 1 e/Å² a frame and 20 Å below."""
+    if params.max_resolution_A is not None:
+        return params.max_resolution_A
+    return 15.0 if (params.dose_per_frame_e_A2 or 0.0) > 1.0 else 20.0
+
+
+def align_movie(
+    movie: Movie,
+    camera: Camera,
+    params: AlignMovies,
+    *,
+    pixel_size_A: float,
+    voltage_kV: float,
+    frame_rng: Callable[[int], np.random.Generator],
+    workers: int = 1,
+) -> AlignedMovie:
+    """Align the frames of an open movie and average them.
+
+    Parameters
+    ----------
+    movie : Movie
+        Open movie [n, y, x].
+    camera : Camera
+        Gain and defects.
+    params : AlignMovies
+        Parameters of the step.
+    pixel_size_A, voltage_kV : float
+        Of the movie.
+    frame_rng : callable
+        Random generator of a frame, for its defects: the same one whenever the frame is read.
+    workers : int
+        Threads. The result does not depend on it.
+
+    Raises
+    ------
+    InputError
+        A frame cannot be read or has another size than the gain, or the frames cannot be connected.
+    """
+    n, ny, nx = movie.shape
+    grid = correlation_grid((ny, nx), pixel_size_A, correlation_resolution_A(params))
+    keep = n * ny * nx * movie.dtype.itemsize <= params.frame_cache_GB * 1e9
+    cache: list[np.ndarray] = []
+    spectra = []
+    unaligned = np.zeros((ny, nx), dtype=np.float32)
+    for index, raw in enumerate(movie.iterate(threads=workers)):
+        if keep:
+            cache.append(raw)
+        frame = camera.correct(raw, frame_rng(index))
+        unaligned += frame
+        spectra.append(correlation_spectrum(frame, grid, workers=workers))
+    motion = estimate_global_motion(
+        spectra,
+        grid,
+        max_shift_A=params.max_shift_A,
+        robust_iterations=params.robust_iterations,
+        refine_iterations=params.refine_iterations,
+        workers=workers,
+    )
+    del spectra
+    dose = params.dose_per_frame_e_A2
+    sums = FrameSums((ny, nx), pixel_size_A, voltage_kV, binning=params.binning, dose=dose is not None, workers=workers)
+    frames: Iterator[np.ndarray] = iter(cache) if keep else movie.iterate(threads=workers)
+    for index, raw in enumerate(frames):
+        exposure = None if dose is None else (params.pre_exposure_e_A2 or 0.0) + dose * (index + 1)
+        sums.add(camera.correct(raw, frame_rng(index)), motion.shifts_px[index], exposure)
+    weighted = None if dose is None else sums.weighted_average()
+    return AlignedMovie(sums.average(), weighted, unaligned / np.float32(n), motion)
+
+
+def _item_files(folder: Path, item: str) -> dict[str, Path]:
+    return {
+        "average": folder / "micrographs" / f"{item}.mrc",
+        "weighted": folder / "micrographs" / f"{item}_DW.mrc",
+        "motion": folder / "motion" / f"{item}.star",
+        "psd": folder / "pictures" / f"{item}_psd.png",
+        "shifts": folder / "pictures" / f"{item}_shifts.png",
+        "thumbnail": folder / "pictures" / f"{item}_micrograph.png",
+    }
+
+
+def _process(
+    entry: MovieEntry, folder: Path, gain: Path, camera: Camera, params: AlignMovies, context: Context, workers: int
+) -> Row:
+    """Align one movie, write its files and return its row of the micrograph table."""
+    files = _item_files(folder, entry.item)
+    with entry.open() as movie:
+        shape = movie.shape
+        result = align_movie(
+            movie,
+            camera,
+            params,
+            pixel_size_A=entry.pixel_size_A,
+            voltage_kV=entry.voltage_kV,
+            frame_rng=lambda index: context.rng(f"{entry.item}/{index}"),
+            workers=workers,
+        )
+    pixel_size_A = entry.pixel_size_A * params.binning
+    dose, before = params.dose_per_frame_e_A2, params.pre_exposure_e_A2 or 0.0
+    shifts = result.motion.shifts_px
+    write_image(files["average"], result.average, pixel_size_A, half=params.float16)
+    if result.weighted is not None:
+        write_image(files["weighted"], result.weighted, pixel_size_A, half=params.float16)
+    write_motion(
+        files["motion"],
+        shifts,
+        movie=entry.path,
+        frame_shape=shape[1:],
+        pixel_size_A=entry.pixel_size_A,
+        voltage_kV=entry.voltage_kV,
+        binning=params.binning,
+        gain=gain,
+        dose_per_frame_e_A2=dose,
+        pre_exposure_e_A2=before,
+    )
+    shown = result.average if result.weighted is None else result.weighted
+    save_grey(files["psd"], composite_spectrum(result.unaligned, result.average))
+    save_grey(files["thumbnail"], thumbnail(shown), low=0.5, high=99.5)
+    save_trajectory(files["shifts"], shifts, entry.pixel_size_A, entry.item)
+    total, early, late = accumulated_motion_A(shifts, entry.pixel_size_A, dose, before)
+    values = (
+        str(files["average"]),
+        str(files["average"] if result.weighted is None else files["weighted"]),
+        str(entry.path),
+        str(files["motion"]),
+        entry.optics_group,
+        total,
+        early,
+        late,
+        entry.item,
+        shape[0],
+        result.motion.residual_px * entry.pixel_size_A,
+        result.motion.agreeing,
+    )
+    return dict(zip(_COLUMNS, values, strict=True))
+
+
+def _row_files(item: str, row: Row) -> list[Path]:
+    return [Path(row[name]) for name in ("rlnMicrographName", "crpMicrographNameDW", "rlnMicrographMetadata")]
+
+
+def main(inputs: dict[str, Any], outputs: dict[str, Path], params: AlignMovies, context: Context) -> None:
+    """Align the movies of a batch; inputs ``movies``, ``gain``, ``defects``."""
+    import pandas as pd
+
+    table = read_table(inputs["movies"], "movies")
+    entries = movie_entries(table)
+    folder = outputs["micrographs"].parent
+    results = None
+    # One BLAS thread: the order of additions, and hence the result, must not depend on the number of threads.
+    with threadpool_limits(1, user_api="blas"):
+        camera = load_camera(inputs["gain"], inputs["defects"])
+        small = camera.gain.size * 4 * _frames_of_first(entries) <= _SMALL_MOVIE_BYTES
+        outer = context.threads if small else 1
+        inner = 1 if small else context.threads
+        results = process_items(
+            entries,
+            lambda item, entry: _process(entry, folder, inputs["gain"], camera, params, context, inner),
+            context,
+            fingerprint=digest(params.model_dump(), _content(inputs["gain"]), _content(inputs["defects"])),
+            files=_row_files,
+            workers=outer,
+        )
+    optics = table.optics
+    if len(optics):
+        optics = optics.assign(
+            rlnMicrographPixelSize=optics["rlnMicrographOriginalPixelSize"].astype(float) * params.binning
+        )
+    rows = pd.DataFrame(results.rows, columns=list(_COLUMNS))
+    write_table(outputs["micrographs"], StarTable("micrographs", optics, rows))
+    write_rejections(outputs["rejected"], results.rejections)
+
+
+def _frames_of_first(entries: dict[str, MovieEntry]) -> int:
+    for entry in entries.values():
+        try:
+            with entry.open() as movie:
+                return len(movie)
+        except (OSError, ValueError, ItemError):
+            continue
+    return 1
+
+
+def _content(path: Path) -> str:
+    import hashlib
+
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

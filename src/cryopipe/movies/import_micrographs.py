@@ -1,0 +1,89 @@
+"""Register aligned micrographs where there are no movies: the run then starts at the CTF stage.
+
+Each file is read once and checked: complete data, one section, finite values that are not all the same, and the pixel
+size of its header. The table has the columns that later steps read of aligned movies, except those about motion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cryopipe.config.base import require
+from cryopipe.config.movies import ImportMicrographs
+from cryopipe.context import Context
+from cryopipe.errors import InputError
+from cryopipe.io.mrc import read_image
+from cryopipe.io.star import StarTable, make_optics, write_rejections, write_table
+from cryopipe.items import Row, digest, process_items
+from cryopipe.movies.registration import check_pixel_size, input_state, same_size, typed_rows, unique_items
+
+COLUMNS = {
+    "rlnMicrographName": "str",
+    "crpMicrographNameDW": "str",
+    "rlnOpticsGroup": "int64",
+    "rlnImageSizeX": "int64",
+    "rlnImageSizeY": "int64",
+    "crpItem": "str",
+}
+
+
+def check_micrograph(path: Path, params: ImportMicrographs) -> Row:
+    """Check a micrograph, and its dose-weighted twin if there is one, and return its row of ``micrographs.star``.
+
+    Raises
+    ------
+    InputError
+        It cannot be used; the message says why.
+    """
+    shape = _check_file(path, params.pixel_size_A)
+    twin = path
+    if params.dose_weighted_suffix is not None:
+        twin = path.with_name(f"{path.stem}{params.dose_weighted_suffix}{path.suffix}")
+        twin_shape = _check_file(twin, params.pixel_size_A)
+        if twin_shape != shape:
+            raise InputError(f"{twin}: {twin_shape[1]} x {twin_shape[0]} px, but {path} has {shape[1]} x {shape[0]}.")
+    return {
+        "rlnMicrographName": str(path),
+        "crpMicrographNameDW": str(twin),
+        "rlnOpticsGroup": 1,
+        "rlnImageSizeX": shape[1],
+        "rlnImageSizeY": shape[0],
+        "crpItem": path.stem,
+    }
+
+
+def _check_file(path: Path, pixel_size_A: float | None) -> tuple[int, int]:
+    if path.suffix.lower() != ".mrc":
+        raise InputError(f"{path}: micrographs are read as .mrc, not {path.suffix or 'without suffix'}. Convert it.")
+    image, header_A = read_image(path)
+    check_pixel_size(path, header_A, pixel_size_A)
+    if image.min() == image.max():
+        raise InputError(f"{path}: all pixels have the value {image.min():g}: a blank micrograph.")
+    return image.shape[0], image.shape[1]
+
+
+def main(
+    inputs: Mapping[str, Path | list[Path]], outputs: Mapping[str, Path], params: ImportMicrographs, context: Context
+) -> None:
+    """Check the micrographs of ``params.paths``; write outputs ``micrographs`` (STAR) and ``rejected`` (TSV)."""
+    pixel_A, voltage, cs, contrast = require(params, "pixel_size_A", "voltage_kV", "cs_mm", "amplitude_contrast")
+    items = unique_items(params.paths)
+    results = process_items(
+        items,
+        lambda name, path: check_micrograph(path, params),
+        context,
+        fingerprint=digest(params.model_dump(exclude={"paths"}), input_state(items)),
+        workers=context.threads,
+    )
+    rows, odd = same_size(results.rows, "a micrograph")
+    optics = make_optics(
+        voltage_kV=voltage,
+        cs_mm=cs,
+        amplitude_contrast=contrast,
+        movie_pixel_size_A=pixel_A,
+        micrograph_pixel_size_A=pixel_A,
+        name=params.optics_group_name,
+    )
+    write_table(outputs["micrographs"], StarTable("micrographs", optics, typed_rows(rows, COLUMNS)))
+    write_rejections(outputs["rejected"], [*results.rejections, *odd])

@@ -1,0 +1,172 @@
+"""Register the movies of a batch: check every file once and write down what all later steps need to know.
+
+Nothing is modified. Each file is checked for existence, complete data (sizes in the headers against the bytes on
+disk), decodable frames, frame size and number, the pixel size of its header and the plausibility of the exposure.
+What fails is quarantined with its reason; the rest forms ``movies.star`` in RELION's layout.
+
+Limits: only the first and the last frame are decoded unless ``check_frames: all``; damage inside a frame between them
+is found by the step that aligns the movie. The exposure can be checked only where pixels are counts of electrons.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cryopipe.config.base import require
+from cryopipe.config.movies import ImportMovies
+from cryopipe.context import Context
+from cryopipe.errors import InputError
+from cryopipe.io.movies import Movie, open_movie
+from cryopipe.io.star import StarTable, make_optics, write_rejections, write_table
+from cryopipe.items import Row, digest, process_items
+from cryopipe.movies.registration import check_pixel_size, input_state, same_size, typed_rows, unique_items
+
+COLUMNS = {
+    "rlnMicrographMovieName": "str",
+    "rlnOpticsGroup": "int64",
+    "rlnImageSizeX": "int64",
+    "rlnImageSizeY": "int64",
+    "crpItem": "str",
+    "crpFrames": "int64",
+    "crpBytes": "int64",
+    "crpMeanCounts": "float64",
+    "crpHeaderPixelSize": "float64",
+    "rlnEERGrouping": "int64",
+    "rlnEERUpsampling": "int64",
+    "crpFirst64KiBSha256": "str",
+}
+#: No specimen is imaged at a larger total exposure; a larger product of frames and exposure is a typing error.
+MAX_EXPOSURE_E_A2 = 500.0
+#: Counts over exposure in which the two agree: the specimen takes away some 20 %, coincidence at high rates as much
+#: again, and exposures are measured to 20 % or so. The errors to be found (per pixel, total) are factors of 2 and more.
+COUNTS_RATIO = (0.6, 1.3)
+#: Averages above this are grey values of an integrating camera, not counts of electrons.
+_MOST_COUNTS = 60.0
+
+
+def check_movie(path: Path, params: ImportMovies) -> Row:
+    """Check one movie and return its row of ``movies.star``.
+
+    Parameters
+    ----------
+    path : Path
+        The movie.
+    params : ImportMovies
+        Facts to check it against.
+
+    Returns
+    -------
+    dict
+        Values of `COLUMNS`; ``crpMeanCounts`` is the mean of the decoded frames, per pixel and frame, and
+        ``crpHeaderPixelSize`` 0 where the header has none. The EER columns matter to EER movies only.
+
+    Raises
+    ------
+    InputError
+        The movie cannot be used; the message says why.
+    """
+    with open_movie(path, eer_grouping=params.eer_grouping, eer_upsampling=params.eer_upsampling) as movie:
+        n, ny, nx = movie.shape
+        if params.frames is not None and n != params.frames:
+            raise InputError(f"{path}: {n} frames, but {params.frames} are expected. Was the transfer complete?")
+        header_A = movie.pixel_size_A
+        check_pixel_size(path, header_A, params.pixel_size_A)
+        _check_exposure(path, n, params)
+        mean = _check_frames(movie, params.check_frames)
+    with path.open("rb") as stream:
+        head = hashlib.sha256(stream.read(65536)).hexdigest()
+    return {
+        "rlnMicrographMovieName": str(path),
+        "rlnOpticsGroup": 1,
+        "rlnImageSizeX": nx,
+        "rlnImageSizeY": ny,
+        "crpItem": path.stem,
+        "crpFrames": n,
+        "crpBytes": path.stat().st_size,
+        "crpMeanCounts": mean,
+        "crpHeaderPixelSize": header_A or 0.0,
+        "rlnEERGrouping": params.eer_grouping,
+        "rlnEERUpsampling": params.eer_upsampling,
+        "crpFirst64KiBSha256": head,
+    }
+
+
+def _check_exposure(path: Path, n_frames: int, params: ImportMovies) -> None:
+    total = n_frames * (params.dose_per_frame_e_A2 or 0.0) + (params.pre_exposure_e_A2 or 0.0)
+    if total > MAX_EXPOSURE_E_A2:
+        raise InputError(
+            f"{path}: {n_frames} frames of {params.dose_per_frame_e_A2} e/Å² after {params.pre_exposure_e_A2} are "
+            f"{total:.0f} e/Å² in all, more than {MAX_EXPOSURE_E_A2:.0f}. dataset.dose_per_frame_e_A2 is per frame and "
+            "per Å²: was the total or the exposure per pixel typed?"
+        )
+
+
+def _check_frames(movie: Movie, which: str) -> float:
+    indices = range(len(movie)) if which == "all" else sorted({0, len(movie) - 1})
+    means = []
+    for index in indices:
+        frame = movie.read_frame(index)
+        low, high = frame.min(), frame.max()
+        if low == high:
+            raise InputError(f"{movie.path}: all pixels of frame {index + 1} have the value {low}: a blank frame.")
+        means.append(float(frame.mean(dtype=np.float64)))
+    return float(np.mean(means))
+
+
+def _report(rows: Sequence[Row], params: ImportMovies, context: Context) -> None:
+    """Log headers without pixel size; warn of frame numbers that differ by more than 5 % and of unlikely counts."""
+    unset = [row["crpItem"] for row in rows if row["crpHeaderPixelSize"] in (0.0, 1.0)]
+    if unset:
+        context.log.info(
+            "no pixel size in the header of %d movies (%s ...); the configured one holds", len(unset), unset[0]
+        )
+    frames = np.array([row["crpFrames"] for row in rows])
+    usual = float(np.median(frames))
+    for row in rows:
+        if abs(row["crpFrames"] - usual) > 0.05 * usual:
+            context.log.warning("%s has %d frames, most movies %g", row["crpItem"], row["crpFrames"], usual)
+    mean = float(np.median([row["crpMeanCounts"] for row in rows]))
+    if params.dose_per_frame_e_A2 is None or params.pixel_size_A is None or not 0 < mean < _MOST_COUNTS:
+        return
+    expected = params.dose_per_frame_e_A2 * params.pixel_size_A**2
+    context.log.info("counts per pixel and frame: %.4g measured, %.4g expected of the exposure", mean, expected)
+    if not COUNTS_RATIO[0] < mean / expected < COUNTS_RATIO[1]:
+        context.log.warning(
+            "%.4g counts per pixel and frame, but dataset.dose_per_frame_e_A2 = %g and %g Å/px make %.4g electrons. "
+            "If the camera counts electrons, one of the two is wrong (per Å² or per pixel? per frame or in all?)",
+            mean,
+            params.dose_per_frame_e_A2,
+            params.pixel_size_A,
+            expected,
+        )
+
+
+def main(
+    inputs: Mapping[str, Path | list[Path]], outputs: Mapping[str, Path], params: ImportMovies, context: Context
+) -> None:
+    """Check the movies of ``params.paths``; write outputs ``movies`` (STAR) and ``rejected`` (TSV)."""
+    pixel_A, voltage, cs, contrast = require(params, "pixel_size_A", "voltage_kV", "cs_mm", "amplitude_contrast")
+    items = unique_items(params.paths)
+    results = process_items(
+        items,
+        lambda name, path: check_movie(path, params),
+        context,
+        fingerprint=digest(params.model_dump(exclude={"paths"}), input_state(items)),
+        workers=context.threads,
+    )
+    rows, odd = same_size(results.rows, "frames")
+    if rows:
+        _report(rows, params, context)
+    optics = make_optics(
+        voltage_kV=voltage,
+        cs_mm=cs,
+        amplitude_contrast=contrast,
+        movie_pixel_size_A=pixel_A,
+        name=params.optics_group_name,
+    )
+    write_table(outputs["movies"], StarTable("movies", optics, typed_rows(rows, COLUMNS)))
+    write_rejections(outputs["rejected"], [*results.rejections, *odd])

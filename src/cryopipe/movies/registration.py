@@ -1,0 +1,81 @@
+"""What registering movies and registering micrographs have in common: names, sizes, pixel sizes, tables."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cryopipe.errors import InputError
+from cryopipe.items import Rejection, Row
+
+#: Every hand-over of a pixel size stops above this relative difference.
+PIXEL_TOLERANCE = 1e-3
+
+
+def unique_items(paths: Sequence[str]) -> dict[str, Path]:
+    """Return ``{stem: path}``; the stem names the item in every later table.
+
+    Raises
+    ------
+    InputError
+        Two files have the same stem.
+    """
+    twice = [stem for stem, count in Counter(Path(p).stem for p in paths).items() if count > 1]
+    if twice:
+        files = ", ".join(p for p in paths if Path(p).stem == twice[0])
+        raise InputError(f"the name {twice[0]!r} belongs to more than one file ({files}). Rename all but one.")
+    return {Path(p).stem: Path(p) for p in paths}
+
+
+def check_pixel_size(path: Path, header_A: float | None, config_A: float | None) -> None:
+    """Compare the pixel sizes of header and configuration; headers of 0 and exactly 1 Å count as not set.
+
+    Raises
+    ------
+    InputError
+        They differ by more than 0.1 %.
+    """
+    if header_A is None or config_A is None or header_A == 1.0:
+        return
+    if abs(header_A - config_A) > PIXEL_TOLERANCE * config_A:
+        raise InputError(
+            f"{path}: the header says {header_A:.5g} Å/px, the configuration {config_A:.5g} (dataset.pixel_size_A). "
+            "One of them is wrong; correct the configuration or the header."
+        )
+
+
+def same_size(rows: Sequence[Row], what: str) -> tuple[list[Row], list[Rejection]]:
+    """Keep the rows of the most frequent image size, the earliest of equally frequent ones; reject the others."""
+    sizes = Counter((row["rlnImageSizeX"], row["rlnImageSizeY"]) for row in rows)
+    if len(sizes) < 2:
+        return list(rows), []
+    (nx, ny), _ = sizes.most_common(1)[0]
+    kept = [row for row in rows if (row["rlnImageSizeX"], row["rlnImageSizeY"]) == (nx, ny)]
+    odd = [row for row in rows if (row["rlnImageSizeX"], row["rlnImageSizeY"]) != (nx, ny)]
+    return kept, [
+        Rejection(
+            row["crpItem"],
+            "quarantined",
+            f"{what} of {row['rlnImageSizeX']} x {row['rlnImageSizeY']} px in an optics group of {nx} x {ny} px",
+        )
+        for row in odd
+    ]
+
+
+def input_state(paths: Mapping[str, Path]) -> list[tuple[str, int, int]]:
+    """Return path, size and time of the files (size -1 if missing): a kept result of a changed file is void."""
+    state = []
+    for path in paths.values():
+        found = path.stat() if path.is_file() else None
+        state.append((str(path), found.st_size if found else -1, found.st_mtime_ns if found else 0))
+    return state
+
+
+def typed_rows(rows: Sequence[Row], columns: Mapping[str, str]) -> pd.DataFrame:
+    """Return rows as a table of ``columns`` (name to dtype), also where there is no row."""
+    data: dict[str, Any] = {name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in columns.items()}
+    return pd.DataFrame(data)

@@ -1,0 +1,1 @@
+"""Stage particles: normalised particle images."""

@@ -1,0 +1,249 @@
+"""Cut particle images out of micrographs: downsample, dust, (phase flip), cut, invert, normalise.
+
+The order is Xmipp's (de la Rosa-Trevín et al. 2013, doi 10.1016/j.jsb.2013.09.015). Defaults: signed CTF (no phase
+flip), ramp-normalised, protein bright. A box is cut at whole pixels, so the noise stays as it was recorded; the rest
+of the coordinate goes into the origins: `rlnCoordinateX/Y` are the pixel that became the box's centre and
+`rlnOriginXAngst = -rest · pixel size`, hence coordinate - origin / micrograph pixel is the picked position, once.
+
+Known limit: no z-scores of particle quality are computed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.fft
+
+from cryopipe.config.base import require
+from cryopipe.config.particles import ExtractParticles
+from cryopipe.context import Context
+from cryopipe.errors import InputError
+from cryopipe.imaging.fourier import frequency_grid
+from cryopipe.imaging.optics import CtfParameters, ctf, from_table
+from cryopipe.io.mrc import StackWriter, format_image_name, read_image
+from cryopipe.io.star import StarTable, read_table, write_rejections, write_table
+from cryopipe.items import Rejection, digest, process_items
+from cryopipe.particles.cut import Boxes, cut_boxes, downsample, friendly_box, place_boxes
+from cryopipe.particles.dust import remove_dust
+from cryopipe.particles.normalise import background_mask, normalise_images
+
+#: Columns of a micrograph that its particles inherit.
+INHERITED = (
+    "rlnDefocusU",
+    "rlnDefocusV",
+    "rlnDefocusAngle",
+    "rlnPhaseShift",
+    "rlnCtfBfactor",
+    "rlnCtfScalefactor",
+    "rlnCtfFigureOfMerit",
+    "rlnCtfMaxResolution",
+)
+#: Columns of a pick that its particle keeps.
+KEPT = ("rlnAutopickFigureOfMerit",)
+
+
+def box_size(params: ExtractParticles, image_pixel_size_A: float) -> int:
+    """Return the box in pixels: ``box_px``, else the first even, FFT-friendly number that spans ``box_A``."""
+    if params.box_px is not None:
+        if params.box_px % 2:
+            raise InputError(f"extract_particles.box_px {params.box_px} is odd: give an even number")
+        return params.box_px
+    (box_A,) = require(params, "box_A")
+    return friendly_box(box_A / image_pixel_size_A)
+
+
+def extract_images(
+    micrograph: np.ndarray,
+    pixel_size_A: float,
+    xy: np.ndarray,
+    params: ExtractParticles,
+    *,
+    optics: CtfParameters | None = None,
+    rng: np.random.Generator,
+    workers: int = 1,
+) -> tuple[np.ndarray, Boxes, float]:
+    """Return the particle images of one micrograph.
+
+    Parameters
+    ----------
+    micrograph : ``[y, x]``
+        Protein dark.
+    pixel_size_A : float
+        Of the micrograph.
+    xy : float ``[n, 2]``
+        Particle centres in micrograph pixels.
+    optics : CtfParameters, optional
+        Of the micrograph (scalars); needed to flip phases.
+    rng : Generator
+        For the dust's filling.
+
+    Returns
+    -------
+    images : float32 ``[kept, box, box]``
+        In the order of the coordinates without a reason against them.
+    boxes : Boxes
+        Of all coordinates, in downsampled pixels.
+    factor : float
+        Exact downsampling factor.
+    """
+    wanted, background_A = require(params, "downsample", "background_diameter_A")
+    image, exact = downsample(micrograph, wanted, workers=workers)
+    image_pixel_A = pixel_size_A * float(exact)
+    if params.remove_dust:
+        image, _ = remove_dust(image, threshold=params.dust_threshold, fill=params.dust_fill, rng=rng)
+    if params.phase_flip:
+        image = flip_phases(image, image_pixel_A, optics, workers=workers)
+    box = box_size(params, image_pixel_A)
+    boxes = place_boxes(np.asarray(xy) / float(exact), box, (image.shape[0], image.shape[1]))
+    usable = np.array([not reason for reason in boxes.reason], dtype=bool)
+    images = cut_boxes(image, boxes.centre[usable], box)
+    if params.invert_contrast:
+        images = -images
+    # a circle that fills the box leaves its corners
+    mask = background_mask(box, min(0.5 * background_A / image_pixel_A, 0.5 * box))
+    return normalise_images(images, mask, params.normalise), boxes, float(exact)
+
+
+def flip_phases(
+    image: np.ndarray, pixel_size_A: float, optics: CtfParameters | None, *, workers: int = 1
+) -> np.ndarray:
+    """Return ``image`` ``[y, x]`` with its Fourier transform negated where the CTF is negative.
+
+    Raises
+    ------
+    InputError
+        There is no CTF.
+    """
+    if optics is None:
+        raise InputError(
+            "phases cannot be flipped without a CTF: estimate it, or set extract_particles.phase_flip: false"
+        )
+    spectrum = scipy.fft.rfft2(image.astype(np.float32), workers=workers)
+    kx, ky = frequency_grid(image.shape, pixel_size_A)
+    sign = ctf(kx, ky, optics, mode="flip").astype(np.float32)
+    # at the Nyquist frequency k and -k share a pixel, but an astigmatic CTF may differ between them
+    for axis, n in enumerate(image.shape):
+        if n % 2 == 0:
+            np.moveaxis(sign, axis, 0)[n // 2] = 1.0
+    spectrum *= sign
+    return scipy.fft.irfft2(spectrum, s=image.shape, workers=workers).astype(np.float32)
+
+
+def main(inputs: dict[str, Path], outputs: dict[str, Path], params: ExtractParticles, context: Context) -> None:
+    """Write one stack a micrograph beside ``outputs["particles"]``, the particle table and the rejected coordinates."""
+    table = read_table(inputs["micrographs"], "micrographs")
+    picks = read_table(inputs["coordinates"], "coordinates")
+    micrographs = {str(row["crpItem"]): row for row in table.with_optics().to_dict("records")}
+    grouped = {str(item): rows for item, rows in picks.rows.groupby("crpItem", sort=False)} if len(picks) else {}
+    stacks = Path(outputs["particles"]).parent / "stacks"
+
+    def work(item: str, row: dict[str, Any]) -> dict[str, Any]:
+        return _extract_item(item, row, grouped[item], stacks, params, context)
+
+    here = {item: row for item, row in micrographs.items() if item in grouped}
+    fingerprint = digest(params.model_dump(), table.rows.to_csv(), table.optics.to_csv(), picks.rows.to_csv())
+    results = process_items(
+        here,
+        work,
+        context,
+        fingerprint=fingerprint,
+        files=lambda item, row: [stacks / f"{item}.mrcs"] if row["particles"] else [],
+    )
+    lost = {r.item: r for r in results.rejections}
+    rejections = []
+    for item, rows in grouped.items():
+        why = lost.get(item)
+        if item not in micrographs:
+            why = Rejection(item, "rejected", "its micrograph is not among the accepted ones")
+        if why is not None:
+            rejections += [Rejection(f"{i + 1:06d}@{item}", why.kind, why.reason) for i in range(len(rows))]
+    particles = []
+    for result in results.rows:
+        particles += result["particles"]
+        rejections += [Rejection(*entry) for entry in result["rejected"]]
+    write_table(outputs["particles"], _particle_table(table, picks, pd.DataFrame(particles), params))
+    write_rejections(outputs["rejected"], rejections)
+    context.log.info("%d particles extracted, %d coordinates rejected", len(particles), len(rejections))
+
+
+def _extract_item(
+    item: str, row: dict[str, Any], picks: pd.DataFrame, stacks: Path, params: ExtractParticles, context: Context
+) -> dict[str, Any]:
+    path = Path(row.get("crpMicrographNameDW") or row["rlnMicrographName"])
+    micrograph, header_A = read_image(path)
+    pixel_A = float(row["rlnMicrographPixelSize"])
+    if header_A is not None and abs(header_A - pixel_A) > 1e-3 * pixel_A:
+        raise InputError(
+            f"{path}: the header says {header_A:g} Å per pixel, the table {pixel_A:g}. Correct one of them."
+        )
+    optics = from_table(pd.DataFrame([row])).subset(0) if "rlnDefocusU" in row else None
+    images, boxes, factor = extract_images(
+        micrograph,
+        pixel_A,
+        picks[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(),
+        params,
+        optics=optics,
+        rng=context.rng(item),
+        workers=context.threads,
+    )
+    image_A = pixel_A * factor
+    stack = stacks / f"{item}.mrcs"
+    if len(images):
+        with StackWriter(stack, image_A, half=params.half_precision) as writer:
+            writer.append(images)
+    particles: list[dict[str, Any]] = []
+    rejected = []
+    records = picks.to_dict("records")
+    for number, (pick, centre, rest, reason) in enumerate(
+        zip(records, boxes.centre, boxes.rest, boxes.reason, strict=True), 1
+    ):
+        if reason:
+            rejected.append([f"{number:06d}@{item}", "rejected", reason])
+            continue
+        particle = {
+            "rlnImageName": format_image_name(len(particles), stack),
+            "rlnMicrographName": row["rlnMicrographName"],
+            "rlnCoordinateX": float(centre[0] * factor),
+            "rlnCoordinateY": float(centre[1] * factor),
+            "rlnOriginXAngst": float(-rest[0] * image_A),
+            "rlnOriginYAngst": float(-rest[1] * image_A),
+            "rlnOpticsGroup": int(row["rlnOpticsGroup"]),
+            "crpItem": item,
+        }
+        particle |= {name: float(row[name]) for name in INHERITED if name in row}
+        particle |= {name: float(pick[name]) for name in KEPT if name in pick}
+        particles.append(particle)
+    return {"particles": particles, "rejected": rejected}
+
+
+def _particle_table(
+    micrographs: StarTable, picks: StarTable, rows: pd.DataFrame, params: ExtractParticles
+) -> StarTable:
+    """Return the particle table with its optics groups; without particles a table with all columns and no row."""
+    (wanted,) = require(params, "downsample")
+    optics = micrographs.optics.copy()
+    pixel_A = optics["rlnMicrographPixelSize"].to_numpy(dtype=np.float64)
+    _, exact = downsample(np.zeros((2, 2), dtype=np.float32), wanted)
+    image_A = pixel_A * float(exact)
+    optics["rlnImagePixelSize"] = image_A
+    optics["rlnImageSize"] = np.array([box_size(params, float(a)) for a in image_A], dtype=np.int64)
+    optics["rlnImageDimensionality"] = np.full(len(optics), 2, dtype=np.int64)
+    optics["rlnCtfDataArePhaseFlipped"] = np.full(len(optics), int(params.phase_flip), dtype=np.int64)
+    if len(rows) == 0:
+        text = {"rlnImageName", "rlnMicrographName", "crpItem"}
+        names = [
+            "rlnImageName",
+            "rlnMicrographName",
+            "rlnCoordinateX",
+            "rlnCoordinateY",
+            "rlnOriginXAngst",
+            "rlnOriginYAngst",
+        ]
+        names += ["rlnOpticsGroup", "crpItem", *(n for n in INHERITED if n in micrographs.rows)]
+        names += [n for n in KEPT if n in picks.rows]
+        kinds = {n: object if n in text else np.int64 if n == "rlnOpticsGroup" else np.float64 for n in names}
+        rows = pd.DataFrame({n: pd.Series(dtype=kind) for n, kind in kinds.items()})
+    return StarTable("particles", optics, rows)

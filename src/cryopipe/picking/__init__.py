@@ -1,0 +1,1 @@
+"""Stage picking: particle coordinates."""

@@ -1,0 +1,121 @@
+"""Multi-scale Laplacian of Gaussian: at each place the strength and the diameter of the blob there.
+
+Zivanov et al. 2018, doi 10.7554/eLife.42166 (RELION's LoG picker). A Gaussian of standard deviation d / π stands for
+the diameter d: in Fourier space the filter is (k/s)² exp(-(k/s)²/2) with s = 0.5 / d. Known limit: a hollow shell of
+outer diameter D answers most strongly at d = 1.14 D to 1.3 D, and a filter of size D sees ice thickness as well as
+particles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+
+from cryopipe.errors import InputError
+from cryopipe.imaging.fourier import frequency_grid
+from cryopipe.imaging.optics import CtfParameters, ctf, ctf_phase
+
+
+@dataclass(frozen=True, eq=False)
+class Response:
+    """Answer of a bank of filters, of the image's shape.
+
+    Attributes
+    ----------
+    merit : float32 ``[y, x]``
+        Figure of merit: the largest answer of all filters.
+    noise_sd : float32 ``[y, x]``
+        Standard deviation of the answer of that filter to the image's white noise alone.
+    in_range : bool ``[y, x]``
+        The largest answer came from a filter within the diameter range.
+    """
+
+    merit: np.ndarray
+    noise_sd: np.ndarray
+    in_range: np.ndarray
+
+
+def diameter_series(minimum_A: float, maximum_A: float) -> tuple[list[float], list[bool]]:
+    """Return RELION's list of diameters in Å and which of them count as particles.
+
+    They are min/5 ... min/2, min, (min + max)/2, max, 2 max ... 5 max; the outer ones catch what is too small or too
+    large.
+    """
+    if not 0 < minimum_A <= maximum_A:
+        raise InputError(
+            f"min_diameter_A {minimum_A:g} and max_diameter_A {maximum_A:g} are no range: give 0 < min <= max"
+        )
+    below = [minimum_A / i for i in range(5, 1, -1)]
+    inside = sorted({minimum_A, (minimum_A + maximum_A) / 2, maximum_A})
+    above = [maximum_A * i for i in range(2, 6)]
+    return [*below, *inside, *above], [False] * len(below) + [True] * len(inside) + [False] * len(above)
+
+
+def log_response(
+    image: np.ndarray,
+    pixel_size_A: float,
+    *,
+    min_diameter_A: float,
+    max_diameter_A: float,
+    white_noise_sd: float = 0.0,
+    optics: CtfParameters | None = None,
+    workers: int = 1,
+) -> Response:
+    """Filter an image with Laplacians of Gaussians of all diameters of :func:`diameter_series`.
+
+    Parameters
+    ----------
+    image : float32 ``[y, x]``
+        Particles bright, mean 0.
+    white_noise_sd : float
+        Standard deviation of the white noise in ``image``.
+    optics : CtfParameters, optional
+        Undo the CTF's rise from zero frequency to its first maximum (never by more than 1 / amplitude contrast).
+    """
+    diameters, counts = diameter_series(min_diameter_A, max_diameter_A)
+    padded, crop = padded_by_reflection(image, round(max_diameter_A / pixel_size_A))
+    spectrum = scipy.fft.rfft2(padded, workers=workers)
+    kx, ky = frequency_grid(padded.shape, pixel_size_A)
+    squared = np.square(kx) + np.square(ky)
+    correction = np.ones(squared.shape) if optics is None else 1.0 / rise_of_ctf(kx, ky, optics)
+    merit = np.full(image.shape, -np.inf, dtype=np.float32)
+    noise = np.zeros(image.shape, dtype=np.float32)
+    in_range = np.zeros(image.shape, dtype=bool)
+    for diameter, counted in zip(diameters, counts, strict=True):
+        relative = squared * (2.0 * diameter) ** 2
+        transfer = correction * relative * np.exp(-0.5 * relative)
+        answer = scipy.fft.irfft2(spectrum * transfer, s=padded.shape, workers=workers)[crop].astype(np.float32)
+        better = answer > merit
+        merit[better] = answer[better]
+        noise[better] = white_noise_sd * transfer_norm(transfer, padded.shape)
+        in_range[better] = counted
+    return Response(merit, noise, in_range)
+
+
+def rise_of_ctf(kx: np.ndarray, ky: np.ndarray, optics: CtfParameters) -> np.ndarray:
+    """Return |CTF| up to its first maximum and 1 beyond: dividing by it restores only the lowest frequencies."""
+    rising = np.abs(ctf_phase(kx, ky, optics)) < np.pi / 2
+    return np.where(rising, np.maximum(np.abs(ctf(kx, ky, optics)), 1e-2), 1.0)
+
+
+def transfer_norm(transfer: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Return the sd that white noise of sd 1 has behind a filter given on the half spectrum of ``shape``."""
+    weight = np.full(transfer.shape[1], 2.0)
+    weight[0] = 1.0
+    if shape[1] % 2 == 0:
+        weight[-1] = 1.0
+    return float(np.sqrt(np.sum(np.square(transfer) @ weight) / (shape[0] * shape[1])))
+
+
+def padded_by_reflection(image: np.ndarray, margin_px: int) -> tuple[np.ndarray, tuple[slice, slice]]:
+    """Continue an image by reflection to an FFT-friendly size; also return where it lies in the result."""
+    pads = []
+    for n in image.shape:
+        margin = min(max(margin_px, 1), n - 1)
+        total = scipy.fft.next_fast_len(n + 2 * margin, real=True)
+        pads.append((margin, total - n - margin))
+    padded = np.pad(image, pads, mode="symmetric")
+    crop = (slice(pads[0][0], pads[0][0] + image.shape[0]), slice(pads[1][0], pads[1][0] + image.shape[1]))
+    return padded, crop

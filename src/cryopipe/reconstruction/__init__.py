@@ -1,0 +1,1 @@
+"""Which volume do posed images give: insertion, symmetry, Wiener division, half sets."""

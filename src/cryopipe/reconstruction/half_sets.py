@@ -1,0 +1,70 @@
+"""Two independent halves of a particle set, decided by what a particle is and not by where it stands in a table."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from cryopipe.errors import InputError
+from cryopipe.io.star import StarTable
+from cryopipe.search.particle_keys import particle_keys
+
+
+def half_sets(names: Sequence[str], groups: Sequence[str] | None = None) -> np.ndarray:
+    """Assign particles to half 1 or 2 by the hash of their names, alternating inside each group.
+
+    The halves of a group (a micrograph) differ by at most one particle, and the odd one goes to a side that the group's
+    own hash chooses. Order of the rows, other micrographs and the machine have no influence.
+
+    Parameters
+    ----------
+    names : sequence of str
+        A name for each particle that belongs to its content (micrograph and coordinates); no name twice.
+    groups : sequence of str, optional
+        The stratum of each particle; all in one by default.
+
+    Returns
+    -------
+    ndarray int8 [n]
+        1 or 2 (rlnRandomSubset).
+
+    Raises
+    ------
+    InputError
+        A name stands twice: duplicates across halves would keep the FSC from ever falling to zero.
+    """
+    if len(set(names)) != len(names):
+        seen: set[str] = set()
+        double = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise InputError(f"particle {double} is in the table twice: remove duplicates before splitting into half sets")
+    strata = list(groups) if groups is not None else [""] * len(names)
+    order = sorted(range(len(names)), key=lambda i: (strata[i], _hash(names[i])))
+    half = np.zeros(len(names), np.int8)
+    previous, place = None, 0
+    for i in order:
+        if strata[i] != previous:
+            previous, place = strata[i], _hash(strata[i])[0] & 1
+        half[i] = 1 + place
+        place ^= 1
+    return half
+
+
+def half_sets_of(particles: StarTable) -> np.ndarray:
+    """Return the half sets of a particle table, stratified by micrograph: int8 ``[n]`` of 1 and 2.
+
+    A particle's name is that of `cryopipe.search.particle_keys`: micrograph and coordinates, else its image's name.
+
+    Raises
+    ------
+    InputError
+        The table says neither where particles are nor what their images are called, or names one twice.
+    """
+    rows = particles.rows
+    group = next((rows[c].astype(str).tolist() for c in ("crpItem", "rlnMicrographName") if c in rows), None)
+    return half_sets(particle_keys(rows), group)
+
+
+def _hash(name: str) -> bytes:
+    return hashlib.sha256(name.encode()).digest()

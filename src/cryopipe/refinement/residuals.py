@@ -1,0 +1,136 @@
+"""What posed images leave unexplained: noise spectra, grey scales, and the terms of a defocus search, in one pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopipe.imaging.optics import CtfParameters, ctf_phase, electron_wavelength_A
+from cryopipe.kernels.slices import extract_slices
+from cryopipe.refinement.defocus import narrow_rings, search_defocus
+from cryopipe.search.phases import shift_values
+from cryopipe.search.spectra import ParticleSpectra
+
+_CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Sums over posed images.
+
+    Attributes
+    ----------
+    sigma2 : array float64 [radius + 1]
+        Noise variance of each of real and imaginary part, a shell; shell 0 repeats shell 1.
+    scale : array float64 [n]
+        Least-squares grey scale of each image.
+    grey : float
+        Least-squares grey scale of all images together.
+    """
+
+    sigma2: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    grey: float
+
+
+def measure_residuals(
+    images: ParticleSpectra,
+    cube: Any,
+    rotations: NDArray[np.float64],
+    shifts_px: NDArray[np.float64],
+    *,
+    sigma2: NDArray[np.float64],
+    padding: int = 2,
+) -> Residuals:
+    """Compare images with the reference at their poses.
+
+    Parameters
+    ----------
+    images : ParticleSpectra
+        n images inside a radius.
+    cube : complex64 half cube
+        The reference, at least of the images' radius.
+    rotations, shifts_px : array [n, 3, 3], [n, 2]
+        Poses; the shift (x, y) is what has to be applied.
+    sigma2 : array [>= radius + 1]
+        Present noise spectrum, which weighs the scale's pixels.
+    """
+    shell = images.pixels.shell
+    shells = images.pixels.radius + 1
+    weight = (1 / sigma2[shell]).astype(np.float32)
+    power = np.zeros(shells)
+    cross_sums, model_sums = np.empty(len(images)), np.empty(len(images))
+    for part, centred, slices in _chunks(images, cube, rotations, shifts_px, padding):
+        model = slices * images.ctf[part]
+        residual = centred - model
+        power += np.bincount(shell, weights=_abs2(residual).sum(axis=0, dtype=np.float64), minlength=shells)
+        cross_sums[part] = (_real_product(centred, model) * weight).sum(axis=1, dtype=np.float64)
+        model_sums[part] = (_abs2(model) * weight).sum(axis=1, dtype=np.float64)
+    count = np.bincount(shell, minlength=shells) * len(images)
+    new = power / np.maximum(2 * count, 1)
+    new[0] = new[1]
+    floor = np.maximum(model_sums, 1e-6 * max(model_sums.max(), 1e-30))
+    return Residuals(new, cross_sums / floor, float(cross_sums.sum() / floor.sum()))
+
+
+def refine_defoci(
+    images: ParticleSpectra,
+    parameters: CtfParameters,
+    cube: Any,
+    rotations: NDArray[np.float64],
+    shifts_px: NDArray[np.float64],
+    *,
+    sigma2: NDArray[np.float64],
+    range_A: float,
+    prior_A: float,
+    padding: int = 2,
+) -> NDArray[np.float64]:
+    """Return the defocus change (Å) of each posed image that fits the reference best.
+
+    ``parameters`` are the present CTFs, a row an image; the prior is a Gaussian around them. See
+    :func:`cryopipe.refinement.defocus.search_defocus`.
+    """
+    pixels = images.pixels
+    per_A = 1 / (pixels.box * images.pixel_size_A)
+    ring, radius = narrow_rings(pixels.kx, pixels.ky)
+    weight = (1 / sigma2[pixels.shell]).astype(np.float32)
+    wavelength = np.broadcast_to(electron_wavelength_A(parameters.voltage_kV), (len(images),))
+    # a step turns the phase at the outermost shell by an eighth of a turn
+    step = np.pi / 4 / (np.pi * float(wavelength.max()) * (pixels.radius * per_A) ** 2)
+    change = np.zeros(len(images))
+    for part, centred, slices in _chunks(images, cube, rotations, shifts_px, padding):
+        phase = ctf_phase(pixels.kx * per_A, pixels.ky * per_A, parameters.subset(part)).astype(np.float32)
+        change[part], _ = search_defocus(
+            _real_product(centred, slices) * weight,
+            _abs2(slices) * weight,
+            phase,
+            frequency_A=radius * per_A,
+            ring=ring,
+            wavelength_A=float(wavelength[part][0]),
+            range_A=range_A,
+            step_A=min(step, range_A / 4),
+            prior_A=prior_A,
+        )
+    return change
+
+
+def _chunks(
+    images: ParticleSpectra, cube: Any, rotations: NDArray[np.float64], shifts_px: NDArray[np.float64], padding: int
+) -> Iterator[tuple[slice, NDArray[np.complex64], NDArray[np.complex64]]]:
+    pixels = images.pixels
+    for start in range(0, len(images), _CHUNK):
+        part = slice(start, min(start + _CHUNK, len(images)))
+        slices = extract_slices(cube, rotations[part].astype(np.float32), pixels.kx, pixels.ky, padding=padding)
+        yield part, shift_values(images.values[part], pixels, shifts_px[part]), slices
+
+
+def _abs2(values: NDArray[np.complex64]) -> NDArray[np.float32]:
+    return np.square(values.real) + np.square(values.imag)
+
+
+def _real_product(a: NDArray[np.complex64], b: NDArray[np.complex64]) -> NDArray[np.float32]:
+    return a.real * b.real + a.imag * b.imag

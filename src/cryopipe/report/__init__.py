@@ -1,0 +1,1 @@
+"""The report: one self-contained HTML and the same numbers in JSON."""

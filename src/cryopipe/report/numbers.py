@@ -1,0 +1,144 @@
+"""The numbers of a run: what went in and came out of each step, how good the map is, what it cost."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cryopipe.errors import CryopipeError
+from cryopipe.io.star import read_rejections
+
+#: What one item of a step is; the steps stand in the order of the data flow.
+COUNTED = {
+    "import_movies": "movies",
+    "align_movies": "movies",
+    "screen_motion": "movies",
+    "import_micrographs": "micrographs",
+    "estimate_ctf_ctffind": "micrographs",
+    "consensus_ctf": "micrographs",
+    "extract_particles": "particles",
+    "select_classes_2d": "particles",
+}
+
+
+@dataclass(frozen=True)
+class Loss:
+    """One item that a step did not pass on."""
+
+    step: str
+    unit: str
+    item: str
+    kind: str
+    reason: str
+
+
+def read_losses(files: Sequence[Path]) -> list[Loss]:
+    """Read the rejection tables of the batches; a table's step is the name of its folder."""
+    return [
+        Loss(path.parent.name, COUNTED[path.parent.name], row.item, row.kind, row.reason)
+        for path in files
+        for row in read_rejections(path)
+    ]
+
+
+def count(
+    losses: Sequence[Loss], *, accepted: Mapping[str, int], steps: Sequence[str]
+) -> tuple[dict[str, dict[str, int]], list[dict[str, Any]]]:
+    """Count what went into and came out of the run and of each step.
+
+    Parameters
+    ----------
+    losses : sequence of Loss
+        Every item that any step did not pass on.
+    accepted : mapping
+        ``{"movies" | "micrographs" | "particles": number at the end of that unit's last step}``, counted from the tables
+        that were passed on, independently of the losses.
+    steps : sequence of str
+        Steps of this run that count items, in order.
+
+    Returns
+    -------
+    counts : ``{unit: {"in", "accepted", "rejected"}}``
+    rows : one dictionary a step: step, unit, in, accepted, rejected, reasons
+
+    Raises
+    ------
+    CryopipeError
+        The number that leaves movies is not the number that enters micrographs: something was lost without a record.
+    """
+    lost = Counter(loss.step for loss in losses)
+    counts: dict[str, dict[str, int]] = {}
+    rows: list[dict[str, Any]] = []
+    for unit in ("movies", "micrographs", "particles"):
+        own = [step for step in steps if COUNTED[step] == unit]
+        rejected = sum(lost[step] for step in own)
+        entering = accepted.get(unit, 0) + rejected
+        counts[unit] = {"in": entering, "accepted": accepted.get(unit, 0), "rejected": rejected}
+        for step in own:
+            reasons = Counter(_reason_group(loss.reason) for loss in losses if loss.step == step)
+            row = {
+                "step": step,
+                "unit": unit,
+                "in": entering,
+                "accepted": entering - lost[step],
+                "rejected": lost[step],
+            }
+            rows.append(row | {"reasons": dict(reasons.most_common())})
+            entering -= lost[step]
+    if counts["movies"]["in"] and counts["movies"]["accepted"] != counts["micrographs"]["in"]:
+        raise CryopipeError(
+            f"the counts do not add up: {counts['movies']['accepted']} movies were accepted, but {counts['micrographs']['in']} "
+            "micrographs entered the CTF stage. A table was changed by hand or a step lost an item; run with --forceall."
+        )
+    return counts, rows
+
+
+def read_json(path: Path | None) -> dict[str, Any]:
+    """Read a summary; an absent one (no truth, no model) is empty."""
+    return json.loads(path.read_text()) if path is not None else {}
+
+
+def costs(folder: Path) -> list[dict[str, Any]]:
+    """Sum Snakemake's benchmark tables by step: jobs, seconds, CPU seconds, largest resident memory in MB."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.rglob("*.tsv")):
+        step = path.stem if not path.stem.startswith("batch_") else path.parent.name
+        total = found.setdefault(step, {"step": step, "jobs": 0, "seconds": 0.0, "cpu_seconds": 0.0, "max_rss_MB": 0.0})
+        with path.open(newline="") as stream:
+            for row in csv.DictReader(stream, delimiter="\t"):
+                total["jobs"] += 1
+                total["seconds"] += _number(row.get("s"))
+                total["cpu_seconds"] += _number(row.get("cpu_time"))
+                total["max_rss_MB"] = max(total["max_rss_MB"], _number(row.get("max_rss")))
+    return sorted(found.values(), key=lambda row: -row["seconds"])
+
+
+def parameters(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return ``{step: parameters}`` as the provenance files beside the outputs record them."""
+    found: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.rglob("*.provenance.json")):
+        record = json.loads(path.read_text())
+        found[record["step"]] = {key: value for key, value in record["params"].items() if key != "paths"}
+    return found
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or 0)
+    except ValueError:
+        return 0.0  # Snakemake writes "-" or "NA" for a job that ended before it was sampled
+
+
+def _reason_group(reason: str) -> str:
+    """Return the part of a reason before its numbers, so that like reasons count together."""
+    words = []
+    for word in reason.split():
+        if any(letter.isdigit() for letter in word):
+            break
+        words.append(word)
+    return " ".join(words).rstrip(" :,(") or reason

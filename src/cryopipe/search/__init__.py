@@ -1,0 +1,1 @@
+"""Which pose explains an image: grids, spectra, references, the global search and the continuous refinement."""

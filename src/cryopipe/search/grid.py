@@ -1,0 +1,199 @@
+"""Grids of orientations (HEALPix directions times in-plane angles) and of shifts.
+
+HEALPix pixel centres in the ring scheme: Górski et al. 2005, doi:10.1086/427976, eqs. 2-9. The in-plane step equals the
+mean distance of the directions, 60°/2^order, as in RELION (whose ``healpix_order`` counts before oversampling).
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+from scipy.spatial import cKDTree
+
+from cryopipe.errors import InputError
+from cryopipe.imaging.geometry import euler_to_matrix
+from cryopipe.imaging.symmetry import in_asymmetric_unit, parse_group, symmetry_operators
+
+
+def healpix_directions(order: int) -> np.ndarray:
+    """Return the ``12 * 4**order`` HEALPix pixel centres in ring order: unit vectors (x, y, z), float64 ``[d, 3]``.
+
+    Raises
+    ------
+    InputError
+        ``order`` lies outside 0..9 (at order 9 neighbours are 0.12° apart; finer poses come from `refine_poses`).
+    """
+    if not 0 <= order <= 9:
+        raise InputError(f"HEALPix order {order}: orders 0 (60°) to 9 (0.12°) exist; refine continuously beyond that")
+    side = 2**order
+    height, azimuth = [], []
+    for ring in range(1, 4 * side):
+        from_pole = min(ring, 4 * side - ring)
+        if from_pole < side:  # polar cap: rings of 4 i pixels
+            pixels = 4 * from_pole
+            z = 1 - from_pole**2 / (3 * side**2)
+            z = z if ring < side else -z
+            first = 0.5
+        else:  # equatorial belt: rings of 4 side pixels, every other one displaced by half a pixel
+            pixels = 4 * side
+            z = 4 / 3 - 2 * ring / (3 * side)
+            first = 0.5 * ((ring - side + 1) % 2)
+        height.append(np.full(pixels, z))
+        azimuth.append((np.arange(pixels) + first) * 2 * np.pi / pixels)
+    z, phi = np.concatenate(height), np.concatenate(azimuth)
+    across = np.sqrt(1 - z * z)
+    return np.stack([across * np.cos(phi), across * np.sin(phi), z], axis=1)  # [d, 3]
+
+
+def angular_step_deg(order: int) -> float:
+    """Return the step 60°/2^order of directions and in-plane angles."""
+    return 60 / 2**order
+
+
+def orientation_grid(order: int, symmetry: str = "C1", *, rotation: np.ndarray | None = None) -> np.ndarray:
+    """Return the rotation matrices of a HEALPix x psi grid inside the asymmetric unit of a point group.
+
+    Parameters
+    ----------
+    order : int
+        HEALPix order: step 60°/2^order, ``12 * 4**order`` directions in C1 and ``6 * 2**order`` in-plane angles.
+    symmetry : str
+        Point group (C1, C4, D2, T, O, I, ...). Directions on the unit's border stay in with all their equivalents
+        there, and where the group does not map the HEALPix grid onto itself (3-, 5-, 7-fold axes) directions just
+        outside the border fill the gaps that would be left along it: weigh by `orientation_weights`.
+    rotation : ndarray [3, 3], optional
+        Displaces the whole grid: every pose A becomes ``rotation @ A``, which is an isometry of SO(3) that commutes
+        with the symmetry, so coverage and spacing stay exact. A random one each iteration (`random_displacement`) keeps
+        the grid from being imprinted in the map. Displaced poses may lie a little outside the unit.
+
+    Returns
+    -------
+    ndarray float64 [o, 3, 3]
+        Sorted by direction, then psi. Row 3 of each matrix is the viewing direction in map axes.
+    """
+    if order > 7:
+        raise InputError(
+            f"orientation grid of order {order}: orders up to 7 (0.5°) exist; refine continuously beyond that"
+        )
+    directions, _ = _unit_directions(order, parse_group(symmetry))
+    tilt = np.degrees(np.arccos(np.clip(directions[:, 2], -1, 1)))
+    rot = np.degrees(np.arctan2(directions[:, 1], directions[:, 0]))
+    psi = np.arange(6 * 2**order) * angular_step_deg(order)
+    matrices = euler_to_matrix(np.repeat(rot, psi.size), np.repeat(tilt, psi.size), np.tile(psi, rot.size))
+    if rotation is not None:
+        matrices = np.asarray(rotation, np.float64) @ matrices
+    return np.ascontiguousarray(matrices)
+
+
+def orientation_weights(rotations: np.ndarray, symmetry: str) -> np.ndarray:
+    """Return the share of a HEALPix pixel that each pose of an `orientation_grid` stands for, float64 ``[o]``.
+
+    It is the part of the asymmetric unit that is nearer to the pose's direction than to any other of the grid
+    (equivalents included): 1 inside, less on the border, where equivalent poses would else count several times. Its
+    logarithm is the prior over the grid.
+
+    Raises
+    ------
+    InputError
+        The poses are no complete grid of this symmetry.
+    """
+    group = parse_group(symmetry)
+    for order in range(8):
+        in_plane = 6 * 2**order
+        if len(rotations) % in_plane or len(rotations) > 12 * 4**order * in_plane:
+            continue
+        directions, weights = _unit_directions(order, group)
+        if len(rotations) == len(directions) * in_plane:
+            return np.repeat(weights, in_plane)
+    raise InputError(f"{len(rotations)} poses are no HEALPix grid of symmetry {symmetry}: take all of orientation_grid")
+
+
+@functools.lru_cache(maxsize=32)
+def _unit_directions(order: int, group: str) -> tuple[np.ndarray, np.ndarray]:
+    """Directions that cover a group's asymmetric unit, and the share of a pixel each of them stands for there."""
+    every = healpix_directions(order)
+    if group == "C1":
+        return every, np.ones(len(every))
+    operators = symmetry_operators(group)
+    kept = np.asarray(in_asymmetric_unit(every, group))
+    finer = healpix_directions(order + 3 if order < 4 else order + 2)
+    inside = finer[np.asarray(in_asymmetric_unit(finer, group))]
+    share = 1 / np.sum([in_asymmetric_unit(inside @ g, group) for g in operators], axis=0)
+    nearest, pixel = cKDTree(every).query(inside)
+    reach = nearest.max()
+    while True:
+        directions = every[kept]
+        mates = np.concatenate([directions @ g for g in operators])
+        distance, _ = cKDTree(mates).query(inside)
+        gaps = distance > reach * (1 + 1e-9)
+        if not gaps.any():
+            break
+        kept[pixel[np.flatnonzero(gaps)[distance[gaps].argmax()]]] = True
+    # A point's area goes in equal parts to all directions that are nearest to it.
+    close, which = cKDTree(mates).query(inside, k=min(len(mates), 2 * len(operators)))
+    tied = close.reshape(len(inside), -1) < distance[:, None] * (1 + 1e-9) + 1e-9
+    part = tied / tied.sum(axis=1, keepdims=True) * share[:, None]
+    weights = np.bincount(which.reshape(part.shape).ravel() % len(directions), part.ravel(), len(directions))
+    weights *= len(every) / len(operators) / weights.sum()
+    for array in (directions, weights):
+        array.setflags(write=False)
+    return directions, weights
+
+
+def random_displacement(rng: np.random.Generator, order: int) -> np.ndarray:
+    """Return a random rotation by up to half a grid step about a random axis, float64 [3, 3]."""
+    axis = rng.normal(size=3)
+    axis /= np.linalg.norm(axis)
+    angle = np.radians(angular_step_deg(order)) * 0.5 * np.cbrt(rng.uniform())
+    x, y, z = axis
+    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
+    return np.eye(3) + np.sin(angle) * cross + (1 - np.cos(angle)) * cross @ cross
+
+
+def in_plane_grid(n_psi: int, *, offset_deg: float = 0.0) -> np.ndarray:
+    """Return ``n_psi`` equally spaced in-plane rotations (rot = tilt = 0), float64 [n_psi, 3, 3]."""
+    if n_psi < 1:
+        raise InputError(f"an in-plane grid of {n_psi} angles: at least one is needed")
+    zero = np.zeros(n_psi)
+    return euler_to_matrix(zero, zero, offset_deg + np.arange(n_psi) * 360 / n_psi)
+
+
+def shift_grid(range_px: float, step_px: float) -> np.ndarray:
+    """Return the shifts (x, y) in pixels of a square lattice inside a circle, float64 [s, 2], nearest to zero first.
+
+    Range 3 and step 1 give 29 shifts, range 0 the zero shift alone.
+    """
+    if step_px <= 0 or range_px < 0:
+        raise InputError(
+            f"shift range {range_px} px, step {step_px} px: the range must not be negative and the step positive"
+        )
+    reach = int(np.floor(range_px / step_px + 1e-9))
+    steps = np.arange(-reach, reach + 1)
+    y, x = np.meshgrid(steps, steps, indexing="ij")
+    inside = x**2 + y**2 <= (range_px / step_px) ** 2 + 1e-9
+    x, y = x[inside], y[inside]
+    order = np.lexsort((x, y, x**2 + y**2))
+    return np.stack([x, y], axis=1)[order] * float(step_px)  # [s, 2]
+
+
+def shift_log_prior(shifts_px: np.ndarray, sigma_px: float, *, base_shifts_px: np.ndarray | None = None) -> np.ndarray:
+    """Return the log of a Gaussian prior over shifts, normalised over the grid, float32 ``[s]`` or ``[n, s]``.
+
+    Parameters
+    ----------
+    shifts_px : ndarray [s, 2]
+        The grid.
+    sigma_px : float
+        Standard deviation along x and along y.
+    base_shifts_px : ndarray [n, 2], optional
+        What each image is shifted by before the grid; the prior is on the sum, and the result has a row an image.
+    """
+    if not sigma_px > 0:
+        raise InputError(f"shift prior of {sigma_px} px: the standard deviation must be positive")
+    total = np.asarray(shifts_px, np.float64)
+    if base_shifts_px is not None:
+        total = np.asarray(base_shifts_px, np.float64)[:, None, :] + total
+    log_prior = -(total**2).sum(-1) / (2 * sigma_px**2)
+    log_prior -= np.logaddexp.reduce(log_prior, axis=-1, keepdims=True)
+    return log_prior.astype(np.float32)

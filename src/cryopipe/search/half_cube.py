@@ -1,0 +1,187 @@
+"""From a real volume to its centred half cube of Fourier coefficients at padded sampling, and back.
+
+A half cube is complex64 ``[2R+1, 2R+1, R+1]`` with index ``[kz+R, ky+R, kx]``, ``kx >= 0`` and
+``R = ceil(padding (radius + 1/2)) + 1``, where slices hold the pixels ``|k| < radius + 1/2``: the coefficients that
+trilinear interpolation inside ``radius`` can touch. The transforms run axis by axis and leave out what is cropped away
+afterwards (zero rows going in, frequencies outside R, voxels outside the box coming out), so the padded cube itself
+never exists.
+
+Scale: the central slice of the half cube is the orthonormal spectrum of the volume's projection (sum of voxels along
+the view).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from cryopipe.errors import InputError
+from cryopipe.imaging.backend import array_module, fft_module
+
+_CHUNK_BYTES = 256 << 20
+
+
+def cube_radius(radius: int, padding: int = 2) -> int:
+    """Return R of the half cube that serves slices of shells up to ``radius`` (Fourier pixels of the unpadded box)."""
+    return math.ceil(padding * (radius + 0.5)) + 1
+
+
+def cube_shape(radius: int, padding: int = 2) -> tuple[int, int, int]:
+    """Return the shape ``(2R+1, 2R+1, R+1)`` of the half cube."""
+    edge = cube_radius(radius, padding)
+    return 2 * edge + 1, 2 * edge + 1, edge + 1
+
+
+def half_cube(volume: Any, radius: int, *, padding: int = 2, threads: int = 1) -> Any:
+    """Transform a real volume into its half cube.
+
+    Parameters
+    ----------
+    volume : ndarray [n, n, n], float32, NumPy or CuPy
+        Real map, centre at index ``n // 2``, n even.
+    radius : int
+        Outermost shell of the slices to come, in Fourier pixels of the box; at most ``n // 2 - 1``.
+    padding : int
+        Zero-padding factor.
+    threads : int
+        CPU threads of the transforms (no influence on the result).
+
+    Returns
+    -------
+    ndarray complex64 [2R+1, 2R+1, R+1]
+
+    Raises
+    ------
+    InputError
+        The volume is no even cube, or the radius does not fit into its box.
+    """
+    box = check_cube(volume.shape, radius, padding)
+    xp, fft = _modules(volume)
+    size, edge = padding * box, cube_radius(radius, padding)
+    phase = _phases(xp, size, edge, box // 2)
+    wrapped = xp.arange(-edge, edge + 1) % size
+    with _workers(fft, threads):
+        along_x = xp.empty((box, box, edge + 1), np.complex64)
+        for part in chunks(box, box * (size // 2 + 1) * 8):
+            along_x[part] = (
+                fft.rfft(xp.asarray(volume[part], np.float32), n=size, axis=2)[:, :, : edge + 1] * phase[edge:]
+            )
+        along_y = xp.empty((box, 2 * edge + 1, edge + 1), np.complex64)
+        for part in chunks(box, size * (edge + 1) * 8):
+            along_y[part] = fft.fft(along_x[part], n=size, axis=1)[:, wrapped] * phase[None, :, None]
+        del along_x
+        cube = xp.empty((2 * edge + 1, 2 * edge + 1, edge + 1), np.complex64)
+        scaled = (phase / box).astype(np.complex64)
+        for part in chunks(2 * edge + 1, size * (edge + 1) * 8):
+            cube[:, part] = fft.fft(along_y[:, part], n=size, axis=0)[wrapped] * scaled[:, None, None]
+    return cube
+
+
+def volume_from_half_cube(
+    cube: Any, box: int, *, padding: int = 2, threads: int = 1, factor: Callable[[slice], Any] | None = None
+) -> Any:
+    """Transform a half cube back into the central ``box`` cubed of its padded real volume: the inverse of `half_cube`.
+
+    Parameters
+    ----------
+    cube : ndarray complex64 [2R+1, 2R+1, R+1], NumPy or CuPy
+    box : int
+        Even edge of the volume; coefficients outside the cube count as zero.
+    padding, threads : int
+        As for `half_cube`.
+    factor : callable, optional
+        ``factor(part)`` returns what ``cube[:, part]`` is multiplied by on its way, so that a filtered cube need not be
+        stored.
+
+    Returns
+    -------
+    ndarray float32 [box, box, box]
+    """
+    xp, fft = _modules(cube)
+    edge = cube.shape[2] - 1
+    size = padding * box
+    if cube.shape != (2 * edge + 1, 2 * edge + 1, edge + 1) or 2 * edge > size or box % 2:
+        raise InputError(f"a half cube of shape {cube.shape} does not belong to box {box} with padding {padding}")
+    phase = xp.conj(_phases(xp, size, edge, box // 2))
+    wrapped = xp.arange(-edge, edge + 1) % size
+    with _workers(fft, threads):
+        along_z = xp.empty((box, 2 * edge + 1, edge + 1), np.complex64)
+        for part in chunks(2 * edge + 1, size * (edge + 1) * 8):
+            rows = cube[:, part] if factor is None else cube[:, part] * factor(part)
+            padded = xp.zeros((size, *rows.shape[1:]), np.complex64)
+            padded[wrapped] = rows * phase[:, None, None]
+            along_z[:, part] = fft.ifft(padded, axis=0)[:box]
+        along_y = xp.empty((box, box, edge + 1), np.complex64)
+        for part in chunks(box, size * (edge + 1) * 8):
+            padded = xp.zeros((along_z[part].shape[0], size, edge + 1), np.complex64)
+            padded[:, wrapped] = along_z[part] * phase[None, :, None]
+            along_y[part] = fft.ifft(padded, axis=1)[:, :box]
+        del along_z
+        volume = xp.empty((box, box, box), np.float32)
+        scaled = (phase[edge:] * box).astype(np.complex64)
+        for part in chunks(box, box * (size // 2 + 1) * 8):
+            volume[part] = fft.irfft(along_y[part] * scaled, n=size, axis=2)[:, :, :box]
+    return volume
+
+
+def gridding_profile(box: int, padding: int = 2) -> np.ndarray:
+    """Return sinc²(x / (padding box)) for every voxel position x along one axis, float32 ``[box]``.
+
+    Trilinear interpolation in Fourier space multiplies the real-space map by the product of this profile over the three
+    axes; the product, not its radial stand-in, is the exact transform of the kernel.
+    """
+    position = np.arange(box) - box // 2
+    return (np.sinc(position / (padding * box)) ** 2).astype(np.float32)
+
+
+def correct_gridding(volume: Any, padding: int = 2) -> Any:
+    """Return ``volume`` divided by the transform of the trilinear kernel (separable sinc²); float32, same shape."""
+    xp, _ = _modules(volume)
+    inverse = xp.asarray(1 / gridding_profile(volume.shape[-1], padding))
+    return volume * inverse[:, None, None] * inverse[None, :, None] * inverse[None, None, :]
+
+
+def check_cube(shape: tuple[int, ...], radius: int, padding: int) -> int:
+    """Return the box of an even cube that ``radius`` and ``padding`` fit, or raise an `InputError`."""
+    if len(shape) != 3 or len(set(shape)) != 1 or shape[0] % 2 or shape[0] < 4:
+        raise InputError(
+            f"a volume of shape {tuple(shape)}: the engines need an even cube; crop or resample it (resize_volume)"
+        )
+    box = int(shape[0])
+    if not 1 <= radius <= box // 2 - 1:
+        raise InputError(
+            f"radius {radius} does not fit box {box}: it must lie between 1 and {box // 2 - 1} Fourier pixels"
+        )
+    if padding < 1 or padding != int(padding):
+        raise InputError(f"padding {padding}: it must be a whole number of at least 1")
+    if 2 * cube_radius(radius, padding) > padding * box:
+        raise InputError(
+            f"radius {radius} at padding {padding} leaves no margin for interpolation in box {box}: use padding 2"
+        )
+    return box
+
+
+def _modules(array: Any) -> tuple[ModuleType, ModuleType]:
+    xp = array_module(array)
+    return xp, fft_module(xp)
+
+
+def _workers(fft: ModuleType, threads: int) -> AbstractContextManager[Any]:
+    return fft.set_workers(threads) if hasattr(fft, "set_workers") else nullcontext()
+
+
+def _phases(xp: ModuleType, size: int, edge: int, centre: int) -> Any:
+    """exp(+2πi k centre/size), k = -edge..edge: moves the origin of a forward transform to index ``centre``."""
+    turns = np.arange(-edge, edge + 1) * centre % size / size
+    return xp.asarray(np.exp(2j * np.pi * turns).astype(np.complex64))
+
+
+def chunks(length: int, bytes_each: int) -> list[slice]:
+    """Cut ``range(length)`` into slices of at most 256 MB at ``bytes_each`` bytes an entry."""
+    step = max(1, _CHUNK_BYTES // max(1, bytes_each))
+    return [slice(start, min(start + step, length)) for start in range(0, length, step)]

@@ -1,0 +1,165 @@
+"""What a pose search returns: the best state, evidence and spread of every image, and the sums of the M-step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cryopipe.imaging.backend import array_module, to_numpy
+from cryopipe.imaging.fourier_pixels import FourierPixels
+
+
+@dataclass(frozen=True)
+class SignificantStates:
+    """Sparse posterior in CSR layout: each image's smallest set of states that holds the asked probability.
+
+    Smallest to 4 % in the threshold on the single state's probability.
+
+    Attributes
+    ----------
+    start : int64 [n + 1]
+        Entries of image i are ``start[i]:start[i + 1]``.
+    state, shift : int32 [entries]
+        Row of the references and of the shift grid.
+    weight : float32 [entries]
+        Probability, renormalised to one over the image's entries.
+    """
+
+    start: np.ndarray
+    state: np.ndarray
+    shift: np.ndarray
+    weight: np.ndarray
+
+    def of_image(self, image: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return (state, shift, weight) of one image."""
+        part = slice(self.start[image], self.start[image + 1])
+        return self.state[part], self.shift[part], self.weight[part]
+
+
+@dataclass
+class PoseSums:
+    """The sums of the M-step, one row a state: insert them as slices (3-D) or rotate them into class averages (2-D).
+
+    Attributes
+    ----------
+    numerator : complex64 [o, K]
+        Σ γ C X exp(-2πi k·t/box) / σ².
+    weight : float32 [o, K]
+        Σ γ C² / σ².
+    data_power : float64 [K]
+        Σ |X|² / σ² over the images.
+    n_images : int
+    """
+
+    numerator: Any
+    weight: Any
+    data_power: np.ndarray
+    n_images: int
+
+    def merge(self, other: PoseSums) -> PoseSums:
+        """Return the sums over both sets of images (same states and pixels)."""
+        return PoseSums(
+            self.numerator + other.numerator,
+            self.weight + other.weight,
+            self.data_power + other.data_power,
+            self.n_images + other.n_images,
+        )
+
+    def scaled(self, factor: float) -> PoseSums:
+        """Return the sums times ``factor``: the memory of a running average over mini-batches."""
+        numerator, weight = self.numerator * np.float32(factor), self.weight * np.float32(factor)
+        return PoseSums(numerator, weight, self.data_power * factor, self.n_images)
+
+    def state_mass(self) -> np.ndarray:
+        """Return each state's share of the information, Σ_k W / Σ_ok W, float64 [o]."""
+        mass = to_numpy(self.weight.sum(axis=1, dtype=np.float64))
+        return mass / max(float(mass.sum()), np.finfo(np.float64).tiny)
+
+    def noise_ratio(self, references: Any, pixels: FourierPixels) -> np.ndarray:
+        """Return by what σ² of each shell is to be multiplied to fit the residuals, float64 ``[radius + 1]``.
+
+        It is Σ γ |X - C Y|² / σ² over twice the number of pixels, from the sums alone:
+        Σ|X|²/σ² - 2 Re Σ_o conj(Y_o) S_o + Σ_o W_o |Y_o|². One where the noise model is right; shell 0 is one.
+
+        Parameters
+        ----------
+        references : complex64 [o, K]
+            The references that the search compared with.
+        pixels : FourierPixels
+            Of the images.
+        """
+        xp = array_module(self.numerator, references)
+        residual = np.array(self.data_power)
+        for start in range(0, len(references), 4096):  # bounds the temporary arrays
+            part = slice(start, start + 4096)
+            reference, numerator, weight = references[part], self.numerator[part], self.weight[part]
+            cross = (xp.conj(reference) * numerator).real
+            power = weight * (reference.real**2 + reference.imag**2)
+            residual += to_numpy((power - 2 * cross).sum(axis=0, dtype=np.float64))
+        per_shell = np.bincount(pixels.shell, residual, pixels.radius + 1)
+        count = np.bincount(pixels.shell, minlength=pixels.radius + 1) * 2.0 * max(self.n_images, 1)
+        return np.where(count > 0, per_shell / np.maximum(count, 1), 1.0)
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """The answer of `search_poses`, a row an image.
+
+    Log-likelihoods are relative to "noise alone": log p(X | pose) - log p(X | no particle).
+
+    Attributes
+    ----------
+    best_state : int32 [n]
+        Row of ``references`` with the highest joint posterior (state and shift).
+    best_shift : int32 [n]
+        Row of the shift grid.
+    shift_px : float64 [n, 2]
+        Best shift (x, y) including the base shift: what must be applied to centre the image.
+    mean_shift_px : float64 [n, 2]
+        Posterior mean of the same.
+    log_evidence : float64 [n]
+        log Σ exp(inverse temperature x log-likelihood + log priors).
+    max_probability : float64 [n]
+        Probability of the best state.
+    n_effective : float64 [n]
+        exp(entropy): the number of states the posterior spreads over.
+    n_significant : int64 [n]
+        States in the significant set.
+    reference_probability : float64 [n, r]
+        Probability of each reference, summed over orientations and shifts.
+    best_dot, best_norm : float64 [n]
+        Re⟨C X e^{..}/σ², Y⟩ and Σ C²|Y|²/σ² at the best state.
+    candidate_state, candidate_shift : int32 [n, m]
+        The m best orientations (each at its best shift), best first; -1 where fewer exist.
+    candidate_log : float64 [n, m]
+        Their log posterior relative to the best.
+    significant : SignificantStates or None
+    sums : PoseSums or None
+    """
+
+    best_state: np.ndarray
+    best_shift: np.ndarray
+    shift_px: np.ndarray
+    mean_shift_px: np.ndarray
+    log_evidence: np.ndarray
+    max_probability: np.ndarray
+    n_effective: np.ndarray
+    n_significant: np.ndarray
+    reference_probability: np.ndarray
+    best_dot: np.ndarray
+    best_norm: np.ndarray
+    candidate_state: np.ndarray
+    candidate_shift: np.ndarray
+    candidate_log: np.ndarray
+    significant: SignificantStates | None
+    sums: PoseSums | None
+
+    def scale(self) -> np.ndarray:
+        """Return the factor a that fits ``X = a C Y`` best at each image's best state, float64 [n]."""
+        return self.best_dot / np.maximum(self.best_norm, np.finfo(np.float32).tiny)
+
+    def best_log_likelihood(self) -> np.ndarray:
+        """Return the log-likelihood at the best state, without priors and at temperature one, float64 [n]."""
+        return self.best_dot - 0.5 * self.best_norm

@@ -1,0 +1,128 @@
+"""Atomic models: the embedded apoferritin, or any PDB or mmCIF file, as elements, positions and B factors."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import gemmi
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopipe.errors import InputError
+from cryopipe.imaging.symmetry import symmetry_operators
+
+DOWNLOAD = "https://files.rcsb.org/download/{}.cif"
+
+
+@dataclass(frozen=True)
+class AtomicModel:
+    """Atoms of a particle, centred on its origin.
+
+    Attributes
+    ----------
+    elements : array str [n]
+    positions_A : float64 [n, 3]
+        x, y, z.
+    b_factors_A2 : float64 [n]
+    occupancies : float64 [n]
+    """
+
+    elements: NDArray[np.str_]
+    positions_A: NDArray[np.float64]
+    b_factors_A2: NDArray[np.float64]
+    occupancies: NDArray[np.float64]
+
+    def expanded(self, group: str) -> AtomicModel:
+        """Return the model with all copies that the point group ``group`` makes of it."""
+        operators = symmetry_operators(group)
+        positions = np.concatenate([self.positions_A @ g.T for g in operators])
+        count = len(operators)
+        return AtomicModel(
+            np.tile(self.elements, count),
+            positions,
+            np.tile(self.b_factors_A2, count),
+            np.tile(self.occupancies, count),
+        )
+
+    @property
+    def diameter_A(self) -> float:
+        """Twice the largest distance of an atom from the origin."""
+        return float(2 * np.linalg.norm(self.positions_A, axis=1).max())
+
+
+def apoferritin() -> AtomicModel:
+    """Return the 24-mer of human heavy-chain apoferritin (PDB 6Z6U) in the setting of RELION's group O."""
+    table = files("cryopipe.simulation").joinpath("data/apoferritin_6z6u_chain.tsv").read_text()
+    rows = [line.split("\t") for line in table.splitlines() if not line.startswith("#")]
+    numbers = np.array([row[1:] for row in rows], dtype=np.float64)
+    chain = AtomicModel(np.array([row[0] for row in rows]), numbers[:, :3], numbers[:, 3], numbers[:, 4])
+    return chain.expanded("O")
+
+
+def read_model(path: str | Path, *, assembly: str | None = "1") -> AtomicModel:
+    """Read the protein and nucleic-acid atoms of a PDB or mmCIF file, centred on their centre of mass.
+
+    Parameters
+    ----------
+    path : path
+        ``.pdb``, ``.cif``, ``.ent``, also gzipped.
+    assembly : str, optional
+        Biological assembly to generate when the file names it; None takes the coordinates as they are.
+
+    Raises
+    ------
+    InputError
+        The file cannot be read or holds no such atoms.
+    """
+    path = Path(path)
+    try:
+        structure = gemmi.read_structure(str(path))
+    except (RuntimeError, ValueError, OSError) as error:
+        raise InputError(f"{path}: not a readable PDB or mmCIF file ({error}).") from error
+    structure.setup_entities()
+    structure.remove_alternative_conformations()
+    structure.remove_hydrogens()
+    structure.remove_ligands_and_waters()
+    if assembly is not None and any(a.name == assembly for a in structure.assemblies):
+        structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.Dup)
+    atoms = [atom for chain in structure[0] for residue in chain for atom in residue] if len(structure) else []
+    if not atoms:
+        raise InputError(f"{path}: holds no protein or nucleic-acid atoms. Give the model of the particle.")
+    positions = np.array([atom.pos.tolist() for atom in atoms])
+    weights = np.array([atom.element.weight for atom in atoms])
+    centre = (positions * weights[:, None]).sum(0) / weights.sum()
+    return AtomicModel(
+        np.array([atom.element.name for atom in atoms]),
+        positions - centre,
+        np.array([atom.b_iso for atom in atoms]),
+        np.array([atom.occ for atom in atoms]),
+    )
+
+
+def fetch_model(pdb_id: str, folder: Path) -> Path:
+    """Download the mmCIF file of a PDB entry into ``folder`` unless it is there, and return its path.
+
+    Raises
+    ------
+    InputError
+        The entry cannot be had (no network, no such entry); the message says to give a path instead.
+    """
+    target = folder / f"{pdb_id.lower()}.cif"
+    if target.exists():
+        return target
+    from cryopipe.io.atomic import atomic_write
+
+    url = DOWNLOAD.format(pdb_id.upper())
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            data = answer.read()
+    except (urllib.error.URLError, TimeoutError, OSError) as error:
+        raise InputError(
+            f"PDB entry {pdb_id}: cannot be downloaded from {url} ({error}). Give the path of a model file."
+        ) from error
+    atomic_write(target, data)
+    return target

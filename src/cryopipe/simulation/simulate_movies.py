@@ -1,0 +1,138 @@
+"""Step ``simulate_movies``: movies of particles in ice whose truth is known, in place of a download.
+
+Atoms become potential, potential becomes contrast with an exact CTF, contrast moves and fades with exposure,
+electrons are counted by a camera with a gain of its own; see `cryopipe.simulation.potential`,
+`cryopipe.simulation.scenery` and `cryopipe.simulation.expose` for the physics, its sources and its limits. Nothing
+here uses the engines that the data are to judge. Every movie is drawn from a seed of its own: the order and the
+number of threads change nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from threadpoolctl import threadpool_limits
+
+from cryopipe.config.simulation import SimulateMovies
+from cryopipe.context import Context
+from cryopipe.errors import CryopipeError, InputError
+from cryopipe.io.movies import write_movie
+from cryopipe.io.mrc import write_image, write_volume
+from cryopipe.io.star import StarTable, make_optics, write_blocks, write_table
+from cryopipe.items import Row, digest, process_items
+from cryopipe.simulation.atoms import AtomicModel, apoferritin, fetch_model, read_model
+from cryopipe.simulation.camera import Camera, draw_camera
+from cryopipe.simulation.expose import expose
+from cryopipe.simulation.potential import PotentialSampler
+from cryopipe.simulation.scene import draw_scene, kinds_of
+from cryopipe.simulation.truth import (
+    PARTICLE_COLUMNS,
+    frame_of,
+    local_records,
+    movie_record,
+    particle_records,
+    shift_records,
+)
+
+#: length of the truth map over the diameter of the particle
+_MAP_LENGTH = 1.5
+
+
+def particle_model(params: SimulateMovies, folder: Path) -> tuple[AtomicModel, str]:
+    """Return the atoms of the particle and a digest of where they are from.
+
+    The model is embedded, a file, or downloaded by its PDB id into ``folder``.
+
+    Raises
+    ------
+    InputError
+        The model cannot be had, or the embedded one is given a symmetry that it has not.
+    """
+    if params.model is None:
+        if params.symmetry.upper() != "O":
+            raise InputError(f"simulate_movies: the embedded apoferritin has symmetry O, not {params.symmetry}.")
+        return apoferritin(), "apoferritin"
+    path = Path(params.model)
+    if not path.is_file():
+        if len(params.model) != 4 or not params.model.isalnum():
+            raise InputError(
+                f"simulate_movies: model {params.model!r} is neither a file nor a PDB id of four characters."
+            )
+        path = fetch_model(params.model, folder)
+    return read_model(path), hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def simulate_movie(
+    item: str,
+    path: Path,
+    kind: str,
+    params: SimulateMovies,
+    sampler: PotentialSampler,
+    camera: Camera,
+    context: Context,
+) -> Row:
+    """Draw and write one movie; return its truth."""
+    rng = context.rng(item)
+    scene = draw_scene(params, kind, rng)  # type: ignore[arg-type]
+    write_movie(path, expose(scene, params, sampler, camera, rng), params.value("pixel_size_A"))
+    return {
+        "movie": movie_record(item, str(path), scene, params, camera),
+        "particles": particle_records(item, str(path), scene, params),
+        "shifts": shift_records(item, scene),
+        "local": local_records(item, scene),
+    }
+
+
+def main(inputs: dict[str, Any], outputs: dict[str, Path], params: SimulateMovies, context: Context) -> None:
+    """Write movies, gain reference and truth."""
+    folder = outputs["movies"].parent
+    pixel = params.value("pixel_size_A")
+    shape = (params.value("height_px"), params.value("width_px"))
+    paths = {Path(name).stem: Path(name) for name in params.movie_paths(str(folder))}
+    kinds = dict(zip(paths, kinds_of(len(paths), params.special_movies, context.rng("kinds")), strict=True))
+    camera = draw_camera(shape, params.gain_sigma, context.rng("camera"))
+    model, source = particle_model(params, context.work_dir)
+    # one BLAS thread: sums must not depend on the number of threads
+    with threadpool_limits(1, user_api="blas"):
+        sampler = PotentialSampler(model, pixel)
+        results = process_items(
+            paths,
+            lambda item, path: simulate_movie(item, path, kinds[item], params, sampler, camera, context),
+            context,
+            fingerprint=digest(params.model_dump(mode="json"), context.seed, source),
+            files=lambda item, row: [paths[item]],
+            workers=context.threads,
+        )
+        if results.rejections:  # nothing here is an input that may be bad: a movie that fails is a fault to mend
+            raise CryopipeError(f"simulate_movies: {results.rejections[0].item}: {results.rejections[0].reason}")
+        box = 2 * int(np.ceil(_MAP_LENGTH * model.diameter_A / pixel / 2))
+        truth_map = sampler.volume(box, workers=context.threads)
+    write_volume(outputs["truth_map"], truth_map, pixel)
+    write_image(outputs["gain"], camera.reference, pixel)
+    _write_tables(results.rows, outputs, params)
+
+
+def _write_tables(rows: list[Row], outputs: dict[str, Path], params: SimulateMovies) -> None:
+    optics = make_optics(
+        voltage_kV=params.voltage_kV,
+        cs_mm=params.cs_mm,
+        amplitude_contrast=params.amplitude_contrast,
+        movie_pixel_size_A=params.value("pixel_size_A"),
+        micrograph_pixel_size_A=params.value("pixel_size_A"),
+    )
+    movies = frame_of([row["movie"] for row in rows])
+    particles = frame_of([record for row in rows for record in row["particles"]], PARTICLE_COLUMNS)
+    write_table(outputs["truth_particles"], StarTable("particles", optics, particles))
+    blocks = {name: pd.DataFrame([record for row in rows for record in row[name]]) for name in ("shifts", "local")}
+    write_blocks(
+        outputs["truth_movies"],
+        {"optics": optics, "movies": movies, "global_shift": blocks["shifts"], "local_motion": blocks["local"]},
+    )
+    listing = movies[["rlnMicrographMovieName", "crpItem", "rlnOpticsGroup"]].assign(
+        rlnMicrographDoseRate=float(params.value("dose_per_frame_e_A2")), rlnMicrographPreExposure=0.0
+    )
+    write_table(outputs["movies"], StarTable("movies", optics.drop(columns="rlnMicrographPixelSize"), listing))

@@ -1,0 +1,51 @@
+"""FSC curves as files: STAR blocks with RELION's column names, and EMDB's XML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cryopipe.io.atomic import atomic_write
+
+
+def fsc_frame(curves: Mapping[str, NDArray[np.float64]], *, box: int, pixel_size_A: float) -> pd.DataFrame:
+    """Return a table of curves by shell.
+
+    Parameters
+    ----------
+    curves : mapping
+        Column name to curve ``[shells]``; all of one length.
+    box : int
+        Side of the maps in px.
+    pixel_size_A : float
+        Å.
+
+    Returns
+    -------
+    DataFrame
+        ``rlnSpectralIndex``, ``rlnResolution`` (1/Å), ``rlnAngstromResolution`` (999 at zero frequency, as RELION writes) and
+        the curves.
+    """
+    shells = len(next(iter(curves.values())))
+    index = np.arange(shells)
+    frequency = index / (box * pixel_size_A)
+    columns: dict[str, NDArray] = {
+        "rlnSpectralIndex": index,
+        "rlnResolution": frequency,
+        "rlnAngstromResolution": np.where(index > 0, 1 / np.maximum(frequency, 1e-9), 999.0),
+    }
+    return pd.DataFrame(columns | dict(curves))
+
+
+def write_emdb_fsc(path: str | Path, curve: NDArray[np.float64], *, box: int, pixel_size_A: float, title: str) -> None:
+    """Write a curve as EMDB's FSC XML: x in 1/Å, y the correlation."""
+    points = "\n".join(
+        f"  <coordinate>\n    <x>{shell / (box * pixel_size_A):.6f}</x>\n    <y>{value:.6f}</y>\n  </coordinate>"
+        for shell, value in enumerate(curve)
+    )
+    head = f'<fsc title="{title}" xaxis="Resolution (A-1)" yaxis="Correlation Coefficient">'
+    atomic_write(path, f'<?xml version="1.0" encoding="UTF-8"?>\n{head}\n{points}\n</fsc>\n')

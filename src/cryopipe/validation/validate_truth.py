@@ -1,0 +1,218 @@
+"""A refined map, its poses and its picks against the truth of a simulation.
+
+Three questions: how far is the map right (FSC 0.5 against the true map), how far could any program have come with the same particles
+(the same, reconstructed from true poses, centres and CTFs by the same engine), and how large are the errors of what was estimated.
+The headline FSC is masked by a mask made from the true map, so that no choice of the refinement enters it; the hand and, where the
+group leaves it open, the frame are fixed first. The threshold 0.5 is that for a map against a perfect reference
+(Rosenthal & Henderson 2003, doi:10.1016/j.jmb.2003.07.013).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from cryopipe.config.base import require
+from cryopipe.config.validation import ValidateTruth
+from cryopipe.context import Context
+from cryopipe.errors import InputError
+from cryopipe.imaging.fsc import fourier_shell_correlation, resolution_at
+from cryopipe.imaging.geometry import euler_to_matrix
+from cryopipe.imaging.masks import solvent_mask
+from cryopipe.imaging.symmetry import symmetry_operators
+from cryopipe.io.atomic import atomic_write
+from cryopipe.io.mrc import write_volume
+from cryopipe.io.star import StarTable, read_table
+from cryopipe.io.star_blocks import read_blocks, write_blocks
+from cryopipe.reconstruction.reconstruct import Reconstruction
+from cryopipe.search.noise import initial_sigma2
+from cryopipe.search.spectra import load_particle_spectra
+from cryopipe.validation.frame import Frame, find_frame
+from cryopipe.validation.fsc_files import fsc_frame
+from cryopipe.validation.maps import on_grid, read_maps
+from cryopipe.validation.truth_matching import Matching, match_particles, pose_errors_deg, spread
+
+TRUTH_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Particles and truth side by side; lengths in Å, both in the micrograph's frame."""
+
+    particles: StarTable
+    truth: pd.DataFrame
+    matching: Matching
+    box_centres_A: NDArray[np.float64]
+    centres_A: NDArray[np.float64]
+    true_centres_A: NDArray[np.float64]
+
+
+def join_truth(particles: StarTable, truth: pd.DataFrame, *, radius_A: float) -> Joined:
+    """Join particles to true particles by micrograph and nearest place.
+
+    Parameters
+    ----------
+    particles : StarTable
+        Refined particles with crpItem, rlnCoordinateX/Y and rlnOriginX/YAngst.
+    truth : DataFrame
+        True particles with crpItem and rlnCoordinateX/Y in px of the same micrographs.
+    radius_A : float
+        Largest distance of a pair.
+
+    Raises
+    ------
+    InputError
+        A column is missing, or no particle lies near a true one.
+    """
+    rows = particles.with_optics()
+    needed = ("crpItem", "rlnCoordinateX", "rlnCoordinateY")
+    for name, frame in (("particles", rows), ("truth_particles", truth)):
+        missing = [column for column in needed if column not in frame]
+        if missing:
+            raise InputError(f"{name}: no column {', '.join(missing)}; truth cannot be joined.")
+    column = "rlnMicrographPixelSize" if "rlnMicrographPixelSize" in rows else "rlnMicrographOriginalPixelSize"
+    pixel_A = particles.single(column)
+    box_centres = rows[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(dtype=np.float64) * pixel_A
+    # a particle displaced by +d from the box's centre has the origin -d
+    origins = rows[["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy(dtype=np.float64)
+    true_centres = truth[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(dtype=np.float64) * pixel_A
+    matching = match_particles(
+        rows["crpItem"].astype(str).to_numpy(object),
+        box_centres - origins,
+        truth["crpItem"].astype(str).to_numpy(object),
+        true_centres,
+        radius_A=radius_A,
+    )
+    if not (matching.truth >= 0).any():
+        raise InputError(
+            f"none of {len(rows)} particles lies within {radius_A:g} Å of a true one: wrong truth, or a shifted frame."
+        )
+    return Joined(particles, truth, matching, box_centres, box_centres - origins, true_centres)
+
+
+def reconstruct_from_truth(joined: Joined, *, symmetry: str, threads: int) -> NDArray[np.float32]:
+    """Reconstruct the matched particles, all in one map, from their true poses, centres and CTFs; unfiltered."""
+    kept = np.flatnonzero(joined.matching.truth >= 0)
+    true = joined.truth.iloc[joined.matching.truth[kept]].reset_index(drop=True)
+    rows = joined.particles.rows.iloc[kept].reset_index(drop=True)
+    ctf_columns = [c for c in ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle") if c in true]
+    rows = rows.assign(**{column: true[column].to_numpy() for column in ctf_columns})
+    table = joined.particles.with_rows(rows)
+    box = int(table.single("rlnImageSize"))
+    images = load_particle_spectra(table, radius=box // 2 - 1, threads=threads)
+    poses = euler_to_matrix(true["rlnAngleRot"], true["rlnAngleTilt"], true["rlnAnglePsi"])
+    displaced = joined.true_centres_A[joined.matching.truth[kept]] - joined.box_centres_A[kept]
+    sums = Reconstruction.empty(box, images.pixels.radius, symmetry=symmetry, expected_slices=len(images))
+    sums.insert(images, poses, -displaced / images.pixel_size_A, 1 / initial_sigma2(images))
+    volume: NDArray[np.float32] = sums.solve(threads=threads)
+    return volume
+
+
+def particle_errors(joined: Joined, frame: Frame, *, symmetry: str, kinds: tuple[str, ...]) -> dict[str, Any]:
+    """Return counts, and errors of poses (°), centres (Å) and defoci (Å) of the matched particles of the kinds sought."""
+    pairs, truth = joined.matching.truth, joined.truth
+    kind = truth["crpKind"].astype(str).to_numpy() if "crpKind" in truth else np.full(len(truth), kinds[0])
+    wanted = np.isin(kind, kinds)
+    matched = np.flatnonzero(pairs >= 0)
+    good = matched[wanted[pairs[matched]]]
+    rows, true = joined.particles.rows.iloc[good], truth.iloc[pairs[good]]
+    angles = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    turned = pose_errors_deg(
+        euler_to_matrix(*(rows[a].to_numpy(dtype=np.float64) for a in angles)),
+        euler_to_matrix(*(true[a].to_numpy(dtype=np.float64) for a in angles)),
+        operators=symmetry_operators(symmetry),
+        map_to_truth=frame.rotation,
+        mirrored=frame.mirrored,
+    )
+    away = joined.centres_A[good] - joined.true_centres_A[pairs[good]]
+    items = rows["crpItem"].astype(str).to_numpy()
+    drift = np.zeros_like(away)
+    for item in np.unique(items):
+        drift[items == item] = np.median(away[items == item], axis=0)
+    numbers: dict[str, Any] = {
+        "particles": len(pairs),
+        "matched": len(matched),
+        "matched_wanted": len(good),
+        "true_wanted": int(wanted.sum()),
+        "true_unwanted": int((~wanted).sum()),
+        "precision": round(len(good) / max(len(pairs), 1), 4),
+        "recall": round(len(good) / max(int(wanted.sum()), 1), 4),
+        "unwanted_share": round(1 - len(good) / max(len(matched), 1), 4),
+        "unwanted_share_in_truth": round(float((~wanted).mean()), 4),
+        "pose_error_deg": spread(turned),
+        "centre_error_A": spread(np.linalg.norm(away, axis=1)),
+        "centre_error_within_micrograph_A": spread(np.linalg.norm(away - drift, axis=1)),
+    }
+    if "rlnDefocusU" in true:
+        estimated, known = (
+            0.5 * (t["rlnDefocusU"] + t["rlnDefocusV"]).to_numpy(dtype=np.float64) for t in (rows, true)
+        )
+        numbers["defocus_error_A"] = spread(estimated - known)
+        numbers["defocus_bias_A"] = round(float(np.median(estimated - known)), 2)
+    return numbers
+
+
+def truth_curves(
+    volumes: Mapping[str, NDArray[np.float32]], truth: NDArray[np.float32], mask: NDArray[np.float32], *, workers: int
+) -> dict[str, NDArray[np.float64]]:
+    """Return the FSC of each map with the truth: ``<name>_masked`` and ``<name>_unmasked``, arrays ``[shells]``."""
+    curves = {}
+    for name, volume in volumes.items():
+        curves[f"{name}_masked"] = fourier_shell_correlation(volume * mask, truth * mask, workers=workers)
+        curves[f"{name}_unmasked"] = fourier_shell_correlation(volume, truth, workers=workers)
+    return curves
+
+
+def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: ValidateTruth, context: Context) -> None:
+    """Read maps, particles and truth; write the numbers, the curves and the map from true poses."""
+    symmetry, diameter = require(params, "symmetry", "particle_diameter_A")
+    (half1, half2), pixel_size_A = read_maps(inputs["half1"], inputs["half2"])
+    box = half1.shape[0]
+    (truth,), true_pixel_A = read_maps(inputs["truth_map"])
+    truth = on_grid(truth, true_pixel_A, box=box, new_pixel_size_A=pixel_size_A, workers=context.threads)
+    mask = solvent_mask(
+        truth,
+        pixel_size_A,
+        low_pass_A=12.0,
+        threshold=params.mask_threshold,
+        extend_A=params.mask_extend_A,
+        edge_A=params.mask_edge_A,
+        workers=context.threads,
+    )
+    refined = 0.5 * (half1 + half2)
+    frame = find_frame(refined, truth, pixel_size_A, symmetry=symmetry, same_axes=True, workers=context.threads)
+    joined = join_truth(
+        read_table(inputs["particles"], "particles"),
+        read_table(inputs["truth_particles"], "coordinates").rows,
+        radius_A=params.match_radius_A or diameter / 4,
+    )
+    from_truth = reconstruct_from_truth(joined, symmetry=symmetry, threads=context.threads)
+    maps = {"refined": frame.apply(refined, workers=context.threads), "true_poses": from_truth}
+    curves = truth_curves(maps, truth, mask, workers=context.threads)
+    at = {name: float(resolution_at(curve, TRUTH_THRESHOLD, box, pixel_size_A)) for name, curve in curves.items()}
+    numbers: dict[str, Any] = {
+        "fsc05_A": round(at["refined_masked"], 3),
+        "fsc05_true_poses_A": round(at["true_poses_masked"], 3),
+        "fsc05_unmasked_A": round(at["refined_unmasked"], 3),
+        "fsc05_true_poses_unmasked_A": round(at["true_poses_unmasked"], 3),
+        "headline_curve": "masked by the true map's mask",
+        "threshold": TRUTH_THRESHOLD,
+        "mirrored": bool(frame.mirrored),
+        "box_px": box,
+        "pixel_size_A": pixel_size_A,
+        **particle_errors(joined, frame, symmetry=symmetry, kinds=params.kinds),
+    }
+    context.log.info(
+        "FSC 0.5 with the truth: %.2f A; true poses: %.2f A", at["refined_masked"], at["true_poses_masked"]
+    )
+    columns = {f"crpFsc{''.join(part.title() for part in name.split('_'))}": curve for name, curve in curves.items()}
+    write_blocks(outputs["fsc"], {"fsc": fsc_frame(columns, box=box, pixel_size_A=pixel_size_A)})
+    write_volume(outputs["true_poses_map"], from_truth, pixel_size_A)
+    atomic_write(outputs["summary"], json.dumps({"truth": numbers}, indent=1) + "\n")

@@ -1,0 +1,6 @@
+"""Where steps meet Snakemake: the plan of a run, the running of one step, provenance. Nothing below knows Snakemake."""
+
+from cryopipe.workflow.plan import Plan
+from cryopipe.workflow.step import run_step
+
+__all__ = ["Plan", "run_step"]

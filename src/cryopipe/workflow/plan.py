@@ -1,0 +1,156 @@
+"""The plan of a run: what the rules need to know of the configuration, as plain builtins.
+
+Snakemake leaves dataclasses, pydantic models and NumPy numbers in ``params`` out of its change detection without a word,
+hence the builtins. The Snakefile makes one plan; rules ask it and hold no logic of their own.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from cryopipe.config.derive import facts, resolve
+from cryopipe.config.load import load_config, parse_config
+from cryopipe.config.model import Config, step_params
+from cryopipe.errors import ConfigError
+from cryopipe.workflow.code import code_digest
+from cryopipe.workflow.devices import gpu_count
+from cryopipe.workflow.manifest import batches, read_manifest, update_manifest
+
+#: Steps with a GPU path; the others never ask the scheduler for one.
+GPU_STEPS: frozenset[str] = frozenset()
+#: Set by the process that builds the DAG: its children, on this machine or another, must not see other code than it did.
+CODE_VARIABLE = "CRYOPIPE_CODE_DIGESTS"
+
+
+class Plan:
+    """Everything that the rules ask of a configuration.
+
+    Parameters
+    ----------
+    config : Config
+        Validated configuration.
+    root : Path
+        Folder of the Snakefile; relative paths of the configuration start here.
+    results : Path, optional
+        Folder of the run's results, the working directory of all jobs; ``root/results/<run.name>`` unless Snakemake was given
+        another ``--directory``.
+    extend : bool
+        True in the process that builds the DAG: it alone appends to the manifest.
+    """
+
+    def __init__(self, config: Config, *, root: Path, results: Path | None = None, extend: bool = True) -> None:
+        self.config = config
+        self.root = root.resolve()
+        self.facts = facts(config)
+        self._stages = {step: stage for step, (stage, _) in step_params(config).items()}
+        self._params = {step: params.model_dump(mode="json") for step, params in resolve(config).items()}
+        self.results = results or self.root / "results" / config.run.name
+        self._extend = extend
+        self.gain = self._existing("dataset.gain", config.dataset.gain)
+        self.model = self._existing("dataset.model", config.dataset.model)
+        self._check_device()
+
+    @classmethod
+    def of(
+        cls,
+        tree: Mapping[str, Any],
+        *,
+        root: str | Path,
+        default: str,
+        results: str | Path | None = None,
+        extend: bool = True,
+    ) -> Plan:
+        """Return the plan of Snakemake's ``config`` dictionary; without a ``--configfile`` that of ``default``."""
+        root = Path(root)
+        config = parse_config(tree) if tree else load_config(root / default)
+        return cls(config, root=root, results=Path(results).resolve() if results else None, extend=extend)
+
+    @property
+    def steps(self) -> list[str]:
+        """All steps, in the order of the data flow."""
+        return list(self._stages)
+
+    @property
+    def source(self) -> str:
+        """``simulation``, ``movies`` or ``micrographs``: where the data enter."""
+        if self.config.simulation is not None:
+            return "simulation"
+        return "movies" if self.config.dataset.movies is not None else "micrographs"
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the data are simulated, so that the truth can judge the result."""
+        return self.source == "simulation"
+
+    @cached_property
+    def batches(self) -> dict[str, list[str]]:
+        """``{"batch_0001": [files]}`` from the append-only manifest of this run."""
+        manifest = self.results / "manifest.txt"
+        files = update_manifest(manifest, self._files()) if self._extend else read_manifest(manifest) or self._files()
+        return batches(files, self.config.run.batch_size)
+
+    def params(self, step: str, *, batch: str = "") -> dict[str, Any]:
+        """Return the complete parameters of ``step``; the import steps also get the files of their batch."""
+        extra = {"paths": self.batches[batch]} if batch else {}
+        return self._params[step] | extra
+
+    def run(self, step: str) -> dict[str, Any]:
+        """Return what :func:`cryopipe.workflow.step.run_step` needs besides the parameters."""
+        run = self.config.run
+        return {
+            "seed": run.seed,
+            "device": run.device,
+            "max_failed_fraction": run.max_failed_fraction,
+            "work_dir": f"{self._stages[step]}/{step}/work",
+        }
+
+    def code(self, step: str) -> str:
+        """Return the digest of the code behind ``step``, computed once a run and inherited by its jobs."""
+        known: dict[str, str] = json.loads(os.environ.get(CODE_VARIABLE, "{}"))
+        if step not in known:
+            known[step] = code_digest(f"cryopipe.{self._stages[step]}.{step}")
+            os.environ[CODE_VARIABLE] = json.dumps(known)
+        return known[step]
+
+    def gpus(self, step: str) -> int:
+        """Return how many GPUs ``step`` asks the scheduler for: with ``auto`` one if this machine has any."""
+        if step not in GPU_STEPS or self.config.run.device == "cpu":
+            return 0
+        return 1 if self.config.run.device == "gpu" or gpu_count() else 0
+
+    def decision(self, name: str) -> str | None:
+        """Return the path of a person's decision file for this run (``config/decisions/<run.name>/<name>``), if there is one."""
+        path = self.root / "config" / "decisions" / self.config.run.name / name
+        return str(path) if path.is_file() else None
+
+    def _files(self) -> list[str]:
+        if self.config.simulation is not None:
+            return self.config.simulation.simulate_movies.movie_paths("simulation/simulate_movies")
+        kind = self.source
+        pattern = str(getattr(self.config.dataset, kind))
+        found = sorted(glob.glob(str(self.root / pattern), recursive=True))
+        if not found:
+            raise ConfigError(
+                f"dataset.{kind}: no file matches {self.root / pattern}. Paths are relative to the folder of the Snakefile."
+            )
+        return found
+
+    def _existing(self, key: str, path: str | None) -> str | None:
+        if path is None:
+            return None
+        full = self.root / path
+        if not full.is_file():
+            raise ConfigError(f"{key}: there is no file {full}. Paths are relative to the folder of the Snakefile.")
+        return str(full)
+
+    def _check_device(self) -> None:
+        if self.config.run.device == "gpu" and not GPU_STEPS:
+            raise ConfigError(
+                "run.device is gpu, but no step of this version runs on a GPU; set run.device: auto or cpu."
+            )

@@ -1,0 +1,131 @@
+"""Run one step as a Snakemake job: its log, its threads, its device, its provenance, and a failure that a person understands."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, get_type_hints
+
+from threadpoolctl import threadpool_limits
+
+from cryopipe.config.base import Params
+from cryopipe.context import Context
+from cryopipe.errors import CryopipeError
+from cryopipe.workflow.devices import gpu_lease, resolve_device
+from cryopipe.workflow.provenance import write_provenance
+
+
+def run_step(snakemake: Any, module: ModuleType) -> None:
+    """Run ``module.main`` with what the injected ``snakemake`` object says; leave the process with status 1 on failure.
+
+    The job's log file is written here, not by redirection, so that it holds the traceback whatever happens. Progress goes to
+    the log and, one line an item, to the terminal.
+    """
+    log_path = Path(snakemake.log[0])
+    log = _logger(module.__name__.rsplit(".", 1)[-1], str(snakemake.wildcards.get("batch", "")), log_path)
+    run = dict(snakemake.params.run)
+    try:
+        execute(
+            module,
+            inputs=_files(snakemake.input),
+            outputs=_files(snakemake.output),
+            params=dict(snakemake.params.step),
+            run=run,
+            work_dir=Path(run["work_dir"]) / str(snakemake.wildcards.get("batch", "all")),
+            threads=int(snakemake.threads),
+            granted_gpus=int(snakemake.resources.get("gpu", 0)),
+            code=str(snakemake.params.code),
+            log=log,
+        )
+    except CryopipeError as error:
+        log.info("%s", traceback.format_exc())
+        log.error("%s\n  log: %s", error, log_path)
+        sys.exit(1)
+    except BaseException as error:
+        log.info("%s", traceback.format_exc())
+        log.error("unexpected %s: %s\n  log: %s", type(error).__name__, error, log_path)
+        raise
+
+
+def execute(
+    module: ModuleType,
+    *,
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Path],
+    params: Mapping[str, Any],
+    run: Mapping[str, Any],
+    work_dir: Path,
+    threads: int,
+    granted_gpus: int,
+    code: str,
+    log: logging.Logger,
+) -> None:
+    """Run ``module.main`` outside or inside Snakemake and write the provenance of its outputs."""
+    step = module.__name__.rsplit(".", 1)[-1]
+    # child processes of libraries format numbers by locale; a decimal comma has corrupted other programs' tables
+    os.environ["LC_ALL"] = "C"
+    device = resolve_device(str(run["device"]), step=step, granted_gpus=granted_gpus)
+    context = Context(
+        step=step,
+        work_dir=work_dir,
+        seed=int(run["seed"]),
+        threads=threads,
+        device=device,
+        max_failed_fraction=float(run["max_failed_fraction"]),
+        log=log,
+    )
+    work_dir.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    with gpu_lease(device), threadpool_limits(threads):
+        _set_numba_threads(threads)
+        module.main(dict(inputs), dict(outputs), params_model(module).model_validate(dict(params)), context)
+    missing = [str(path) for path in outputs.values() if not Path(path).exists()]
+    if missing:
+        raise CryopipeError(
+            f"{step} ended without writing {', '.join(missing)}: a defect of the step, please report it."
+        )
+    seconds = time.perf_counter() - start
+    write_provenance(inputs=inputs, outputs=outputs, params=params, context=context, code=code, seconds=seconds)
+    log.info("%s: done in %.1f s on the %s", step, seconds, device)
+
+
+def params_model(module: ModuleType) -> type[Params]:
+    """Return the parameter model of a step: the annotation of ``params`` in its ``main``."""
+    model: type[Params] = get_type_hints(module.main)["params"]
+    return model
+
+
+def _files(named: Any) -> dict[str, Any]:
+    """Turn Snakemake's named list into ``{name: Path | [Path, ...]}``; an empty list is an input that this run does not have."""
+    return {
+        name: Path(value) if isinstance(value, str) else [Path(part) for part in value]
+        for name, value in named.items()
+        if isinstance(value, str) or len(value)
+    }
+
+
+def _logger(step: str, batch: str, path: Path) -> logging.Logger:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    log = logging.getLogger(f"cryopipe.{step}.{batch}")
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    to_terminal = logging.StreamHandler(sys.stderr)
+    to_terminal.setFormatter(logging.Formatter(f"  [{batch or step}] %(message)s"))
+    to_terminal.addFilter(lambda record: not record.getMessage().startswith("Traceback"))
+    to_terminal.setLevel(logging.INFO)
+    log.handlers = [to_file, to_terminal]
+    return log
+
+
+def _set_numba_threads(threads: int) -> None:
+    import numba
+
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))

@@ -1,0 +1,40 @@
+"""The command line: validation before a run, and errors that are one message."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cryopipe.cli import main
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_check_says_what_the_run_would_do(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(ROOT / "config" / "config.yaml")]) == 0
+    said = capsys.readouterr().out
+    assert "12 movies" in said
+    assert "symmetry O" in said
+
+
+def test_params_prints_every_step_with_derived_values(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["params", str(ROOT / "config" / "config.yaml")]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["refine_homogeneous"]["symmetry"] == "O"
+    assert printed["extract_particles"]["box_px"] == 200
+
+
+def test_a_faulty_configuration_is_one_message_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.yaml").write_text("run: {nmae: x}\n")
+    assert main(["check", str(tmp_path / "bad.yaml")]) == 1
+    assert "did you mean 'name'?" in capsys.readouterr().err
+
+
+def test_a_missing_file_of_the_configuration_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.yaml").write_text(
+        "dataset: {movies: 'nowhere/*.tif', pixel_size_A: 1, voltage_kV: 300, cs_mm: 2.7, particle_diameter_A: 99, symmetry: C1}\n"
+    )
+    assert main(["check", str(tmp_path / "bad.yaml")]) == 1
+    assert "dataset.movies: no file matches" in capsys.readouterr().err

@@ -1,0 +1,136 @@
+"""The configuration: one definition, clear refusals, derived values, generated files that do not drift."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from cryopipe.config import generate
+from cryopipe.config.derive import facts, resolve
+from cryopipe.config.load import load_config, parse_config
+from cryopipe.config.model import Config
+from cryopipe.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = sorted(p for p in (ROOT / "config").glob("*.yaml") if p.name != "config.default.yaml")
+REAL: dict[str, Any] = {
+    "dataset": {
+        "movies": "movies/*.tif",
+        "pixel_size_A": 0.5,
+        "voltage_kV": 300,
+        "cs_mm": 2.7,
+        "dose_per_frame_e_A2": 1.0,
+        "particle_diameter_A": 125,
+        "symmetry": "O",
+    }
+}
+
+
+@pytest.mark.parametrize("name", generate.GENERATED)
+def test_generated_files_say_what_the_models_say(name: str) -> None:
+    assert name not in generate.drifted(), "run: python -m cryopipe.config.generate --fix"
+
+
+def test_fix_repairs_a_drifted_file(tmp_path: Path) -> None:
+    generate.fix(tmp_path)
+    (tmp_path / "docs" / "parameters.md").write_text("edited by hand")
+    assert generate.drifted(tmp_path) == ["docs/parameters.md"]
+    generate.fix(tmp_path)
+    assert generate.drifted(tmp_path) == []
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_shipped_configurations_are_valid_and_complete(path: Path) -> None:
+    config = load_config(path)
+    resolve(config)
+    jsonschema.validate(yaml.safe_load(path.read_text()), json.loads(generate.schema()))
+    assert path.read_text().startswith("# yaml-language-server: $schema=config.schema.json")
+
+
+def test_the_default_file_with_a_dataset_is_the_default_configuration() -> None:
+    tree = yaml.safe_load(generate.default_yaml())
+    tree["dataset"] |= REAL["dataset"]
+    assert parse_config(tree) == parse_config(REAL | {"dataset": tree["dataset"]})
+
+
+def test_a_typo_in_a_key_is_named_with_the_key_that_was_meant() -> None:
+    tree = REAL | {"movies": {"align_movies": {"max_shfit_A": 50}}}
+    with pytest.raises(
+        ConfigError, match=r"movies\.align_movies\.max_shfit_A: there is no such key; did you mean 'max_shift_A'"
+    ):
+        parse_config(tree)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("pixel_size_A", 5e-11),
+        ("voltage_kV", 300_000),
+        ("cs_mm", 2.7e7),
+        ("pixel_size_A", float("nan")),
+        ("voltage_kV", "fast"),
+    ],
+)
+def test_a_value_in_the_wrong_unit_is_refused_with_key_and_value(key: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=rf"dataset\.{key}: .*\(given: "):
+        parse_config({"dataset": REAL["dataset"] | {key: value}})
+
+
+def test_all_faults_are_told_at_once() -> None:
+    with pytest.raises(ConfigError, match=r"(?s)run\.bath_size.*dataset\.cs_mm"):
+        parse_config({"dataset": REAL["dataset"] | {"cs_mm": -1}, "run": {"bath_size": 3}})
+
+
+def test_two_sources_or_none_are_refused() -> None:
+    with pytest.raises(ConfigError, match="exactly one of"):
+        parse_config({"dataset": REAL["dataset"] | {"micrographs": "*.mrc"}})
+    with pytest.raises(ConfigError, match="but none is"):
+        parse_config({})
+
+
+def test_missing_facts_are_listed() -> None:
+    with pytest.raises(ConfigError, match=r"dataset\.voltage_kV, dataset\.cs_mm"):
+        facts(
+            parse_config(
+                {"dataset": {"movies": "a", "pixel_size_A": 1.0, "particle_diameter_A": 100, "symmetry": "C1"}}
+            )
+        )
+
+
+def test_every_derived_parameter_gets_a_value_and_none_overrides_a_users() -> None:
+    config = parse_config(REAL)
+    for step, params in resolve(config).items():
+        for name, info in type(params).model_fields.items():
+            extra = info.json_schema_extra
+            optional = ("dataset.dose_per_frame_e_A2", "dataset.model", "dataset.gain")
+            if isinstance(extra, dict) and extra.get("derived") and extra["derived"] not in optional:
+                assert getattr(params, name) is not None, (
+                    f"{step}.{name} is declared as derived, but nothing derives it"
+                )
+    given = parse_config(REAL | {"report": {"report": {"title": "mine"}}})
+    assert resolve(given)["report"].title == "mine"  # type: ignore[attr-defined]
+
+
+def test_every_parameter_is_documented() -> None:
+    def visit(model: type, path: str) -> None:
+        for name, info in model.model_fields.items():  # type: ignore[attr-defined]
+            inner = generate._model_of(info)
+            if inner is not None:
+                visit(inner, f"{path}.{name}")
+            else:
+                assert info.description, f"{path}.{name} has no documentation"
+
+    visit(Config, "config")
+
+
+def test_a_file_that_is_not_there_or_not_yaml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load_config(tmp_path / "nowhere.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    with pytest.raises(ConfigError, match=r"broken\.yaml: not valid YAML"):
+        load_config(tmp_path / "broken.yaml")

@@ -1,0 +1,108 @@
+// Enough of CUDA to run this project's kernels on a CPU, one block at a time, threads as fibres: for tests of their numbers and
+// of the arguments they are given, not of speed. A barrier lets every fibre that has not ended reach it before any goes on.
+#pragma once
+#include <ucontext.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <cstring>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __shared__ static
+
+struct float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct Index { unsigned x, y, z; };
+static inline float2 make_float2(float x, float y) { return {x, y}; }
+static Index threadIdx, blockIdx, blockDim, gridDim;
+alignas(16) static char emulated_shared[48 * 1024];
+
+static inline float sinpif(float x) { return (float)std::sin(M_PI * (double)x); }
+static inline void sincospif(float x, float* s, float* c) {
+    *s = (float)std::sin(M_PI * (double)x);
+    *c = (float)std::cos(M_PI * (double)x);
+}
+template <class T> static T atomicAdd(T* at, T value) { const T old = *at; *at += value; return old; }
+
+struct Fibre { ucontext_t context; Index thread; bool done; };
+static std::vector<Fibre> fibres;
+static ucontext_t scheduler;
+static size_t current;
+static double exchange[1024];
+
+static void __syncthreads() { swapcontext(&fibres[current].context, &scheduler); }
+
+static double __shfl_down_sync(unsigned, double value, int step) {
+    const size_t own = current;
+    exchange[own] = value;
+    __syncthreads();
+    const double other = (own % 32) + step < 32 ? exchange[own + step] : value;
+    __syncthreads();
+    return other;
+}
+
+static void (*body)(void*);
+static void* body_arguments;
+static void enter() {
+    body(body_arguments);
+    fibres[current].done = true;
+    swapcontext(&fibres[current].context, &scheduler);
+}
+
+static void run_block(std::vector<char>& stacks, size_t stack_bytes) {
+    for (size_t i = 0; i < fibres.size(); ++i) {
+        getcontext(&fibres[i].context);
+        fibres[i].context.uc_stack.ss_sp = stacks.data() + i * stack_bytes;
+        fibres[i].context.uc_stack.ss_size = stack_bytes;
+        fibres[i].context.uc_link = &scheduler;
+        fibres[i].done = false;
+        makecontext(&fibres[i].context, enter, 0);
+    }
+    for (size_t left = fibres.size(); left > 0;) {
+        left = 0;
+        for (current = 0; current < fibres.size(); ++current) {
+            if (fibres[current].done) continue;
+            threadIdx = fibres[current].thread;
+            swapcontext(&scheduler, &fibres[current].context);
+            left += !fibres[current].done;
+        }
+    }
+}
+
+// Calls kernel(arguments...) for every thread of the grid. Returns 0, or 1 + the place of an argument of the wrong size.
+template <class... A, size_t... I>
+static int launch(void (*kernel)(A...), const unsigned* grid, unsigned threads, void** arguments, const size_t* sizes,
+                  std::index_sequence<I...>) {
+    const size_t wanted[] = {sizeof(A)...};
+    for (size_t i = 0; i < sizeof...(A); ++i)
+        if (sizes[i] != wanted[i]) return 1 + (int)i;
+    struct Call { void (*kernel)(A...); void** arguments; } call{kernel, arguments};
+    body = [](void* p) { auto* c = (Call*)p; c->kernel(*(std::remove_reference_t<A>*)c->arguments[I]...); };
+    body_arguments = &call;
+    const size_t stack_bytes = 64 * 1024;
+    std::vector<char> stacks(threads * stack_bytes);
+    fibres.resize(threads);
+    for (unsigned i = 0; i < threads; ++i) fibres[i].thread = {i, 0, 0};
+    blockDim = {threads, 1, 1};
+    gridDim = {grid[0], grid[1], 1};
+    for (blockIdx.y = 0; blockIdx.y < grid[1]; ++blockIdx.y)
+        for (blockIdx.x = 0; blockIdx.x < grid[0]; ++blockIdx.x) run_block(stacks, stack_bytes);
+    return 0;
+}
+
+template <class... A>
+static int launch_any(void (*kernel)(A...), const unsigned* grid, unsigned threads, int count, void** arguments,
+                      const size_t* sizes) {
+    if (count != (int)sizeof...(A)) return -1;
+    return launch(kernel, grid, threads, arguments, sizes, std::index_sequence_for<A...>{});
+}
+
+#define LAUNCHER(name)                                                                                              \
+    extern "C" int launch_##name(const unsigned* grid, unsigned threads, int count, void** arguments, const size_t* sizes) { \
+        return launch_any(name, grid, threads, count, arguments, sizes);                                            \
+    }

@@ -1,0 +1,56 @@
+"""The choice of an implementation and the checks that all kernels share."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+
+from cryopipe.kernels import _dispatch
+
+
+class FakeCupyArray:
+    """Looks like a CuPy array to the dispatch: that is all it asks."""
+
+    __cuda_array_interface__ = None
+
+
+FakeCupyArray.__module__ = "cupy._core.core"
+
+
+def test_numpy_arrays_choose_the_cpu_and_cupy_arrays_choose_cuda() -> None:
+    assert _dispatch.backend_of(a=np.zeros(1), b=None) == "cpu"
+    assert _dispatch.backend_of(a=FakeCupyArray(), b=None) == "cuda"
+
+
+def test_a_mix_of_numpy_and_cupy_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match=r"mixed \(images on cpu, ctf on cuda\)"):
+        _dispatch.backend_of(images=np.zeros(1), ctf=FakeCupyArray())
+
+
+def test_what_is_neither_is_refused() -> None:
+    with pytest.raises(TypeError, match="images must be a NumPy or a CuPy array, not list"):
+        _dispatch.backend_of(images=[1, 2])
+
+
+def test_gpu_available_agrees_with_the_reason_it_gives() -> None:
+    reason = _dispatch.gpu_unavailable_reason()
+    assert _dispatch.gpu_available() == (reason is None)
+    if reason is not None:
+        assert len(reason) > 10
+
+
+def test_the_number_of_threads_is_limited_inside_the_block_alone() -> None:
+    before = numba.get_num_threads()
+    with _dispatch.cpu_threads(1):
+        assert numba.get_num_threads() == 1
+    assert numba.get_num_threads() == before
+    with pytest.raises(ValueError, match="at least 1"), _dispatch.cpu_threads(0):
+        pass
+
+
+def test_shapes_and_types_are_named_in_the_refusal() -> None:
+    with pytest.raises(TypeError, match="ctf must be float32, not int64"):
+        _dispatch.check("ctf", np.zeros(3, np.int64), np.float32, (3,))
+    with pytest.raises(ValueError, match=r"ctf must have shape \(any, 4\), not \(2, 3\)"):
+        _dispatch.check("ctf", np.zeros((2, 3), np.float32), np.float32, (None, 4))

@@ -1,0 +1,161 @@
+"""Normal equations and scores of poses, against their definition and against finite differences."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from cryopipe.kernels import poses
+from tests.kernels import scenes
+from tests.kernels.reference import poses as reference
+
+#: float32 model values against float64 ones, relative to the sum of squares; 2e-7 is seen, blocks are summed in float64
+FLOAT32 = 3e-6
+
+
+@pytest.fixture
+def scene(rng):
+    box, padding = 24, 2
+    kx, ky = scenes.half_plane(9)
+    n = 3
+    cube = scenes.half_cube(scenes.blobs(box, rng), padding, 19)
+    cube /= np.abs(cube).std()
+    s = SimpleNamespace(cube=cube, kx=kx, ky=ky, options={"box": box, "padding": padding})
+    s.rotations = Rotation.random(n, random_state=4).as_matrix()
+    s.shifts = rng.uniform(-2, 2, (n, 2))
+    s.ctf = rng.uniform(-1, 1, (n, kx.size)).astype(np.float32)
+    s.slope = rng.uniform(-1, 1, (n, kx.size)).astype(np.float32)
+    s.inverse_variance = rng.uniform(0.5, 2, kx.size).astype(np.float32)
+    s.scale = rng.uniform(0.7, 1.3, n).astype(np.float32)
+    truth = reference.model(cube, s.ctf, s.rotations, s.shifts, kx, ky, scale=s.scale, **s.options)
+    s.images = (truth + 0.3 * scenes.complex_noise(rng, truth.shape)).astype(np.complex64)
+    return s
+
+
+def residual(s, n, step):
+    """Return the whitened residual (a real vector) of image n after a step (w, t, scale, defocus) from its pose."""
+    turned = Rotation.from_rotvec(step[:3]).as_matrix() @ s.rotations[n]
+    ctf = s.ctf[n].astype(float) + step[6] * s.slope[n]
+    expected = reference.model(
+        s.cube, ctf[None], turned[None], (s.shifts[n] + step[3:5])[None], s.kx, s.ky,
+        scale=(s.scale[n] + step[5:6]).astype(float), **s.options,
+    )[0]  # fmt: skip
+    whitened = (s.images[n] - expected) * np.sqrt(s.inverse_variance.astype(float))
+    return np.concatenate([whitened.real, whitened.imag])
+
+
+def test_the_normal_equations_are_those_of_finite_differences_of_the_reference(fast, scene):
+    s = scene
+    hessian, gradient, value = fast.call(
+        "poses.normal_equations", s.cube, s.images, s.ctf, s.inverse_variance, s.rotations, s.shifts, s.kx, s.ky,
+        scale=s.scale, with_scale=True, ctf_derivative=s.slope, **s.options,
+    )  # fmt: skip
+    h = 1e-6  # central differences in float64: truncation and rounding are both near 1e-9
+    for n in range(len(s.images)):
+        columns = [(residual(s, n, h * e) - residual(s, n, -h * e)) / (2 * h) for e in np.eye(7)]
+        jacobian, own = np.stack(columns, axis=1), residual(s, n, np.zeros(7))
+        scale = np.linalg.norm(jacobian, axis=0)
+        assert value[n] == pytest.approx(0.5 * own @ own, rel=FLOAT32)
+        # 1e-4: float32 coordinates near a cell's border may fall into the neighbouring cell, whose gradient differs
+        assert (np.abs(hessian[n] - jacobian.T @ jacobian) / np.outer(scale, scale)).max() < 1e-4
+        assert (np.abs(gradient[n] - jacobian.T @ own) / (scale * np.linalg.norm(own))).max() < 1e-4
+
+
+def test_five_parameters_are_the_leading_block_of_seven(fast, scene):
+    s = scene
+    arrays = (s.cube, s.images, s.ctf, s.inverse_variance, s.rotations, s.shifts, s.kx, s.ky)
+    five = fast.call("poses.normal_equations", *arrays, scale=s.scale, **s.options)
+    seven = fast.call(
+        "poses.normal_equations", *arrays, scale=s.scale, with_scale=True, ctf_derivative=s.slope, **s.options
+    )
+    six = fast.call("poses.normal_equations", *arrays, scale=s.scale, ctf_derivative=s.slope, **s.options)
+    assert five[0].shape == (3, 5, 5)
+    np.testing.assert_array_equal(five[0], seven[0][:, :5, :5])
+    np.testing.assert_array_equal(five[1], seven[1][:, :5])
+    np.testing.assert_array_equal(six[1][:, 5], seven[1][:, 6])
+    np.testing.assert_array_equal(five[2], seven[2])
+
+
+def test_gauss_newton_finds_the_pose_and_shift_of_a_noise_free_image(fast, scene):
+    s = scene
+    clean = reference.model(s.cube, s.ctf, s.rotations, s.shifts, s.kx, s.ky, **s.options).astype(np.complex64)
+    moved = Rotation.from_rotvec([0.02, -0.03, 0.025]).as_matrix() @ s.rotations
+    shifts = s.shifts + np.array([0.3, -0.2])
+    for _ in range(8):
+        hessian, gradient, _ = fast.call(
+            "poses.normal_equations", s.cube, clean, s.ctf, s.inverse_variance, moved, shifts, s.kx, s.ky, **s.options
+        )
+        step = -np.linalg.solve(hessian, gradient[..., None])[..., 0]
+        moved = Rotation.from_rotvec(step[:, :3]).as_matrix() @ moved
+        shifts = shifts + step[:, 3:]
+    angle = Rotation.from_matrix(moved @ np.swapaxes(s.rotations, 1, 2)).magnitude()
+    # a noise-free optimum is exact up to float32 images and slices
+    assert angle.max() < 1e-4
+    assert np.abs(shifts - s.shifts).max() < 1e-3
+
+
+def test_a_displaced_image_needs_the_opposite_shift(fast, scene):
+    s = scene
+    origin = np.zeros((1, 2))
+    still = reference.model(s.cube, s.ctf[:1], s.rotations[:1], origin, s.kx, s.ky, **s.options)
+    displaced = (still * np.exp(-2j * np.pi / 24 * (s.kx * 1.25 - s.ky * 0.5))).astype(np.complex64)
+    shifts = origin
+    for _ in range(6):
+        hessian, gradient, _ = fast.call(
+            "poses.normal_equations", s.cube, displaced, s.ctf[:1], s.inverse_variance, s.rotations[:1], shifts,
+            s.kx, s.ky, **s.options,
+        )  # fmt: skip
+        shifts = shifts - np.linalg.solve(hessian[:, 3:, 3:], gradient[:, 3:, None])[..., 0]
+    np.testing.assert_allclose(shifts, [[-1.25, 0.5]], atol=1e-3)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one shift a candidate", "several shifts a candidate"])
+def test_scores_agree_with_the_likelihood_written_out(fast, scene, rng, shared):
+    s = scene
+    candidates = np.stack([s.rotations, s.rotations[::-1]], axis=1)
+    shifts = rng.uniform(-3, 3, (3, 2, 2) if shared else (3, 2, 4, 2))
+    arrays = (s.cube, s.images, s.ctf, s.inverse_variance, candidates, shifts, s.kx, s.ky)
+    got = fast.call("poses.score_poses", *arrays, scale=s.scale, **s.options)
+    expected = reference.score_poses(*arrays, scale=s.scale, **s.options)
+    assert got.shape == expected.shape
+    # three sums of squares are subtracted: rounding is relative to them, not to the small rest
+    size = (np.abs(s.images) ** 2 * s.inverse_variance).sum(axis=1).max()
+    np.testing.assert_allclose(got, expected, rtol=0, atol=FLOAT32 * size)
+
+
+def test_a_score_is_minus_the_value_of_the_normal_equations(fast, scene):
+    s = scene
+    own = np.broadcast_to(s.inverse_variance, s.ctf.shape).copy()
+    head, tail = (s.cube, s.images, s.ctf, own), (s.kx, s.ky)
+    _, _, value = fast.call("poses.normal_equations", *head, s.rotations, s.shifts, *tail, **s.options)
+    score = fast.call("poses.score_poses", *head, s.rotations[:, None], s.shifts[:, None], *tail, **s.options)
+    size = (np.abs(s.images) ** 2 * own).sum(axis=1).max()
+    np.testing.assert_allclose(score[:, 0], -value, rtol=0, atol=FLOAT32 * size)
+
+
+def test_frequencies_of_no_weight_do_not_count(fast, scene, rng):
+    s = scene
+    weight = np.where(np.hypot(s.kx, s.ky) < 6, s.inverse_variance, 0).astype(np.float32)
+    spoilt = np.where(weight > 0, s.images, 1e3 * scenes.complex_noise(rng, s.images.shape)).astype(np.complex64)
+    tail = (s.rotations, s.shifts, s.kx, s.ky)
+    clean = fast.call("poses.normal_equations", s.cube, s.images, s.ctf, weight, *tail, **s.options)
+    dirty = fast.call("poses.normal_equations", s.cube, spoilt, s.ctf, weight, *tail, **s.options)
+    for a, b in zip(clean, dirty, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_bad_inputs_are_refused_by_name(scene):
+    s = scene
+    good = [s.cube, s.images, s.ctf, s.inverse_variance, s.rotations, s.shifts, s.kx, s.ky]
+    for at, bad, match in [
+        (1, s.images.astype(complex), "images must be complex64"),
+        (2, s.ctf[:, 1:], "ctf must have shape"),
+        (3, s.inverse_variance[1:], "inverse_variance must have shape"),
+        (4, s.rotations * 2, "not rotation matrices"),
+        (5, s.shifts[:, :1], "shifts_px must have shape"),
+    ]:
+        with pytest.raises((TypeError, ValueError), match=match):
+            poses.normal_equations(*good[:at], bad, *good[at + 1 :], **s.options)

@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from cryopipe.config.refinement import RefineHomogeneous
+from cryopipe.context import Context
+from cryopipe.errors import InputError
+from cryopipe.imaging.filters import low_pass
+from cryopipe.imaging.fsc import fourier_shell_correlation, resolution_at
+from cryopipe.imaging.geometry import angular_distance_deg, euler_to_matrix
+from cryopipe.imaging.masks import soft_sphere
+from cryopipe.imaging.symmetry import in_asymmetric_unit, symmetry_operators
+from cryopipe.io.mrc import format_image_name, read_volume, write_stack, write_volume
+from cryopipe.io.star import read_table, write_table
+from cryopipe.io.star_blocks import read_blocks
+from cryopipe.reconstruction.reconstruct import Reconstruction
+from cryopipe.refinement import refine_homogeneous as refinement
+from cryopipe.refinement.exchange import Shared, compare
+from cryopipe.search.particle_keys import canonical_order
+from cryopipe.search.spectra import load_particle_spectra
+from tests.simulated_particles import Dataset, simulate
+
+SUFFIXES = {
+    "half1": "half1.mrc",
+    "half2": "half2.mrc",
+    "map": "map.mrc",
+    "mask": "mask.mrc",
+    "particles": "particles.star",
+    "fsc": "fsc.star",
+    "history": "history.tsv",
+}
+
+
+@pytest.fixture(scope="module")
+def octahedral(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    return simulate(tmp_path_factory.mktemp("octahedral"), count=300, snr=0.05)
+
+
+@pytest.fixture(scope="module")
+def refined(octahedral: Dataset, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return run(octahedral, tmp_path_factory.mktemp("refined"))
+
+
+def context_in(folder: Path) -> Context:
+    return Context("refine_homogeneous", folder, seed=3, threads=2, log=logging.getLogger("test"))
+
+
+def run(
+    dataset: Dataset,
+    folder: Path,
+    *,
+    table: Path | None = None,
+    start_A: float = 20.0,
+    progress: Callable[[int, int, str], None] | None = None,
+    **options: Any,
+) -> dict[str, Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    start = folder / "start.mrc"
+    # any grey scale: here 17 times the true one
+    write_volume(start, 17 * low_pass(dataset.truth, dataset.pixel_size_A, start_A), dataset.pixel_size_A)
+    params = RefineHomogeneous(**({"symmetry": "O", "particle_diameter_A": 125} | options))
+    outputs = {name: folder / suffix for name, suffix in SUFFIXES.items()}
+    context = context_in(folder)
+    if progress is not None:
+        object.__setattr__(context, "progress", progress)
+    refinement.main({"particles": table or dataset.particles, "map": start}, outputs, params, context)
+    return outputs
+
+
+def true_poses(dataset: Dataset, table: Any) -> tuple[np.ndarray, np.ndarray]:
+    place = {name: i for i, name in enumerate(dataset.table.rows["rlnImageName"])}
+    index = [place[name] for name in table.rows["rlnImageName"]]
+    return dataset.rotations[index], dataset.shifts_px[index]
+
+
+def mean_of_halves(outputs: dict[str, Path]) -> np.ndarray:
+    return 0.5 * (read_volume(outputs["half1"])[0] + read_volume(outputs["half2"])[0])
+
+
+def test_poses_reach_two_degrees_and_a_quarter_pixel(octahedral: Dataset, refined: dict[str, Path]) -> None:
+    table = read_table(refined["particles"], "particles")
+    rotations, shifts = true_poses(octahedral, table)
+    found = euler_to_matrix(*(table.rows[f"rlnAngle{name}"] for name in ("Rot", "Tilt", "Psi")))
+    error = angular_distance_deg(found, rotations, symmetry_operators("O"))
+    moved = table.rows[["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy() / octahedral.pixel_size_A - shifts
+    # card 30, test 1: 2.0 degrees with 1000 particles; measured here with 300: 0.95 degrees, 0.08 px
+    assert np.median(error) < 2.0
+    assert np.median(np.abs(moved)) < 0.25
+
+
+def test_the_map_is_as_good_as_one_from_true_poses(octahedral: Dataset, refined: dict[str, Path]) -> None:
+    images = load_particle_spectra(octahedral.table, radius=31, threads=2)
+    sums = Reconstruction.empty(64, 31, symmetry="O", expected_slices=len(images))
+    sums.insert(images, octahedral.rotations, octahedral.shifts_px, np.full(32, 2.0))
+    mask = soft_sphere(64, 24)
+    reached, possible = (
+        resolution_at(fourier_shell_correlation(v * mask, octahedral.truth * mask), 0.5, 64, 3.0)
+        for v in (mean_of_halves(refined), sums.solve())
+    )
+    # the project's goal: within 10 % of what true poses give
+    assert reached < 1.1 * possible
+    assert reached < 8.0
+
+
+def test_all_poses_lie_in_the_asymmetric_unit_and_both_halves_are_there(refined: dict[str, Path]) -> None:
+    rows = read_table(refined["particles"], "particles").rows
+    matrices = euler_to_matrix(*(rows[f"rlnAngle{name}"] for name in ("Rot", "Tilt", "Psi")))
+    assert in_asymmetric_unit(matrices[:, 2, :], "O", tolerance=1e-6).all()
+    assert sorted(rows["rlnRandomSubset"].unique()) == [1, 2]
+    curves = read_blocks(refined["fsc"])["fsc"]
+    assert len(curves) == 33
+    assert read_volume(refined["mask"])[0].max() <= 1
+
+
+def test_pure_noise_gives_no_correlation_beyond_the_start(octahedral: Dataset, tmp_path: Path) -> None:
+    noise = np.random.default_rng(5).standard_normal((len(octahedral.table), 64, 64), dtype=np.float32)
+    stack = tmp_path / "noise.mrcs"
+    write_stack(stack, noise, 3.0)
+    names = [format_image_name(i, stack) for i in range(len(noise))]
+    table = tmp_path / "noise.star"
+    write_table(table, octahedral.table.with_rows(octahedral.table.rows.assign(rlnImageName=names)))
+    outputs = run(octahedral, tmp_path, table=table)
+    curves = read_blocks(outputs["fsc"])["fsc"]
+    start_shell = round(192 / 20.8)
+    # card 30, test 2: below 0.143 from five shells beyond the initial low-pass on; sampling noise of a shell is 0.05 there
+    assert resolution_at(curves["rlnFourierShellCorrelationUnmaskedMaps"], 0.143, 64, 3.0).shell < start_shell + 5
+    beyond = curves["rlnFourierShellCorrelationUnmaskedMaps"].to_numpy()[start_shell + 6 :]
+    assert np.abs(beyond.mean()) < 0.05
+
+
+def test_half_one_does_not_depend_on_the_images_of_half_two(octahedral: Dataset, tmp_path: Path) -> None:
+    params = RefineHomogeneous(symmetry="O", particle_diameter_A=125, max_iterations=3, global_iterations=2)
+    table = octahedral.table.with_rows(octahedral.table.rows.iloc[canonical_order(octahedral.table.rows)])
+    halves = refinement.load_halves(table, threads=2)
+    start = low_pass(octahedral.truth, 3.0, 20.0)
+    passed: list[Shared] = []
+
+    def record(*arguments: Any, **options: Any) -> Shared:
+        passed.append(compare(*arguments, **options))
+        return passed[-1]
+
+    (tmp_path / "a").mkdir()
+    honest = refinement.refine(halves, start, params, context_in(tmp_path / "a"), exchange=record)
+    second = halves.images[1]
+    rng = np.random.default_rng(0)
+    noise = (rng.normal(size=second.values.shape) + 1j * rng.normal(size=second.values.shape)).astype(np.complex64)
+    spoiled = replace(halves, images=(halves.images[0], replace(second, values=noise)))
+    replay = iter(passed)
+    (tmp_path / "b").mkdir()
+    other = refinement.refine(
+        spoiled, start, params, context_in(tmp_path / "b"), exchange=lambda *_, **__: next(replay)
+    )
+    # what the halves may share (the FSC curve, shells coarser than 20 Å) is replayed: nothing else may pass
+    maps = [refinement.final_halves(p, h, params, threads=2) for p, h in ((honest, halves), (other, spoiled))]
+    assert maps[0][0].tobytes() == maps[1][0].tobytes()
+    assert maps[0][1].tobytes() != maps[1][1].tobytes()
+
+
+def test_what_the_halves_share_of_their_maps_ends_at_the_join_resolution(octahedral: Dataset) -> None:
+    rng = np.random.default_rng(1)
+    maps = tuple(octahedral.truth + rng.normal(size=(64,) * 3).astype(np.float32) for _ in range(2))
+    shared = compare(
+        maps, radius=31, join_radius=9, pixel_size_A=3.0, mask_options=None, rng=np.random.default_rng(0), threads=1
+    )
+    power = np.abs(np.fft.fftn(shared.coarse))
+    k = np.fft.fftfreq(64, 1 / 64)
+    radius = np.sqrt(k[:, None, None] ** 2 + k[None, :, None] ** 2 + k[None, None, :] ** 2)
+    # two shells of the join's soft edge; float32 transforms leave 1e-6 of the strongest coefficient
+    assert power[radius > 11.5].max() < 1e-5 * power.max()
+
+
+def test_a_killed_run_goes_on_to_bit_identical_maps(octahedral: Dataset, tmp_path: Path) -> None:
+    class KilledError(Exception):
+        pass
+
+    def kill(done: int, total: int, what: str) -> None:
+        if done == 2:
+            raise KilledError
+
+    options = {"max_iterations": 3, "global_iterations": 1}
+    whole = run(octahedral, tmp_path / "whole", **options)
+    with pytest.raises(KilledError):
+        run(octahedral, tmp_path / "killed", progress=kill, **options)
+    resumed = run(octahedral, tmp_path / "killed", **options)
+    for name in ("half1", "half2", "map", "history"):
+        assert whole[name].read_bytes() == resumed[name].read_bytes()
+
+
+def test_the_order_of_the_particles_has_no_influence(octahedral: Dataset, tmp_path: Path) -> None:
+    order = np.random.default_rng(1).permutation(len(octahedral.table))
+    shuffled = tmp_path / "shuffled.star"
+    write_table(shuffled, octahedral.table.with_rows(octahedral.table.rows.iloc[order]))
+    options = {"max_iterations": 2, "global_iterations": 1}
+    one = run(octahedral, tmp_path / "one", **options)
+    other = run(octahedral, tmp_path / "other", table=shuffled, **options)
+    assert one["half1"].read_bytes() == other["half1"].read_bytes()
+
+
+def test_an_asymmetric_particle_is_refined_too(tmp_path: Path) -> None:
+    dataset = simulate(tmp_path, count=120, snr=0.3, symmetry="C1", box=48, pixel_size_A=4.0, seed=1)
+    outputs = run(
+        dataset,
+        tmp_path,
+        start_A=30,
+        symmetry="C1",
+        initial_lowpass_A=30,
+        healpix_order=2,
+        global_iterations=2,
+        max_iterations=5,
+    )
+    table = read_table(outputs["particles"], "particles")
+    found = euler_to_matrix(*(table.rows[f"rlnAngle{name}"] for name in ("Rot", "Tilt", "Psi")))
+    # a low-passed start fixes frame and hand; 9.5 Å of 125 Å is 4 degrees
+    assert np.median(angular_distance_deg(found, true_poses(dataset, table)[0])) < 4.0
+
+
+def test_a_map_of_another_box_is_refused_with_both_boxes(octahedral: Dataset, tmp_path: Path) -> None:
+    write_volume(tmp_path / "small.mrc", np.zeros((48,) * 3, np.float32), 3.0)
+    params = RefineHomogeneous(symmetry="O", particle_diameter_A=125)
+    outputs = {name: tmp_path / suffix for name, suffix in SUFFIXES.items()}
+    with pytest.raises(InputError, match=r"48, 48, 48.*box 64"):
+        refinement.main(
+            {"particles": octahedral.particles, "map": tmp_path / "small.mrc"}, outputs, params, context_in(tmp_path)
+        )
+
+
+def test_the_next_radius_follows_the_correlation_but_grows_by_forty_percent_at_most() -> None:
+    assert refinement.next_radius(20, 24.7, 60, start=9) == 24
+    assert refinement.next_radius(20, 55.0, 60, start=9) == 28
+    assert refinement.next_radius(20, 4.0, 60, start=9) == 9
+    assert refinement.next_radius(50, 80.0, 60, start=9) == 60

@@ -1,0 +1,56 @@
+"""The counts of the report add up, or the report refuses to be written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cryopipe.errors import CryopipeError
+from cryopipe.report.numbers import Loss, costs, count, parameters
+
+STEPS = ["import_movies", "align_movies", "screen_motion", "estimate_ctf_ctffind", "consensus_ctf", "extract_particles",
+         "select_classes_2d"]  # fmt: skip
+LOSSES = [
+    Loss("import_movies", "movies", "m3", "quarantined", "truncated after frame 3"),
+    Loss("screen_motion", "movies", "m7", "rejected", "range 31.2 A above 15"),
+    Loss("consensus_ctf", "micrographs", "m8", "rejected", "fit resolution 22.1 A"),
+    *[Loss("extract_particles", "particles", f"m1:{i}", "rejected", f"outside by {i} px") for i in range(4)],
+]
+
+
+def test_what_goes_in_is_what_is_accepted_plus_what_is_rejected_at_every_step() -> None:
+    counts, rows = count(LOSSES, accepted={"movies": 8, "micrographs": 7, "particles": 96}, steps=STEPS)
+    assert counts["movies"] == {"in": 10, "accepted": 8, "rejected": 2}
+    assert counts["micrographs"] == {"in": 8, "accepted": 7, "rejected": 1}
+    assert counts["particles"] == {"in": 100, "accepted": 96, "rejected": 4}
+    assert all(row["in"] == row["accepted"] + row["rejected"] for row in rows)
+    by_step = {row["step"]: row for row in rows}
+    assert (by_step["align_movies"]["in"], by_step["screen_motion"]["in"]) == (9, 9)
+
+
+def test_like_reasons_count_together() -> None:
+    _, rows = count(LOSSES, accepted={"movies": 8, "micrographs": 7, "particles": 96}, steps=STEPS)
+    assert next(row for row in rows if row["step"] == "extract_particles")["reasons"] == {"outside by": 4}
+
+
+def test_a_lost_micrograph_without_a_record_stops_the_report() -> None:
+    with pytest.raises(CryopipeError, match="8 movies were accepted, but 7 micrographs entered"):
+        count(LOSSES, accepted={"movies": 8, "micrographs": 6, "particles": 96}, steps=STEPS)
+
+
+def test_costs_sum_the_jobs_of_a_step(tmp_path: Path) -> None:
+    folder = tmp_path / "movies" / "align_movies"
+    folder.mkdir(parents=True)
+    for i, memory in enumerate(("100.5", "-"), 1):
+        (folder / f"batch_{i:04d}.tsv").write_text(f"s\th:m:s\tmax_rss\tcpu_time\n{10 * i}.0\t0:00:10\t{memory}\t5.0\n")
+    assert costs(tmp_path) == [
+        {"step": "align_movies", "jobs": 2, "seconds": 30.0, "cpu_seconds": 10.0, "max_rss_MB": 100.5}
+    ]
+
+
+def test_parameters_come_from_the_provenance_beside_the_outputs(tmp_path: Path) -> None:
+    record = {"step": "pick_log", "params": {"threshold": 1.5, "paths": ["long"]}}
+    (tmp_path / "a.star.provenance.json").write_text(json.dumps(record))
+    assert parameters(tmp_path) == {"pick_log": {"threshold": 1.5}}

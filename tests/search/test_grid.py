@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from cryopipe.errors import InputError
+from cryopipe.imaging.geometry import angular_distance_deg, random_rotations
+from cryopipe.imaging.symmetry import in_asymmetric_unit, symmetry_operators
+from cryopipe.search import grid
+
+
+def test_healpix_centres_are_those_of_the_published_ring_scheme() -> None:
+    # Górski 2005, eqs. 4-9, worked by hand for nside 2: first pixel of the polar cap, first of the belt, and of the
+    # equator.
+    directions = grid.healpix_directions(1)
+    assert directions.shape == (48, 3)
+    heights = directions[[0, 4, 12, 20], 2]
+    np.testing.assert_allclose(heights, [1 - 1 / 12, 1 - 4 / 12, 4 / 3 - 2 * 3 / 6, 0], atol=1e-12)
+    azimuth = np.degrees(np.arctan2(directions[[0, 4, 12], 1], directions[[0, 4, 12], 0]))
+    np.testing.assert_allclose(azimuth, [45.0, 22.5, 0.0], atol=1e-9)
+
+
+@pytest.mark.parametrize("order", [0, 2, 4])
+def test_healpix_directions_are_unit_vectors_spread_evenly(order: int) -> None:
+    directions = grid.healpix_directions(order)
+    assert len(directions) == 12 * 4**order
+    np.testing.assert_allclose(np.linalg.norm(directions, axis=1), 1, atol=1e-12)
+    np.testing.assert_allclose(directions.mean(axis=0), 0, atol=1e-12)
+    # Equal areas: the second moment tends to I/3; its deviation at nside 2^order is 1/(6 nside²) or less.
+    second = directions.T @ directions / len(directions)
+    np.testing.assert_allclose(second, np.eye(3) / 3, atol=1 / (6 * 4**order) + 1e-12)
+
+
+@pytest.mark.parametrize(
+    ("order", "all_poses", "octahedral", "gaps"),
+    [(1, 576, 24, 1), (2, 4608, 240, 1), (3, 36864, 1824, 1), (4, 294912, 13248, 3)],
+)
+def test_orientation_counts_are_those_of_the_method_card(
+    order: int, all_poses: int, octahedral: int, gaps: int
+) -> None:
+    # The card counts the directions of the closed unit; a few more close the gaps that 3-fold axes leave along its
+    # border.
+    assert len(grid.orientation_grid(order)) == all_poses
+    in_plane = 6 * 2**order
+    assert in_asymmetric_unit(grid.healpix_directions(order), "O").sum() * in_plane == octahedral
+    assert len(grid.orientation_grid(order, "O")) == octahedral + gaps * in_plane
+
+
+@pytest.mark.parametrize("group", ["C1", "C3", "D2", "D7", "T", "O", "I"])
+@pytest.mark.parametrize("displaced", [False, True])
+def test_every_pose_has_a_grid_point_nearby_up_to_symmetry(group: str, displaced: bool) -> None:
+    rng = np.random.default_rng(5)
+    rotation = grid.random_displacement(rng, 2) if displaced else None
+    poses = grid.orientation_grid(2, group, rotation=rotation)
+    operators = symmetry_operators(group)
+    # Half the psi step (7.5°) and the farthest corner of a HEALPix pixel of nside 4 (10.24°, measured on 64 points a
+    # pixel), at right angles.
+    limit = np.hypot(7.5, 10.3)
+    nearest = [angular_distance_deg(pose[None], poses, operators).min() for pose in random_rotations(rng, 60)]
+    assert max(nearest) < limit
+
+
+@pytest.mark.parametrize("group", ["C2", "C3", "C4", "D2", "D4", "D7", "T", "O", "I"])
+def test_weights_add_up_to_the_sphere_over_the_group(group: str) -> None:
+    weights = grid.orientation_weights(grid.orientation_grid(2, group), group)
+    assert weights.sum() * len(symmetry_operators(group)) == pytest.approx(4608, rel=1e-9)
+    assert 0 < weights.min() < 1  # borders count for less
+
+
+@pytest.mark.parametrize("group", ["C2", "C4", "D2", "D4"])
+def test_border_weights_are_the_reciprocal_of_the_equivalents_in_groups_that_map_the_grid_onto_itself(
+    group: str,
+) -> None:
+    poses = grid.orientation_grid(2, group)
+    directions = poses[:, 2]
+    copies = sum(in_asymmetric_unit(directions @ g, group).astype(int) for g in symmetry_operators(group))
+    # Areas are measured with 64 points a pixel: 5 % of a pixel's area.
+    np.testing.assert_allclose(grid.orientation_weights(poses, group), 1 / copies, atol=0.05)
+
+
+def test_poses_that_are_no_grid_have_no_weights() -> None:
+    with pytest.raises(InputError, match="7 poses are no HEALPix grid"):
+        grid.orientation_weights(random_rotations(np.random.default_rng(0), 7), "O")
+
+
+def test_displacement_stays_within_half_a_step_and_moves_the_grid() -> None:
+    rng = np.random.default_rng(1)
+    turns = [angular_distance_deg(grid.random_displacement(rng, 3), np.eye(3)) for _ in range(200)]
+    assert max(turns) <= 3.75
+    assert np.mean(turns) > 1.0
+
+
+def test_in_plane_grid_turns_about_the_view_only() -> None:
+    poses = grid.in_plane_grid(8, offset_deg=5)
+    np.testing.assert_allclose(poses[:, 2], np.tile([0, 0, 1], (8, 1)), atol=1e-15)
+    np.testing.assert_allclose(angular_distance_deg(poses[0], poses[1]), 45)
+
+
+@pytest.mark.parametrize(("reach", "step", "count"), [(3, 1, 29), (4, 2, 13), (0, 1, 1), (1.5, 0.5, 29)])
+def test_shift_grids_fill_a_circle_nearest_first(reach: float, step: float, count: int) -> None:
+    shifts = grid.shift_grid(reach, step)
+    assert len(shifts) == count
+    distance = np.linalg.norm(shifts, axis=1)
+    assert np.all(np.diff(distance) >= -1e-12)
+    assert distance[0] == 0
+    assert distance[-1] <= reach
+
+
+def test_shift_prior_is_a_normalised_gaussian_of_the_total_shift() -> None:
+    shifts = grid.shift_grid(3, 1)
+    prior = grid.shift_log_prior(shifts, 1.5, base_shifts_px=np.array([[0.0, 0.0], [1.0, 0.0]]))
+    np.testing.assert_allclose(np.exp(prior).sum(axis=1), 1, rtol=1e-5)
+    there, centre = np.flatnonzero((shifts == [-1, 0]).all(1))[0], 0
+    assert prior[1, there] - prior[1, centre] == pytest.approx(1 / (2 * 1.5**2), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda: grid.healpix_directions(10), "order 10"),
+        (lambda: grid.shift_grid(3, 0), "step 0"),
+        (lambda: grid.in_plane_grid(0), "0 angles"),
+        (lambda: grid.shift_log_prior(np.zeros((1, 2)), 0), "0 px"),
+    ],
+)
+def test_impossible_grids_are_refused_with_the_value(call: object, text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        call()  # type: ignore[operator]

@@ -1,0 +1,80 @@
+"""Working through a batch: resume, quarantine, counts that add up, a stop when too much fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cryopipe.context import Context
+from cryopipe.errors import CryopipeError, InputError
+from cryopipe.items import process_items
+
+
+def square(name: str, item: int) -> dict[str, Any]:
+    if item < 0:
+        raise InputError(f"{name}: negative value {item}")
+    return {"name": name, "value": item**2}
+
+
+def test_rows_and_rejections_add_up_to_the_items(tmp_path: Path) -> None:
+    items = {f"m{i}": (-1 if i == 4 else i) for i in range(10)}
+    results = process_items(items, square, Context(step="s", work_dir=tmp_path), fingerprint="f", workers=2)
+    assert [row["name"] for row in results.rows] == [n for n in items if n != "m4"]
+    assert [(r.item, r.kind, r.reason) for r in results.rejections] == [("m4", "quarantined", "m4: negative value -1")]
+
+
+def test_a_second_run_does_only_what_is_missing(tmp_path: Path) -> None:
+    context = Context(step="s", work_dir=tmp_path)
+    done: list[str] = []
+
+    def work(name: str, item: int) -> dict[str, Any]:
+        done.append(name)
+        if name == "m2" and len(done) == 3:
+            raise KeyboardInterrupt
+        return square(name, item)
+
+    items = {f"m{i}": i for i in range(5)}
+    with pytest.raises(KeyboardInterrupt):
+        process_items(items, work, context, fingerprint="f")
+    results = process_items(items, work, context, fingerprint="f")
+    assert done == ["m0", "m1", "m2", "m2", "m3", "m4"]
+    assert [row["value"] for row in results.rows] == [0, 1, 4, 9, 16]
+
+
+def test_a_kept_row_is_ignored_when_parameters_or_files_changed(tmp_path: Path) -> None:
+    context = Context(step="s", work_dir=tmp_path)
+    made = tmp_path / "made.mrc"
+    calls: list[str] = []
+
+    def work(name: str, item: int) -> dict[str, Any]:
+        calls.append(name)
+        made.write_text("x")
+        return {"file": str(made)}
+
+    def run(fingerprint: str) -> None:
+        process_items({"m": 1}, work, context, fingerprint=fingerprint, files=lambda item, row: [Path(row["file"])])
+
+    run("a")
+    run("a")
+    assert len(calls) == 1
+    run("b")
+    assert len(calls) == 2
+    made.unlink()
+    run("b")
+    assert len(calls) == 3
+
+
+def test_too_many_failures_stop_the_run_with_the_first_reasons(tmp_path: Path) -> None:
+    items = {f"m{i}": -1 for i in range(4)}
+    with pytest.raises(CryopipeError, match=r"4 of 4 items failed.*m0: negative value -1"):
+        process_items(items, square, Context(step="s", work_dir=tmp_path, max_failed_fraction=0.5), fingerprint="f")
+
+
+def test_a_defect_of_the_program_is_not_put_into_quarantine(tmp_path: Path) -> None:
+    def defect(name: str, item: int) -> dict[str, Any]:
+        raise TypeError("wrong call")
+
+    with pytest.raises(TypeError):
+        process_items({"m": 1}, defect, Context(step="s", work_dir=tmp_path), fingerprint="f")

@@ -1,0 +1,135 @@
+"""Running a step: log, device, provenance, and failures that say what to do."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cryopipe.config.base import Params, parameter
+from cryopipe.context import Context
+from cryopipe.errors import DeviceError, InputError
+from cryopipe.workflow.devices import resolve_device
+from cryopipe.workflow.provenance import file_digest
+from cryopipe.workflow.step import run_step
+
+
+class Doubling(Params):
+    """Parameters of the step below."""
+
+    factor: int = parameter("Factor.", default=2)
+
+
+class Named(dict[str, Any]):
+    """Snakemake's named lists, as far as a step sees them."""
+
+    __getattr__ = dict.__getitem__
+
+
+def step_module(body: Any) -> ModuleType:
+    module = ModuleType("cryopipe.test.doubling")
+
+    def main(inputs: dict[str, Any], outputs: dict[str, Path], params: Doubling, context: Context) -> None:
+        body(inputs, outputs, params, context)
+
+    module.main = main  # type: ignore[attr-defined]
+    return module
+
+
+def job(tmp_path: Path, device: str = "cpu") -> Any:
+    (tmp_path / "in.txt").write_text("21")
+    return SimpleNamespace(
+        log=[str(tmp_path / "logs" / "doubling.log")],
+        wildcards=Named(batch="batch_0001"),
+        input=Named(number=str(tmp_path / "in.txt"), absent=[]),
+        output=Named(result=str(tmp_path / "out.txt")),
+        params=SimpleNamespace(
+            step={"factor": 3},
+            run={"seed": 5, "device": device, "max_failed_fraction": 0.1, "work_dir": str(tmp_path / "work")},
+            code="abc",
+        ),
+        threads=1,
+        resources=Named(gpu=0),
+    )
+
+
+def double(inputs: dict[str, Any], outputs: dict[str, Path], params: Doubling, context: Context) -> None:
+    assert "absent" not in inputs
+    outputs["result"].write_text(str(int(inputs["number"].read_text()) * params.factor))
+
+
+def test_provenance_lies_beside_the_output_and_holds_what_made_it(tmp_path: Path) -> None:
+    run_step(job(tmp_path), step_module(double))
+    assert (tmp_path / "out.txt").read_text() == "63"
+    record = json.loads((tmp_path / "out.txt.provenance.json").read_text())
+    assert record["inputs"] == {str(tmp_path / "in.txt"): file_digest(tmp_path / "in.txt")}
+    assert record["digest"] == file_digest(tmp_path / "out.txt")
+    assert record["params"] == {"factor": 3}
+    assert (record["seed"], record["device"], record["code"]) == (5, "cpu", "abc")
+    assert record["versions"]["numpy"]
+
+
+def test_an_error_of_the_user_is_one_message_on_the_terminal_and_a_traceback_in_the_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: Any) -> None:
+        raise InputError("movie_7.tif: truncated after frame 3. Copy it again.")
+
+    with pytest.raises(SystemExit) as stop:
+        run_step(job(tmp_path), step_module(fail))
+    assert stop.value.code == 1
+    terminal = capsys.readouterr().err
+    assert "movie_7.tif: truncated after frame 3. Copy it again." in terminal
+    assert "doubling.log" in terminal
+    assert "Traceback" not in terminal
+    assert "Traceback" in (tmp_path / "logs" / "doubling.log").read_text()
+
+
+def test_a_defect_of_the_program_is_raised_and_logged(tmp_path: Path) -> None:
+    def fail(*_: Any) -> None:
+        raise ZeroDivisionError("a defect")
+
+    with pytest.raises(ZeroDivisionError):
+        run_step(job(tmp_path), step_module(fail))
+    assert "ZeroDivisionError" in (tmp_path / "logs" / "doubling.log").read_text()
+
+
+def test_a_step_that_writes_nothing_is_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        run_step(job(tmp_path), step_module(lambda *_: None))
+
+
+def test_gpu_without_a_usable_gpu_is_an_error_and_never_a_quiet_cpu_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cryopipe.workflow.devices.gpu_count", lambda: 0)
+    with pytest.raises(DeviceError, match=r"classify: run\.device is gpu"):
+        resolve_device("gpu", step="classify", granted_gpus=1)
+    assert resolve_device("auto", step="classify", granted_gpus=1) == "cpu"
+    monkeypatch.setattr("cryopipe.workflow.devices.gpu_count", lambda: 1)
+    assert resolve_device("auto", step="classify", granted_gpus=1) == "gpu"
+    assert resolve_device("auto", step="classify", granted_gpus=0) == "cpu"
+    assert resolve_device("cpu", step="classify", granted_gpus=1) == "cpu"
+
+
+def test_seeds_depend_on_seed_step_and_item_alone(tmp_path: Path) -> None:
+    context = Context(step="a", work_dir=tmp_path, seed=1)
+    assert context.item_seed("x") == Context(step="a", work_dir=tmp_path / "other", seed=1, threads=7).item_seed("x")
+    seeds = {
+        Context(step=step, work_dir=tmp_path, seed=seed).item_seed(item)
+        for step in "ab" for seed in (1, 2) for item in "xy"
+    }  # fmt: skip
+    assert len(seeds) == 8
+
+
+@pytest.fixture(autouse=True)
+def _close_logs() -> Any:
+    yield
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("cryopipe.doubling"):
+            for handler in logging.getLogger(name).handlers:
+                handler.close()
+    sys.modules.pop("cryopipe.test.doubling", None)

@@ -1,0 +1,165 @@
+"""The whole pipeline on a tiny simulated dataset: it ends with a map and a report, and each promise of a run holds."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.workflow.conftest import ROOT, TINY, snakemake
+
+pytestmark = pytest.mark.workflow
+Outcome = tuple[Path, "subprocess.CompletedProcess[str]"]
+
+
+def test_the_run_ends_with_a_map_and_a_self_contained_report(tiny_run: Outcome) -> None:
+    folder, _ = tiny_run
+    page = (folder / "report/report/report.html").read_text()
+    assert not re.search(r"(src|href)=[\"']?(https?:)?//", page), "the report must need no download"
+    numbers = json.loads((folder / "report/report/report.json").read_text())
+    for unit in ("movies", "micrographs", "particles"):
+        counts = numbers["counts"][unit]
+        assert counts["in"] == counts["accepted"] + counts["rejected"] > 0
+    assert numbers["counts"]["particles"]["in"] == numbers["counts"]["picked"]
+    assert numbers["map"]["fsc0143_A"] > 0
+    assert numbers["truth"]["fsc05_A"] > 0
+    assert numbers["truth"]["fsc05_true_poses_A"] > 0
+
+
+def test_the_drifted_and_the_bad_ctf_movie_are_rejected_with_their_reasons(tiny_run: Outcome) -> None:
+    folder, _ = tiny_run
+    drifted = "".join(p.read_text() for p in folder.glob("movies/screen_motion/*_rejected.tsv")).splitlines()[1:]
+    bad = "".join(p.read_text() for p in folder.glob("ctf/consensus_ctf/*_rejected.tsv")).splitlines()[1:]
+    drifted = [line for line in drifted if not line.startswith("item\t")]
+    bad = [line for line in bad if not line.startswith("item\t")]
+    assert len(drifted) == 1
+    assert len(bad) == 1
+    assert all(re.search(r"\d", line.split("\t")[2]) for line in drifted + bad), "a reason names its value"
+
+
+def test_every_output_has_its_provenance(tiny_run: Outcome) -> None:
+    folder, _ = tiny_run
+    for name in ("refinement/refine_homogeneous/run_half1_class001_unfil.mrc", "report/report/report.json"):
+        record = json.loads((folder / f"{name}.provenance.json").read_text())
+        assert record["inputs"]
+        assert record["seed"] == 7
+
+
+def test_a_second_call_has_nothing_to_do(tiny_run: Outcome) -> None:
+    folder, _ = tiny_run
+    again = snakemake("--cores", "2", "--dry-run", directory=folder)
+    assert "Nothing to be done" in again.stdout + again.stderr, (again.stdout + again.stderr)[-3000:]
+
+
+def test_a_changed_parameter_runs_the_steps_behind_it_again_and_no_others(
+    tiny_run: Outcome, edited_config: Callable[[dict[str, object]], Path]
+) -> None:
+    folder, _ = tiny_run
+    config = edited_config({"validation": {"postprocess": {"randomise_below_fsc": 0.75}}})
+    said = snakemake("--cores", "2", "--dry-run", "--quiet", "rules", directory=folder, config=config)
+    text = said.stdout + said.stderr
+    planned = set(re.findall(r"^rule (\w+):|^(\w+)\s+\d+$", text, flags=re.MULTILINE))
+    names = {a or b for a, b in planned} - {"all", "total", "job"}
+    assert names == {"postprocess", "report"}, text[-3000:]
+
+
+def test_the_terminal_tells_progress(tiny_run: Outcome) -> None:
+    _, done = tiny_run
+    assert re.search(r"\[batch_0001\] align_movies: \d+ of \d+ items", done.stderr)
+
+
+@pytest.mark.timeout(600)
+def test_a_run_killed_at_random_moments_ends_with_the_same_map(tiny_run: Outcome, tmp_path: Path) -> None:
+    undisturbed, _ = tiny_run
+    folder = tmp_path / "killed"
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(TINY),
+        "--directory", str(folder), "--workflow-profile", str(ROOT / "workflow/profiles/default"), "--cores", "2",
+    ]  # fmt: skip
+    moments = random.Random(20)
+    folder.mkdir()
+    # most of the work is copied, so that the kills fall into the steps that keep checkpoints
+    for stage in ("simulation", "movies", "ctf", "picking", "particles", "manifest.txt", ".snakemake", "logs", "benchmarks"):
+        source = undisturbed / stage
+        if source.is_dir():
+            shutil.copytree(source, folder / stage, copy_function=shutil.copy2)
+        else:
+            shutil.copy2(source, folder / stage)
+    for _ in range(2):
+        process = subprocess.Popen(
+            command, cwd=ROOT, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(moments.uniform(8, 25))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        shutil.rmtree(folder / ".snakemake" / "locks", ignore_errors=True)
+    done = snakemake("--cores", "2", directory=folder)
+    assert done.returncode == 0, done.stderr[-4000:]
+    for name in ("run_half1_class001_unfil.mrc", "run_half2_class001_unfil.mrc", "run_class001.mrc"):
+        ours = (folder / "refinement/refine_homogeneous" / name).read_bytes()
+        assert ours == (undisturbed / "refinement/refine_homogeneous" / name).read_bytes(), name
+
+
+def test_one_truncated_movie_is_quarantined_and_counted(
+    tiny_run: Outcome, tmp_path: Path, edited_config: Callable[[dict[str, object]], Path]
+) -> None:
+    folder, _ = tiny_run
+    movies = tmp_path / "movies"
+    shutil.copytree(folder / "simulation/simulate_movies/movies", movies, ignore=shutil.ignore_patterns("*.json"))
+    victim = sorted(movies.glob("*.tif"))[1]
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    params = json.loads((folder / "movies/import_movies/batch_0001_movies.star.provenance.json").read_text())["params"]
+    facts = {k: params[k] for k in ("pixel_size_A", "voltage_kV", "cs_mm", "dose_per_frame_e_A2") if k in params}
+    dataset = {"movies": f"{movies}/*.tif", "gain": str(folder / "simulation/simulate_movies/gain.mrc")}
+    config = edited_config(
+        {
+            "simulation": None,
+            "dataset": dataset | facts | {"particle_diameter_A": 125, "symmetry": "O"},
+            "run": {"name": "real", "batch_size": 50, "max_failed_fraction": 0.5},
+        }
+    )
+    done = snakemake("--cores", "2", "--until", "screen_motion", directory=tmp_path / "run", config=config)
+    assert done.returncode == 0, done.stderr[-4000:]
+    lines = (tmp_path / "run/movies/import_movies/batch_0001_rejected.tsv").read_text().splitlines()
+    assert [line.split("\t")[:2] for line in lines[1:]] == [[victim.stem, "quarantined"]]
+    assert victim.name in done.stderr
+
+
+def test_lint_is_clean() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--lint", "--configfile", str(TINY)],
+        cwd=ROOT, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_fault_of_the_configuration_is_one_message_before_any_job(
+    tmp_path: Path, edited_config: Callable[[dict[str, object]], Path]
+) -> None:
+    config = edited_config({"refinement": {"refine_homogeneous": {"symetry": "O"}}})
+    done = snakemake("--cores", "2", directory=tmp_path / "run", config=config)
+    assert done.returncode != 0
+    assert "refinement.refine_homogeneous.symetry: there is no such key; did you mean 'symmetry'?" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run" / "simulation").exists()
+
+
+def test_the_slurm_profile_plans_the_same_jobs(tmp_path: Path) -> None:
+    pytest.importorskip("snakemake_executor_plugin_slurm", reason="the slurm extra is not installed")
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--dry-run", "--configfile", str(TINY), "--directory", str(tmp_path),
+         "--workflow-profile", "workflow/profiles/slurm"],
+        cwd=ROOT, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

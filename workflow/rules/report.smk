@@ -1,0 +1,56 @@
+# Stage report: one self-contained HTML, and the same numbers in JSON.
+# Needs: the tables, pictures and maps of every step of this run. Leaves: report.html, report.json.
+# Steps: report.
+
+# What the report reads exists for this run's source and no other: a table of batches, maps, and judges where there are any.
+STEPS_IN_BATCHES = (
+    {"import_micrographs": "movies"}
+    if plan.source == "micrographs"
+    else {"import_movies": "movies", "align_movies": "movies", "screen_motion": "movies"}
+) | {"estimate_ctf_ctffind": "ctf", "consensus_ctf": "ctf", "extract_particles": "particles"}
+
+
+rule report:
+    input:
+        rejected=expand(
+            [f"{stage}/{step}/{{batch}}_rejected.tsv" for step, stage in STEPS_IN_BATCHES.items()],
+            batch=BATCHES,
+        ),
+        micrographs=expand("ctf/consensus_ctf/{batch}_micrographs.star", batch=BATCHES),
+        coordinates=expand("picking/pick_log/{batch}_coordinates.star", batch=BATCHES),
+        particles=expand("particles/extract_particles/{batch}_particles.star", batch=BATCHES),
+        gain="movies/estimate_gain/gain.json" if plan.source != "micrographs" else [],
+        classes=rules.classify_2d.output.classes,
+        class_features=rules.select_classes_2d.output.class_features,
+        selected=rules.select_classes_2d.output.particles,
+        deselected=rules.select_classes_2d.output.rejected,
+        initial=rules.initial_relion_sgd.output.map,
+        initial_history=rules.initial_relion_sgd.output.history,
+        refined=rules.refine_homogeneous.output.map,
+        refined_particles=rules.refine_homogeneous.output.particles,
+        refinement_history=rules.refine_homogeneous.output.history,
+        postprocess=rules.postprocess.output.summary,
+        postprocess_map=rules.postprocess.output.map,
+        postprocess_fsc=rules.postprocess.output.fsc,
+        truth=rules.validate_truth.output.summary if plan.has_truth else [],
+        truth_fsc=rules.validate_truth.output.fsc if plan.has_truth else [],
+        model=rules.validate_model.output.summary if plan.model else [],
+        model_fsc=rules.validate_model.output.fsc if plan.model else [],
+    output:
+        html="report/report/report.html",
+        json="report/report/report.json",
+    log:
+        "logs/report/report.log",
+    benchmark:
+        "benchmarks/report/report.tsv"
+    threads: 1
+    resources:
+        mem_mb=3000,
+        runtime=60,
+        gpu=plan.gpus("report"),
+    params:
+        step=plan.params("report"),
+        run=plan.run("report"),
+        code=plan.code("report"),
+    script:
+        "../scripts/report/report.py"

@@ -1,0 +1,4 @@
+from cryopipe.report import report
+from cryopipe.workflow import run_step
+
+run_step(snakemake, report)
