@@ -23,7 +23,9 @@ def test_the_conda_environment_lists_the_requirements_of_the_project() -> None:
 
 
 def test_the_lock_file_pins_every_requirement() -> None:
-    pinned = {line.split("==")[0].lower() for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line}
+    pinned = {
+        line.split("==")[0].lower() for line in (ROOT / "requirements.lock").read_text().splitlines() if "==" in line
+    }
     wanted = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["dev"]]
     names = {re.split(r"[<>=\[]", requirement.lower())[0] for requirement in wanted}
     assert names <= pinned, f"not pinned: {names - pinned}; run uv pip compile as CONTRIBUTING.md says"

@@ -30,7 +30,7 @@ def camera(shape: tuple[int, int], sd: float, seed: int) -> np.ndarray:
 def exposed(response: np.ndarray, electrons: float, seed: int) -> np.ndarray:
     """Sum of frames with ``electrons`` per pixel, specimen and illumination included."""
     rng = np.random.default_rng(seed)
-    y, x = np.mgrid[0:1:1j * response.shape[0], 0:1:1j * response.shape[1]]
+    y, x = np.mgrid[0 : 1 : 1j * response.shape[0], 0 : 1 : 1j * response.shape[1]]
     waves = [0.1 * np.sin(9 * x + a) * np.cos(7 * y + b) for a, b in rng.uniform(0, 6.28, (12, 2))]
     specimen = 1.0 + np.mean(waves, axis=0) + 0.2 * x  # twelve movies, one illumination
     return rng.poisson(electrons * response * specimen).astype(np.float32)
@@ -90,7 +90,9 @@ def test_a_gain_of_another_shape_is_refused_with_both_shapes() -> None:
 def test_sideways_gains_are_tried_only_where_they_fit() -> None:
     response = camera((96, 128), 0.05, 10)
     field = flat_field(exposed(response, 200.0, 11), sigma_px=16)
-    scores = score_orientations(np.ascontiguousarray(turn(1 / response, "rot270")), field.response, field.good, sigma_px=16)
+    scores = score_orientations(
+        np.ascontiguousarray(turn(1 / response, "rot270")), field.response, field.good, sigma_px=16
+    )
     assert len(scores) == 8
     assert scores[0].orientation == "rot90"
 
@@ -147,7 +149,9 @@ def test_the_rank_method_equals_its_definition_with_ties() -> None:
     np.testing.assert_allclose(equalise_columns(frame), expected, rtol=1e-12)
 
 
-def make_run(folder: Path, response: np.ndarray, *, movies: int, electrons: float = 20.0, corrected: bool = False) -> dict:
+def make_run(
+    folder: Path, response: np.ndarray, *, movies: int, electrons: float = 20.0, corrected: bool = False
+) -> dict:
     rows = []
     for m in range(movies):
         rng = np.random.default_rng(100 + m)
@@ -162,7 +166,9 @@ def make_run(folder: Path, response: np.ndarray, *, movies: int, electrons: floa
     import pandas as pd
 
     optics = make_optics(voltage_kV=300, cs_mm=2.7, amplitude_contrast=0.1, movie_pixel_size_A=1.0)
-    frame = pd.DataFrame({"rlnMicrographMovieName": [str(p) for p in rows], "rlnOpticsGroup": 1, "crpItem": [p.stem for p in rows]})
+    frame = pd.DataFrame(
+        {"rlnMicrographMovieName": [str(p) for p in rows], "rlnOpticsGroup": 1, "crpItem": [p.stem for p in rows]}
+    )
     write_table(folder / "movies.star", StarTable("movies", optics, frame))
     return {"movies": [folder / "movies.star"]}
 

@@ -34,7 +34,9 @@ def params(**options: object) -> ExtractParticles:
 def images_of(micrograph: np.ndarray, xy: list[tuple[float, float]], pixel: float, **options: object):
     optics = options.pop("optics", None)
     rng = np.random.default_rng(0)
-    return extract_particles.extract_images(micrograph, pixel, np.array(xy, dtype=float), params(**options), optics=optics, rng=rng)
+    return extract_particles.extract_images(
+        micrograph, pixel, np.array(xy, dtype=float), params(**options), optics=optics, rng=rng
+    )
 
 
 def test_a_point_lands_on_the_centre_pixel():
@@ -132,6 +134,7 @@ def test_flipped_phases_agree_with_the_unaberrated_picture():
     flipped = extract_particles.flip_phases(aberrated, 1.5, OPTICS)
     product = scipy.fft.rfft2(flipped) * np.conj(spectrum)
     strong = np.abs(product) > 1e-3 * np.abs(spectrum) ** 2
+    strong[150], strong[:, 200] = False, False  # at the Nyquist frequency the sign of k, hence of the CTF, is undefined
     # float32 rounding where the CTF is near zero
     assert np.mean(product.real[strong] > 0) > 0.999
     assert np.abs(extract_particles.flip_phases(flipped, 1.5, OPTICS) - aberrated).max() < 1e-5
@@ -141,7 +144,9 @@ def test_flipped_phases_agree_with_the_unaberrated_picture():
 
 def test_protein_becomes_bright():
     y, x = np.mgrid[:300, :300]
-    micrograph = (np.random.default_rng(0).normal(50, 1, (300, 300)) - 3 * (np.hypot(x - 150, y - 150) < 30)).astype(np.float32)
+    micrograph = (np.random.default_rng(0).normal(50, 1, (300, 300)) - 3 * (np.hypot(x - 150, y - 150) < 30)).astype(
+        np.float32
+    )
     images, _, _ = images_of(micrograph, [(150, 150)], 2.0, box_px=128)
     assert images[0, 54:74, 54:74].mean() > 2
 
@@ -155,7 +160,9 @@ def inputs(tmp_path, monkeypatch):
     write_image("mic/a.mrc", rng.normal(10, 1, (500, 600)).astype(np.float32), 2.0)
     write_image("mic/a_DW.mrc", rng.normal(20, 1, (500, 600)).astype(np.float32), 2.0)
     Path("mic/b_DW.mrc").write_bytes(b"not an image")
-    optics = make_optics(voltage_kV=300, cs_mm=2.7, amplitude_contrast=0.1, movie_pixel_size_A=2.0, micrograph_pixel_size_A=2.0)
+    optics = make_optics(
+        voltage_kV=300, cs_mm=2.7, amplitude_contrast=0.1, movie_pixel_size_A=2.0, micrograph_pixel_size_A=2.0
+    )
     rows = [
         {"rlnMicrographName": f"mic/{i}.mrc", "crpMicrographNameDW": f"mic/{i}_DW.mrc", "rlnOpticsGroup": 1, "crpItem": i,
          "rlnDefocusU": 12000.0, "rlnDefocusV": 11000.0, "rlnDefocusAngle": 20.0, "rlnCtfMaxResolution": 4.0}
@@ -172,10 +179,14 @@ def inputs(tmp_path, monkeypatch):
 
 
 def run(name: str, **options: object) -> tuple[StarTable, list[str]]:
-    context = Context("extract_particles", Path(f"work_{name}"), threads=2, max_failed_fraction=0.6, log=logging.getLogger("test"))
+    context = Context(
+        "extract_particles", Path(f"work_{name}"), threads=2, max_failed_fraction=0.6, log=logging.getLogger("test")
+    )
     out = Path(name)
     given = {"micrographs": Path("micrographs.star"), "coordinates": Path("coordinates.star")}
-    extract_particles.main(given, {"particles": out / "particles.star", "rejected": out / "rejected.tsv"}, params(**options), context)
+    extract_particles.main(
+        given, {"particles": out / "particles.star", "rejected": out / "rejected.tsv"}, params(**options), context
+    )
     return read_table(out / "particles.star", "particles"), (out / "rejected.tsv").read_text().splitlines()[1:]
 
 
@@ -240,7 +251,9 @@ def test_relion_reads_the_particles(inputs):
     assert len(lines) == 2
     assert "100 x 100 x 1" in lines[0]
     assert "angpix = 2" in lines[0]
-    made = subprocess.run(["relion_stack_create", "--i", "one/particles.star", "--o", "two"], capture_output=True, check=True)
+    made = subprocess.run(
+        ["relion_stack_create", "--i", "one/particles.star", "--o", "two"], capture_output=True, check=True
+    )
     assert made.returncode == 0
     theirs, _ = read_stack("two.mrcs")
     ours, _ = read_stack("one/stacks/a.mrcs")

@@ -42,7 +42,12 @@ def params(diameter: float = DIAMETER, **options: object) -> PickLog:
 
 
 def blob_image(
-    shape: tuple[int, int], xy: np.ndarray, pixel: float, outer: float, inner: float = 0.0, optics: CtfParameters | None = None
+    shape: tuple[int, int],
+    xy: np.ndarray,
+    pixel: float,
+    outer: float,
+    inner: float = 0.0,
+    optics: CtfParameters | None = None,
 ) -> np.ndarray:
     """Projections of (hollow) balls at ``xy`` px, made in Fourier space, white on zero; peak density one."""
     kx, ky = frequency_grid(shape, pixel)
@@ -54,7 +59,9 @@ def blob_image(
     return scipy.fft.irfft2(one * phases, s=shape)
 
 
-def separated(rng: np.random.Generator, count: int, shape: tuple[int, int], distance: float, border: float) -> np.ndarray:
+def separated(
+    rng: np.random.Generator, count: int, shape: tuple[int, int], distance: float, border: float
+) -> np.ndarray:
     found: list[np.ndarray] = []
     while len(found) < count:
         place = np.array([rng.uniform(border, shape[1] - border), rng.uniform(border, shape[0] - border)])
@@ -78,7 +85,9 @@ def phantom(seed: int, *, snr: float, ice: float, optics: CtfParameters | None) 
     xy = separated(rng, 60, shape, 1.15 * DIAMETER / pixel, 0.6 * DIAMETER / pixel)
     signal = blob_image(shape, xy, pixel, DIAMETER, 0.65 * DIAMETER, optics)
     kx, ky = frequency_grid(shape, pixel)
-    slow = scipy.fft.irfft2(scipy.fft.rfft2(rng.standard_normal(shape)) * np.exp(-((np.hypot(kx, ky) * 300) ** 2)), s=shape)
+    slow = scipy.fft.irfft2(
+        scipy.fft.rfft2(rng.standard_normal(shape)) * np.exp(-((np.hypot(kx, ky) * 300) ** 2)), s=shape
+    )
     image = signal / signal.std() + ice * slow / slow.std() + rng.standard_normal(shape) / np.sqrt(snr)
     return (100.0 - image).astype(np.float32), xy, pixel
 
@@ -157,7 +166,9 @@ def test_two_particles_closer_than_the_distance_are_one_pick():
     counts = []
     for factor in (1.2, 0.6):
         xy = np.array([[200.0, 200.0], [200.0 + factor * DIAMETER / 3, 200.0]])
-        image = 100 - 10 * blob_image((400, 400), xy, 3.0, DIAMETER, 0, OPTICS) / 40 + 2.0 * rng.standard_normal((400, 400))
+        image = (
+            100 - 10 * blob_image((400, 400), xy, 3.0, DIAMETER, 0, OPTICS) / 40 + 2.0 * rng.standard_normal((400, 400))
+        )
         counts.append(len(pick_log.pick_particles(image.astype(np.float32), 3.0, params(), optics=OPTICS).xy))
     assert counts == [2, 1]
 
@@ -201,7 +212,9 @@ def test_the_shot_noise_is_read_off_between_the_rings():
     rng = np.random.default_rng(0)
     shape = (1024, 1024)
     kx, ky = frequency_grid(shape, 1.5)
-    signal = scipy.fft.irfft2(scipy.fft.rfft2(rng.standard_normal(shape)) * 3 * ctf(kx, ky, OPTICS) * np.exp(-np.hypot(kx, ky) * 8), s=shape)
+    signal = scipy.fft.irfft2(
+        scipy.fft.rfft2(rng.standard_normal(shape)) * 3 * ctf(kx, ky, OPTICS) * np.exp(-np.hypot(kx, ky) * 8), s=shape
+    )
     image = (signal + rng.standard_normal(shape) * 2).astype(np.float32)
     # 10 %: the lower quartile of rings still has some signal
     assert shot_noise_variance(image, 1.5) == pytest.approx(4.0, rel=0.1)
@@ -213,16 +226,25 @@ def write_inputs(folder: Path, images: dict[str, np.ndarray], *, header_pixel: f
         write_image(folder / f"{item}.mrc", image, header_pixel)
         rows.append({"rlnMicrographName": str(folder / f"{item}.mrc"), "rlnOpticsGroup": 1, "crpItem": item,
                      "rlnDefocusU": 12000.0, "rlnDefocusV": 12000.0, "rlnDefocusAngle": 0.0})  # fmt: skip
-    optics = make_optics(voltage_kV=300, cs_mm=2.7, amplitude_contrast=0.1, movie_pixel_size_A=3.0, micrograph_pixel_size_A=3.0)
+    optics = make_optics(
+        voltage_kV=300, cs_mm=2.7, amplitude_contrast=0.1, movie_pixel_size_A=3.0, micrograph_pixel_size_A=3.0
+    )
     columns = ["rlnMicrographName", "rlnOpticsGroup", "crpItem", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle"]
     write_table(folder / "micrographs.star", StarTable("micrographs", optics, pd.DataFrame(rows, columns=columns)))
     return folder / "micrographs.star"
 
 
 def run(folder: Path, micrographs: Path, name: str, **options: object) -> Path:
-    context = Context("pick_log", folder / f"work_{name}", threads=2, max_failed_fraction=1.0, log=logging.getLogger("test"))
+    context = Context(
+        "pick_log", folder / f"work_{name}", threads=2, max_failed_fraction=1.0, log=logging.getLogger("test")
+    )
     out = folder / f"{name}.star"
-    pick_log.main({"micrographs": micrographs}, {"coordinates": out, "rejected": folder / f"{name}.tsv"}, params(**options), context)
+    pick_log.main(
+        {"micrographs": micrographs},
+        {"coordinates": out, "rejected": folder / f"{name}.tsv"},
+        params(**options),
+        context,
+    )
     return out
 
 
@@ -233,7 +255,13 @@ def test_the_step_writes_what_relion_calls_coordinates_and_repeats_itself(tmp_pa
     assert first.read_bytes() == second.read_bytes()
     table = read_table(first, "coordinates")
     assert set(table.rows["crpItem"]) == {"mic_0", "mic_1"}
-    assert {"rlnCoordinateX", "rlnCoordinateY", "rlnAutopickFigureOfMerit", "rlnMicrographName", "rlnClassNumber"} <= set(table.rows)
+    assert {
+        "rlnCoordinateX",
+        "rlnCoordinateY",
+        "rlnAutopickFigureOfMerit",
+        "rlnMicrographName",
+        "rlnClassNumber",
+    } <= set(table.rows)
 
 
 def test_no_micrographs_give_an_empty_table_with_columns(tmp_path):

@@ -32,7 +32,7 @@ def test_what_goes_in_is_what_is_accepted_plus_what_is_rejected_at_every_step() 
 
 def test_like_reasons_count_together() -> None:
     _, rows = count(LOSSES, accepted={"movies": 8, "micrographs": 7, "particles": 96}, steps=STEPS)
-    assert next(row for row in rows if row["step"] == "extract_particles")["reasons"] == {"outside by": 4}
+    assert next(row for row in rows if row["step"] == "extract_particles")["reasons"] == {"outside by … px": 4}
 
 
 def test_a_lost_micrograph_without_a_record_stops_the_report() -> None:

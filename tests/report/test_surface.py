@@ -23,7 +23,9 @@ def test_a_ball_covers_the_area_of_a_disc() -> None:
 
 
 def test_light_comes_from_the_upper_left() -> None:
-    picture = render_surface(ball(15), threshold=0.5, size=100, view_deg=(0, 0), colour_radii=(0, 100)).astype(float).sum(-1)
+    picture = (
+        render_surface(ball(15), threshold=0.5, size=100, view_deg=(0, 0), colour_radii=(0, 100)).astype(float).sum(-1)
+    )
     assert picture[35, 35] > 1.2 * picture[65, 65]
 
 

@@ -43,9 +43,7 @@ def test_particles_stay_off_contaminants_and_inside_a_hole() -> None:
 
 
 def test_a_frame_smaller_than_a_particle_holds_none() -> None:
-    none = place_particles(
-        np.random.default_rng(0), count=5, size_px=(50, 500), distance_px=60.0, forbidden=NOTHING
-    )
+    none = place_particles(np.random.default_rng(0), count=5, size_px=(50, 500), distance_px=60.0, forbidden=NOTHING)
     assert none.shape == (0, 2)
 
 
@@ -137,7 +135,9 @@ def test_the_facts_of_a_preset_are_complete_and_can_be_overridden(preset: str) -
     params = SimulateMovies(preset=preset)  # type: ignore[arg-type]
     facts = params.facts()
     assert all(value is not None for value in facts.values())
-    assert {"pixel_size_A", "voltage_kV", "cs_mm", "dose_per_frame_e_A2", "particle_diameter_A", "symmetry"} <= set(facts)
+    assert {"pixel_size_A", "voltage_kV", "cs_mm", "dose_per_frame_e_A2", "particle_diameter_A", "symmetry"} <= set(
+        facts
+    )
     other = SimulateMovies(preset=preset, pixel_size_A=1.23, movies=2)  # type: ignore[arg-type]
     assert other.facts()["pixel_size_A"] == 1.23
     assert other.movie_paths("x") == ["x/movies/mov_0001.tif", "x/movies/mov_0002.tif"]

@@ -5,6 +5,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from cryopipe.config.validation import ValidateTruth
@@ -13,8 +14,7 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.geometry import matrix_to_euler, rotation_from_vector
 from cryopipe.imaging.transform import invert_hand
 from cryopipe.io.mrc import read_volume, write_volume
-from cryopipe.io.star import write_table
-from cryopipe.io.star_blocks import write_blocks
+from cryopipe.io.star import StarTable, write_table
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.search.spectra import load_particle_spectra
 from cryopipe.validation import validate_truth as step
@@ -58,9 +58,13 @@ def refined_inputs(dataset: Dataset, folder: Path, *, mirrored: bool = False) ->
     inputs["particles"] = folder / "refined.star"
     write_table(inputs["particles"], dataset.table.with_rows(rows))
     inputs["truth_particles"] = folder / "truth_particles.star"
-    write_blocks(inputs["truth_particles"], {"particles": truth_rows(dataset)})
+    write_truth(inputs["truth_particles"], dataset, truth_rows(dataset))
     inputs["truth_map"] = dataset.folder / "truth.mrc"
     return inputs
+
+
+def write_truth(path: Path, dataset: Dataset, rows: pd.DataFrame) -> None:
+    write_table(path, StarTable("coordinates", dataset.table.optics, rows.assign(rlnOpticsGroup=1)))
 
 
 def run(inputs: dict[str, Path], folder: Path) -> dict:
@@ -98,7 +102,7 @@ def test_iron_loaded_particles_and_false_picks_are_counted(dataset: Dataset, tmp
     truth = truth_rows(dataset)
     truth.loc[:19, "crpKind"] = "iron"
     # ten true particles are missing from the truth: their picks are false ones
-    write_blocks(inputs["truth_particles"], {"particles": truth.iloc[:190].reset_index(drop=True)})
+    write_truth(inputs["truth_particles"], dataset, truth.iloc[:190].reset_index(drop=True))
     numbers = run(inputs, tmp_path)
     assert numbers["matched"] == 190
     assert numbers["unwanted_share"] == pytest.approx(20 / 190, abs=1e-4)
@@ -118,6 +122,6 @@ def test_every_true_particle_is_matched_once_and_by_the_nearest_pick() -> None:
 def test_a_truth_that_lies_nowhere_near_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     inputs = refined_inputs(dataset, tmp_path)
     truth = truth_rows(dataset).assign(crpItem="another")
-    write_blocks(inputs["truth_particles"], {"particles": truth})
+    write_truth(inputs["truth_particles"], dataset, truth)
     with pytest.raises(InputError, match="none of 200 particles"):
         run(inputs, tmp_path)

@@ -89,7 +89,17 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_map(tiny_run: Outcome
     moments = random.Random(20)
     folder.mkdir()
     # most of the work is copied, so that the kills fall into the steps that keep checkpoints
-    for stage in ("simulation", "movies", "ctf", "picking", "particles", "manifest.txt", ".snakemake", "logs", "benchmarks"):
+    for stage in (
+        "simulation",
+        "movies",
+        "ctf",
+        "picking",
+        "particles",
+        "manifest.txt",
+        ".snakemake",
+        "logs",
+        "benchmarks",
+    ):
         source = undisturbed / stage
         if source.is_dir():
             shutil.copytree(source, folder / stage, copy_function=shutil.copy2)

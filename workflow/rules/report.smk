@@ -31,6 +31,7 @@ rule report:
         refinement_history=rules.refine_homogeneous.output.history,
         postprocess=rules.postprocess.output.summary,
         postprocess_map=rules.postprocess.output.map,
+        postprocess_masked=rules.postprocess.output.masked,
         postprocess_fsc=rules.postprocess.output.fsc,
         truth=rules.validate_truth.output.summary if plan.has_truth else [],
         truth_fsc=rules.validate_truth.output.fsc if plan.has_truth else [],

@@ -86,7 +86,7 @@ def grids_of_images(images: np.ndarray, radius: int, *, workers: int = 1) -> np.
 
 
 def images_of_grids(grids: np.ndarray, box: int, *, workers: int = 1) -> np.ndarray:
-    """Return the real images ``[n, box, box]`` float32 of Hermitian padded grids; inverts `grids_of_images`."""
+    """Return the real images ``[n, box, box]`` float32 of Hermitian padded grids that `Rotator.add_up` filled."""
     radius = grids.shape[-1] // 2
     size = PADDING * box
     spectrum = np.zeros((len(grids), size, size), dtype=np.complex64)

@@ -60,10 +60,10 @@ def make_schedule(params: Classify2d, diameter_A: float, offset_range_A: float) 
     last_spread = 2e-5
     for i in range(count):
         resolution = 1.0 / (first + (last - first) * min(i / march, 1.0))
-        wide = i < ramp
+        wide = i < 0.6 * ramp  # a wide search with fine steps would cost most and find nothing new
         spread = params.initial_spread * (last_spread / params.initial_spread) ** (i / ramp) if i < ramp else None
-        step = max(0.4 * resolution / 2, 2.0)
-        reach = offset_range_A if wide else 2.0 * step
+        step = max(0.25 * resolution, 2.0)
+        reach = offset_range_A if wide else 2.5 * step
         stages.append(
             Stage(
                 resolution,

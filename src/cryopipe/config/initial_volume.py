@@ -32,8 +32,13 @@ class InitialRelionSgd(Params):
     final_resolution_A: float = parameter("Resolution of the last phase.", unit="Å", default=10.0, ge=4, le=60)
     initial_batch: int = parameter("Particles of a mini-batch in the first phase.", default=100, ge=8, le=10000)
     final_batch: int = parameter("Particles of a mini-batch in the last phase.", default=300, ge=8, le=100000)
-    momentum: float = parameter("Share of the previous step that is kept (mu).", default=0.9, ge=0, lt=1)
-    step_size: float = parameter("Step size of the gradient.", default=0.5, gt=0, le=1)
+    momentum: float = parameter(
+        "Share of the previous step that is kept (RELION: 0.9 for 300 mini-batches; fewer need less).",
+        default=0.8,
+        ge=0,
+        lt=1,
+    )
+    step_size: float = parameter("Step size of the gradient (RELION: 0.5 for 300 mini-batches).", default=0.9, gt=0, le=1)
     healpix_order: int = parameter(
         "Order of the orientation grid (60°/2^order) once the resolution is finer than 20 Å; one less before.",
         default=3,

@@ -88,7 +88,9 @@ class SimulateMovies(Params):
         "Of the camera at low frequency; it falls to half at Nyquist.", default=0.6, gt=0, le=1
     )
     gain_sigma: float = parameter("Standard deviation of the pixels' gain.", default=0.03, ge=0, le=0.3)
-    movie_format: Literal["tif", "mrcs"] = parameter("TIFF with LZW compression, or MRC stacks; 8 bit.", default="tif")
+    movie_format: Literal["tif", "mrcs"] = parameter(
+        "TIFF with LZW compression (8 bit), or MRC stacks (16 bit).", default="tif"
+    )
 
     def value(self, name: str) -> Any:
         """Return a value as given, else as the preset has it."""

@@ -23,8 +23,9 @@ from threadpoolctl import threadpool_limits
 
 from cryopipe.config.movies import AlignMovies
 from cryopipe.context import Context
-from cryopipe.errors import ItemError
+from cryopipe.errors import InputError, ItemError
 from cryopipe.io.movies import Movie
+from cryopipe.imaging.fourier import resample
 from cryopipe.io.mrc import read_image, write_image
 from cryopipe.io.star import StarTable, read_table, write_rejections, write_table
 from cryopipe.items import Row, digest, process_items
@@ -82,7 +83,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class AlignedMovie:
-    """Result for one movie: averages [y, x] float32 (``weighted`` is None without an exposure) and the motion."""
+    """Result for one movie: averages [y, x] float32 of one sampling (``weighted`` is None without an exposure), motion."""
 
     average: np.ndarray
     weighted: np.ndarray | None
@@ -163,7 +164,10 @@ def align_movie(
         exposure = None if dose is None else (params.pre_exposure_e_A2 or 0.0) + dose * (index + 1)
         sums.add(camera.correct(raw, frame_rng(index)), motion.shifts_px[index], exposure)
     weighted = None if dose is None else sums.weighted_average()
-    return AlignedMovie(sums.average(), weighted, unaligned / np.float32(n), motion)
+    unaligned /= np.float32(n)
+    if params.binning > 1:
+        unaligned = resample(unaligned, sums.new_shape, workers=workers)
+    return AlignedMovie(sums.average(), weighted, unaligned, motion)
 
 
 def _item_files(folder: Path, item: str) -> dict[str, Path]:
@@ -274,7 +278,7 @@ def _frames_of_first(entries: dict[str, MovieEntry]) -> int:
         try:
             with entry.open() as movie:
                 return len(movie)
-        except (OSError, ValueError, ItemError):
+        except (InputError, OSError, ValueError):
             continue
     return 1
 

@@ -17,7 +17,6 @@ import numpy as np
 import scipy.fft
 
 from cryopipe.errors import InputError, ItemError
-from cryopipe.movies.flat_field import MAD_TO_SD
 
 #: A Gaussian exp(-k²/2σ²) with the value 1/2 at 1/d has σ = _HALF_WIDTH / d.
 _HALF_WIDTH = 0.8493218
@@ -28,6 +27,8 @@ _HIGH_PASS_A, _HIGH_PASS_PX = 600.0, 2.0
 _RING_PX = 4.0
 _PAIRS_AT_ONCE = 8
 _SMALLEST_SCALE_PX = 0.02
+#: At least this share of the frame pairs is taken to be right; it sets the scale of the weights.
+_GOOD_SHARE = 0.25
 #: Half width of the last search in steps of a sixth of the resolution.
 _REFINE_STEPS = 3
 
@@ -257,7 +258,7 @@ def solve_positions(
     shifts = _least_squares(pairs, differences, weight, n_frames, reference)
     for _ in range(iterations):
         size = _residuals(pairs, differences, shifts)
-        scale = max(0.5 * MAD_TO_SD * float(np.median(size[usable])), _SMALLEST_SCALE_PX)
+        scale = max(2.0 * float(np.quantile(size[usable], _GOOD_SHARE)), _SMALLEST_SCALE_PX)
         new = usable / (1.0 + (size / scale) ** 2)
         shifts = _least_squares(pairs, differences, new, n_frames, reference)
         settled = np.abs(new - weight).max() < 1e-4

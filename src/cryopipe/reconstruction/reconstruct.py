@@ -15,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from cryopipe.errors import InputError
-from cryopipe.imaging.backend import array_module, to_numpy
+from cryopipe.imaging.backend import array_module
 from cryopipe.imaging.fourier_pixels import FourierPixels
 from cryopipe.kernels.slices import insert_slices
+from cryopipe.reconstruction.shells import shell_means, wiener_factor
 from cryopipe.reconstruction.symmetrise import Method, SymmetryPlan, symmetrise_half_cubes, symmetry_plan
-from cryopipe.search.half_cube import check_cube, chunks, correct_gridding, cube_shape, volume_from_half_cube
+from cryopipe.search.half_cube import check_cube, correct_gridding, cube_shape, volume_from_half_cube
 from cryopipe.search.phases import phase_table, shift_values
 from cryopipe.search.posterior import PoseSums
 from cryopipe.search.spectra import ParticleSpectra, content_order
@@ -222,16 +223,7 @@ class Reconstruction:
 
     def shell_weight(self) -> np.ndarray:
         """Return the mean weight of the voxels of each shell, float64 ``[radius + 1]``."""
-        xp = array_module(self.weight)
-        total, count = np.zeros(self.radius + 1), np.zeros(self.radius + 1)
-        for part in self._planes():
-            shell = self._shells(part)
-            inside = shell <= self.radius
-            total += to_numpy(
-                xp.bincount(shell[inside], self.weight[:, part][inside].astype(np.float64), self.radius + 1)
-            )
-            count += to_numpy(xp.bincount(shell[inside], minlength=self.radius + 1))
-        return total / count
+        return shell_means(self.weight, self.radius, self.padding)
 
     def solve(
         self,
@@ -267,17 +259,12 @@ class Reconstruction:
         """
         if len(self.plan.cosets) * len(self.plan.exact) > 1 and not self.symmetrised:
             self.symmetrise()
-        xp = array_module(self.numerator)
         mean = self.shell_weight()
-        regulariser = xp.asarray(self._regulariser(tau2, ssnr, mean).astype(np.float32))
-        floor = xp.asarray((WEIGHT_FLOOR * mean).astype(np.float32))
+        regulariser = self._regulariser(tau2, ssnr, mean).astype(np.float32)
+        floor = (WEIGHT_FLOOR * mean).astype(np.float32)
 
         def quotient(part: slice) -> Any:
-            shell = self._shells(part)
-            within = xp.minimum(shell, self.radius)
-            weight = xp.maximum(self.weight[:, part], floor[within]) + regulariser[within]
-            usable = (shell <= self.radius) & (weight > 0)
-            return xp.where(usable, 1 / xp.where(usable, weight, 1), 0).astype(np.float32)
+            return wiener_factor(self.weight, part, floor, regulariser, self.padding)
 
         volume = volume_from_half_cube(self.numerator, self.box, padding=self.padding, threads=threads, factor=quotient)
         return correct_gridding(volume, self.padding)
@@ -315,17 +302,6 @@ class Reconstruction:
                 f"images of box {box}, radius {pixels.radius} do not fit a reconstruction of box {self.box}, radius "
                 f"{self.radius}"
             )
-
-    def _planes(self) -> list[slice]:
-        return chunks(self.weight.shape[1], 24 * self.weight.shape[0] * self.weight.shape[2])
-
-    def _shells(self, part: slice) -> Any:
-        """Shell round(|k|/padding) of ``cube[:, part]``, int32."""
-        xp = array_module(self.weight)
-        edge = self.weight.shape[2] - 1
-        k = xp.arange(-edge, edge + 1, dtype=np.float32) / np.float32(self.padding)
-        squared = k[:, None, None] ** 2 + k[None, part, None] ** 2 + k[None, None, edge:] ** 2
-        return xp.rint(xp.sqrt(squared)).astype(np.int32)
 
 
 def ssnr_from_fsc(fsc: np.ndarray, *, joint: bool = False) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -135,10 +136,5 @@ def _number(text: str | None) -> float:
 
 
 def _reason_group(reason: str) -> str:
-    """Return the part of a reason before its numbers, so that like reasons count together."""
-    words = []
-    for word in reason.split():
-        if any(letter.isdigit() for letter in word):
-            break
-        words.append(word)
-    return " ".join(words).rstrip(" :,(") or reason
+    """Return a reason with its numbers left out, so that like reasons count together."""
+    return re.sub(r"\d+(\.\d+)?", "…", reason)

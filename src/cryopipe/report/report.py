@@ -115,6 +115,7 @@ def _page(
     refined, pixel = read_volume(inputs["refined"])
     sharpened, _ = read_volume(inputs["postprocess_map"])
     initial, initial_pixel = read_volume(inputs["initial"])
+    masked, _ = read_volume(inputs["postprocess_masked"])
     level = _contour(sharpened, pixel, params.particle_diameter_A or 0.0)
     half, reference, note = _curves(inputs)
     lost = [loss for loss in losses if loss.unit != "particles"]
@@ -138,7 +139,7 @@ def _page(
         ],  # fmt: skip
         "cards": _cards(numbers),
         "warnings": warnings(numbers),
-        "surface": figures.array_source(render_surface(sharpened, threshold=level, size=params.surface_size)),
+        "surface": figures.array_source(render_surface(masked, threshold=level, size=params.surface_size)),
         "surface_level": level,
         "fsc_half": figures.fsc_plot(half, threshold=0.143),
         "fsc_reference": figures.fsc_plot(reference, threshold=0.5) if reference else "",

@@ -64,7 +64,6 @@ def half_cube(volume: Any, radius: int, *, padding: int = 2, threads: int = 1) -
     xp, fft = _modules(volume)
     size, edge = padding * box, cube_radius(radius, padding)
     phase = _phases(xp, size, edge, box // 2)
-    wrapped = xp.arange(-edge, edge + 1) % size
     with _workers(fft, threads):
         along_x = xp.empty((box, box, edge + 1), np.complex64)
         for part in chunks(box, box * (size // 2 + 1) * 8):
@@ -73,12 +72,16 @@ def half_cube(volume: Any, radius: int, *, padding: int = 2, threads: int = 1) -
             )
         along_y = xp.empty((box, 2 * edge + 1, edge + 1), np.complex64)
         for part in chunks(box, size * (edge + 1) * 8):
-            along_y[part] = fft.fft(along_x[part], n=size, axis=1)[:, wrapped] * phase[None, :, None]
+            full = fft.fft(along_x[part], n=size, axis=1)
+            for there, here in _signed(size, edge):
+                xp.multiply(full[:, there], phase[None, here, None], out=along_y[part, here])
         del along_x
         cube = xp.empty((2 * edge + 1, 2 * edge + 1, edge + 1), np.complex64)
         scaled = (phase / box).astype(np.complex64)
         for part in chunks(2 * edge + 1, size * (edge + 1) * 8):
-            cube[:, part] = fft.fft(along_y[:, part], n=size, axis=0)[wrapped] * scaled[:, None, None]
+            full = fft.fft(along_y[:, part], n=size, axis=0)
+            for there, here in _signed(size, edge):
+                xp.multiply(full[there], scaled[here, None, None], out=cube[here, part])
     return cube
 
 
@@ -108,18 +111,19 @@ def volume_from_half_cube(
     if cube.shape != (2 * edge + 1, 2 * edge + 1, edge + 1) or 2 * edge > size or box % 2:
         raise InputError(f"a half cube of shape {cube.shape} does not belong to box {box} with padding {padding}")
     phase = xp.conj(_phases(xp, size, edge, box // 2))
-    wrapped = xp.arange(-edge, edge + 1) % size
     with _workers(fft, threads):
         along_z = xp.empty((box, 2 * edge + 1, edge + 1), np.complex64)
         for part in chunks(2 * edge + 1, size * (edge + 1) * 8):
             rows = cube[:, part] if factor is None else cube[:, part] * factor(part)
             padded = xp.zeros((size, *rows.shape[1:]), np.complex64)
-            padded[wrapped] = rows * phase[:, None, None]
+            for there, here in _signed(size, edge):
+                xp.multiply(rows[here], phase[here, None, None], out=padded[there])
             along_z[:, part] = fft.ifft(padded, axis=0)[:box]
         along_y = xp.empty((box, box, edge + 1), np.complex64)
         for part in chunks(box, size * (edge + 1) * 8):
             padded = xp.zeros((along_z[part].shape[0], size, edge + 1), np.complex64)
-            padded[:, wrapped] = along_z[part] * phase[None, :, None]
+            for there, here in _signed(size, edge):
+                xp.multiply(along_z[part, here], phase[None, here, None], out=padded[:, there])
             along_y[part] = fft.ifft(padded, axis=1)[:, :box]
         del along_z
         volume = xp.empty((box, box, box), np.float32)
@@ -179,6 +183,11 @@ def _phases(xp: ModuleType, size: int, edge: int, centre: int) -> Any:
     """exp(+2πi k centre/size), k = -edge..edge: moves the origin of a forward transform to index ``centre``."""
     turns = np.arange(-edge, edge + 1) * centre % size / size
     return xp.asarray(np.exp(2j * np.pi * turns).astype(np.complex64))
+
+
+def _signed(size: int, edge: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Where frequencies -edge..-1 and 0..edge stand in an FFT of ``size`` and in the centred order."""
+    return (slice(size - edge, size), slice(0, edge)), (slice(0, edge + 1), slice(edge, 2 * edge + 1))
 
 
 def chunks(length: int, bytes_each: int) -> list[slice]:

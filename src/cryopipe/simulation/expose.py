@@ -40,6 +40,8 @@ from cryopipe.simulation.scenery import ICE_MEAN_FREE_PATH_A, ice_power, static_
 
 #: finest resolution in Å at which the CTF's spread does not wrap around the field
 _SPREAD_RESOLUTION_A = 3.0
+#: the box in which a particle is drawn is longer than its diameter by this, in Å
+_MARGIN_A = 30.0
 #: least intensity over the mean: where carbon or ice crystals exceed the weak-phase approximation
 _DARKEST = 0.05
 
@@ -60,6 +62,15 @@ def mean_fading(start_e_A2: float, end_e_A2: float, critical: NDArray[np.floatin
 def camera_response(frequency: NDArray[np.floating], efficiency: float) -> NDArray[np.float64]:
     """Return the factor of amplitudes, √DQE, at ``frequency`` (1/px): the DQE falls to half at Nyquist."""
     return np.asarray(np.sqrt(efficiency * np.maximum(1 - 2 * np.asarray(frequency, np.float64) ** 2, 0.1)))
+
+
+def anti_aliasing(frequency: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the factor of particles' amplitudes at ``frequency`` (1/px): 1 up to 0.8 of Nyquist, 0 from Nyquist on.
+
+    Without it their images would ring (a sinc function) beyond the box in which they are drawn.
+    """
+    t = np.clip((np.asarray(frequency, np.float64) - 0.4) / 0.1, 0, 1)
+    return np.asarray(0.5 + 0.5 * np.cos(np.pi * t))
 
 
 def transmission(params: SimulateMovies) -> float:
@@ -191,10 +202,13 @@ class _Particles:
     ) -> None:
         self.field = field
         pixel = field.pixel
-        self.box = 2 * scipy.fft.next_fast_len(int(np.ceil((sampler.model.diameter_A + 24) / pixel / 2)), real=True)
+        self.box = 2 * scipy.fft.next_fast_len(
+            int(np.ceil((sampler.model.diameter_A + _MARGIN_A) / pixel / 2)), real=True
+        )
         self.frequency = np.fft.fftfreq(self.box), np.fft.rfftfreq(self.box)
         squared = (self.frequency[0][:, None] ** 2 + self.frequency[1] ** 2) / pixel**2
         scale = interaction_parameter(params.voltage_kV) * np.exp(-scene.b_factor_A2 * squared / 4)
+        scale *= anti_aliasing(np.sqrt(squared) * pixel)
         turn = np.pi * float(electron_wavelength_A(params.voltage_kV)) * squared
         self.spectra: list[tuple[NDArray[np.complex64], NDArray[np.complex64]]] = []
         for rotation, height, iron in zip(scene.rotations, scene.heights_A, scene.iron_atoms, strict=True):

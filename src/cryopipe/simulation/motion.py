@@ -35,7 +35,7 @@ class Motion:
     course: NDArray[np.float64]
 
     def at(self, xy_px: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
-        """Return the motion ``[..., frames, 2]`` of content at places ``[..., 2 (x, y)]`` in frames of ``shape`` (y, x)."""
+        """Return the motion ``[..., frames, 2]`` at places ``[..., 2 (x, y)]`` of frames of ``shape`` (y, x)."""
         u = 2 * xy_px[..., 0] / (shape[1] - 1) - 1
         v = 2 * xy_px[..., 1] / (shape[0] - 1) - 1
         local = local_basis(u, v) @ self.local_px  # [..., 2]

@@ -10,6 +10,7 @@ number of threads change nothing.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,10 @@ def simulate_movie(
     """Draw and write one movie; return its truth."""
     rng = context.rng(item)
     scene = draw_scene(params, kind, rng)  # type: ignore[arg-type]
-    write_movie(path, expose(scene, params, sampler, camera, rng), params.value("pixel_size_A"))
+    frames: Iterable[np.ndarray] = expose(scene, params, sampler, camera, rng)
+    if path.suffix == ".mrcs":  # MRC has no unsigned 8-bit integers
+        frames = (frame.astype(np.uint16) for frame in frames)
+    write_movie(path, frames, params.value("pixel_size_A"))
     return {
         "movie": movie_record(item, str(path), scene, params, camera),
         "particles": particle_records(item, str(path), scene, params),

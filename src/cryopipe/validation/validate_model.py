@@ -1,6 +1,6 @@
 """A map against the density of an atomic model: masked FSC, resolution at 0.5.
 
-The model's potential in ice is computed on the map's grid, the map is laid over it (rotation, shift, hand), and both are correlated inside a
+The model's atoms are laid over the map (rotation, shift, hand), its potential in ice is computed there, and both are correlated inside a
 soft mask around the atoms. The threshold 0.5 is that for a map against a perfect reference (Rosenthal & Henderson 2003,
 doi:10.1016/j.jmb.2003.07.013). Known limit: a model fitted to other data bounds the figure from its own errors.
 """
@@ -27,11 +27,13 @@ from cryopipe.io.mrc import write_volume
 from cryopipe.io.star_blocks import write_blocks
 from cryopipe.simulation.atoms import AtomicModel, read_model
 from cryopipe.simulation.potential import potential_map
-from cryopipe.validation.frame import find_frame
+from cryopipe.validation.frame import Frame, find_frame
 from cryopipe.validation.fsc_files import fsc_frame
 from cryopipe.validation.maps import read_maps
 
 MODEL_THRESHOLD = 0.5
+#: detail by which the model is laid over the map
+SEARCH_RESOLUTION_A = 8.0
 
 
 def compare_with_model(
@@ -60,32 +62,23 @@ def compare_with_model(
     Returns
     -------
     numbers : dict
-        Resolutions at FSC 0.5 in Å and how the map was laid over the model.
+        Resolutions at FSC 0.5 in Å and how the model was laid over the map.
     curves : dict of array [box // 2 + 1]
         ``masked`` and ``unmasked``.
     density : array float32 [z, y, x]
-        The model's density in the frame and hand of the map's grid.
+        The model's potential in the frame and hand of the map.
     """
     (symmetry,) = require(params, "symmetry")
     box = volume.shape[0]
-    broadened = replace(model, b_factors_A2=model.b_factors_A2 + params.b_factor_A2)
-    density = potential_map(broadened, box=box, pixel_size_A=pixel_size_A, workers=workers)
-    inside = atom_mask(model, box=box, pixel_size_A=pixel_size_A, params=params)
-    # the model keeps its own axes, so the group only tells how far the search may be thinned out: not at all
-    frame = find_frame(
-        low_pass(volume, pixel_size_A, max(6.0, 3 * pixel_size_A)),
-        density,
-        pixel_size_A,
-        symmetry="C1",
-        same_axes=False,
-        allow_hand=params.allow_hand,
-        resolution_A=8.0,
-        workers=workers,
+    model = replace(model, b_factors_A2=model.b_factors_A2 + params.b_factor_A2)
+    placed, frame = lay_over_map(
+        model, volume, pixel_size_A=pixel_size_A, symmetry=symmetry, allow_hand=params.allow_hand, workers=workers
     )
-    aligned = frame.apply(volume, workers=workers)
+    density = potential_map(placed, box=box, pixel_size_A=pixel_size_A, workers=workers)
+    inside = atom_mask(placed, box=box, pixel_size_A=pixel_size_A, params=params)
     curves = {
-        "masked": fourier_shell_correlation(aligned * inside, density * inside, workers=workers),
-        "unmasked": fourier_shell_correlation(aligned, density, workers=workers),
+        "masked": fourier_shell_correlation(volume * inside, density * inside, workers=workers),
+        "unmasked": fourier_shell_correlation(volume, density, workers=workers),
     }
     resolution = {name: resolution_at(curve, MODEL_THRESHOLD, box, pixel_size_A) for name, curve in curves.items()}
     numbers = {
@@ -103,6 +96,49 @@ def compare_with_model(
         "box_px": box,
     }
     return numbers, curves, density
+
+
+def lay_over_map(
+    model: AtomicModel,
+    volume: NDArray[np.float32],
+    *,
+    pixel_size_A: float,
+    symmetry: str,
+    allow_hand: bool,
+    workers: int = 1,
+) -> tuple[AtomicModel, Frame]:
+    """Move a model's atoms onto a map: the map stays as it is and nothing is interpolated.
+
+    Parameters
+    ----------
+    model : AtomicModel
+        The whole particle, centred.
+    volume : array float32 [z, y, x]
+        Map, with its symmetry axes in the standard setting of ``symmetry``.
+    pixel_size_A : float
+        Å.
+    symmetry : str
+        Point group of the map, which thins the search out.
+    allow_hand : bool
+        Whether the model's mirror image may be taken (then the map has the wrong hand).
+    workers : int
+        Threads.
+    """
+    box = volume.shape[0]
+    density = potential_map(model, box=box, pixel_size_A=pixel_size_A, workers=workers)
+    frame = find_frame(
+        density,
+        low_pass(volume, pixel_size_A, max(SEARCH_RESOLUTION_A, 3 * pixel_size_A)),
+        pixel_size_A,
+        symmetry=symmetry,
+        same_axes=False,
+        allow_hand=allow_hand,
+        resolution_A=SEARCH_RESOLUTION_A,
+        workers=workers,
+    )
+    positions = -model.positions_A if frame.mirrored else model.positions_A
+    moved = positions @ frame.rotation.T + frame.shift_xyz_px * pixel_size_A
+    return replace(model, positions_A=moved), frame
 
 
 def atom_mask(model: AtomicModel, *, box: int, pixel_size_A: float, params: ValidateModel) -> NDArray[np.float32]:

@@ -1,0 +1,95 @@
+"""Shell means of a weight cube and the Wiener factor of its voxels: what stands between accumulators and a map."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from cryopipe.imaging.backend import array_module, to_numpy
+from cryopipe.search.half_cube import chunks
+
+
+def shell_means(weight: Any, radius: int, padding: int) -> np.ndarray:
+    """Return the mean of a half cube float32 ``[2R+1, 2R+1, R+1]`` over each shell round(|k|/padding), float64.
+
+    The result has ``radius + 1`` entries; the sums run plane by plane, so threads do not change them.
+    """
+    if array_module(weight) is np:
+        total = np.zeros((len(weight), radius + 1))
+        count = np.zeros((len(weight), radius + 1))
+        _plane_sums(weight, radius, np.float32(1 / padding), total, count)
+        return total.sum(axis=0) / count.sum(axis=0)
+    xp = array_module(weight)
+    sums, members = np.zeros(radius + 1), np.zeros(radius + 1)
+    for part in chunks(weight.shape[1], 24 * weight.shape[0] * weight.shape[2]):
+        shell = shell_numbers(weight, part, padding)
+        inside = shell <= radius
+        values = weight[:, part][inside].astype(np.float64)
+        sums += to_numpy(xp.bincount(shell[inside], values, radius + 1))
+        members += to_numpy(xp.bincount(shell[inside], minlength=radius + 1))
+    return sums / members
+
+
+def wiener_factor(weight: Any, part: slice, floor: np.ndarray, regulariser: np.ndarray, padding: int) -> Any:
+    """Return 1 / (max(weight, floor) + regulariser) for ``weight[:, part]``, zero beyond the last shell; float32.
+
+    Parameters
+    ----------
+    weight : float32 [2R+1, 2R+1, R+1]
+    part : slice
+        Rows ky of the half cube.
+    floor, regulariser : float32 [radius + 1]
+        By shell.
+    padding : int
+    """
+    xp = array_module(weight)
+    if xp is np:
+        factor = np.empty((weight.shape[0], part.stop - part.start, weight.shape[2]), np.float32)
+        _factor(weight, part.start, floor, regulariser, np.float32(1 / padding), factor)
+        return factor
+    floor, regulariser = xp.asarray(floor), xp.asarray(regulariser)
+    shell = shell_numbers(weight, part, padding)
+    within = xp.minimum(shell, len(floor) - 1)
+    total = xp.maximum(weight[:, part], floor[within]) + regulariser[within]
+    usable = (shell < len(floor)) & (total > 0)
+    return xp.where(usable, 1 / xp.where(usable, total, 1), 0).astype(np.float32)
+
+
+def shell_numbers(cube: Any, part: slice, padding: int) -> Any:
+    """Return the shell round(|k|/padding) of every voxel of ``cube[:, part]``, int32."""
+    xp = array_module(cube)
+    edge = cube.shape[2] - 1
+    k = xp.arange(-edge, edge + 1, dtype=np.float32)
+    squared = k[:, None, None] ** 2 + k[None, part, None] ** 2 + k[None, None, edge:] ** 2
+    return xp.floor(xp.sqrt(squared) * np.float32(1 / padding) + np.float32(0.5)).astype(np.int32)
+
+
+@numba.njit(cache=True, parallel=True)
+def _plane_sums(weight, radius, scale, total, count):  # type: ignore[no-untyped-def]
+    edge = weight.shape[2] - 1
+    for plane in numba.prange(weight.shape[0]):
+        for row in range(weight.shape[1]):
+            far = np.float32((plane - edge) ** 2 + (row - edge) ** 2)
+            for column in range(edge + 1):
+                shell = int(np.sqrt(far + np.float32(column * column)) * scale + np.float32(0.5))
+                if shell <= radius:
+                    total[plane, shell] += weight[plane, row, column]
+                    count[plane, shell] += 1
+
+
+@numba.njit(cache=True, parallel=True)
+def _factor(weight, start, floor, regulariser, scale, factor):  # type: ignore[no-untyped-def]
+    edge = weight.shape[2] - 1
+    for plane in numba.prange(weight.shape[0]):
+        for row in range(factor.shape[1]):
+            far = np.float32((plane - edge) ** 2 + (row + start - edge) ** 2)
+            for column in range(edge + 1):
+                shell = int(np.sqrt(far + np.float32(column * column)) * scale + np.float32(0.5))
+                value = np.float32(0)
+                if shell < floor.size:
+                    total = max(weight[plane, row + start, column], floor[shell]) + regulariser[shell]
+                    if total > 0:
+                        value = np.float32(1) / total
+                factor[plane, row, column] = value

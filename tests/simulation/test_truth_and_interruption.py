@@ -1,0 +1,105 @@
+"""What is embedded is what was deposited; poses are those that were drawn; an interrupted step leaves nothing half done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import gemmi
+import numpy as np
+import pytest
+from scipy.spatial import cKDTree
+
+from cryopipe.config.simulation import SimulateMovies
+from cryopipe.context import Context
+from cryopipe.imaging.geometry import angular_distance_deg, euler_to_matrix
+from cryopipe.imaging.symmetry import in_asymmetric_unit, symmetry_operators
+from cryopipe.simulation import simulate_movies
+from cryopipe.simulation.atoms import apoferritin
+from cryopipe.simulation.scene import draw_scene
+from cryopipe.simulation.truth import particle_records
+
+DEPOSITED = Path(__file__).resolve().parents[3] / "shared" / "realdata" / "models" / "6z6u.pdb"
+NAMES = {
+    "movies": "movies.star",
+    "gain": "gain.mrc",
+    "truth_particles": "truth_particles.star",
+    "truth_movies": "truth_movies.star",
+    "truth_map": "truth_map.mrc",
+}
+
+
+def run_step(folder: Path, params: SimulateMovies, monkeypatch: pytest.MonkeyPatch, *, threads: int = 1) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(folder)
+    context = Context("simulate_movies", Path("work"), seed=11, threads=threads)
+    simulate_movies.main({}, {key: Path("out") / name for key, name in NAMES.items()}, params, context)
+    return folder / "out"
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+@pytest.mark.realdata
+@pytest.mark.skipif(not DEPOSITED.is_file(), reason=f"no deposited model at {DEPOSITED}")
+def test_the_embedded_chain_expands_to_the_deposited_24_mer() -> None:
+    structure = gemmi.read_structure(str(DEPOSITED))
+    structure.remove_alternative_conformations()
+    structure.remove_hydrogens()
+    structure.remove_ligands_and_waters()
+    chains = [np.array([a.pos.tolist() for residue in chain for a in residue]) for chain in structure[0]]
+    assert len(chains) == 24
+    embedded = apoferritin()
+    mine = embedded.positions_A[: len(chains[0])]
+    # superpose one chain on the other (Kabsch); all 23 others must then follow
+    a, b = mine - mine.mean(0), chains[0] - chains[0].mean(0)
+    u, _, vt = np.linalg.svd(a.T @ b)
+    turn = (u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt).T
+    moved = (embedded.positions_A - mine.mean(0)) @ turn.T + chains[0].mean(0)
+    away, _ = cKDTree(moved).query(np.concatenate(chains))
+    assert len(moved) == sum(map(len, chains))
+    # coordinates are given to 0.001 Å in both files; the deposited copies obey the group to 0.05 Å
+    assert away.max() < 0.1
+
+
+@pytest.mark.parametrize("symmetry", ["O", "C1"])
+def test_true_angles_are_the_drawn_poses_reduced_to_the_asymmetric_unit(symmetry: str) -> None:
+    params = SimulateMovies(preset="demo", symmetry=symmetry)
+    scene = draw_scene(params, "ok", np.random.default_rng(0))
+    records = particle_records("m", "m.tif", scene, params)
+    assert len(records) == len(scene.xy_px) > 20
+    stated = euler_to_matrix(*([r[f"rlnAngle{name}"] for r in records] for name in ("Rot", "Tilt", "Psi")))
+    away = angular_distance_deg(stated, scene.rotations, operators=symmetry_operators(symmetry))
+    # float64 Euler angles in degrees and back: 1e-6° is a hundred million times their rounding
+    assert away.max() < 1e-5
+    assert in_asymmetric_unit(stated[:, 2], symmetry).all()
+    assert [r["crpKind"] == "iron" for r in records] == [bool(atoms) for atoms in scene.iron_atoms]
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_interrupt_inside_a_movie_leaves_no_half_movie_and_the_next_run_gives_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    params = SimulateMovies(
+        preset="tiny", movies=3, width_px=256, height_px=224, frames=3, particles_per_movie=4, special_movies=False
+    )
+    whole = contents(run_step(tmp_path / "whole", params, monkeypatch))
+    write: Callable[..., Any] = simulate_movies.write_movie
+
+    def interrupted(path: Path, frames: Iterable[np.ndarray], *rest: Any, **options: Any) -> Any:
+        def cut() -> Iterable[np.ndarray]:
+            yield next(iter(frames))
+            raise KeyboardInterrupt
+
+        return write(path, cut() if path.stem == "mov_0002" else frames, *rest, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(simulate_movies, "write_movie", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_step(tmp_path / "cut", params, monkeypatch, threads=threads)
+    left = {p.name for p in (tmp_path / "cut" / "out").rglob("*") if p.is_file()}
+    assert "mov_0001.tif" in left
+    assert left <= {"mov_0001.tif", "mov_0003.tif"}
+    assert contents(run_step(tmp_path / "cut", params, monkeypatch, threads=threads)) == whole
