@@ -37,7 +37,9 @@ DIAMETER_A = 125.0
 def phantoms(count: int, box: int, pixel_A: float, max_resolution_A: float) -> ParticleStack:
     """Return ``count`` particles; a few hundred views are shared, so that making them takes no time."""
     rng = np.random.default_rng(0)
-    model = random_shell(rng, blobs=40, outer_radius_A=60, inner_radius_A=40, sigma_A=(2.5, 5.0)).copies(symmetry_operators("O"))
+    model = random_shell(rng, blobs=40, outer_radius_A=60, inner_radius_A=40, sigma_A=(2.5, 5.0)).copies(
+        symmetry_operators("O")
+    )
     views = project(model, random_rotations(rng, 200), box=box, pixel_size_A=pixel_A)
     defocus = rng.uniform(8000, 20000, count)
     flat = np.zeros(count)
@@ -45,7 +47,9 @@ def phantoms(count: int, box: int, pixel_A: float, max_resolution_A: float) -> P
     images = image_particles(views[rng.integers(0, 200, count)], optics, pixel_size_A=pixel_A, snr=0.02, rng=rng)
     images *= soft_circle(box, 0.6 * DIAMETER_A / pixel_A)
     radius = int(box * pixel_A / max_resolution_A)
-    return ParticleStack(spectra_of_images(images, optics, pixel_size_A=pixel_A, radius=radius), np.zeros((count, 2)), box)
+    return ParticleStack(
+        spectra_of_images(images, optics, pixel_size_A=pixel_A, radius=radius), np.zeros((count, 2)), box
+    )
 
 
 def main() -> None:
@@ -77,9 +81,9 @@ def main() -> None:
             found = expectation(spectra, prior, state, stages[i], threads=options.threads)
             between = time.perf_counter()
             maximisation(spectra, prior, state, stages[i], found, params, mask=mask, threads=options.threads)
-            times[int(i)] = time.perf_counter() - start
+            times[int(i)], used = time.perf_counter() - start, time.process_time() - processor
             print(f"iteration {i + 1:3d} {stages[i].resolution_A:5.1f} Å {stages[i].n_psi:4d} angles: "
-                  f"E {between - start:6.1f} s, all {times[int(i)]:6.1f} s, CPU {time.process_time() - processor:6.1f} s", flush=True)  # fmt: skip
+                  f"E {between - start:6.1f} s, all {times[int(i)]:6.1f} s, CPU {used:6.1f} s", flush=True)  # fmt: skip
         total = sum(np.interp(np.arange(len(stages)), list(times), list(times.values())))
         print(f"about {total:.0f} s for the whole schedule of {len(stages)} iterations")
 

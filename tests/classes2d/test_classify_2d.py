@@ -39,7 +39,7 @@ class Mixture:
 
 
 def make_mixture(folder: Path, *, apo: int, iron: int, snr: float = 0.05, seed: int = 0) -> Mixture:
-    """Hollow octahedral shells of 40 to 60 Å; iron: a ball of 28 Å radius, three times as dense, in the middle (card 20)."""
+    """Hollow octahedral shells of 40 to 60 Å; iron: with a ball of 28 Å radius, three times as dense (card 20)."""
     rng = np.random.default_rng(seed)
     shell = random_shell(rng, blobs=40, outer_radius_A=60, inner_radius_A=40, sigma_A=(2.5, 5.0)).copies(
         symmetry_operators("O")
@@ -95,8 +95,8 @@ def run(
 ):
     folder.mkdir(parents=True, exist_ok=True)
     params = Classify2d(**({"particle_diameter_A": DIAMETER, "offset_range_A": 15.0} | options))
-    outputs = {"particles": folder / "particles.star", "classes": folder / "classes.mrcs", "model": folder / "model.star",
-               "history": folder / "history.tsv"}  # fmt: skip
+    outputs = {"particles": folder / "particles.star", "classes": folder / "classes.mrcs",
+               "model": folder / "model.star",                "history": folder / "history.tsv"}  # fmt: skip
     context = Context("classify_2d", work or folder / "work", seed=1, threads=threads, log=logging.getLogger("test"))
     if stop_after is not None:
 

@@ -24,7 +24,7 @@ from tests.classes2d.test_classify_2d import run as classify
 def shell_image(
     outer: float, inner: float, core: float = 0.0, *, core_density: float = 3.0, box: int = 200, pixel: float = 1.0
 ):
-    """Projection of a shell (radii in Å), analytic in Fourier space, low-passed softly at 12 Å; with a ball in the middle."""
+    """Projection of a shell (radii in Å), analytic in Fourier space, soft low-pass at 12 Å; with a ball inside."""
     kx, ky = frequency_grid((box, box), pixel)
     k = np.hypot(kx, ky)
     spectrum = ball_projection(k, outer) - ball_projection(k, inner)
@@ -67,8 +67,10 @@ def test_certain_particles_are_spread_over_one_class():
 
 
 def features(**columns: list[float]) -> pd.DataFrame:
-    plain = {"crpParticles": [100] * 5, "rlnEstimatedResolution": [15.0] * 5, "crpCoreRatio": [0.5, 0.55, 0.6, 0.5, 0.62],
-             "crpSignal": [10.0] * 5, "crpEdgeScore": [0.05] * 5, "crpECA": [1.0] * 5}  # fmt: skip
+    plain = {"crpParticles": [100] * 5, "rlnEstimatedResolution": [15.0] * 5,
+             "crpCoreRatio": [0.5, 0.55, 0.6, 0.5, 0.62], "crpSignal": [10.0] * 5,
+             "crpEdgeScore": [0.05] * 5,
+             "crpECA": [1.0] * 5}  # fmt: skip
     return pd.DataFrame(plain | columns)
 
 
@@ -140,7 +142,7 @@ def test_ferritin_goes_and_apoferritin_stays(classified, tmp_path):
 
 def test_a_single_loaded_particle_in_a_good_class_is_found_by_its_core(classified, tmp_path):
     mixture, outputs = classified
-    # every class is kept by decision of the rules alone: a core threshold that no class reaches leaves it to the particles
+    # a core threshold that no class reaches leaves it to the particles
     out = select(tmp_path, outputs, core_threshold=5.0)
     kept = is_iron(mixture, out["particles"])
     assert (~kept).sum() >= 0.95 * 180

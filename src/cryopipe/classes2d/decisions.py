@@ -94,8 +94,6 @@ def judge_classes(features: pd.DataFrame, params: SelectClasses2d) -> list[Verdi
             continue
         if row["crpParticles"] < params.min_class_fraction * members.mean():
             reasons.append(f"only {row['crpParticles']} particles")
-        if params.remove_ferritin and row["crpCoreRatio"] > core_limit:
-            reasons.append(f"{FERRITIN}: core ratio {row['crpCoreRatio']:.2f} above {core_limit:.2f}")
         if row["rlnEstimatedResolution"] > resolution_limit:
             reasons.append(f"resolution {row['rlnEstimatedResolution']:.1f} Å worse than {resolution_limit:.1f} Å")
         if row["crpSignal"] < params.min_signal:
@@ -104,6 +102,9 @@ def judge_classes(features: pd.DataFrame, params: SelectClasses2d) -> list[Verdi
             reasons.append(f"edge score {row['crpEdgeScore']:.2f} above {params.max_edge_score:g}")
         if row["crpECA"] > max(2.0, params.max_eca_fraction * len(features)):
             reasons.append(f"particles spread over {row['crpECA']:.1f} classes")
+        # last: a class that is junk for another reason is not called ferritin
+        if params.remove_ferritin and row["crpCoreRatio"] > core_limit:
+            reasons.append(f"{FERRITIN}: core ratio {row['crpCoreRatio']:.2f} above {core_limit:.2f}")
         verdicts.append(Verdict(not reasons, "; ".join(reasons), "rule"))
     return verdicts
 

@@ -170,7 +170,7 @@ def _write(
     features = features.assign(
         crpKept=[int(v.keep) for v in verdicts],
         crpReason=[v.reason or "none" for v in verdicts],
-        crpDecidedByName=[v.decided_by for v in verdicts],
+        crpDecidedBy=[v.decided_by for v in verdicts],
         crpKeptParticles=np.bincount(rows["rlnClassNumber"].to_numpy(np.int64)[~gone] - 1, minlength=len(verdicts)),
     )
     write_blocks(outputs["class_features"], {"class_features": features})

@@ -13,8 +13,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "dose_per_frame_e_A2": 5.0, "particles_per_movie": 42, "defocus_range_A": (10000.0, 16000.0),
     },
     "demo": {
-        "movies": 12, "width_px": 1152, "height_px": 1152, "frames": 16, "pixel_size_A": 1.0,
-        "dose_per_frame_e_A2": 2.5, "particles_per_movie": 56, "defocus_range_A": (8000.0, 18000.0),
+        "movies": 12, "width_px": 1024, "height_px": 1024, "frames": 16, "pixel_size_A": 1.0,
+        "dose_per_frame_e_A2": 2.5, "particles_per_movie": 46, "defocus_range_A": (8000.0, 18000.0),
     },
     "tutorial": {
         "movies": 30, "width_px": 3710, "height_px": 3838, "frames": 50, "pixel_size_A": 0.495,

@@ -3,7 +3,7 @@
 ``method: log`` follows RELION's LoG picker (Zivanov et al. 2018, doi 10.7554/eLife.42166): filters of many diameters,
 the best one a place, threshold at mean + adjust · sd of the responses in range. ``method: shell`` is the matched
 filter of a hollow ball under the micrograph's CTF. On ten micrographs of EMPIAR-10146 (1,645 particles labelled by
-hand, tolerance 0.3 diameters) log reaches F1 = 0.87 and shell 0.98, with positions twice as precise; hence shell is
+hand, tolerance 0.3 diameters) log reaches F1 = 0.86 and shell 0.97, with positions twice as precise; hence shell is
 the default.
 
 Differences from RELION: the high-pass (ice thickness is what LoG confuses with particles), suppression within a fixed

@@ -109,12 +109,12 @@ def _working_shape(shape: tuple[int, ...], pixel_size_A: float, max_resolution_A
 
 
 def foreign_bodies(image: np.ndarray, diameter_px: float, *, zscore: float = 5.0) -> np.ndarray:
-    """Return where an image ``[y, x]`` shows something larger than a particle that stands out in grey: carbon, ice, holes.
+    """Return where an image ``[y, x]`` shows something larger than a particle and of other grey: carbon, ice, holes.
 
     The smoothed grey value there is further from the commonest value than ``zscore`` standard deviations, over an area
     that a disc of 1.7 particle diameters fits into (so a particle, blurred, is never it); grown by 0.15 diameters.
-    The standard deviation comes from the thin side of the commonest value, where neither carbon nor ice lies: so a third
-    of a micrograph may be carbon.
+    The standard deviation comes from the thin side of the commonest value, where neither carbon nor ice lies: so a
+    third of a micrograph may be carbon.
     """
     smooth = scipy.ndimage.gaussian_filter(image, diameter_px / 6.0, mode="reflect")
     counts, edges = np.histogram(smooth, bins=128, range=np.quantile(smooth, [0.02, 0.98]).tolist())
@@ -135,10 +135,10 @@ def foreign_bodies(image: np.ndarray, diameter_px: float, *, zscore: float = 5.0
 
 
 def high_pass(image: np.ndarray, length_px: float, usable: np.ndarray) -> np.ndarray:
-    """Subtract from ``image`` ``[y, x]`` its Gaussian average that halves waves of ``length_px`` pixels; zero elsewhere.
+    """Subtract from ``image`` ``[y, x]`` its Gaussian average that halves waves of ``length_px`` pixels.
 
-    Only ``usable`` pixels take part in the average, and the image is continued by reflection, so that neither the rim of
-    a dark patch nor a gradient at the border turns into a ring.
+    Pixels that are not ``usable`` become zero and take no part in the average, and the image is continued by
+    reflection, so that neither the rim of a dark patch nor a gradient at the border turns into a ring.
     """
     sigma = np.sqrt(np.log(2.0) / 2.0) * length_px / np.pi
     weight = usable.astype(np.float32)

@@ -22,6 +22,7 @@ COUNTED = {
     "import_micrographs": "micrographs",
     "estimate_ctf_ctffind": "micrographs",
     "consensus_ctf": "micrographs",
+    "pick_log": "micrographs",
     "extract_particles": "particles",
     "select_classes_2d": "particles",
 }

@@ -48,7 +48,8 @@ def collect(inputs: Inputs) -> tuple[dict[str, Any], list[Loss], list[dict[str, 
         Loss("select_classes_2d", "particles", str(row.rlnImageName), "rejected", str(row.crpReason))
         for row in deselected.itertuples()
     ]
-    micrographs = len(tables(inputs, "micrographs", "micrographs").rows)
+    unpicked = sum(loss.step == "pick_log" for loss in losses)
+    micrographs = len(tables(inputs, "micrographs", "micrographs").rows) - unpicked
     lost_micrographs = sum(COUNTED[loss.step] == "micrographs" for loss in losses)
     movies = micrographs + lost_micrographs if "import_movies" in steps else 0
     accepted = {

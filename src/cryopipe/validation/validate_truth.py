@@ -190,7 +190,7 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: Validat
     frame = find_frame(refined, truth, pixel_size_A, symmetry=symmetry, same_axes=True, workers=context.threads)
     joined = join_truth(
         read_table(inputs["particles"], "particles"),
-        read_table(inputs["truth_particles"], "coordinates").rows,
+        read_table(inputs["truth_particles"], "particles").rows,
         radius_A=params.match_radius_A or diameter / 4,
     )
     from_truth = reconstruct_from_truth(joined, symmetry=symmetry, threads=context.threads)

@@ -23,7 +23,7 @@ from cryopipe.workflow.devices import gpu_count
 from cryopipe.workflow.manifest import batches, read_manifest, update_manifest
 
 #: Steps with a GPU path; the others never ask the scheduler for one.
-GPU_STEPS: frozenset[str] = frozenset()
+GPU_STEPS = frozenset({"classify_2d"})
 #: Set by the process that builds the DAG: its children, on this machine or another, must not see other code than it did.
 CODE_VARIABLE = "CRYOPIPE_CODE_DIGESTS"
 
@@ -54,7 +54,6 @@ class Plan:
         self._extend = extend
         self.gain = self._existing("dataset.gain", config.dataset.gain)
         self.model = self._existing("dataset.model", config.dataset.model)
-        self._check_device()
 
     @classmethod
     def of(
@@ -148,9 +147,3 @@ class Plan:
         if not full.is_file():
             raise ConfigError(f"{key}: there is no file {full}. Paths are relative to the folder of the Snakefile.")
         return str(full)
-
-    def _check_device(self) -> None:
-        if self.config.run.device == "gpu" and not GPU_STEPS:
-            raise ConfigError(
-                "run.device is gpu, but no step of this version runs on a GPU; set run.device: auto or cpu."
-            )
