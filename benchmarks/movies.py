@@ -2,8 +2,9 @@
 
 ``python benchmarks/movies.py [--frames 50] [--small] [--threads 2]``
 
-The large movie is semi-synthetic: the real 3838 x 3710 micrograph of ../shared/realdata is thinned binomially into frames
-(which keeps them independent, as Poisson counts are), each moved by whole pixels. The small one is drawn from a phantom.
+The large movie is semi-synthetic: the real 3838 x 3710 micrograph of ../shared/realdata is thinned binomially into
+frames (which keeps them independent, as Poisson counts are), each moved by whole pixels. The small one is drawn from
+a phantom.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from cryopipe.config.ctf import EstimateCtfCtffind
 from cryopipe.config.movies import AlignMovies
 from cryopipe.ctf.estimate_ctf_ctffind import estimate_ctf
-from cryopipe.config.ctf import EstimateCtfCtffind
 from cryopipe.ctf.model import Microscope
-from cryopipe.io.mrc import read_image
 from cryopipe.io.movies import open_movie, write_movie
+from cryopipe.io.mrc import read_image
 from cryopipe.movies.align_movies import Camera, align_movie
 from cryopipe.movies.defects import plan_repair
 
@@ -33,7 +34,9 @@ COUNTS_PER_ELECTRON = 106.0
 def track(n: int) -> np.ndarray:
     """Whole-pixel motion [n, 2] of the specimen: fast at first, then a slow drift."""
     t = np.arange(n)
-    return np.rint(np.stack([12.0 * (1 - np.exp(-t / 4.0)) + 0.05 * t, -8.0 * (1 - np.exp(-t / 6.0))], axis=1)).astype(int)
+    return np.rint(np.stack([12.0 * (1 - np.exp(-t / 4.0)) + 0.05 * t, -8.0 * (1 - np.exp(-t / 6.0))], axis=1)).astype(
+        int
+    )
 
 
 def thinned_frames(path: Path, n: int):
@@ -101,7 +104,12 @@ def main() -> None:
             large = Path(folder) / "large.tif"
             write_movie(large, thinned_frames(REAL, arguments.frames), 0.85378)
             average = measure(
-                f"3838 x 3710 x {arguments.frames}", large, 0.85378, 47.6 / arguments.frames, arguments.frames, arguments.threads
+                f"3838 x 3710 x {arguments.frames}",
+                large,
+                0.85378,
+                47.6 / arguments.frames,
+                arguments.frames,
+                arguments.threads,
             )
             start = time.perf_counter()
             estimate = estimate_ctf(average, 0.85378, Microscope(300.0, 2.7, 0.1), EstimateCtfCtffind())

@@ -44,8 +44,12 @@ def test_the_legacy_value_is_that_of_xmipps_own_test() -> None:
     assert found.area_A == pytest.approx(7.46, abs=0.01)
 
 
-@pytest.mark.parametrize(("difference", "crossing", "legacy"), [(100, 1.98, 3.98), (500, 4.44, 19.9), (1000, 6.27, 39.8)])
-def test_two_defoci_agree_up_to_the_resolution_where_their_phases_part(difference: float, crossing: float, legacy: float) -> None:
+@pytest.mark.parametrize(
+    ("difference", "crossing", "legacy"), [(100, 1.98, 3.98), (500, 4.44, 19.9), (1000, 6.27, 39.8)]
+)
+def test_two_defoci_agree_up_to_the_resolution_where_their_phases_part(
+    difference: float, crossing: float, legacy: float
+) -> None:
     pair = (from_uv(10000 + difference, 10000 + difference, 0), SCOPE), (from_uv(10000, 10000, 0), SCOPE)
     for first, second in (pair, pair[::-1]):
         found = agreement(first, second, 0.495)
@@ -88,7 +92,9 @@ def test_directions_of_axes_differ_by_at_most_ninety_degrees() -> None:
         (("m", 15500.0, 15000.0, 0.0), 8.0, None),
     ],
 )
-def test_a_single_branch_is_judged_by_limits_that_the_reason_names(row: tuple, resolution: float, reason: str | None) -> None:
+def test_a_single_branch_is_judged_by_limits_that_the_reason_names(
+    row: tuple, resolution: float, reason: str | None
+) -> None:
     accepted, rejections = consensus([table([row], resolution=resolution)], ConsensusCtf())
     assert [r.reason for r in rejections] == ([reason] if reason else [])
     assert len(accepted) == (reason is None)

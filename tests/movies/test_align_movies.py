@@ -326,7 +326,8 @@ def test_relion_finds_the_same_motion_with_the_same_sign(tmp_path: Path) -> None
     # RELION flips TIFF rows on reading, its gain's rows too only if that is a TIFF
     write_image(tmp_path / "gain_relion.mrc", np.ascontiguousarray(gain[::-1]), 1.5)
     command = (
-        "relion_run_motioncorr --use_own --i in.star --o relion/ --first_frame_sum 1 --last_frame_sum -1 --bin_factor 1 "
+        "relion_run_motioncorr --use_own --i in.star --o relion/ --first_frame_sum 1 --last_frame_sum -1 "
+        "--bin_factor 1 "
         "--bfactor 150 --dose_per_frame 1.5 --preexposure 0 --patch_x 1 --patch_y 1 --gainref gain_relion.mrc --j 1"
     )
     subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True, timeout=120)

@@ -37,7 +37,7 @@ def exposed(response: np.ndarray, electrons: float, seed: int) -> np.ndarray:
 
 
 def written(gain: np.ndarray, orientation: str, sense: str) -> np.ndarray:
-    """The file whose turning by ``orientation`` and use in ``sense`` gives the multiplicative ``gain``."""
+    """Return the file whose turning by ``orientation`` and use in ``sense`` gives the multiplicative ``gain``."""
     values = gain if sense == "multiply" else 1.0 / gain
     angle = int(orientation.rsplit("rot", 1)[1]) // 90
     undone = np.rot90(values, -angle)
@@ -83,7 +83,7 @@ def test_all_sixteen_transforms_are_recovered(orientation: str, sense: str) -> N
 
 def test_a_gain_of_another_shape_is_refused_with_both_shapes() -> None:
     response = np.ones((64, 96), np.float32)
-    with pytest.raises(InputError, match="80 x 64 pixels.*96 x 64"):
+    with pytest.raises(InputError, match=r"80 x 64 pixels.*96 x 64"):
         score_orientations(np.ones((64, 80), np.float32), response, response > 0, sigma_px=8)
 
 

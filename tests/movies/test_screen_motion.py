@@ -91,7 +91,7 @@ def test_only_the_planted_drift_is_rejected() -> None:
 
 def test_rejecting_everything_stops_with_limits_that_would_not() -> None:
     motions: dict[str, Motion | str] = {f"m{i}": motion([0, 30.0 + i]) for i in range(10)}
-    with pytest.raises(CryopipeError, match="all 10 movies.*max_frame_shift_A 38.1"):
+    with pytest.raises(CryopipeError, match=r"all 10 movies.*max_frame_shift_A 38.1"):
         screen(motions, ScreenMotion())
 
 

@@ -64,7 +64,7 @@ def refined_inputs(dataset: Dataset, folder: Path, *, mirrored: bool = False) ->
 
 
 def write_truth(path: Path, dataset: Dataset, rows: pd.DataFrame) -> None:
-    write_table(path, StarTable("coordinates", dataset.table.optics, rows.assign(rlnOpticsGroup=1)))
+    write_table(path, StarTable("particles", dataset.table.optics, rows.assign(rlnOpticsGroup=1)))
 
 
 def run(inputs: dict[str, Path], folder: Path) -> dict:

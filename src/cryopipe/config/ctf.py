@@ -45,7 +45,8 @@ class EstimateCtfCtffind(Params):
             raise ValueError(f"max_defocus_A ({self.max_defocus_A}) must exceed min_defocus_A ({self.min_defocus_A})")
         if self.max_resolution_A >= self.min_resolution_A:
             raise ValueError(
-                f"max_resolution_A ({self.max_resolution_A}) must be a smaller number than min_resolution_A ({self.min_resolution_A})"
+                f"max_resolution_A ({self.max_resolution_A}) must be a smaller number than min_resolution_A "
+                f"({self.min_resolution_A})"
             )
         if self.box % 2:
             raise ValueError(f"box must be even, but it is {self.box}")
@@ -62,7 +63,8 @@ class ConsensusCtf(Params):
         "Thon rings must be fitted at least to this resolution.", unit="Å", default=8.0, gt=0
     )
     agreement: Literal["crossing", "area", "legacy_linear"] = parameter(
-        "How two estimates are compared. crossing: first frequency where the phases differ by 90°; area: radius of the disc "
+        "How two estimates are compared. crossing: first frequency where the phases differ by 90°; area: radius "
+        "of the disc "
         "as large as the area where they differ by less; legacy_linear: that area, linearly, as xmipp does.",
         default="crossing",
     )

@@ -46,9 +46,7 @@ class ImportMicrographs(Params):
         "null: the given micrograph serves both purposes.",
         default=None,
     )
-    pixel_size_A: float | None = parameter(
-        "Pixel size of the micrographs.", unit="Å", derived="dataset.pixel_size_A"
-    )
+    pixel_size_A: float | None = parameter("Pixel size of the micrographs.", unit="Å", derived="dataset.pixel_size_A")
     voltage_kV: float | None = parameter("Acceleration voltage.", unit="kV", derived="dataset.voltage_kV")
     cs_mm: float | None = parameter("Spherical aberration.", unit="mm", derived="dataset.cs_mm")
     amplitude_contrast: float | None = parameter(
@@ -60,7 +58,8 @@ class EstimateGain(Params):
     """Step ``estimate_gain``: the camera's gain seen by the movies; orientation and sense of a given one; defects."""
 
     method: Literal["flat_field", "rank"] = parameter(
-        "flat_field: mean of all frames over its own smooth background (any data); rank: rows and columns made to share one "
+        "flat_field: mean of all frames over its own smooth background (any data); rank: rows and columns made to "
+        "share one "
         "distribution of grey values as in xmipp_movie_estimate_gain (integer counts only).",
         default="flat_field",
     )

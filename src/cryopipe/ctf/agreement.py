@@ -1,7 +1,7 @@
 """To which resolution two CTFs of one micrograph agree, and their average as tensors.
 
-Two CTFs are useful together up to the frequency where their phases differ by 90° (Marabini et al. 2015, J. Struct. Biol.
-190:348, doi:10.1016/j.jsb.2015.04.003; xmipp ``errorMaxFreqCTFs2D``).
+Two CTFs are useful together up to the frequency where their phases differ by 90° (Marabini et al. 2015, J. Struct.
+Biol. 190:348, doi:10.1016/j.jsb.2015.04.003; xmipp ``errorMaxFreqCTFs2D``).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Agreement:
     area_A : float
         Radius of the disc as large as the area in which they differ by less.
     legacy_linear_A : float
-        xmipp's value: that area, as a share of the Nyquist disc, times the Nyquist frequency (depends on the pixel size).
+        xmipp's value: that area, as a share of the Nyquist disc, times the Nyquist frequency (depends on the pixel
+        size).
     """
 
     crossing_A: float
@@ -82,7 +83,7 @@ def _legacy_linear_A(
 
 
 def mean_defocus(defoci: Sequence[Defocus]) -> Defocus:
-    """Return the average of the defoci as tensors (z, a, b each); phase shifts are averaged on the circle of period 180°."""
+    """Return the average of the defoci as tensors (z, a, b each), of phase shifts on the circle of period 180°."""
     z, a, b = np.mean([(d.mean_A, d.a_A, d.b_A) for d in defoci], axis=0)
     twice = np.mean([np.exp(2j * d.phase_shift_rad) for d in defoci])
     return Defocus(float(z), float(a), float(b), float(0.5 * np.angle(twice) % np.pi))

@@ -1,13 +1,14 @@
 """Step ``consensus_ctf``: keep the micrographs whose CTF can be trusted, by limits and by agreement between estimators.
 
-The first branch is primary: its rows go on. Limits on defocus, astigmatism and fitted resolution are put to it; with two and
-more branches any two estimates of a micrograph must agree to a resolution (`agreement`), and their spread is written down.
-Branches are joined by item, never by order. A criterion whose column a branch does not have is not applied.
+The first branch is primary: its rows go on. Limits on defocus, astigmatism and fitted resolution are put to it; with
+two and more branches any two estimates of a micrograph must agree to a resolution (`agreement`), and their spread is
+written down. Branches are joined by item, never by order. A criterion whose column a branch does not have is not
+applied.
 
 References
 ----------
-Marabini et al. 2015, J. Struct. Biol. 190:348, doi:10.1016/j.jsb.2015.04.003; xmipp3 CTF consensus. Known limit: an estimator
-that started from another one's answer agrees with it too easily.
+Marabini et al. 2015, J. Struct. Biol. 190:348, doi:10.1016/j.jsb.2015.04.003; xmipp3 CTF consensus. Known limit: an
+estimator that started from another one's answer agrees with it too easily.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How good a CTF fit is: equiphase average, resolution to which rings are fitted, aliasing limit, ice ring, pictures.
 
-Rohou & Grigorieff 2015, doi:10.1016/j.jsb.2015.08.008; Sheth et al. 2015 for the equiphase average; Elferich et al. 2024,
-doi:10.7554/eLife.97227 for the ice-ring measure (CTFFIND5).
+Rohou & Grigorieff 2015, doi:10.1016/j.jsb.2015.08.008; Sheth et al. 2015 for the equiphase average; Elferich et al.
+2024, doi:10.7554/eLife.97227 for the ice-ring measure (CTFFIND5).
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def fringe_period(k: np.ndarray, mean_defocus_A: float, microscope: Microscope) 
 def equiphase_average(spectrum: Spectrum, defocus: Defocus, microscope: Microscope) -> tuple[np.ndarray, np.ndarray]:
     """Return the equiphase average ``[box // 2]`` of the flattened spectrum and the number of pixels of each bin.
 
-    Bin r stands for the frequency r / (box · pixel size). Where the phase has turned back (weak defocus, high resolution)
-    pixels are averaged by their own frequency.
+    Bin r stands for the frequency r / (box · pixel size). Where the phase has turned back (weak defocus, high
+    resolution) pixels are averaged by their own frequency.
     """
     band = Band(spectrum, 1e6, spectrum.pixel_size_A)
     k2 = equivalent_k2(band.chi(defocus, microscope), defocus, microscope)
@@ -110,8 +110,8 @@ def _pearson(a: np.ndarray, b: np.ndarray) -> float:
 def fit_resolution_A(profiles: Profiles, min_resolution_A: float) -> float:
     """Return the resolution in Å to which rings are fitted (CTFFIND4's rule), ``min_resolution_A`` where none are.
 
-    The fit ends where the windowed correlation is below 0.1 after more than 3 bins above 0.1, or below 0.5 after more than
-    3 bins above 0.66.
+    The fit ends where the windowed correlation is below 0.1 after more than 3 bins above 0.1, or below 0.5 after more
+    than 3 bins above 0.66.
     """
     above_low = above_good = 0
     first = int(np.searchsorted(profiles.k, 1.0 / min_resolution_A))
@@ -133,7 +133,7 @@ def aliasing_resolution_A(profiles: Profiles, mean_defocus_A: float, microscope:
 
 
 def iciness(profiles: Profiles) -> float | None:
-    """Return (mean amplitude at 3.9-3.5 Å)² / (mean amplitude at 30-6 Å)²; None where the spectrum ends before 3.5 Å."""
+    """Return (mean amplitude at 3.9-3.5 Å / that at 30-6 Å)²; None where the spectrum ends before 3.5 Å."""
     if profiles.k[-1] < 1.0 / 3.5:
         return None
     ring = (profiles.k >= 1.0 / 3.9) & (profiles.k <= 1.0 / 3.5)
@@ -142,7 +142,7 @@ def iciness(profiles: Profiles) -> float | None:
 
 
 def diagnostic_image(spectrum: Spectrum, defocus: Defocus, microscope: Microscope, resolution_A: float) -> np.ndarray:
-    """Return an image [box, box] float32 in 0..1: left half the flattened spectrum, right half |CTF| up to the fitted resolution.
+    """Return an image [box, box] float32, 0..1: left half flattened spectrum, right half |CTF| to the fitted resolution.
 
     The spectrum is averaged over a few degrees and scaled radius by radius, so that weak rings are seen, too.
     """

@@ -1,15 +1,15 @@
 """Defocus, astigmatism and phase shift that correlate best with a flattened amplitude spectrum.
 
-CTFFIND4 (Rohou & Grigorieff 2015, doi:10.1016/j.jsb.2015.08.008) with two changes. The exhaustive search is done on radial
-profiles of 10° sectors and hence includes astigmatism at the price of a search on one profile, so that no starting angle is
-needed. The refinement has analytic derivatives in (z, a, b), where zero astigmatism is an ordinary point. The score is
-Pearson's correlation over the half plane (CTFFIND's is not centred, and smaller).
+CTFFIND4 (Rohou & Grigorieff 2015, doi:10.1016/j.jsb.2015.08.008) with two changes. The exhaustive search is done on
+radial profiles of 10° sectors and hence includes astigmatism at the price of a search on one profile, so that no
+starting angle is needed. The refinement has analytic derivatives in (z, a, b), where zero astigmatism is an ordinary
+point. The score is Pearson's correlation over the half plane (CTFFIND's is not centred, and smaller).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import optimize
@@ -27,7 +27,7 @@ _FARTHEST_A = 2500.0
 
 @dataclass(frozen=True)
 class SearchRange:
-    """What is searched: defocus (Å), astigmatism U - V (Å), resolutions (Å), phase shift or none, expected astigmatism (Å)."""
+    """What is searched: defocus, astigmatism U - V and resolutions in Å; whether a phase shift is."""
 
     min_defocus_A: float
     max_defocus_A: float
@@ -42,10 +42,16 @@ class SearchRange:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted defocus and its score, Pearson's correlation between spectrum and |CTF| in the fitted band."""
+    """A fitted defocus; Pearson's correlation of spectrum and |CTF| in the band; the number of pixels in the band."""
 
     defocus: Defocus
     score: float
+    pixels: int
+
+    @property
+    def significance(self) -> float:
+        """Score in standard deviations of the score of a given CTF on noise, 1/√pixels."""
+        return self.score * float(np.sqrt(self.pixels))
 
 
 class Band:
@@ -84,24 +90,29 @@ class Band:
         return phase(self.k2, local, microscope, defocus.phase_shift_rad)
 
 
+def _dot(a: np.ndarray, b: np.ndarray) -> float:
+    # BLAS would split so short a product over threads and wait for them.
+    return float(np.einsum("i,i->", a, b))
+
+
 def score_and_gradient(band: Band, defocus: Defocus, microscope: Microscope) -> tuple[float, np.ndarray]:
     """Return the correlation with |CTF| and its derivatives by mean, a, b (1/Å) and phase shift (1/rad)."""
     chi = band.chi(defocus, microscope)
     sine, cosine = np.sin(chi), np.cos(chi)
     model = np.abs(sine)
     centred = model - model.mean()
-    spread2 = float(centred @ centred)
-    product = float(band.values @ model)
+    spread2 = _dot(centred, centred)
+    product = _dot(band.values, model)
     scale = 1.0 / (band.norm * np.sqrt(spread2))
     # d r = [Σ A dm - (Σ A m / Σ m²) Σ m dm] / (|A| |m|), with dm = sign(sin χ) cos χ dχ
     pull = (band.values - (product / spread2) * centred) * np.where(sine < 0, -cosine, cosine)
     by_defocus = pull * band.k2 * (np.pi * microscope.wavelength_A)
-    gradient = np.array([by_defocus.sum(), by_defocus @ band.cos2, by_defocus @ band.sin2, pull.sum()])
+    gradient = np.array([by_defocus.sum(), _dot(by_defocus, band.cos2), _dot(by_defocus, band.sin2), pull.sum()])
     return product * scale, gradient * scale
 
 
 def search(band: Band, microscope: Microscope, limits: SearchRange) -> list[Defocus]:
-    """Return the best starting points, best first, from an exhaustive search over mean defocus, astigmatism and phase shift.
+    """Search mean defocus, astigmatism and phase shift exhaustively; return the best starting points, best first.
 
     The mean defoci of two of them differ by at least half the distance at which rings coincide again at the fine end.
     """
@@ -174,7 +185,7 @@ def _separate_peaks(points: Sequence[Defocus], scores: np.ndarray, apart_A: floa
 
 
 def refine(band: Band, start: Defocus, microscope: Microscope, limits: SearchRange) -> Fit:
-    """Maximise the score from ``start`` by L-BFGS with analytic derivatives; a step out of the search's reach is not taken."""
+    """Maximise the score from ``start`` by L-BFGS; an end out of the search's reach is not taken."""
     free = 4 if limits.find_phase_shift else 3
     scale = np.array([_SCALE_A, _SCALE_A, _SCALE_A, _SCALE_RAD])[:free]
     pixels = len(band.k2)
@@ -199,7 +210,7 @@ def refine(band: Band, start: Defocus, microscope: Microscope, limits: SearchRan
     near = abs(found.mean_A - start.mean_A) < _FARTHEST_A and found.v_A > 0
     if not (result.fun <= objective(first)[0] and near):
         found = start
-    return Fit(found, score_and_gradient(band, found, microscope)[0])
+    return Fit(found, score_and_gradient(band, found, microscope)[0], pixels)
 
 
 def fit_ctf(spectrum: Spectrum, microscope: Microscope, limits: SearchRange) -> Fit:
@@ -227,4 +238,4 @@ def fit_ctf(spectrum: Spectrum, microscope: Microscope, limits: SearchRange) -> 
             Band(spectrum, limits.min_resolution_A, limits.max_resolution_A), best.defocus, microscope, limits
         )
     d = best.defocus
-    return Fit(Defocus(d.mean_A, d.a_A, d.b_A, d.phase_shift_rad % np.pi), best.score)
+    return replace(best, defocus=replace(d, phase_shift_rad=d.phase_shift_rad % np.pi))

@@ -77,14 +77,14 @@ def from_uv(u_A: float, v_A: float, angle_deg: float, phase_shift_deg: float = 0
 def phase(
     k2: np.ndarray, defocus_A: np.ndarray | float, microscope: Microscope, phase_shift_rad: float = 0.0
 ) -> np.ndarray:
-    """Return χ in radians at squared frequencies ``k2`` (1/Å²) for a defocus (Å) that may differ from point to point."""
+    """Return χ in radians at squared frequencies ``k2`` (1/Å²) for defoci (Å), one or one a point."""
     wavelength, cs_A = microscope.wavelength_A, microscope.cs_mm * 1e7
     turned: np.ndarray = np.pi * wavelength * k2 * (defocus_A - 0.5 * wavelength**2 * cs_A * k2)
     return turned + (phase_shift_rad + microscope.offset)
 
 
 def equivalent_k2(chi: np.ndarray, defocus: Defocus, microscope: Microscope) -> np.ndarray:
-    """Return the squared frequency (1/Å²) at which the *mean* defocus gives the phase ``chi``, NaN beyond the turning point."""
+    """Return the k² (1/Å²) at which the *mean* defocus gives the phase ``chi``, NaN beyond the turning point."""
     wavelength, cs_A = microscope.wavelength_A, microscope.cs_mm * 1e7
     turns = (chi - defocus.phase_shift_rad - microscope.offset) / (np.pi * wavelength)  # z q - ½ λ² Cs q²
     curvature = 0.5 * wavelength**2 * cs_A

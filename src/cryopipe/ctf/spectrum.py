@@ -1,7 +1,8 @@
 """The amplitude spectrum that a CTF is fitted to: resampled to a box, background removed.
 
-Rohou & Grigorieff 2015, J. Struct. Biol. 192:216, doi:10.1016/j.jsb.2015.08.008 (CTFFIND4): amplitudes (not powers) of the
-whole micrograph, averaged locally by cropping the Fourier transform of the amplitude image, minus a box-car average.
+Rohou & Grigorieff 2015, J. Struct. Biol. 192:216, doi:10.1016/j.jsb.2015.08.008 (CTFFIND4): amplitudes (not powers)
+of the whole micrograph, averaged locally by cropping the Fourier transform of the amplitude image, minus a box-car
+average.
 """
 
 from __future__ import annotations
@@ -89,8 +90,10 @@ def amplitude_spectrum(
     side = 2 * scipy.fft.next_fast_len((max(micrograph.shape) + 1) // 2, real=True)
     if side < large:
         raise InputError(
-            f"a micrograph of {micrograph.shape[1]} x {micrograph.shape[0]} pixels is too small for a spectrum of {large} pixels "
-            f"(box {box} at {fit_pixel_size_A:g} Å). Set estimate_ctf_ctffind.box to {side * box // large // 2 * 2} or less."
+            f"a micrograph of {micrograph.shape[1]} x {micrograph.shape[0]} pixels is too small for a spectrum of "
+            f"{large} pixels "
+            f"(box {box} at {fit_pixel_size_A:g} Å). Set estimate_ctf_ctffind.box to "
+            f"{side * box // large // 2 * 2} or less."
         )
     padded = np.zeros((side, side), dtype=np.float32)
     padded[: micrograph.shape[0], : micrograph.shape[1]] = _prepared(micrograph)
@@ -124,7 +127,7 @@ def _prepared(micrograph: np.ndarray) -> np.ndarray:
 
 
 def _flatten_center(amplitude: np.ndarray, side: int, pixel_size_A: float, resolution_A: float) -> None:
-    """Set frequencies coarser than ``resolution_A`` of a half spectrum [y, x // 2 + 1] to the mean found there, in place."""
+    """Set frequencies coarser than ``resolution_A`` of a half spectrum to the mean found there, in place."""
     radius = max(side * pixel_size_A / resolution_A, 2.0)
     reach = int(np.ceil(radius))
     ky, kx = np.fft.fftfreq(side, 1.0 / side)[:, None], np.arange(reach + 1)[None, :]
@@ -151,7 +154,7 @@ def make_spectrum(
     min_resolution_A: float = 30.0,
     workers: int = 1,
 ) -> Spectrum:
-    """Return the spectrum of a micrograph [y, x] with its background removed; parameters as in :func:`amplitude_spectrum`."""
+    """Return the spectrum of a micrograph [y, x], background removed; see :func:`amplitude_spectrum`."""
     amplitude, fitted = amplitude_spectrum(
         micrograph,
         pixel_size_A,

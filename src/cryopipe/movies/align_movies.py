@@ -1,14 +1,15 @@
 """Step ``align_movies``: global motion of the frames, plain and dose-weighted averages, motion files for polishing.
 
-Every two frames are correlated and the frame positions follow by robust least squares (`global_alignment`); frames are then
-shifted in Fourier space and averaged, once plainly (for CTF estimation) and once exposure-weighted (for picking and
-extraction). The reference frame, whose shift is zero, is the middle one, ``n // 2``: coordinates on the micrograph are those
-of the specimen during that frame.
+Every two frames are correlated and the frame positions follow by robust least squares (`global_alignment`); frames
+are then shifted in Fourier space and averaged, once plainly (for CTF estimation) and once exposure-weighted (for
+picking and extraction). The reference frame, whose shift is zero, is the middle one, ``n // 2``: coordinates on the
+micrograph are those of the specimen during that frame.
 
 References
 ----------
-Střelák et al. 2020, Electronics 9:1040, doi:10.3390/electronics9061040 (FlexAlign); Grant & Grigorieff 2015, eLife 4:e06980,
-doi:10.7554/eLife.06980 (exposure filter). Known limit: global motion only; a local model can follow the same two passes.
+Střelák et al. 2020, Electronics 9:1040, doi:10.3390/electronics9061040 (FlexAlign); Grant & Grigorieff 2015, eLife
+4:e06980, doi:10.7554/eLife.06980 (exposure filter). Known limit: global motion only; a local model can follow the
+same two passes.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from threadpoolctl import threadpool_limits
 from cryopipe.config.movies import AlignMovies
 from cryopipe.context import Context
 from cryopipe.errors import InputError, ItemError
-from cryopipe.io.movies import Movie
 from cryopipe.imaging.fourier import resample
+from cryopipe.io.movies import Movie
 from cryopipe.io.mrc import read_image, write_image
 from cryopipe.io.star import StarTable, read_table, write_rejections, write_table
 from cryopipe.items import Row, digest, process_items
@@ -72,7 +73,8 @@ class Camera:
         """Return the corrected frame [y, x] float32."""
         if raw.shape != self.gain.shape:
             raise ItemError(
-                f"frames have {raw.shape[1]} x {raw.shape[0]} pixels, the gain {self.gain.shape[1]} x {self.gain.shape[0]}. "
+                f"frames have {raw.shape[1]} x {raw.shape[0]} pixels, the gain {self.gain.shape[1]} x "
+                f"{self.gain.shape[0]}. "
                 "Movies of another size are another dataset."
             )
         frame = raw * self.gain
@@ -83,7 +85,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class AlignedMovie:
-    """Result for one movie: averages [y, x] float32 of one sampling (``weighted`` is None without an exposure), motion."""
+    """Averages [y, x] float32 of one sampling (``weighted`` is None without an exposure) and the motion."""
 
     average: np.ndarray
     weighted: np.ndarray | None

@@ -1,7 +1,7 @@
 """Pixels that do not measure: finding them in the summed frames, and replacing them in every frame by good neighbours.
 
-A random good neighbour (and not the mean of them) keeps the variance of the noise, so that a repaired pixel is no quiet spot
-(RELION's motion correction, MotionCor2).
+A random good neighbour (and not the mean of them) keeps the variance of the noise, so that a repaired pixel is no
+quiet spot (RELION's motion correction, MotionCor2).
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def find_defects(corrected_ratio: np.ndarray, gain: np.ndarray, *, hot_sigma: fl
     Returns
     -------
     dead, hot : ndarray ``[y, x]`` bool
-        Dead pixels include cold ones (far below their surroundings and below half of them). With less than about 30 counts
-        a pixel a dark one may be chance: then only zeros of the gain are dead.
+        Dead pixels include cold ones (far below their surroundings and below half of them). With less than about 30
+        counts a pixel a dark one may be chance: then only zeros of the gain are dead.
     """
     dead = gain == 0
     root = np.sqrt(np.maximum(np.where(np.isfinite(corrected_ratio), corrected_ratio, 0), 0))
@@ -119,7 +119,8 @@ def plan_repair(defects_yx: np.ndarray, shape: tuple[int, int]) -> DefectRepair:
     if len(defects_yx) and ((defects_yx < 0) | (defects_yx >= np.array(shape))).any():
         worst = defects_yx[((defects_yx < 0) | (defects_yx >= np.array(shape))).any(axis=1)][0]
         raise InputError(
-            f"defect at x {worst[1]}, y {worst[0]} lies outside the frame of {nx} x {ny} pixels. Use this camera's list."
+            f"defect at x {worst[1]}, y {worst[0]} lies outside the frame of {nx} x {ny} pixels. Use this "
+            "camera's list."
         )
     bad = np.zeros(shape, dtype=bool)
     bad[tuple(defects_yx.T)] = True

@@ -1,13 +1,15 @@
 """Step ``estimate_gain``: the camera's gain as the movies show it, the orientation and sense of a given one, defects.
 
-The movies' own response is their summed frames over the smooth background (`flat_field`); a given gain is compared with it in
-8 orientations and both senses (`gain_orientation`). What a gain leaves behind (residual) is measured in the same way.
+The movies' own response is their summed frames over the smooth background (`flat_field`); a given gain is compared
+with it in 8 orientations and both senses (`gain_orientation`). What a gain leaves behind (residual) is measured in
+the same way.
 
 References
 ----------
 Sorzano et al. 2018, J. Struct. Biol. 203:90, doi:10.1016/j.jsb.2018.03.012; Afanasyev et al. 2015, Sci. Rep. 5:10317.
-Known limits: structure that stands at the same place in all movies (a carbon edge in a single movie) enters the estimate;
-with one movie only, fixed pattern and specimen cannot be told apart, so that such an estimate is never used for correction.
+Known limits: structure that stands at the same place in all movies (a carbon edge in a single movie) enters the
+estimate; with one movie only, fixed pattern and specimen cannot be told apart, so that such an estimate is never used
+for correction.
 """
 
 from __future__ import annotations
@@ -111,7 +113,8 @@ def sum_frames(entries: Sequence[MovieEntry], params: EstimateGain, context: Con
                 if halves and total.shape != halves[0].shape:
                     raise InputError(
                         f"{entry.path} has frames of {total.shape[1]} x {total.shape[0]} pixels, the movies before it "
-                        f"{halves[0].shape[1]} x {halves[0].shape[0]}. One gain cannot fit both: run them as two datasets."
+                        f"{halves[0].shape[1]} x {halves[0].shape[0]}. One gain cannot fit both: run them as two "
+                        "datasets."
                     )
                 if movies < 2:
                     halves.append(total)
@@ -123,7 +126,8 @@ def sum_frames(entries: Sequence[MovieEntry], params: EstimateGain, context: Con
             context.progress(min(start + 8, len(chosen)), len(chosen), "movies summed")
     if not halves:
         raise InputError(
-            f"none of the {len(chosen)} movies could be read, so there is nothing to estimate a gain from. See the warnings above."
+            f"none of the {len(chosen)} movies could be read, so there is nothing to estimate a gain from. See "
+            "the warnings above."
         )
     return FrameSums(halves, ideal_sum, movies, frames)
 
@@ -161,7 +165,8 @@ def decide_gain(
     allowed = [s for s in scores if params.orientation in ("auto", s.orientation) and params.sense in ("auto", s.sense)]
     if not allowed:
         raise InputError(
-            f"orientation {params.orientation} does not fit: the gain has shape {given.shape}, the frames {field.response.shape} (y, x)."
+            f"orientation {params.orientation} does not fit: the gain has shape {given.shape}, the frames "
+            f"{field.response.shape} (y, x)."
         )
     best = allowed[0]
     chosen = Decision(
@@ -175,7 +180,8 @@ def decide_gain(
         if best.shift_yx_px != (0, 0):
             y, x = best.shift_yx_px
             raise InputError(
-                f"the gain reference fits the movies only when shifted by {x}, {y} pixels (x, y) in orientation {best.orientation}: "
+                f"the gain reference fits the movies only when shifted by {x}, {y} pixels (x, y) in orientation "
+                f"{best.orientation}: "
                 "it was cut or padded differently. Give the gain of the same camera area."
             )
         return _with(chosen, f"score {best.score:.1f} σ, {margin:.1f} times the second best")
@@ -215,11 +221,14 @@ def _ambiguous(
             return Decision(
                 ones,
                 "none",
-                f"the movies show no trace of the given gain ({facts}; {expected:.0f} σ expected): they are corrected already",
+                f"the movies show no trace of the given gain ({facts}; {expected:.0f} σ expected): they are "
+                "corrected already",
             )
     raise InputError(
-        f"the orientation of the gain reference is ambiguous: {facts}; {params.min_score:g} σ and {params.min_margin:g} times are asked for, "
-        f"and the gain varies by {spread:.2%}, so it matters. Give more movies, the right gain, or set estimate_gain.orientation and .sense."
+        f"the orientation of the gain reference is ambiguous: {facts}; {params.min_score:g} σ and "
+        f"{params.min_margin:g} times are asked for, "
+        f"and the gain varies by {spread:.2%}, so it matters. Give more movies, the right gain, or set "
+        "estimate_gain.orientation and .sense."
     )
 
 
@@ -228,7 +237,7 @@ def _with(decision: Decision, reason: str) -> Decision:
 
 
 def residual_statistics(residual: np.ndarray, good: np.ndarray, evidence: Reproducibility | None) -> dict[str, Any]:
-    """Return mean, deviation, extremes and percentiles of the residual gain [y, x], and the spread of its rows and columns."""
+    """Return mean, deviation, extremes, percentiles of the residual gain [y, x], and its spread over rows and columns."""
     values = residual[good]
     percentiles = np.percentile(values, [2.5, 25, 50, 75, 97.5])
     rows = np.where(good, residual - 1, 0).sum(axis=1) / np.maximum(good.sum(axis=1), 1)

@@ -1,8 +1,8 @@
 """The camera's response from the sum of many frames: each pixel over its smooth surroundings.
 
 A pixel with relative response m under local illumination B counts T ~ Poisson(m B), so that m = T / B is the maximum
-likelihood estimate, with a relative error of 1/√N for N counted electrons. Specimen and illumination vary slowly against
-one pixel and differ between movies; the fixed pattern of the camera does not.
+likelihood estimate, with a relative error of 1/√N for N counted electrons. Specimen and illumination vary slowly
+against one pixel and differ between movies; the fixed pattern of the camera does not.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def smooth_background(image: np.ndarray, good: np.ndarray, sigma_px: float) -> n
 
 
 def robust_center_and_sd(values: np.ndarray) -> tuple[float, float]:
-    """Return median and scaled median absolute deviation of ``values``; the plain deviation where more than half are equal."""
+    """Return median and scaled median absolute deviation of ``values`` (the plain one where most are equal)."""
     center = float(np.median(values))
     sd = MAD_TO_SD * float(np.median(np.abs(values - center)))
     return center, sd if sd > 0 else float(np.std(values))
@@ -98,10 +98,12 @@ def flat_field(total: np.ndarray, *, sigma_px: float, good: np.ndarray | None = 
     usable = np.isfinite(values) & (values > 0)
     if usable.mean() < 0.5:
         raise InputError(
-            f"only {usable.mean():.0%} of the pixels of the summed frames are positive: nothing to estimate a gain from. "
+            f"only {usable.mean():.0%} of the pixels of the summed frames are positive: nothing to estimate a "
+            "gain from. "
             "Give more frames, or add the camera's offset."
         )
-    # Deviations are judged on the square root of counts, where Poisson noise is the same everywhere and nearly Gaussian.
+    # Deviations are judged on the square root of counts, where Poisson noise is the same everywhere and nearly
+    # Gaussian.
     for _ in range(0 if good is not None else 2):
         root = np.sqrt(np.where(usable, values, 0) / np.maximum(smooth_background(values, usable, sigma_px), 1e-20))
         center, sd = robust_center_and_sd(root[usable])

@@ -1,7 +1,7 @@
 """Sums of shifted frames in Fourier space: plain, and dose-weighted with the noise power restored.
 
-A sub-pixel shift is a phase ramp, so that no interpolation damps high frequencies. Shifts are periodic: content that leaves
-on one side enters on the other, in a border as wide as the motion, as in RELION and FlexAlign.
+A sub-pixel shift is a phase ramp, so that no interpolation damps high frequencies. Shifts are periodic: content that
+leaves on one side enters on the other, in a border as wide as the motion, as in RELION and FlexAlign.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cryopipe.movies.dose_weighting import frame_weight
 _BINS = 4096
 
 
-@numba.njit(nogil=True, cache=True, fastmath={"contract"})
+@numba.njit(nogil=True, cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
 def _accumulate(
     spectrum: np.ndarray,
     ramp_y: np.ndarray,
@@ -29,7 +29,7 @@ def _accumulate(
     first: int,
     last: int,
 ) -> None:
-    """Add rows first..last of the ramped ``spectrum`` to ``plain`` and, times ``weight[bins]``, to ``weighted`` (if not empty)."""
+    """Add rows first..last of the ramped spectrum to ``plain`` and, weighted, to ``weighted`` (if not empty)."""
     dose = weighted.shape[0] > 0
     for y in range(first, last):
         for x in range(spectrum.shape[1]):
@@ -124,7 +124,7 @@ class FrameSums:
         return self._image(self._plain * np.float32(1.0 / self.frames))
 
     def weighted_average(self) -> np.ndarray:
-        """Return Σ q F / √(n Σ q²) [y, x] float32: the mean, with each frequency weighted and the noise power as in the mean."""
+        """Return Σ q F / √(n Σ q²) [y, x] float32: frequencies weighted, the noise power as in the mean."""
         norm = np.sqrt(self.frames * np.maximum(self._squares, 1e-30))
         return self._image(self._weighted * (1.0 / norm).astype(np.float32)[self._bins])
 

@@ -1,9 +1,9 @@
-"""How a given gain reference must be turned and whether it multiplies or divides, by correlation with the movies' own gain.
+"""How a gain reference must be turned and whether it multiplies or divides, by correlation with the movies' own.
 
-Sorzano et al. 2018, J. Struct. Biol. 203:90, doi:10.1016/j.jsb.2018.03.012 (the principle: 8 orientations, the sign of the
-extreme correlation). The score here is the extreme of the circular cross-correlation of the high-passed images in units of
-the correlation map's own (robust) standard deviation; wrong orientations reach 5 to 6 by chance, the extreme of millions of
-Gaussian numbers, a right one hundreds.
+Sorzano et al. 2018, J. Struct. Biol. 203:90, doi:10.1016/j.jsb.2018.03.012 (the principle: 8 orientations, the sign
+of the extreme correlation). The score here is the extreme of the circular cross-correlation of the high-passed images
+in units of the correlation map's own (robust) standard deviation; wrong orientations reach 5 to 6 by chance, the
+extreme of millions of Gaussian numbers, a right one hundreds.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SMALLEST_GAIN = 0.01
 
 @dataclass(frozen=True)
 class OrientationScore:
-    """Score of one orientation and sense; ``shift_yx_px`` is where the correlation has its extreme, (0, 0) if it fits."""
+    """Score of one orientation and sense; ``shift_yx_px`` is where the correlation has its extreme."""
 
     orientation: str
     sense: str
@@ -52,14 +52,15 @@ def possible_orientations(gain_shape: tuple[int, int], frame_shape: tuple[int, i
     fitting = [o for o in ORIENTATIONS if (upright if o.endswith(("rot0", "rot180")) else sideways)]
     if not fitting:
         raise InputError(
-            f"the gain reference has {gain_shape[1]} x {gain_shape[0]} pixels (x, y), but the frames have {frame_shape[1]} x "
+            f"the gain reference has {gain_shape[1]} x {gain_shape[0]} pixels (x, y), but the frames have "
+            f"{frame_shape[1]} x "
             f"{frame_shape[0]}. Give the gain of this camera, in this mode (counting or super-resolution)."
         )
     return fitting
 
 
 def high_passed(image: np.ndarray, good: np.ndarray, sigma_px: float) -> np.ndarray:
-    """Return ``image`` over its smooth background, minus the mean, divided by its deviation; 0 at pixels not ``good``."""
+    """Return ``image`` over its smooth background, with mean 0 and deviation 1; 0 at pixels not ``good``."""
     background = smooth_background(image, good, sigma_px)
     ratio = np.where(good, image / np.where(np.abs(background) > 1e-12, background, 1), 0).astype(np.float32)
     values = ratio[good]
@@ -107,7 +108,7 @@ def score_orientations(
 
 
 def as_correction(gain: np.ndarray, *, orientation: str, sense: str) -> np.ndarray:
-    """Return the multiplicative gain in the orientation of the frames, mean 1 over live pixels, 0 at dead ones, float32."""
+    """Return the multiplicative gain in the frames' orientation, mean 1 over live pixels, 0 at dead ones."""
     turned = turn(np.asarray(gain, dtype=np.float32), orientation)
     live = np.isfinite(turned) & (turned != 0)
     if sense == "divide":

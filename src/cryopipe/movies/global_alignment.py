@@ -1,9 +1,9 @@
 """Global motion of a movie: every pair of frames is correlated, the frame positions follow by robust least squares.
 
-FlexAlign (Střelák et al. 2020, Electronics 9:1040, doi:10.3390/electronics9061040). Differences: the correlation maximum is
-a paraboloid peak on a grid refined around it (the centre of mass of 3 x 3 pixels is biased towards the grid); outlying pairs
-get Cauchy weights; at the end each frame is moved against the sum of all others; the reference is the middle frame.
-A shift is what must be *applied* to a frame to bring it onto the reference frame.
+FlexAlign (Střelák et al. 2020, Electronics 9:1040, doi:10.3390/electronics9061040). Differences: the correlation
+maximum is a paraboloid peak on a grid refined around it (the centre of mass of 3 x 3 pixels is biased towards the
+grid); outlying pairs get Cauchy weights; at the end each frame is moved against the sum of all others; the reference
+is the middle frame. A shift is what must be *applied* to a frame to bring it onto the reference frame.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class GlobalMotion:
     residual_px : float
         Root mean square residual, per axis, of the agreeing pairs' shifts.
     agreeing : float
-        Share of frame pairs whose measured shift agrees with the trajectory to a quarter of the correlation's resolution.
+        Share of frame pairs whose measured shift agrees with the trajectory to a quarter of the correlation's
+        resolution.
     """
 
     shifts_px: np.ndarray
@@ -88,7 +89,7 @@ class GlobalMotion:
 
 
 def correlation_grid(shape: tuple[int, int], pixel_size_A: float, resolution_A: float) -> CorrelationGrid:
-    """Choose binning, frequencies and filter for frames of ``shape`` (y, x) and a correlation up to ``resolution_A``."""
+    """Choose binning, frequencies and filter for frames of ``shape`` (y, x) and a resolution."""
     resolution = max(resolution_A, 2.5 * pixel_size_A)
     block = max(1, int(resolution / (8.0 * _HALF_WIDTH) / pixel_size_A))
     ny, nx = (n // block for n in shape)
@@ -129,8 +130,8 @@ def _taper(n: int) -> np.ndarray:
 def whitened(spectra: Sequence[np.ndarray], grid: CorrelationGrid) -> list[np.ndarray]:
     """Return the spectra ``[ky, kx]`` divided by the radial root mean square of all frames, filtered, of unit power.
 
-    Where signal exceeds noise (coarse structure, ice, carbon edges) its strength adds nothing to what is known of the shift,
-    and unwhitened it hides the narrow peak of everything else under a broad hill.
+    Where signal exceeds noise (coarse structure, ice, carbon edges) its strength adds nothing to what is known of the
+    shift, and unwhitened it hides the narrow peak of everything else under a broad hill.
     """
     counts = np.maximum(np.bincount(grid.ring.ravel()), 1)
     power = sum(np.bincount(grid.ring.ravel(), (s.real**2 + s.imag**2).ravel()) for s in spectra)
@@ -207,7 +208,7 @@ def _peak(
 
 
 def paraboloid_peak(values: np.ndarray) -> tuple[float, float]:
-    """Return the maximum (dy, dx) of the paraboloid fitted to 3 x 3 ``values`` by least squares, within ±1 of the centre."""
+    """Return the maximum (dy, dx) of the paraboloid fitted to 3 x 3 ``values``, within ±1 of the centre."""
     v = values.astype(np.float64)
     gx = (v[:, 2] - v[:, 0]).sum() / 6.0
     gy = (v[2] - v[0]).sum() / 6.0
@@ -240,8 +241,9 @@ def solve_positions(
     n_frames, reference : int
         Number of frames; the one whose shift is zero.
     iterations : int
-        Rounds of re-weighting. A cut at 3 standard deviations, as in FlexAlign, leaves most outliers in where they are the
-        majority: at 0.7 electrons per pixel and frame two thirds of all pairs were, on a real micrograph thinned into frames.
+        Rounds of re-weighting. A cut at 3 standard deviations, as in FlexAlign, leaves most outliers in where they
+        are the majority: at 0.7 electrons per pixel and frame two thirds of all pairs were, on a real micrograph
+        thinned into frames.
 
     Returns
     -------
@@ -292,7 +294,8 @@ def _least_squares(
     matrix = laplacian[np.ix_(free, free)]
     if np.linalg.matrix_rank(matrix) < len(free):
         raise ItemError(
-            "the frames cannot be aligned: too few pairs correlate within the search range. Raise align_movies.max_shift_A, or "
+            "the frames cannot be aligned: too few pairs correlate within the search range. Raise "
+            "align_movies.max_shift_A, or "
             "leave the movie out."
         )
     shifts = np.zeros((n_frames, 2))
@@ -312,8 +315,9 @@ def refine_against_rest(
 ) -> np.ndarray:
     """Move every frame to where it correlates best with the sum of all others, until nothing moves.
 
-    This maximises the sum of all pair correlations at once. A frame meets n - 1 others instead of one, so that it settles
-    frames too weak for pairs; it needs a start near the answer. Unblur and RELION align in this way from the beginning.
+    This maximises the sum of all pair correlations at once. A frame meets n - 1 others instead of one, so that it
+    settles frames too weak for pairs; it needs a start near the answer. Unblur and RELION align in this way from the
+    beginning.
 
     Parameters
     ----------
@@ -374,7 +378,7 @@ def estimate_global_motion(
     refine_iterations: int = 5,
     workers: int = 1,
 ) -> GlobalMotion:
-    """Estimate one shift a frame from the frames' spectra (:func:`correlation_spectrum`); the reference is frame ``n // 2``.
+    """Estimate one shift a frame from :func:`correlation_spectrum`; the reference is frame ``n // 2``.
 
     Raises
     ------

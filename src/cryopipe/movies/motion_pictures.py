@@ -1,4 +1,4 @@
-"""Pictures of a movie's alignment: power spectra before and after, the trajectory, and a thumbnail of the micrograph."""
+"""Pictures of a movie's alignment: power spectra before and after, trajectory, thumbnail of the micrograph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DRAWING = threading.Lock()
 
 
 def mean_periodogram(image: np.ndarray, window_px: int = _WINDOW_PX) -> np.ndarray:
-    """Return the mean power of overlapping windows (40 %) of ``image`` [y, x] as ``[window, window]``, zero frequency at its centre."""
+    """Return the mean power of overlapping windows (40 %) of ``image`` [y, x], zero frequency at the centre."""
     size = min(window_px, *image.shape) // 2 * 2
     step = max(1, round(size * (1 - _OVERLAP)))
     profile = np.hanning(size + 2)[1:-1].astype(np.float32)
@@ -42,7 +42,7 @@ def mean_periodogram(image: np.ndarray, window_px: int = _WINDOW_PX) -> np.ndarr
 
 
 def composite_spectrum(unaligned: np.ndarray, aligned: np.ndarray) -> np.ndarray:
-    """Return one flattened log spectrum [n, n] float32: left half of the unaligned average, right half of the aligned one.
+    """Return a flattened log spectrum [n, n] float32: left half unaligned, right half aligned.
 
     The smooth background is taken off each half so that Thon rings are seen at all radii; both share one grey scale.
     """

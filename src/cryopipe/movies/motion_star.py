@@ -1,7 +1,8 @@
-"""The per-movie motion file that RELION's Bayesian polishing reads (`data_general`, `data_global_shift`), and motion figures.
+"""The motion file of a movie that RELION's polishing reads (`data_general`, `data_global_shift`); motion figures.
 
-``rlnMicrographShiftX/Y`` are the shifts to apply to each frame, in unbinned pixels of the movie, as RELION's own program
-writes them. Early motion is the part up to 4 e/Å² (RELION); without a known exposure all motion counts as early.
+``rlnMicrographShiftX/Y`` are the shifts to apply to each frame, in unbinned pixels of the movie, as RELION's own
+program writes them. Early motion is the part up to 4 e/Å² (RELION); without a known exposure all motion counts as
+early.
 """
 
 from __future__ import annotations

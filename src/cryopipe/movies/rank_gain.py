@@ -1,9 +1,9 @@
 """Gain by making all rows and all columns of a frame share one distribution of grey values (xmipp_movie_estimate_gain).
 
-Sorzano et al. 2018, J. Struct. Biol. 203:90, doi:10.1016/j.jsb.2018.03.012. Each pixel is replaced by the mean quantile that
-belongs to its rank (the highest among ties) in its column, and likewise in its row; the gain is the ratio of the summed
-replacements to the summed frames. Known limit: a gain that differs from pixel to pixel is seen only through ties of integer
-counts; with continuous data only its row and column parts are found.
+Sorzano et al. 2018, J. Struct. Biol. 203:90, doi:10.1016/j.jsb.2018.03.012. Each pixel is replaced by the mean
+quantile that belongs to its rank (the highest among ties) in its column, and likewise in its row; the gain is the
+ratio of the summed replacements to the summed frames. Known limit: a gain that differs from pixel to pixel is seen
+only through ties of integer counts; with continuous data only its row and column parts are found.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def equalise_columns(frame: np.ndarray) -> np.ndarray:
-    """Return ``frame`` [y, x] with each value replaced by the columns' mean quantile of its rank in its own column, float64."""
+    """Return ``frame`` [y, x] with each value replaced by the columns' mean quantile of its rank in its column."""
     ordered = np.sort(frame, axis=0)
     reference = ordered.mean(axis=1, dtype=np.float64)
     result = np.empty(frame.shape, dtype=np.float64)

@@ -1,8 +1,8 @@
 """Step ``screen_motion``: leave out movies that moved too much, from their trajectories alone.
 
-All measures are computed and stored; one pair of them decides. ``legacy2020``: largest step along x or y between neighbouring
-frames, and largest range of x or y (xmipp3 movie maxshift of 2020: 5 and 15 Å). ``path``: largest Euclidean step and length
-of the path (the version of 2025: 10 and 45 Å). A value equal to its limit passes.
+All measures are computed and stored; one pair of them decides. ``legacy2020``: largest step along x or y between
+neighbouring frames, and largest range of x or y (xmipp3 movie maxshift of 2020: 5 and 15 Å). ``path``: largest
+Euclidean step and length of the path (the version of 2025: 10 and 45 Å). A value equal to its limit passes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from cryopipe.items import Rejection
 from cryopipe.movies.motion_star import Motion, read_motion
 
 _DEFAULT_LIMITS_A = {"legacy2020": (5.0, 15.0), "path": (10.0, 45.0)}
-#: From this number of movies on, rejecting every one of them is taken for a wrong limit or pixel size, not for bad movies.
+#: From this number of movies on, rejecting every one of them is taken for a wrong limit or pixel size, not for bad
+#: movies.
 _ENOUGH_TO_STOP = 10
 #: Columns of the measures, in the order of `MotionMeasures`, Å.
 _COLUMNS = ("crpMotionStepMax", "crpMotionStepEuclidean", "crpMotionRange", "crpMotionDiameter", "crpMotionPath")

@@ -1,7 +1,7 @@
 """Single-particle images of a model of Gaussian blobs (or atoms) with known poses, CTFs and noise, without micrographs.
 
-Every blob is projected analytically, so the images are independent of all interpolation in the engines: they judge searches
-and reconstructions. The noise is white with standard deviation one, as in normalised particles.
+Every blob is projected analytically, so the images are independent of all interpolation in the engines: they judge
+searches and reconstructions. The noise is white with standard deviation one, as in normalised particles.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def project(
     return images
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, parallel=True)  # type: ignore[untyped-decorator]
 def _project(positions: Any, weights: Any, sigmas: Any, rotations: Any, origins: Any, images: Any) -> None:
     box = images.shape[1]
     centre = box // 2

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.fft
 from threadpoolctl import threadpool_limits
 
 from cryopipe.config.simulation import SimulateMovies
@@ -39,8 +40,12 @@ from cryopipe.simulation.truth import (
     shift_records,
 )
 
-#: length of the truth map over the diameter of the particle
+#: length of the truth map over the diameter of the particle, and its finest pixel size in Å
 _MAP_LENGTH = 1.5
+_MAP_PIXEL_SIZE_A = 0.7
+#: memory of a movie in bytes for each pixel of a frame, its margin included (measured: 55), and what all may take
+_BYTES_PER_PIXEL = 60 * 1.25
+_MEMORY_BYTES = 2.5e9
 
 
 def particle_model(params: SimulateMovies, folder: Path) -> tuple[AtomicModel, str]:
@@ -100,22 +105,29 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: SimulateMovie
     kinds = dict(zip(paths, kinds_of(len(paths), params.special_movies, context.rng("kinds")), strict=True))
     camera = draw_camera(shape, params.gain_sigma, context.rng("camera"))
     model, source = particle_model(params, context.work_dir)
+
+    def work(item: str, path: Path) -> Row:
+        with scipy.fft.set_workers(max(1, context.threads // movies_at_once)):
+            return simulate_movie(item, path, kinds[item], params, sampler, camera, context)
+
     # one BLAS thread: sums must not depend on the number of threads
+    movies_at_once = max(1, min(context.threads, int(_MEMORY_BYTES / (_BYTES_PER_PIXEL * shape[0] * shape[1]))))
     with threadpool_limits(1, user_api="blas"):
         sampler = PotentialSampler(model, pixel)
         results = process_items(
             paths,
-            lambda item, path: simulate_movie(item, path, kinds[item], params, sampler, camera, context),
+            work,
             context,
             fingerprint=digest(params.model_dump(mode="json"), context.seed, source),
             files=lambda item, row: [paths[item]],
-            workers=context.threads,
+            workers=movies_at_once,
         )
         if results.rejections:  # nothing here is an input that may be bad: a movie that fails is a fault to mend
             raise CryopipeError(f"simulate_movies: {results.rejections[0].item}: {results.rejections[0].reason}")
-        box = 2 * int(np.ceil(_MAP_LENGTH * model.diameter_A / pixel / 2))
-        truth_map = sampler.volume(box, workers=context.threads)
-    write_volume(outputs["truth_map"], truth_map, pixel)
+        map_pixel = max(pixel, _MAP_PIXEL_SIZE_A)
+        box = 2 * int(np.ceil(_MAP_LENGTH * model.diameter_A / map_pixel / 2))
+        truth_map = PotentialSampler(model, map_pixel).volume(box, workers=context.threads)
+    write_volume(outputs["truth_map"], truth_map, map_pixel)
     write_image(outputs["gain"], camera.reference, pixel)
     _write_tables(results.rows, outputs, params)
 
