@@ -1,10 +1,11 @@
 """Time and accuracy of the gold-standard refinement on simulated apoferritin, beside RELION's on the same particles.
 
-``python benchmarks/refinement.py [--particles 400] [--box 240] [--pixel 1.0] [--snr 0.02] [--threads 2] [--peer relion]``
+``python benchmarks/refinement.py [--particles 400] [--box 240] [--pixel 1.0] [--snr 0.02] [--peer relion]``
 
-The particles are projections of the embedded atoms (PDB 6Z6U) with CTF, white noise and heights of 300 Å about the defocus that the
-table states. The tutorial's size is ``--particles 3400 --box 250 --pixel 0.7425``. The start is the true map at 20 Å, on a wrong
-grey scale. The peer is ``relion_refine_mpi --auto_refine`` with three processes and two half sets.
+The particles are projections of the embedded atoms (PDB 6Z6U) with CTF, white noise and heights of 300 Å about the
+defocus that the table states. The tutorial's size is ``--particles 3400 --box 250 --pixel 0.7425``. The start is the
+true map at 20 Å, on a wrong grey scale. The peer is ``relion_refine_mpi --auto_refine`` with three processes and two
+half sets.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def simulate(folder: Path, *, count: int, box: int, pixel_size_A: float, snr: fl
 def judge(name: str, volume: np.ndarray, truth: np.ndarray, pixel_size_A: float, seconds: float) -> None:
     mask = solvent_mask(truth, pixel_size_A, low_pass_A=12.0, threshold=0.1, extend_A=4.0, edge_A=8.0)
     curve = fourier_shell_correlation(volume * mask, truth * mask)
-    print(f"{name}: {seconds:.0f} s, FSC 0.5 with the truth at {resolution_at(curve, 0.5, len(truth), pixel_size_A):.2f} Å")
+    resolution = resolution_at(curve, 0.5, len(truth), pixel_size_A)
+    print(f"{name}: {seconds:.0f} s, FSC 0.5 with the truth at {resolution:.2f} Å")
 
 
 def pose_errors(name: str, path: Path, rotations: np.ndarray) -> None:
@@ -117,10 +119,13 @@ def relion(folder: Path, threads: int) -> tuple[np.ndarray, float]:
     if shutil.which("relion_refine_mpi") is None:
         raise SystemExit("relion_refine_mpi is not on the PATH: install RELION or leave --peer out")
     (folder / "relion").mkdir()
-    command = f"mpirun --allow-run-as-root --oversubscribe -n 3 relion_refine_mpi --i particles.star --ref start.mrc --o relion/run --auto_refine \
-        --split_random_halves --sym O --ini_high 20 --particle_diameter {DIAMETER_A * 1.25:.0f} --ctf --flatten_solvent --zero_mask \
-        --firstiter_cc --norm --scale --low_resol_join_halves 20 --healpix_order 2 --offset_range 5 --offset_step 2 --oversampling 1 \
-        --pad 2 --dont_combine_weights_via_disc --preread_images --pool 30 --j {max(1, threads // 2)}"
+    command = (
+        "mpirun --allow-run-as-root --oversubscribe -n 3 relion_refine_mpi --i particles.star --ref start.mrc"
+        " --o relion/run --auto_refine --split_random_halves --sym O --ini_high 20"
+        f" --particle_diameter {DIAMETER_A * 1.25:.0f} --ctf --flatten_solvent --zero_mask --firstiter_cc --norm --scale"
+        " --low_resol_join_halves 20 --healpix_order 2 --offset_range 5 --offset_step 2 --oversampling 1 --pad 2"
+        f" --dont_combine_weights_via_disc --preread_images --pool 30 --j {max(1, threads // 2)}"
+    )
     start = time.perf_counter()
     with (folder / "relion.log").open("w") as log:
         subprocess.run(command.split(), check=True, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
@@ -145,7 +150,9 @@ def main() -> None:
         rotations, shifts = simulate(folder, **size, snr=arguments.snr)
         truth, _ = read_volume(folder / "truth.mrc")
         start = time.perf_counter()
-        images = load_particle_spectra(read_table(folder / "particles.star", "particles"), radius=arguments.box // 2 - 1)
+        images = load_particle_spectra(
+            read_table(folder / "particles.star", "particles"), radius=arguments.box // 2 - 1
+        )
         sums = Reconstruction.empty(arguments.box, images.pixels.radius, symmetry="O", expected_slices=len(images))
         sums.insert(images, rotations, shifts, np.full(images.pixels.radius + 1, 2.0))
         judge("true poses", sums.solve(threads=arguments.threads), truth, arguments.pixel, time.perf_counter() - start)

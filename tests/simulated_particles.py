@@ -45,7 +45,7 @@ def simulate(
     seed: int = 0,
     shift_sd_px: float = 1.0,
 ) -> Dataset:
-    """Simulate particles of 125 Å: a hollow shell with symmetry, a solid without. White noise of sd 1, CTF at 0.8 to 2 µm."""
+    """Simulate particles of 125 Å: a hollow shell with symmetry, a solid without; noise of sd 1, CTF at 0.8 to 2 µm."""
     rng = np.random.default_rng(seed)
     hollow = symmetry != "C1"
     unit = random_shell(

@@ -57,7 +57,8 @@ def process_items(
         Its ``work_dir`` keeps ``<item>.json``; its log gets progress and the traceback of each quarantined item. Above its
         ``max_failed_fraction`` of quarantined items the run stops (a batch of one item never does).
     fingerprint : str
-        Digest of everything but the item that determines the result (parameters, other inputs, code); a kept row with another one is ignored.
+        Digest of everything but the item that determines the result (parameters, other inputs); a kept row with another
+        one is ignored.
     files : callable
         The files the item's row refers to; a kept row is reused only if all of them exist (files are renamed into place,
         so one that exists is complete).
@@ -103,7 +104,8 @@ def process_items(
         reasons = "; ".join(f"{r.item}: {r.reason}" for r in rejections[:5])
         raise CryopipeError(
             f"{context.step}: {len(rejections)} of {len(items)} items failed, more than the allowed share of "
-            f"{context.max_failed_fraction:.0%}. First reasons: {reasons}. Mend or remove these inputs, or raise run.max_failed_fraction."
+            f"{context.max_failed_fraction:.0%}. First reasons: {reasons}. "
+            "Mend or remove these inputs, or raise run.max_failed_fraction."
         )
     return ItemResults(rows, rejections)
 

@@ -34,7 +34,8 @@ def test_a_faulty_configuration_is_one_message_and_status_1(tmp_path: Path, caps
 
 def test_a_missing_file_of_the_configuration_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "bad.yaml").write_text(
-        "dataset: {movies: 'nowhere/*.tif', pixel_size_A: 1, voltage_kV: 300, cs_mm: 2.7, particle_diameter_A: 99, symmetry: C1}\n"
+        "dataset: {movies: 'nowhere/*.tif', pixel_size_A: 1, voltage_kV: 300, cs_mm: 2.7, "
+        "particle_diameter_A: 99, symmetry: C1}\n"
     )
     assert main(["check", str(tmp_path / "bad.yaml")]) == 1
     assert "dataset.movies: no file matches" in capsys.readouterr().err

@@ -52,7 +52,8 @@ SHORT = {
 def test_an_octahedral_shell_is_found_from_random_poses_without_a_reference(
     octahedral: Dataset, tmp_path: Path
 ) -> None:
-    outputs = run(octahedral, tmp_path, seeds=1, initial_iterations=12, inbetween_iterations=40, final_iterations=8)
+    # of these two seeds at half the usual length one may fail: the held-out likelihood has to choose the other
+    outputs = run(octahedral, tmp_path, seeds=2, initial_iterations=12, inbetween_iterations=40, final_iterations=8)
     volume, pixel_size_A = read_volume(outputs["map"])
     assert pixel_size_A == pytest.approx(octahedral.pixel_size_A)
     # the hand is not decidable: card 24 judges the better one, on shells 4 to 15 of 64 px at 3 Å, and asks for 0.9

@@ -17,14 +17,12 @@ from cryopipe.io.movies import open_movie, write_movie
 from cryopipe.io.mrc import read_image, write_image
 from cryopipe.io.star import StarTable, make_optics, read_blocks, read_rejections, read_table, write_table
 from cryopipe.movies import align_movies
+from cryopipe.movies.correlation import correlation_grid, correlation_spectrum, paraboloid_peak
 from cryopipe.movies.defects import write_defects
 from cryopipe.movies.dose_weighting import critical_exposure_e_A2, frame_weight
 from cryopipe.movies.frame_sums import FrameSums
 from cryopipe.movies.global_alignment import (
-    correlation_grid,
-    correlation_spectrum,
     estimate_global_motion,
-    paraboloid_peak,
     solve_positions,
 )
 from cryopipe.movies.motion_pictures import composite_spectrum, mean_periodogram

@@ -129,7 +129,7 @@ def test_pure_noise_gives_no_correlation_beyond_the_start(octahedral: Dataset, t
     outputs = run(octahedral, tmp_path, table=table)
     curves = read_blocks(outputs["fsc"])["fsc"]
     start_shell = round(192 / 20.8)
-    # card 30, test 2: below 0.143 from five shells beyond the initial low-pass on; sampling noise of a shell is 0.05 there
+    # card 30, test 2: below 0.143 from five shells beyond the initial low-pass on; a shell's sampling noise is 0.05
     assert resolution_at(curves["rlnFourierShellCorrelationUnmaskedMaps"], 0.143, 64, 3.0).shell < start_shell + 5
     beyond = curves["rlnFourierShellCorrelationUnmaskedMaps"].to_numpy()[start_shell + 6 :]
     assert np.abs(beyond.mean()) < 0.05

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 
 from cryopipe.config.simulation import SimulateMovies
 from cryopipe.context import Context
+from cryopipe.errors import InputError
 from cryopipe.imaging.geometry import angular_distance_deg, euler_to_matrix
 from cryopipe.imaging.symmetry import in_asymmetric_unit, symmetry_operators
 from cryopipe.simulation import simulate_movies
@@ -105,3 +106,24 @@ def test_an_interrupt_inside_a_movie_leaves_no_half_movie_and_the_next_run_gives
     assert "mov_0001.tif" in left
     assert left <= {"mov_0001.tif", "mov_0003.tif"}
     assert contents(run_step(tmp_path / "cut", params, monkeypatch, threads=2)) == whole
+
+
+def test_a_model_without_the_stated_symmetry_is_refused(tmp_path: Path) -> None:
+    lines = [
+        f"ATOM  {i:5d}  CA  ALA A{i:4d}    {8.0 * i:8.3f}{3.0 * i:8.3f}{0.5 * i * i:8.3f}  1.00 20.00           C"
+        for i in range(1, 9)
+    ]
+    (tmp_path / "chain.pdb").write_text("\n".join([*lines, "END", ""]))
+    with pytest.raises(InputError, match="from having symmetry O"):
+        simulate_movies.particle_model(
+            SimulateMovies(preset="tiny", model=str(tmp_path / "chain.pdb"), symmetry="O"), tmp_path
+        )
+    model, _ = simulate_movies.particle_model(
+        SimulateMovies(preset="tiny", model=str(tmp_path / "chain.pdb"), symmetry="C1"), tmp_path
+    )
+    assert len(model.elements) == 8
+
+
+def test_a_defocus_range_the_wrong_way_round_is_refused() -> None:
+    with pytest.raises(ValueError, match="the smaller first"):
+        SimulateMovies(defocus_range_A=(18000.0, 8000.0))

@@ -1,4 +1,4 @@
-"""``cryopipe doctor``: can this machine compute what the pipeline computes, and with which device?"""
+"""``cryopipe doctor``: whether this machine computes what the pipeline needs, and with which device."""
 
 from __future__ import annotations
 

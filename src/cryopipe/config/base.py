@@ -38,7 +38,7 @@ def parameter(
     default : object
         Its default. A required fact has none.
     derived : str
-        The formula, evaluated as it stands by :mod:`cryopipe.config.derive` when the user leaves it ``null`` (then the default is None).
+        The formula, evaluated as it stands by :mod:`cryopipe.config.derive` when the user leaves it ``null`` (its default).
     ge, gt, le, lt : float, optional
         Limits; pydantic refuses what lies outside and names the value.
     """
@@ -60,6 +60,7 @@ def require(params: BaseModel, *names: str) -> list[Any]:
     missing = [name for name in names if getattr(params, name) is None]
     if missing:
         raise ConfigError(
-            f"{type(params).__name__}: {', '.join(missing)} has no value. Give it in the config (section dataset) or in this step's section."
+            f"{type(params).__name__}: {', '.join(missing)} has no value. "
+            "Give it in the config, in section dataset or in this step's block."
         )
     return [getattr(params, name) for name in names]

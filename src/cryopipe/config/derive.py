@@ -1,7 +1,7 @@
 """Fill every parameter that a user left open from the facts of the dataset.
 
-The formula of a derived parameter is its ``derived`` text, evaluated as it stands (`cryopipe.config.formula`) over ``dataset`` (the
-facts), ``run``, ``wavelength`` (of the electrons, Å) and ``preset`` (the simulation's). A value that the user gave is never touched.
+The formula of a derived parameter is its ``derived`` text, evaluated as it stands (`cryopipe.config.formula`) over ``dataset``
+(the facts), ``run``, ``wavelength`` (of the electrons, Å) and ``preset`` (the simulation's). What the user gave is never touched.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def facts(config: Config) -> Dataset:
             given = getattr(dataset, name)
             if name in dataset.model_fields_set and given is not None and given != value:
                 raise ConfigError(
-                    f"dataset.{name} is {given}, but the simulation makes data with {value}. Leave the fact out or change simulation."
+                    f"dataset.{name} is {given}, but the simulation makes data with {value}. "
+                    "Leave the fact out or change simulation."
                 )
         dataset = dataset.model_copy(update=simulated)
     missing = [name for name in REQUIRED_FACTS if getattr(dataset, name) is None]

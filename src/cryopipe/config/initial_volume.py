@@ -38,7 +38,9 @@ class InitialRelionSgd(Params):
         ge=0,
         lt=1,
     )
-    step_size: float = parameter("Step size of the gradient (RELION: 0.5 for 300 mini-batches).", default=0.9, gt=0, le=1)
+    step_size: float = parameter(
+        "Step size of the gradient (RELION: 0.5 for 300 mini-batches).", default=0.9, gt=0, le=1
+    )
     healpix_order: int = parameter(
         "Order of the orientation grid (60°/2^order) once the resolution is finer than 20 Å; one less before.",
         default=3,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import model_validator
+
 from cryopipe.config.base import Params, parameter
 
 #: What a preset says; every value can be overridden one by one.
@@ -69,12 +71,6 @@ class SimulateMovies(Params):
         default=1.0,
         ge=0,
     )
-    contrast: float = parameter(
-        "Contrast over that of the weak-phase theory: inelastic scattering and detectors leave about two thirds of it.",
-        default=0.65,
-        gt=0,
-        le=1,
-    )
     drift_A: float = parameter("Typical travel of the specimen in a movie.", unit="Å", default=6.0, ge=0, le=10)
     local_motion_A: float = parameter(
         "Typical local motion in the corners of the field over a movie.", unit="Å", default=1.5, ge=0, le=20
@@ -91,6 +87,15 @@ class SimulateMovies(Params):
     movie_format: Literal["tif", "mrcs"] = parameter(
         "TIFF with LZW compression (8 bit), or MRC stacks (16 bit).", default="tif"
     )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SimulateMovies:
+        low, high = self.value("defocus_range_A")
+        if not 0 < low <= high:
+            raise ValueError(
+                f"defocus_range_A must be two positive values, the smaller first, but it is ({low:g}, {high:g})"
+            )
+        return self
 
     def value(self, name: str) -> Any:
         """Return a value as given, else as the preset has it."""

@@ -1,1 +1,1 @@
-"""ctf"""
+"""Stage ctf: contrast transfer functions that can be trusted."""

@@ -142,7 +142,7 @@ def iciness(profiles: Profiles) -> float | None:
 
 
 def diagnostic_image(spectrum: Spectrum, defocus: Defocus, microscope: Microscope, resolution_A: float) -> np.ndarray:
-    """Return an image [box, box] float32, 0..1: left half flattened spectrum, right half |CTF| to the fitted resolution.
+    """Return an image [box, box] float32, 0..1: left half spectrum, right half |CTF| to the fitted resolution.
 
     The spectrum is averaged over a few degrees and scaled radius by radius, so that weak rings are seen, too.
     """

@@ -1,1 +1,1 @@
-"""initial_volume"""
+"""Stage initial_volume: a map from nothing but particles."""

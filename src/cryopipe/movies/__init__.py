@@ -1,1 +1,1 @@
-"""movies"""
+"""Stage movies: from raw movies to aligned, screened micrographs."""

@@ -30,12 +30,11 @@ from cryopipe.io.movies import Movie
 from cryopipe.io.mrc import read_image, write_image
 from cryopipe.io.star import StarTable, read_table, write_rejections, write_table
 from cryopipe.items import Row, digest, process_items
+from cryopipe.movies.correlation import correlation_grid, correlation_spectrum
 from cryopipe.movies.defects import DefectRepair, plan_repair, read_defects
 from cryopipe.movies.frame_sums import FrameSums
 from cryopipe.movies.global_alignment import (
     GlobalMotion,
-    correlation_grid,
-    correlation_spectrum,
     estimate_global_motion,
 )
 from cryopipe.movies.motion_pictures import composite_spectrum, save_grey, save_trajectory, thumbnail

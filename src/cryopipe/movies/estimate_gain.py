@@ -237,7 +237,7 @@ def _with(decision: Decision, reason: str) -> Decision:
 
 
 def residual_statistics(residual: np.ndarray, good: np.ndarray, evidence: Reproducibility | None) -> dict[str, Any]:
-    """Return mean, deviation, extremes, percentiles of the residual gain [y, x], and its spread over rows and columns."""
+    """Return the statistics of the residual gain [y, x] over pixels, and its spread over rows and columns."""
     values = residual[good]
     percentiles = np.percentile(values, [2.5, 25, 50, 75, 97.5])
     rows = np.where(good, residual - 1, 0).sum(axis=1) / np.maximum(good.sum(axis=1), 1)

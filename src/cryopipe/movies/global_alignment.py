@@ -8,61 +8,21 @@ is the middle frame. A shift is what must be *applied* to a frame to bring it on
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.fft
 
 from cryopipe.errors import InputError, ItemError
+from cryopipe.movies.correlation import CorrelationGrid, correlation_peak, pair_shifts, whitened
 
-#: A Gaussian exp(-k²/2σ²) with the value 1/2 at 1/d has σ = _HALF_WIDTH / d.
-_HALF_WIDTH = 0.8493218
-#: Frequencies beyond this multiple of 1/d weigh less than 2e-4 in the product of two filtered spectra.
-_CUT = 2.5
-#: Coarser structure is as often illumination, fixed to the camera, as specimen, and would pull shifts to zero.
-_HIGH_PASS_A, _HIGH_PASS_PX = 600.0, 2.0
-_RING_PX = 4.0
-_PAIRS_AT_ONCE = 8
+#: Pixels; a smaller scale of the residuals would let rounding decide.
 _SMALLEST_SCALE_PX = 0.02
 #: At least this share of the frame pairs is taken to be right; it sets the scale of the weights.
 _GOOD_SHARE = 0.25
 #: Half width of the last search in steps of a sixth of the resolution.
 _REFINE_STEPS = 3
-
-
-@dataclass(frozen=True)
-class CorrelationGrid:
-    """How frames are reduced for correlation.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        Frame (y, x) in pixels.
-    pixel_size_A : float
-        Of the frame.
-    resolution_A : float
-        Where the low-pass filter is 1/2.
-    block : int
-        Real-space binning before the Fourier transform.
-    ky, kx : ndarray
-        Signed frequencies kept, 1/Å; kx is never negative.
-    weight : ndarray ``[ky, kx]`` float32
-        Filter of one frame; columns that stand for a Friedel pair carry a factor √2.
-    ring : ndarray ``[ky, kx]`` int32
-        Ring of every frequency, for radial averages.
-    """
-
-    shape: tuple[int, int]
-    pixel_size_A: float
-    resolution_A: float
-    block: int
-    ky: np.ndarray
-    kx: np.ndarray
-    weight: np.ndarray
-    ring: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -86,141 +46,6 @@ class GlobalMotion:
     reference: int
     residual_px: float
     agreeing: float
-
-
-def correlation_grid(shape: tuple[int, int], pixel_size_A: float, resolution_A: float) -> CorrelationGrid:
-    """Choose binning, frequencies and filter for frames of ``shape`` (y, x) and a resolution."""
-    resolution = max(resolution_A, 2.5 * pixel_size_A)
-    block = max(1, int(resolution / (8.0 * _HALF_WIDTH) / pixel_size_A))
-    ny, nx = (n // block for n in shape)
-    step = block * pixel_size_A
-    cut = min(_CUT / resolution, 0.5 / step)
-    all_ky, all_kx = np.fft.fftfreq(ny, step), np.fft.rfftfreq(nx, step)
-    ky, kx = all_ky[np.abs(all_ky) <= cut], all_kx[all_kx <= cut]
-    squared = ky[:, None] ** 2 + kx[None, :] ** 2
-    low_pass = np.exp(-0.5 * squared * (resolution / _HALF_WIDTH) ** 2)
-    pixels = (ky[:, None] * ny * step) ** 2 + (kx[None, :] * nx * step) ** 2
-    high_pass = 1.0 - np.exp(-0.5 * np.minimum(pixels / _HIGH_PASS_PX**2, squared * _HIGH_PASS_A**2))
-    friedel = np.where(kx > 0, np.sqrt(2.0), 1.0)
-    weight = (low_pass * high_pass * friedel).astype(np.float32)
-    ring = np.rint(np.sqrt(pixels) / _RING_PX).astype(np.int32)
-    return CorrelationGrid(shape, pixel_size_A, resolution, block, ky, kx, weight, ring)
-
-
-def correlation_spectrum(frame: np.ndarray, grid: CorrelationGrid, *, workers: int = 1) -> np.ndarray:
-    """Return the cropped spectrum of a frame [y, x]: complex64 ``[ky, kx]``, not filtered."""
-    b = grid.block
-    ny, nx = (n // b for n in grid.shape)
-    binned = frame[: ny * b, : nx * b].reshape(ny, b, nx, b).sum(axis=(1, 3), dtype=np.float32) if b > 1 else frame
-    # The step between opposite edges stays where the camera is; it would put a cross through zero shift.
-    tapered = (binned - binned.mean(dtype=np.float64).astype(np.float32)) * _taper(ny)[:, None] * _taper(nx)[None, :]
-    spectrum = scipy.fft.rfft2(tapered, workers=workers)
-    keep_y = np.abs(np.fft.fftfreq(ny, b * grid.pixel_size_A)) <= np.abs(grid.ky).max()
-    cropped: np.ndarray = spectrum[keep_y, : len(grid.kx)].astype(np.complex64)
-    return cropped
-
-
-def _taper(n: int) -> np.ndarray:
-    """Return a window [n] that rises from 0 to 1 over the outer sixteenth at both ends, float32."""
-    width = max(1, n // 16)
-    ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / width)
-    return np.concatenate([ramp, np.ones(n - 2 * width), ramp[::-1]]).astype(np.float32)
-
-
-def whitened(spectra: Sequence[np.ndarray], grid: CorrelationGrid) -> list[np.ndarray]:
-    """Return the spectra ``[ky, kx]`` divided by the radial root mean square of all frames, filtered, of unit power.
-
-    Where signal exceeds noise (coarse structure, ice, carbon edges) its strength adds nothing to what is known of the
-    shift, and unwhitened it hides the narrow peak of everything else under a broad hill.
-    """
-    counts = np.maximum(np.bincount(grid.ring.ravel()), 1)
-    power = sum(np.bincount(grid.ring.ravel(), (s.real**2 + s.imag**2).ravel()) for s in spectra)
-    rms = np.sqrt(np.asarray(power) / counts / len(spectra))
-    factor = (grid.weight / np.maximum(rms, 1e-30)[grid.ring]).astype(np.float32)
-    result = []
-    for spectrum in spectra:
-        filtered = spectrum * factor
-        norm = float(np.sqrt(np.vdot(filtered, filtered).real))
-        result.append((filtered / np.float32(max(norm, 1e-30))).astype(np.complex64))
-    return result
-
-
-def pair_shifts(
-    spectra: Sequence[np.ndarray], grid: CorrelationGrid, *, max_shift_A: float, workers: int = 1
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Measure the shift between every two frames.
-
-    Parameters
-    ----------
-    spectra : sequence of ndarray ``[ky, kx]`` complex64
-        Of :func:`whitened`, one a frame.
-    grid : CorrelationGrid
-        The grid of the spectra.
-    max_shift_A : float
-        Half side of the square window that is searched.
-    workers : int
-        Threads.
-
-    Returns
-    -------
-    pairs : ndarray ``[p, 2]`` int
-        Frames (i, j), i < j.
-    differences_px : ndarray ``[p, 2]``
-        (x, y): shift of frame j minus shift of frame i, unbinned pixels.
-    inside : ndarray ``[p]`` bool
-        False where the maximum lies on the border of the window and is no peak.
-    """
-    pairs = np.array(list(itertools.combinations(range(len(spectra)), 2)), dtype=np.int64).reshape(-1, 2)
-    step = grid.resolution_A / 6.0
-    half = max(2, int(np.ceil(max_shift_A / step)))
-    window = step * np.arange(-half, half + 1)
-    base = np.exp(2j * np.pi * grid.kx[:, None] * window).astype(np.complex64)  # [kx, w]
-    rows = np.exp(2j * np.pi * window[:, None] * grid.ky).astype(np.complex64)  # [w, ky]
-
-    def measure(chunk: np.ndarray) -> list[tuple[float, float, bool]]:
-        return [_peak(spectra[i] * np.conj(spectra[j]), rows, base, window, grid) for i, j in chunk]
-
-    chunks = [pairs[s : s + _PAIRS_AT_ONCE] for s in range(0, len(pairs), _PAIRS_AT_ONCE)]
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        found = list(itertools.chain.from_iterable(pool.map(measure, chunks)))
-    values = np.array([(x, y) for x, y, _ in found], dtype=np.float64).reshape(-1, 2)
-    return pairs, values / grid.pixel_size_A, np.array([ok for *_, ok in found], dtype=bool)
-
-
-def _peak(
-    product: np.ndarray, rows: np.ndarray, columns: np.ndarray, window: np.ndarray, grid: CorrelationGrid
-) -> tuple[float, float, bool]:
-    """Return the maximum (x, y) in Å of the correlation whose spectrum is ``product``, and whether it is a peak."""
-    coarse = (rows @ (product @ columns)).real
-    iy, ix = np.unravel_index(int(coarse.argmax()), coarse.shape)
-    last = len(window) - 1
-    if iy in (0, last) or ix in (0, last):
-        return float(window[ix]), float(window[iy]), False
-    step = window[1] - window[0]
-    dy, dx = paraboloid_peak(coarse[iy - 1 : iy + 2, ix - 1 : ix + 2])
-    y, x = window[iy] + dy * step, window[ix] + dx * step
-    # The peak of a low-passed correlation is broad: on a grid three times finer a paraboloid fits it to 1e-3 of a step.
-    fine = step / 3.0 * np.arange(-1, 2)
-    columns = np.exp(2j * np.pi * grid.kx[:, None] * (x + fine)).astype(np.complex64)
-    rows = np.exp(2j * np.pi * (y + fine)[:, None] * grid.ky).astype(np.complex64)
-    dy, dx = paraboloid_peak((rows @ (product @ columns)).real)
-    return float(x + dx * step / 3.0), float(y + dy * step / 3.0), True
-
-
-def paraboloid_peak(values: np.ndarray) -> tuple[float, float]:
-    """Return the maximum (dy, dx) of the paraboloid fitted to 3 x 3 ``values``, within ±1 of the centre."""
-    v = values.astype(np.float64)
-    gx = (v[:, 2] - v[:, 0]).sum() / 6.0
-    gy = (v[2] - v[0]).sum() / 6.0
-    hxx = (v[:, 0] - 2 * v[:, 1] + v[:, 2]).sum() / 3.0
-    hyy = (v[0] - 2 * v[1] + v[2]).sum() / 3.0
-    hxy = (v[0, 0] + v[2, 2] - v[0, 2] - v[2, 0]) / 4.0
-    determinant = hxx * hyy - hxy**2
-    if determinant <= 0 or hxx >= 0:
-        return 0.0, 0.0
-    dx = (hxy * gy - hyy * gx) / determinant
-    dy = (hxy * gx - hxx * gy) / determinant
-    return float(np.clip(dy, -1, 1)), float(np.clip(dx, -1, 1))
 
 
 def solve_positions(
@@ -348,7 +173,7 @@ def refine_against_rest(
             total = np.sum(moved, axis=0)
 
             def correct(frame: np.ndarray, total: np.ndarray = total) -> tuple[float, float, bool]:
-                return _peak(frame * np.conj(total - frame), rows, columns, window, grid)
+                return correlation_peak(frame * np.conj(total - frame), rows, columns, window, grid)
 
             found = np.array([(x, y) if ok else (0.0, 0.0) for x, y, ok in pool.map(correct, moved)])
             new = shifts - found / grid.pixel_size_A

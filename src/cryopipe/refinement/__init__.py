@@ -1,1 +1,1 @@
-"""refinement"""
+"""Stage refinement: the gold-standard map."""

@@ -1,4 +1,4 @@
-"""The state of a refinement between two iterations, and its file: a killed job goes on from there, bit by bit the same."""
+"""The state of a refinement between two iterations, and its file: a killed job goes on from there, bit by bit."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Per-particle defocus by an exhaustive line search over the likelihood of posed images.
 
-A change D of the defocus adds ``pi lambda k^2 D`` to the phase chi of the CTF (sin chi). Split with the addition theorem, the
-likelihood of all D needs only four sums an image over narrow rings, so that the search costs one pass over the pixels.
+A change D of the defocus adds ``pi lambda k^2 D`` to the phase chi of the CTF (sin chi). Split with the addition
+theorem, the likelihood of all D needs only four sums an image over narrow rings: one pass over the pixels.
 The idea of refining a particle's height is that of Zivanov et al. 2018 (doi:10.7554/eLife.42166).
 """
 

@@ -1,4 +1,4 @@
-"""All that passes between the two half sets of a refinement: an FSC curve, and the map's shells that are coarser than a limit.
+"""All that passes between the two half sets of a refinement: an FSC curve, and the maps' shells coarser than a limit.
 
 A half's next reference is made from its own sums and this alone; the independence of the halves rests on it.
 """

@@ -297,8 +297,8 @@ def grey_scale(
 ) -> float:
     """Return the factor that brings a map of unknown grey scale to that of the images.
 
-    Poses are found with the factor at hand, the factor by least squares at these poses; twice, from a factor that makes the
-    map weak (poses then follow the cross term alone).
+    Poses are found with the factor at hand, the factor by least squares at these poses; three times, from a factor that
+    makes the map weak (poses then follow the cross term alone).
     """
     sample = images.subset(slice(0, _GREY_SAMPLE))
     one = params.model_copy(update={"candidates": 1})

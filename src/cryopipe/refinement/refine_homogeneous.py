@@ -1,14 +1,15 @@
 """Gold-standard refinement of one structure: two half sets that never meet, frequency marching, continuous poses.
 
-Every iteration, each half searches its particles (all of them globally at first, later those whose pose is ambiguous), refines
-poses continuously to the resolution reached, re-estimates noise (and, on request, grey scales and defoci), and reconstructs. The
-halves then share an FSC curve and their shells coarser than ``join_resolution_A``; the curve filters the next references and says how
-far the next iteration may go. The last reconstruction takes every frequency of the full box.
+Every iteration, each half searches its particles (all of them globally at first, later those whose pose is ambiguous),
+refines poses continuously to the resolution reached, re-estimates noise (and, on request, grey scales and defoci), and
+reconstructs. The halves then share an FSC curve and their shells coarser than ``join_resolution_A``; the curve filters
+the next references and says how far the next iteration may go. The last reconstruction takes every frequency of the
+full box.
 
-Sources: Scheres & Chen 2012 (doi:10.1038/nmeth.2115) for independent halves, Scheres 2012 (doi:10.1016/j.jsb.2012.09.006) for the
-Wiener-filtered references, Punjani et al. 2017 (doi:10.1038/nmeth.4169) and Grigorieff 2007 (doi:10.1016/j.jsb.2006.05.004) for
-the marching and the continuous poses. Known limits: one structure; no local filter, no higher aberrations; poses are points
-(no weights over poses) after the global iterations.
+Sources: Scheres & Chen 2012 (doi:10.1038/nmeth.2115) for independent halves, Scheres 2012
+(doi:10.1016/j.jsb.2012.09.006) for the Wiener-filtered references, Punjani et al. 2017 (doi:10.1038/nmeth.4169) and
+Grigorieff 2007 (doi:10.1016/j.jsb.2006.05.004) for the marching and the continuous poses. Known limits: one structure;
+no local filter, no higher aberrations; poses are points, weighed by their confidence in the global iterations only.
 """
 
 from __future__ import annotations
@@ -56,8 +57,14 @@ LEAST_GAIN = 0.02
 RANDOM_SEARCH_EVERY = 4
 RANDOM_SEARCH_SHARE = 0.05
 HISTORY = (
-    "iteration", "radius", "fsc143_A", "masked", "median_angle_change_deg", "mean_confidence", "median_defocus_change_A",
-)  # fmt: skip
+    "iteration",
+    "radius",
+    "fsc143_A",
+    "masked",
+    "median_angle_change_deg",
+    "mean_confidence",
+    "median_defocus_change_A",
+)
 
 
 @dataclass(frozen=True)
@@ -237,7 +244,7 @@ def start_radius(halves: Halves, params: RefineHomogeneous) -> int:
 
 
 def finished(progress: Progress, params: RefineHomogeneous) -> bool:
-    """Whether the last iteration gained less than 2 % in resolution while poses stood still, or there were enough of them."""
+    """Whether the last iteration gained less than 2 % in resolution with poses at rest, or there were enough."""
     return progress.settled or progress.iteration >= params.max_iterations
 
 
@@ -331,7 +338,7 @@ def write_fsc(path: Path, curves: MaskedFsc, *, box: int, pixel_size_A: float) -
 
 
 def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: RefineHomogeneous, context: Context) -> None:
-    """Read particles and an initial map; write both unfiltered halves, the filtered map, mask, FSC, poses and history."""
+    """Read particles and an initial map; write unfiltered halves, the filtered map, mask, FSC, poses and history."""
     table = read_table(inputs["particles"], "particles")
     if len(table) == 0:
         raise InputError(f"{inputs['particles']}: no particles in it; look at what the steps before rejected.")

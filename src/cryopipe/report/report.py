@@ -15,16 +15,19 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from cryopipe import __version__
 from cryopipe.config.movies import ScreenMotion
 from cryopipe.config.report import Report
 from cryopipe.context import Context
+from cryopipe.errors import InputError
 from cryopipe.io.atomic import atomic_write
 from cryopipe.io.mrc import read_image, read_stack, read_volume
-from cryopipe.io.star import StarTable, concatenate, read_blocks, read_table
+from cryopipe.io.star import Kind, StarTable, concatenate, read_blocks, read_table
+from cryopipe.movies.motion_measures import judged, limits_A, measure_motion
 from cryopipe.movies.motion_star import read_motion
-from cryopipe.movies.screen_motion import judged, limits_A, measure_motion
 from cryopipe.report import figures
 from cryopipe.report.citations import CITATIONS
 from cryopipe.report.numbers import COUNTED, Loss, costs, count, parameters, read_json, read_losses
@@ -33,9 +36,19 @@ from cryopipe.report.surface import render_surface
 Inputs = Mapping[str, Any]
 
 
-def tables(inputs: Inputs, name: str, kind: str) -> StarTable:
+def tables(inputs: Inputs, name: str, kind: Kind) -> StarTable:
     """Read the tables of all batches as one."""
     return concatenate([read_table(path, kind) for path in inputs[name]])
+
+
+def map_of(path: Path) -> tuple[NDArray[np.float32], float]:
+    """Read a map of this run and its pixel size in Å, which every map of ours states."""
+    volume, pixel_size_A = read_volume(path)
+    if pixel_size_A is None:
+        raise InputError(
+            f"{path}: its header states no pixel size. It is not as the step wrote it; run that step again."
+        )
+    return volume, pixel_size_A
 
 
 def collect(inputs: Inputs) -> tuple[dict[str, Any], list[Loss], list[dict[str, Any]]]:
@@ -113,10 +126,10 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: Report, conte
 def _page(
     inputs: Inputs, params: Report, numbers: dict[str, Any], losses: Sequence[Loss], rows: Sequence[Any], run: Path
 ) -> dict[str, Any]:
-    refined, pixel = read_volume(inputs["refined"])
-    sharpened, _ = read_volume(inputs["postprocess_map"])
-    initial, initial_pixel = read_volume(inputs["initial"])
-    masked, _ = read_volume(inputs["postprocess_masked"])
+    refined, pixel = map_of(inputs["refined"])
+    sharpened, _ = map_of(inputs["postprocess_map"])
+    initial, initial_pixel = map_of(inputs["initial"])
+    masked, _ = map_of(inputs["postprocess_masked"])
     level = _contour(sharpened, pixel, params.particle_diameter_A or 0.0)
     half, reference, note = _curves(inputs)
     lost = [loss for loss in losses if loss.unit != "particles"]
@@ -137,7 +150,7 @@ def _page(
             ("cost", "Time and memory"),
             ("parameters", "Parameters"),
             ("citations", "Citations"),
-        ],  # fmt: skip
+        ],
         "cards": _cards(numbers),
         "warnings": warnings(numbers),
         "surface": figures.array_source(render_surface(masked, threshold=level, size=params.surface_size)),
@@ -277,13 +290,16 @@ def _picks(inputs: Inputs, params: Report) -> list[tuple[str, str]]:
     micrographs = tables(inputs, "micrographs", "micrographs").with_optics()
     coordinates = tables(inputs, "coordinates", "coordinates").rows
     used = read_table(inputs["refined_particles"], "particles").rows
-    kept = set(zip(used["crpItem"], used["rlnCoordinateX"].round(1), used["rlnCoordinateY"].round(1), strict=True))
     found = []
     for row in micrographs.head(min(params.max_pictures, 6)).itertuples():
         picks = coordinates[coordinates["crpItem"] == row.crpItem]
         xy = picks[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(np.float64)
-        chosen = np.array([(row.crpItem, round(x, 1), round(y, 1)) in kept for x, y in xy], dtype=bool)
-        image, pixel = read_image(row.rlnMicrographName)
+        image, pixel = read_image(str(row.rlnMicrographName))
+        kept = used.loc[used["crpItem"] == row.crpItem, ["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(np.float64)
+        # boxes are cut at whole pixels and particles recentred: a used particle lies near its pick, not on it
+        pixel = pixel or float(row.rlnMicrographPixelSize)  # type: ignore[arg-type]
+        reach = 0.2 * (params.particle_diameter_A or 100.0) / pixel
+        chosen = cKDTree(kept).query(xy)[0] < reach if len(kept) else np.zeros(len(xy), dtype=bool)
         picture = figures.picks_picture(image, pixel, xy, chosen, params.particle_diameter_A or 100.0)
         found.append((f"{row.crpItem}: {chosen.sum()} of {len(xy)} picks used", picture))
     return found
@@ -293,6 +309,7 @@ def _classes(inputs: Inputs) -> list[dict[str, Any]]:
     averages, _ = read_stack(inputs["classes"])
     features = next(iter(read_blocks(inputs["class_features"]).values()))
     order = features.sort_values("crpParticles", ascending=False)
+    rows: list[Any] = list(order.itertuples())  # typed loosely: columns are known to the star file alone
     return [
         {
             "number": int(row.rlnClassIndex),
@@ -301,20 +318,20 @@ def _classes(inputs: Inputs) -> list[dict[str, Any]]:
             "note": "" if row.crpKept else str(row.crpReason),
             "source": figures.class_picture(averages[int(row.rlnClassIndex) - 1]),
         }
-        for row in order.itertuples()
+        for row in rows
     ]
 
 
 def _history(path: Path) -> str:
     rows = history(path)
-    columns = [key for key in (rows[0] if rows else {}) if key != "iteration"][:4]
+    columns = [key for key in (rows[0] if rows else {}) if key not in ("iteration", "seed", "batch", "masked")][:4]
     return figures.history_plot(rows, columns) if columns else ""
 
 
 def _contour(volume: Any, pixel_size_A: float, diameter_A: float) -> float:
-    """Return the level that encloses the volume of a protein shell filling about a third of the particle's sphere."""
+    """Return the level that encloses a sixth of the particle's sphere: the backbone of a protein, without its noisy fringe."""
     sphere = np.pi / 6 * (diameter_A / pixel_size_A) ** 3
-    share = min(0.3 * sphere / volume.size, 0.5)
+    share = min(sphere / 6 / volume.size, 0.5)
     return float(np.quantile(volume, 1 - share))
 
 

@@ -197,10 +197,12 @@ def _tile_data(
     values, ctf = images.values[index], images.ctf[index]
     if base_shifts_px is not None:
         base = np.asarray(base_shifts_px, np.float64)[part]
-        if xp is np:
-            values = shift_values(values, images.pixels, base)
-        else:
-            values = values * xp.asarray(phase_table(images.pixels, base))
+        on_cpu = xp is np
+        values = (
+            shift_values(values, images.pixels, base)
+            if on_cpu
+            else values * xp.asarray(phase_table(images.pixels, base))
+        )
     return values, ctf, variance[xp.asarray(group[part])]
 
 

@@ -1,6 +1,6 @@
-"""Work in a small box: spectra inside a radius are those of Fourier-cropped images, and maps need no more voxels than that.
+"""Work in a small box: spectra inside a radius are those of Fourier-cropped images, and maps need no more voxels.
 
-Side length in Å and frequencies stay; pixels grow. A map's voxels are scaled such that its central slices stay what they were.
+Side length in Å and frequencies stay; pixels grow. A map's voxels are scaled such that its central slices stay.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cryopipe.search.spectra import ParticleSpectra
 
 
 def working_box(radius: int, *, largest: int, oversampling: float = 1.0) -> int:
-    """Return an even box, fast to transform, whose Nyquist frequency is ``oversampling`` times the radius; at most ``largest``."""
+    """Return an even box, fast to transform, with Nyquist at ``oversampling`` times the radius; at most ``largest``."""
     wanted = max(int(np.ceil(2 * oversampling * radius)), 2 * radius + 4)
     while (box := scipy.fft.next_fast_len(wanted, real=True)) % 2:
         wanted = box + 1
@@ -24,7 +24,7 @@ def working_box(radius: int, *, largest: int, oversampling: float = 1.0) -> int:
 
 
 def in_box(images: ParticleSpectra, box: int) -> ParticleSpectra:
-    """Return the same spectra as of images Fourier-cropped to ``box`` px (at least ``2 * radius + 2``); arrays are shared.
+    """Return the spectra as of images Fourier-cropped to ``box`` px (at least ``2 * radius + 2``); arrays are shared.
 
     Shifts in px of the new images are those of the old times ``box / images.box``.
     """
@@ -33,7 +33,7 @@ def in_box(images: ParticleSpectra, box: int) -> ParticleSpectra:
 
 
 def resize_map(volume: np.ndarray, box: int, *, workers: int = 1) -> np.ndarray:
-    """Return a map sampled in another box of the same side length, with the same central slices; float32 ``[z, y, x]``."""
+    """Return a map in another box of the same side length, with the same central slices; float32 ``[z, y, x]``."""
     old = volume.shape[0]
     if box == old:
         return volume

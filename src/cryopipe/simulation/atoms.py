@@ -11,6 +11,7 @@ from pathlib import Path
 import gemmi
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from cryopipe.errors import InputError
 from cryopipe.imaging.symmetry import symmetry_operators
@@ -88,7 +89,12 @@ def read_model(path: str | Path, *, assembly: str | None = "1") -> AtomicModel:
     structure.remove_hydrogens()
     structure.remove_ligands_and_waters()
     if assembly is not None and any(a.name == assembly for a in structure.assemblies):
-        structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.Dup)
+        try:
+            structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.Dup)
+        except RuntimeError as error:
+            raise InputError(
+                f"{path}: its assembly {assembly} cannot be made ({error}). Take the coordinates as they are."
+            ) from error
     atoms = [atom for chain in structure[0] for residue in chain for atom in residue] if len(structure) else []
     if not atoms:
         raise InputError(f"{path}: holds no protein or nucleic-acid atoms. Give the model of the particle.")
@@ -101,6 +107,12 @@ def read_model(path: str | Path, *, assembly: str | None = "1") -> AtomicModel:
         np.array([atom.b_iso for atom in atoms]),
         np.array([atom.occ for atom in atoms]),
     )
+
+
+def symmetry_error_A(model: AtomicModel, group: str) -> float:
+    """Return how far an atom's mate under the point group is from the nearest atom, in Å, in the 99th percentile of all atoms."""
+    tree = cKDTree(model.positions_A)
+    return max(float(np.percentile(tree.query(model.positions_A @ g.T)[0], 99)) for g in symmetry_operators(group))
 
 
 def fetch_model(pdb_id: str, folder: Path) -> Path:

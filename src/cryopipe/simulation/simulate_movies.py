@@ -26,7 +26,7 @@ from cryopipe.io.movies import write_movie
 from cryopipe.io.mrc import write_image, write_volume
 from cryopipe.io.star import StarTable, make_optics, write_blocks, write_table
 from cryopipe.items import Row, digest, process_items
-from cryopipe.simulation.atoms import AtomicModel, apoferritin, fetch_model, read_model
+from cryopipe.simulation.atoms import AtomicModel, apoferritin, fetch_model, read_model, symmetry_error_A
 from cryopipe.simulation.camera import Camera, draw_camera
 from cryopipe.simulation.expose import expose
 from cryopipe.simulation.potential import PotentialSampler
@@ -40,6 +40,8 @@ from cryopipe.simulation.truth import (
     shift_records,
 )
 
+#: how far atoms may be from their mates: deposited chains differ by some tenths of an Å
+_SYMMETRY_TOLERANCE_A = 1.5
 #: length of the truth map over the diameter of the particle, and its finest pixel size in Å
 _MAP_LENGTH = 1.5
 _MAP_PIXEL_SIZE_A = 0.7
@@ -69,7 +71,14 @@ def particle_model(params: SimulateMovies, folder: Path) -> tuple[AtomicModel, s
                 f"simulate_movies: model {params.model!r} is neither a file nor a PDB id of four characters."
             )
         path = fetch_model(params.model, folder)
-    return read_model(path), hashlib.sha256(path.read_bytes()).hexdigest()
+    model = read_model(path)
+    error_A = symmetry_error_A(model, params.symmetry)
+    if error_A > _SYMMETRY_TOLERANCE_A:
+        raise InputError(
+            f"simulate_movies: the atoms of {path} are {error_A:.1f} Å from having symmetry {params.symmetry}, axes as RELION's. "
+            "Give the whole particle in that setting, or simulation.simulate_movies.symmetry: C1."
+        )
+    return model, hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def simulate_movie(

@@ -15,7 +15,7 @@ from cryopipe.imaging.transform import invert_hand, rotate_volume
 
 @dataclass(frozen=True)
 class Frame:
-    """A rigid change of frame: inversion through the centre if ``mirrored``, then rotation, then shift (x, y, z in px)."""
+    """A rigid change of frame: inversion through the centre if ``mirrored``, rotation, then shift (x, y, z; px)."""
 
     rotation: NDArray[np.float64]
     shift_xyz_px: NDArray[np.float64]
@@ -55,8 +55,8 @@ def find_frame(
     symmetry : str
         Point group of the reference.
     same_axes : bool
-        Both maps have their symmetry axes in the standard setting. For O and I, whose normaliser in SO(3) is the group itself,
-        nothing but the hand is then left to find.
+        Both maps have their symmetry axes in the standard setting. For O and I, whose normaliser in SO(3) is the group
+        itself, nothing but the hand is then left to find.
     allow_hand : bool
         Whether the inverted map may be taken.
     resolution_A : float

@@ -27,8 +27,8 @@ def fsc_frame(curves: Mapping[str, NDArray[np.float64]], *, box: int, pixel_size
     Returns
     -------
     DataFrame
-        ``rlnSpectralIndex``, ``rlnResolution`` (1/Å), ``rlnAngstromResolution`` (999 at zero frequency, as RELION writes) and
-        the curves.
+        ``rlnSpectralIndex``, ``rlnResolution`` (1/Å), ``rlnAngstromResolution`` (999 at zero frequency, as RELION
+        writes) and the curves.
     """
     shells = len(next(iter(curves.values())))
     index = np.arange(shells)

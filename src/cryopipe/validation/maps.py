@@ -46,8 +46,8 @@ def on_grid(
 ) -> NDArray[np.float32]:
     """Return a map resampled to another pixel size and box, its centre staying at index ``box // 2``.
 
-    The map is padded with zeros to a length that is a whole number of new pixels (within 0.05 %), then resampled in Fourier
-    space, then cropped or padded.
+    The map is padded with zeros to a length that is a whole number of new pixels (within 0.05 %), then resampled in
+    Fourier space, then cropped or padded.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 """Solvent mask, corrected FSC, B-factor and the sharpened map of two half maps.
 
-The four FSC curves, the resolution and the phase randomisation follow Chen et al. 2013 (doi:10.1016/j.ultramic.2013.06.004),
-the Guinier fit and the FSC weight Rosenthal & Henderson 2003 (doi:10.1016/j.jmb.2003.07.013); limits and order of operations
-are those of ``relion_postprocess``. Known limits: one mask, one B-factor for the whole map; no fit if the map is worse than
-10 Å or the fit would have fewer than five shells.
+The four FSC curves, the resolution and the phase randomisation follow Chen et al. 2013
+(doi:10.1016/j.ultramic.2013.06.004), the Guinier fit and the FSC weight Rosenthal & Henderson 2003
+(doi:10.1016/j.jmb.2003.07.013); limits and order of operations are those of ``relion_postprocess``. Known limits: one
+mask, one B-factor for the whole map; no fit if the map is worse than 10 Å or would have fewer than five shells.
 """
 
 from __future__ import annotations
@@ -175,7 +175,7 @@ def read_mtf(path: str | Path, *, box: int, pixel_size_A: float, detector_pixel_
 
 
 def summary(result: Postprocessed, *, box: int, pixel_size_A: float, given: bool) -> dict[str, Any]:
-    """Return the numbers of a result, each resolution under the name of its curve; ``given``: the user set the B-factor."""
+    """Return the numbers of a result, each resolution under its curve's name; ``given``: the user set the B-factor."""
     fit = result.guinier
     source = "given" if given else "guinier" if fit is not None else "none: map too coarse for a Guinier fit"
     return {

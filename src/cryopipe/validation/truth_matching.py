@@ -77,7 +77,7 @@ def pose_errors_deg(
     operators : array [g, 3, 3]
         The particle's symmetry in the truth's frame.
     map_to_truth : array [3, 3]
-        Rotation R of coordinates that takes the (already mirrored, if so) map onto the truth: a pose A becomes ``A R^T``.
+        Rotation R of coordinates that takes the (mirrored, if so) map onto the truth: a pose A becomes ``A R^T``.
     mirrored : bool
         The map had to be inverted through its centre. A pose of the inverted map is ``diag(-1, -1, 1) A``: an image
         determines it only together with the hand.

@@ -1,8 +1,9 @@
 """A map against the density of an atomic model: masked FSC, resolution at 0.5.
 
-The model's atoms are laid over the map (rotation, shift, hand), its potential in ice is computed there, and both are correlated inside a
-soft mask around the atoms. The threshold 0.5 is that for a map against a perfect reference (Rosenthal & Henderson 2003,
-doi:10.1016/j.jmb.2003.07.013). Known limit: a model fitted to other data bounds the figure from its own errors.
+The model's atoms are laid over the map (rotation, shift, hand), its potential in ice is computed there, and both are
+correlated inside a soft mask around the atoms. The threshold 0.5 is that for a map against a perfect reference
+(Rosenthal & Henderson 2003, doi:10.1016/j.jmb.2003.07.013). Known limit: a model fitted to other data bounds the
+figure from its own errors.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """A refined map, its poses and its picks against the truth of a simulation.
 
-Three questions: how far is the map right (FSC 0.5 against the true map), how far could any program have come with the same particles
-(the same, reconstructed from true poses, centres and CTFs by the same engine), and how large are the errors of what was estimated.
-The headline FSC is masked by a mask made from the true map, so that no choice of the refinement enters it; the hand and, where the
-group leaves it open, the frame are fixed first. The threshold 0.5 is that for a map against a perfect reference
-(Rosenthal & Henderson 2003, doi:10.1016/j.jmb.2003.07.013).
+Three questions: how far is the map right (FSC 0.5 against the true map), how far could any program have come with the
+same particles (the same, reconstructed from true poses, centres and CTFs by the same engine), and how large are the
+errors of what was estimated. The headline FSC is masked by a mask made from the true map, so that no choice of the
+refinement enters it; the hand and, where the group leaves it open, the frame are fixed first. The threshold 0.5 is that
+for a map against a perfect reference (Rosenthal & Henderson 2003, doi:10.1016/j.jmb.2003.07.013).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.io.atomic import atomic_write
 from cryopipe.io.mrc import write_volume
 from cryopipe.io.star import StarTable, read_table
-from cryopipe.io.star_blocks import read_blocks, write_blocks
+from cryopipe.io.star_blocks import write_blocks
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.search.noise import initial_sigma2
 from cryopipe.search.spectra import load_particle_spectra
@@ -116,7 +116,7 @@ def reconstruct_from_truth(joined: Joined, *, symmetry: str, threads: int) -> ND
 
 
 def particle_errors(joined: Joined, frame: Frame, *, symmetry: str, kinds: tuple[str, ...]) -> dict[str, Any]:
-    """Return counts, and errors of poses (°), centres (Å) and defoci (Å) of the matched particles of the kinds sought."""
+    """Return counts, and errors of poses (°), centres (Å), defoci (Å) of matched particles of the kinds sought."""
     pairs, truth = joined.matching.truth, joined.truth
     kind = truth["crpKind"].astype(str).to_numpy() if "crpKind" in truth else np.full(len(truth), kinds[0])
     wanted = np.isin(kind, kinds)
