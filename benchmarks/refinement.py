@@ -106,7 +106,7 @@ def own(folder: Path, threads: int) -> tuple[np.ndarray, float]:
     names = ("half1.mrc", "half2.mrc", "map.mrc", "mask.mrc", "particles.star", "fsc.star", "history.tsv")
     outputs = {name.split(".")[0]: folder / f"own_{name}" for name in names}
     context = Context("refine_homogeneous", folder, threads=threads, log=logging.getLogger("benchmark"))
-    params = RefineHomogeneous(symmetry="O", particle_diameter_A=DIAMETER_A)
+    params = RefineHomogeneous(symmetry="O", particle_diameter_A=DIAMETER_A, initial_lowpass_A=DIAMETER_A / 6)
     start = time.perf_counter()
     inputs = {"particles": folder / "particles.star", "map": folder / "start.mrc"}
     refine_homogeneous.main(inputs, outputs, params, context)
@@ -155,7 +155,13 @@ def main() -> None:
         )
         sums = Reconstruction.empty(arguments.box, images.pixels.radius, symmetry="O", expected_slices=len(images))
         sums.insert(images, rotations, shifts, np.full(images.pixels.radius + 1, 2.0))
-        judge("true poses", sums.solve(threads=arguments.threads), truth, arguments.pixel, time.perf_counter() - start)
+        judge(
+            "true poses, defoci as stated",
+            sums.solve(threads=arguments.threads),
+            truth,
+            arguments.pixel,
+            time.perf_counter() - start,
+        )
         del images, sums
         volume, seconds = own(folder, arguments.threads)
         judge("cryopipe", volume, truth, arguments.pixel, seconds)

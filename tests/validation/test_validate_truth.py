@@ -70,7 +70,7 @@ def write_truth(path: Path, dataset: Dataset, rows: pd.DataFrame) -> None:
 def run(inputs: dict[str, Path], folder: Path) -> dict:
     outputs = {"summary": folder / "truth.json", "fsc": folder / "fsc.star", "true_poses_map": folder / "true.mrc"}
     context = Context("validate_truth", folder, threads=2, log=logging.getLogger("test"))
-    step.main(dict(inputs), outputs, ValidateTruth(symmetry="O", particle_diameter_A=125), context)
+    step.main(dict(inputs), outputs, ValidateTruth(symmetry="O", particle_diameter_A=125, match_radius_A=30), context)
     assert read_volume(outputs["true_poses_map"])[0].shape == (64, 64, 64)
     return json.loads(outputs["summary"].read_text())["truth"]
 

@@ -126,7 +126,7 @@ def refine(
 
 def start_progress(halves: Halves, initial: NDArray[np.float32], params: RefineHomogeneous) -> Progress:
     """Return the state before the first iteration: the low-passed initial map for both halves, no poses."""
-    lowpass, diameter = initial_lowpass_A(params), require(params, "particle_diameter_A")[0]
+    lowpass, diameter = require(params, "initial_lowpass_A", "particle_diameter_A")
     images = halves.images[0]
     filtered = low_pass(initial, images.pixel_size_A, lowpass)
     radius = min(max(round(halves.side_A / lowpass), 4), images.pixels.radius)
@@ -135,13 +135,6 @@ def start_progress(halves: Halves, initial: NDArray[np.float32], params: RefineH
     start = masked_reference(small, pixel_size_A=halves.side_A / box, diameter_A=diameter, mask_options=None, threads=1)
     states = (HalfSet.start(halves.images[0]), HalfSet.start(halves.images[1]))
     return Progress(0, radius, states, (start, start), [], False)
-
-
-def initial_lowpass_A(params: RefineHomogeneous) -> float:
-    """Return the low-pass of the initial map: a sixth of the diameter within 15 to 40 Å where it is not given."""
-    if params.initial_lowpass_A is not None:
-        return params.initial_lowpass_A
-    return float(np.clip(require(params, "particle_diameter_A")[0] / 6, 15.0, 40.0))
 
 
 def reach(radius: int, largest: int) -> int:
@@ -173,7 +166,7 @@ def iterate(
     pixel_size_A = halves.side_A / task.box
     resolution = progress.history[-1][2] if progress.history else np.inf
     options = mask_options(params) if resolution < params.mask_start_resolution_A else None
-    join = round(halves.side_A / max(params.join_resolution_A, initial_lowpass_A(params)))
+    join = round(halves.side_A / max(params.join_resolution_A, require(params, "initial_lowpass_A")[0]))
     maps = [half.solve(threads=context.threads) for half in sums]
     shared: Shared = exchange(
         (maps[0], maps[1]),
@@ -240,7 +233,7 @@ def next_radius(radius: int, shell: float, largest: int, *, start: int) -> int:
 
 def start_radius(halves: Halves, params: RefineHomogeneous) -> int:
     """Return the first iteration's radius, below which no later one goes."""
-    return min(max(round(halves.side_A / initial_lowpass_A(params)), 4), halves.images[0].pixels.radius)
+    return min(max(round(halves.side_A / require(params, "initial_lowpass_A")[0]), 4), halves.images[0].pixels.radius)
 
 
 def finished(progress: Progress, params: RefineHomogeneous) -> bool:

@@ -172,7 +172,7 @@ def truth_curves(
 
 def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: ValidateTruth, context: Context) -> None:
     """Read maps, particles and truth; write the numbers, the curves and the map from true poses."""
-    symmetry, diameter = require(params, "symmetry", "particle_diameter_A")
+    symmetry, radius_A = require(params, "symmetry", "match_radius_A")
     (half1, half2), pixel_size_A = read_maps(inputs["half1"], inputs["half2"])
     box = half1.shape[0]
     (truth,), true_pixel_A = read_maps(inputs["truth_map"])
@@ -191,7 +191,7 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: Validat
     joined = join_truth(
         read_table(inputs["particles"], "particles"),
         read_table(inputs["truth_particles"], "particles").rows,
-        radius_A=params.match_radius_A or diameter / 4,
+        radius_A=radius_A,
     )
     from_truth = reconstruct_from_truth(joined, symmetry=symmetry, threads=context.threads)
     maps = {"refined": frame.apply(refined, workers=context.threads), "true_poses": from_truth}
