@@ -13,7 +13,7 @@ from typing import Any
 from cryopipe.context import Context
 from cryopipe.io.atomic import atomic_write
 
-LIBRARIES = ("cryopipe", "numpy", "scipy", "numba", "starfile", "mrcfile", "tifffile", "gemmi", "snakemake", "cupy")
+LIBRARIES = ("cryopipe", "numpy", "scipy", "numba", "pandas", "mrcfile", "tifffile", "gemmi", "snakemake", "cupy")
 #: Files above this size are digested by their size, first and last block: whole stacks would cost more than many a step.
 WHOLE_FILE_LIMIT = 64 << 20
 BLOCK = 8 << 20
