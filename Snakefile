@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from cryopipe.errors import CryopipeError
-from cryopipe.workflow import Plan
+from cryopipe.workflow import Plan, claim
 
 min_version("9.25")
 
@@ -27,6 +27,11 @@ try:
     BATCHES = list(plan.batches)
 except CryopipeError as error:
     raise WorkflowError(str(error)) from None
+
+
+# A run that was killed leaves its lock behind; the same command has to go on all the same.
+if workflow.is_main_process:
+    claim(plan.results)
 
 
 workdir: str(plan.results)

@@ -21,7 +21,7 @@ def snakemake(*arguments: str, directory: Path, config: Path = TINY) -> subproce
     directory.mkdir(parents=True, exist_ok=True)
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(config),
-        "--directory", str(directory), "--workflow-profile", str(ROOT / "workflow/profiles/default"), *arguments,
+        "--directory", str(directory), *arguments,
     ]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CRYOPIPE_")}
     return subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=600, check=False)

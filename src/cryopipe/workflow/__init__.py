@@ -1,6 +1,7 @@
 """Where steps meet Snakemake: the plan of a run, the running of one step, provenance. Nothing below knows Snakemake."""
 
+from cryopipe.workflow.lock import claim
 from cryopipe.workflow.plan import Plan
 from cryopipe.workflow.step import run_step
 
-__all__ = ["Plan", "run_step"]
+__all__ = ["Plan", "claim", "run_step"]
