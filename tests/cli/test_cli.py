@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from cryopipe import selftest
 from cryopipe.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -39,3 +41,17 @@ def test_a_missing_file_of_the_configuration_is_named(tmp_path: Path, capsys: py
     )
     assert main(["check", str(tmp_path / "bad.yaml")]) == 1
     assert "dataset.movies: no file matches" in capsys.readouterr().err
+
+
+def test_doctor_checks_every_kernel_and_fails_on_a_wrong_number(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["doctor"]) == 0
+    said = capsys.readouterr().out
+    for kernel in ("slices", "poses", "rings", "ctf_score", "peaks"):
+        assert kernel in said
+    assert "all checks passed" in said
+    wrong = [dataclasses.replace(row, passed=False) for row in selftest.run()]
+    monkeypatch.setattr(selftest, "run", lambda: wrong)
+    assert main(["doctor"]) == 1
+    assert "do not trust results of this machine" in capsys.readouterr().out

@@ -42,11 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _summary(plan: Plan) -> str:
     known = plan.facts
-    files = sum(len(batch) for batch in plan.batches.values())
+    files = plan.files()
+    count = -(-len(files) // plan.config.run.batch_size)
     return "\n".join(
         [
-            f"run {plan.config.run.name}: {files} {'micrographs' if plan.source == 'micrographs' else 'movies'} "
-            f"({plan.source}) in {len(plan.batches)} batches",
+            f"run {plan.config.run.name}: {len(files)} {'micrographs' if plan.source == 'micrographs' else 'movies'} "
+            f"({plan.source}) in {count} batches",
             f"  {known.pixel_size_A:g} Å/px, {known.voltage_kV:g} kV, Cs {known.cs_mm:g} mm, "
             f"particle {known.particle_diameter_A:g} Å, symmetry {known.symmetry}",
             f"  results: {plan.results}",

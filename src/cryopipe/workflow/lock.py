@@ -1,7 +1,8 @@
 """Release Snakemake's lock on a run's folder when the process that took it was killed, and only then.
 
-Snakemake leaves its lock behind after a SIGKILL or a power cut and then refuses to run until a person unlocks the folder. The owner
-of a run is kept beside the lock as host, process id and start time; a lock whose owner lived on this host and is dead is stale.
+Snakemake leaves its lock behind after a SIGKILL or a power cut and then refuses to run until a person unlocks the folder.
+The owner of a run is kept beside the lock as host, process id and start time; a lock whose owner lived on this host and is
+dead is stale.
 """
 
 from __future__ import annotations

@@ -91,8 +91,27 @@ class Plan:
     def batches(self) -> dict[str, list[str]]:
         """``{"batch_0001": [files]}`` from the append-only manifest of this run."""
         manifest = self.results / "manifest.txt"
-        files = update_manifest(manifest, self._files()) if self._extend else read_manifest(manifest) or self._files()
+        files = update_manifest(manifest, self.files()) if self._extend else read_manifest(manifest) or self.files()
         return batches(files, self.config.run.batch_size)
+
+    def files(self) -> list[str]:
+        """Return the movies or micrographs that the configuration names now, whatever the manifest lists from before.
+
+        Raises
+        ------
+        ConfigError
+            No file matches.
+        """
+        if self.config.simulation is not None:
+            return self.config.simulation.simulate_movies.movie_paths("simulation/simulate_movies")
+        kind = self.source
+        pattern = str(getattr(self.config.dataset, kind))
+        found = sorted(glob.glob(str(self.root / pattern), recursive=True))
+        if not found:
+            raise ConfigError(
+                f"dataset.{kind}: no file matches {self.root / pattern}. Paths are relative to the folder of the Snakefile."
+            )
+        return found
 
     def params(self, step: str, *, batch: str = "") -> dict[str, Any]:
         """Return the complete parameters of ``step``; the import steps also get the files of their batch."""
@@ -127,18 +146,6 @@ class Plan:
         """Return the path of a person's decision file for this run (``config/decisions/<run.name>/<name>``), if there is one."""
         path = self.root / "config" / "decisions" / self.config.run.name / name
         return str(path) if path.is_file() else None
-
-    def _files(self) -> list[str]:
-        if self.config.simulation is not None:
-            return self.config.simulation.simulate_movies.movie_paths("simulation/simulate_movies")
-        kind = self.source
-        pattern = str(getattr(self.config.dataset, kind))
-        found = sorted(glob.glob(str(self.root / pattern), recursive=True))
-        if not found:
-            raise ConfigError(
-                f"dataset.{kind}: no file matches {self.root / pattern}. Paths are relative to the folder of the Snakefile."
-            )
-        return found
 
     def _existing(self, key: str, path: str | None) -> str | None:
         if path is None:
