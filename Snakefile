@@ -37,6 +37,9 @@ if workflow.is_main_process:
 workdir: str(plan.results)
 
 
+report: "workflow/report/workflow.rst"
+
+
 wildcard_constraints:
     batch=r"batch_\d{4}",
 
