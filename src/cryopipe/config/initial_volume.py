@@ -13,33 +13,34 @@ class InitialRelionSgd(Params):
         "Outer diameter of the particle; sets the masks.", unit="Å", derived="dataset.particle_diameter_A"
     )
     seeds: int = parameter(
-        "Independent runs; the one with the best held-out likelihood is kept.", default=3, ge=1, le=20
+        "Independent runs; the one with the best held-out likelihood is kept.", default=8, ge=1, le=20
     )
     initial_iterations: int = parameter(
-        "Mini-batches at the initial resolution and batch size.", default=20, ge=1, le=1000
+        "Mini-batches at the initial resolution and batch size.", default=4, ge=1, le=1000
     )
     inbetween_iterations: int = parameter(
-        "Mini-batches during which resolution and batch size grow linearly.", default=80, ge=1, le=5000
+        "Mini-batches during which resolution and batch size grow linearly.", default=18, ge=1, le=5000
     )
-    final_iterations: int = parameter("Mini-batches at the final resolution and batch size.", default=20, ge=1, le=1000)
+    final_iterations: int = parameter("Mini-batches at the final resolution and batch size.", default=8, ge=1, le=1000)
     initial_resolution_A: float = parameter(
-        "Resolution of the first phase. Hollow shells carry little orientation information below 35 Å: start at 24 Å.",
+        "Resolution of the first phase. What orients a hollow shell lies between 20 and 10 Å; other particles start "
+        "well at 24 Å or coarser.",
         unit="Å",
-        default=24.0,
+        default=15.0,
         ge=5,
         le=100,
     )
     final_resolution_A: float = parameter("Resolution of the last phase.", unit="Å", default=10.0, ge=4, le=60)
-    initial_batch: int = parameter("Particles of a mini-batch in the first phase.", default=100, ge=8, le=10000)
-    final_batch: int = parameter("Particles of a mini-batch in the last phase.", default=300, ge=8, le=100000)
+    initial_batch: int = parameter("Particles of a mini-batch in the first phase.", default=400, ge=8, le=10000)
+    final_batch: int = parameter("Particles of a mini-batch in the last phase.", default=800, ge=8, le=100000)
     momentum: float = parameter(
         "Share of the previous step that is kept (RELION: 0.9 for 300 mini-batches; fewer need less).",
-        default=0.8,
+        default=0.5,
         ge=0,
         lt=1,
     )
     step_size: float = parameter(
-        "Step size of the gradient (RELION: 0.5 for 300 mini-batches).", default=0.9, gt=0, le=1
+        "Step size of the gradient (RELION: 0.5 for 300 mini-batches).", default=1.0, gt=0, le=1
     )
     healpix_order: int = parameter(
         "Order of the orientation grid (60°/2^order) once the resolution is finer than 20 Å; one less before.",
@@ -55,11 +56,28 @@ class InitialRelionSgd(Params):
     )
     initial_effective_poses: float = parameter(
         "Share of all poses that a particle is spread over at the start (annealing; 0 switches it off).",
-        default=0.01,
+        default=0.0,
         ge=0,
         le=0.5,
     )
-    mask_diameter_factor: float = parameter("Diameter of the soft masks over the particle's.", default=1.25, ge=1, le=3)
+    regularisation: float = parameter(
+        "Added to the weight of every Fourier voxel, in units of its shell's mean weight.", default=0.1, gt=0, le=10
+    )
+    positive_share: float = parameter(
+        "Share of the iterations, from the first, after which negative density is removed (RELION: the first phase).",
+        default=0.0,
+        ge=0,
+        le=1,
+    )
+    mask_diameter_factor: float = parameter(
+        "Diameter of the map's soft mask over the particle's.", default=1.2, ge=1, le=3
+    )
+    image_mask_diameter_factor: float = parameter(
+        "Diameter of the images' soft mask over the particle's; the CTF carries detail beyond the particle's edge.",
+        default=2.0,
+        ge=1,
+        le=4,
+    )
     held_out: int = parameter(
         "Particles kept out of all mini-batches to judge the seeds (at most a fifth of all).",
         default=300,

@@ -1,20 +1,22 @@
 """A map from nothing by stochastic gradient descent with momentum, as in RELION 3.1's 3D initial model.
 
-One iteration takes a mini-batch, spreads every particle over all poses (expectation), makes a Wiener map of the
-mini-batch and moves the current map V towards it: ``dV <- mu dV + (1 - mu) step (V_batch - V)``, ``V <- V + dV``.
-Resolution and batch size grow linearly between an initial and a final phase. As in RELION the start is the
-reconstruction of the first particles in random orientations, negative density is removed at first, and noise spectra
-are running averages with the same mu. RELION's mu = 0.9 and step = 0.5 belong to 300 mini-batches; the defaults here
-(0.8 and 0.9 for 120) reach the same map in less than half the passes.
+One iteration takes a mini-batch, spreads every particle over all poses (expectation), makes a map of the mini-batch and
+moves the current map V towards it: ``dV <- mu dV + (1 - mu) step (V_batch - V)``, ``V <- V + dV``. Resolution and batch
+size grow linearly between an initial and a final phase. As in RELION the start is the reconstruction of the first
+particles in random orientations, and noise spectra are running averages with the same mu. RELION's mu = 0.9 and
+step = 0.5 belong to 300 small mini-batches; the defaults here (0.5 and 1 for 30 larger ones) take a tenth of the time.
 
-Three things go beyond RELION 3.1: the temperature of the likelihood is lowered as long as particles would settle on
-too few poses (effective poses falling from 1 % of all), orientations are searched in the asymmetric unit alone, and
-several seeds compete by the likelihood of particles that none of them has used.
+What keeps a hollow, highly symmetric shell out of the trap "right radial profile, wrong orientations" differs from
+RELION 3.1: a map of the mini-batch regularised by a share of each shell's mean weight (a prior from the current map's
+power starves just the shells that could tell the orientations), resolutions from 15 to 10 Å, images masked widely
+enough for what the CTF delocalises around a tightly masked map, no removal of negative density, and several seeds that
+compete by the likelihood of particles that none has used. Orientations are searched in the asymmetric unit alone.
+Annealing and RELION's removal of negative density in the first phase are options.
 
 Sources: Punjani et al. 2017 (doi:10.1038/nmeth.4169) for the method, RELION 3.1 (Zivanov et al. 2018,
 doi:10.7554/eLife.42166; ``ml_optimiser.cpp``) for schedule and update. Known limits: one class; the hand is not
-determined; in C1 the map's frame is arbitrary; a seed can end in a map with the right radial profile and wrong
-features (one of three at 240 particles), which its held-out likelihood shows.
+determined; in C1 the map's frame is arbitrary; half or more of the seeds end in the trap, which their held-out
+likelihood shows: if all evidences lie close together, take more seeds.
 """
 
 from __future__ import annotations
@@ -102,11 +104,7 @@ def setting_for(images: ParticleSpectra, params: InitialRelionSgd, *, threads: i
 
 def start_state(images: ParticleSpectra, setting: Setting, first: Iteration, rng: np.random.Generator) -> State:
     """Reconstruct the first particles in random orientations; the noise starts as the images' own power."""
-    shells = images.pixels.radius + 1
-    power = np.square(images.values.real) + np.square(images.values.imag)
-    mean = np.bincount(images.pixels.shell, power.mean(axis=0, dtype=np.float64), shells)
-    sigma2 = mean / np.maximum(2 * np.bincount(images.pixels.shell, minlength=shells), 1)
-    sigma2[0] = sigma2[1]
+    sigma2 = image_power(images)
     chosen = images.subset(np.sort(rng.permutation(len(images))[: first.batch])).crop(first.radius)
     sums = Reconstruction.empty(setting.box, first.radius, symmetry=setting.symmetry, expected_slices=len(chosen))
     sums.insert(chosen, random_rotations(rng, len(chosen)), np.zeros((len(chosen), 2)), 1 / sigma2)
@@ -156,7 +154,7 @@ def iterate(
     posed = cast(PoseSums, found.sums)
     sums = Reconstruction.empty(setting.box, plan.radius, symmetry=setting.symmetry, expected_slices=len(grid))
     sums.insert_sums(posed, grid, batch.pixels)
-    target = sums.solve(tau2=_signal_power(references, batch), threads=setting.threads)
+    target = sums.solve(ssnr=np.full(plan.radius + 1, 1 / params.regularisation), threads=setting.threads)
     step = params.momentum * state.step + (1 - params.momentum) * params.step_size * (target - state.volume)
     volume = _constrain(state.volume + step, setting, positive=plan.positive)
     sigma2 = state.sigma2.copy()
@@ -181,7 +179,7 @@ def run_seed(
     state : State
         After the last iteration.
     score : float
-        Mean log evidence of a held-out particle over "no particle".
+        Of the held-out particles (`score`).
     """
     params = setting.params
     side_A = training.box * training.pixel_size_A
@@ -202,8 +200,31 @@ def run_seed(
         state.history.append([float(value) for value in row])
         _save(checkpoint, state, stamp)
         context.progress(i + 1, len(plans), f"iterations of seed {seed}")
-    found = expectation(held_out, state, setting)
-    return state, float(found.log_evidence.mean())
+    return state, score(held_out, state, setting)
+
+
+def score(images: ParticleSpectra, state: State, setting: Setting) -> float:
+    """Return the mean log evidence of an image, over noise that has the images' own mean power.
+
+    Every run has a noise spectrum of its own, and its evidence counts over that noise: only against a noise that all
+    runs share do their evidences compare. Without this a run that calls signal noise can win.
+    """
+    found = expectation(images, state, setting)
+    shell = images.pixels.shell
+    count = np.bincount(shell)[1:]
+    power = image_power(images)[1:]
+    sigma2 = state.sigma2[1 : len(power) + 1]
+    return float(found.log_evidence.mean() - np.sum(count * (power / sigma2 - 1 + np.log(sigma2 / power))))
+
+
+def image_power(images: ParticleSpectra) -> NDArray[np.float64]:
+    """Return the mean variance of real and imaginary part each, by shell; shell 0, which no pixel has, as shell 1."""
+    shells = images.pixels.radius + 1
+    power = np.square(images.values.real) + np.square(images.values.imag)
+    total = np.bincount(images.pixels.shell, power.mean(axis=0, dtype=np.float64), shells)
+    mean: NDArray[np.float64] = total / np.maximum(2 * np.bincount(images.pixels.shell, minlength=shells), 1)
+    mean[0] = mean[1]
+    return mean
 
 
 def expectation(images: ParticleSpectra, state: State, setting: Setting, *, candidates: int = 0) -> Posterior:
@@ -227,16 +248,6 @@ def _slices(
     cube = reference_cube(volume, pixels.radius, padding=PADDING, threads=threads)
     slices: NDArray[np.complex64] = extract_slices(cube, grid, pixels.kx, pixels.ky, padding=PADDING)
     return slices
-
-
-def _signal_power(references: NDArray[np.complex64], images: ParticleSpectra) -> NDArray[np.float64]:
-    """Return the variance of real and imaginary part of the map's coefficients by shell: the Wiener map's prior."""
-    shell = images.pixels.shell
-    power = np.square(references.real) + np.square(references.imag)
-    total = np.bincount(shell, power.mean(axis=0, dtype=np.float64))
-    mean = total / np.maximum(2 * np.bincount(shell), 1)
-    mean[0] = mean[1]
-    return mean
 
 
 def _constrain(volume: NDArray[np.float32], setting: Setting, *, positive: bool) -> NDArray[np.float32]:
@@ -283,7 +294,7 @@ def load_images(table: StarTable, params: InitialRelionSgd, *, threads: int) -> 
     size = image_box(table)
     side_A = size * table.single("rlnImagePixelSize")
     radius = min(round(side_A / params.final_resolution_A), size // 2 - 1)
-    mask_A = min(params.mask_diameter_factor * diameter, 0.95 * side_A)
+    mask_A = min(params.image_mask_diameter_factor * diameter, 0.95 * side_A)
     images = load_particle_spectra(table, radius=radius, mask_diameter_A=mask_A, threads=threads)
     return in_box(images, working_box(radius, largest=size, oversampling=1.5))
 

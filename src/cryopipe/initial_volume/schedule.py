@@ -76,7 +76,14 @@ def schedule(params: InitialRelionSgd, *, particles: int, side_A: float, largest
                 params.initial_effective_poses * (FINAL_EFFECTIVE_POSES / params.initial_effective_poses) ** progress
             )
         iterations.append(
-            Iteration(radius, batch, start, params.healpix_order - (not fine), spread, positive=i < total // 2)
+            Iteration(
+                radius,
+                batch,
+                start,
+                params.healpix_order - (not fine),
+                spread,
+                positive=i < params.positive_share * total,
+            )
         )
         start += batch
     return iterations
