@@ -214,7 +214,9 @@ def score(images: ParticleSpectra, state: State, setting: Setting) -> float:
     count = np.bincount(shell)[1:]
     power = image_power(images)[1:]
     sigma2 = state.sigma2[1 : len(power) + 1]
-    return float(found.log_evidence.mean() - np.sum(count * (power / sigma2 - 1 + np.log(sigma2 / power))))
+    weights = orientation_weights(orientation_grid(setting.params.healpix_order, setting.symmetry), setting.symmetry)
+    evidence = found.log_evidence.mean() - np.log(weights.sum() * len(setting.shifts_px))  # priors sum to one
+    return float(evidence - np.sum(count * (power / sigma2 - 1 + np.log(sigma2 / power))))
 
 
 def image_power(images: ParticleSpectra) -> NDArray[np.float64]:
