@@ -1,26 +1,136 @@
-"""How fast is a reconstruction? Insertion, symmetry, and the way back to a map.
+"""How fast is a reconstruction? Insertion, symmetry, and the way back to a map, against the memory's own speed.
 
-    python benchmarks/reconstruct.py --images 500 --box 128 --symmetry O
+    python benchmarks/reconstruct.py --images 300 --box 250 --symmetry O
+    python benchmarks/reconstruct.py --images 60 --box 128 --symmetry I --methods
+    python benchmarks/reconstruct.py --images 8 --box 512 --symmetry O
 
-Prints a table and, as its last line, a JSON object.
+Prints a table and, as its last line, the same as a JSON object. The ceiling is a STREAM triad on as many threads in the
+same run. Traffic counts what has to move at least: inserting an image reads and writes every cache line that its voxels
+lie on once (counted for three of the poses; 192 bytes a sample would do if lines were not 64 bytes wide); symmetry
+reads and writes every voxel of the half sphere once; solving reads them, writes and reads the half-transformed columns
+and writes the map. CPU seconds are steadier than wall seconds on a shared machine; system seconds are mostly pages
+that are touched for the first time. ``--methods`` compares rotating
+images with rotating volumes for groups that are no axis permutations.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numba
 import numpy as np
 
 from cryopipe.imaging.fourier_pixels import half_plane
 from cryopipe.imaging.geometry import random_rotations
+from cryopipe.kernels._dispatch import cpu_threads
+from cryopipe.reconstruction.memory import memory_need
 from cryopipe.reconstruction.reconstruct import Reconstruction
+from cryopipe.reconstruction.symmetrise import SymmetryPlan
 from cryopipe.search.references import reference_cube
 from cryopipe.search.spectra import ParticleSpectra
+
+
+@dataclass(frozen=True)
+class Row:
+    what: str
+    seconds: float
+    user_seconds: float
+    system_seconds: float
+    traffic_gb: float
+    gb_per_s: float
+    share_of_triad: float
+
+
+@numba.njit(parallel=True)
+def _triad(a, b, c):  # type: ignore[no-untyped-def]
+    for i in numba.prange(a.size):
+        a[i] = b[i] + np.float32(3) * c[i]
+
+
+def triad(floats: int = 1 << 26) -> float:
+    """Return the memory's speed in GB/s: best of five passes over three arrays of 256 MB."""
+    a, b, c = (np.ones(floats, np.float32) for _ in range(3))
+    _triad(a, b, c)
+    best = np.inf
+    for _ in range(5):
+        start = time.perf_counter()
+        _triad(a, b, c)
+        best = min(best, time.perf_counter() - start)
+    return 12 * floats / best / 1e9
+
+
+def scene(box: int, count: int, rng: np.random.Generator) -> tuple[ParticleSpectra, np.ndarray, np.ndarray]:
+    pixels = half_plane(box, box // 2 - 1)
+    shape = (count, len(pixels))
+    values = rng.standard_normal((*shape, 2), np.float32).view(np.complex64)[..., 0]
+    ctf = rng.uniform(-1, 1, shape).astype(np.float32)
+    images = ParticleSpectra(pixels, values, ctf, box, 1.0, np.ones(count, np.int32))
+    return images, random_rotations(rng, count), rng.normal(size=(count, 2))
+
+
+def line_bytes_per_sample(images: ParticleSpectra, rotations: np.ndarray, edge: int) -> float:
+    """Return the bytes of the cache lines that hold an image's voxels, read and written, for each of its samples."""
+    lines = 0
+    side, width = 2 * edge + 1, edge + 1
+    corners = np.array([(z * side + y) * width + x for z in (0, 1) for y in (0, 1) for x in (0, 1)])
+    for pose in rotations[:3]:
+        at = 2 * np.stack([images.pixels.kx, images.pixels.ky], axis=1) @ pose[:2]
+        x, y, z = np.floor(np.where(at[:, :1] < 0, -at, at)).astype(np.int64).T
+        voxels = ((((z + edge) * side + y + edge) * width + x)[:, None] + corners).ravel()
+        lines += len(np.unique(8 * voxels // 64)) + len(np.unique(4 * voxels // 64))
+    return 2 * 64 * lines / (len(images.pixels) * len(rotations[:3]))
+
+
+def run(options: argparse.Namespace, method: Any, ceiling: float) -> tuple[list[Row], SymmetryPlan, float]:
+    box, radius, threads = options.box, options.box // 2 - 1, options.threads
+    images, rotations, shifts = scene(box, options.images, np.random.default_rng(0))
+    inverse = np.ones(radius + 1)
+    half = Reconstruction.empty(box, radius, symmetry=options.symmetry, expected_slices=options.images, method=method)
+    voxels = 2 * np.pi / 3 * (half.numerator.shape[2] - 1) ** 3
+    copies = 1 if half.plan.rotates_volumes else len(half.plan.cosets)
+    rotated = len(half.plan.cosets) - 1 if half.plan.rotates_volumes else 0
+    columns = 8.0 * box * half.numerator.shape[1] * half.numerator.shape[2]
+    rows: list[Row] = []
+
+    def timed(what: str, traffic: float, call: Callable[[], Any]) -> Any:
+        start, before = time.perf_counter(), os.times()
+        result = call()
+        seconds, after = time.perf_counter() - start, os.times()
+        speed = traffic / seconds / 1e9
+        user, system = after.user - before.user, after.system - before.system
+        rows.append(Row(what, seconds, user, system, traffic / 1e9, speed, speed / ceiling))
+        return result
+
+    def touch() -> None:
+        half.numerator.fill(0)
+        half.weight.fill(0)
+
+    samples = options.images * len(images.pixels)
+    moved = line_bytes_per_sample(images, rotations, half.numerator.shape[2] - 1) * copies
+    timed("first touch of the cubes", half.nbytes, touch)
+    for call in ("first", "second"):
+        timed(
+            f"insert, {call} call",
+            (moved + 24) * samples,  # reads value, CTF; writes and reads what is inserted
+            lambda: half.insert(images, rotations, shifts, inverse),
+        )
+    timed("symmetrise", 24 * voxels * (rotated + (len(half.plan.exact) > 1)), half.symmetrise)
+    timed("shell weights", 4 * voxels, half.shell_weight)
+    solving = 12 * voxels + 2 * columns + 4.0 * box**3
+    volume = timed("solve", solving, lambda: half.solve(threads=threads))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    plan, size = half.plan, half.numerator.size
+    half.numerator = half.weight = None  # so that the peak of the reference is its own
+    timed("reference cube", 4.0 * box**3 + 2 * columns + 8.0 * size,
+          lambda: reference_cube(volume, radius, threads=threads))  # fmt: skip
+    return rows, plan, peak
 
 
 def main() -> None:
@@ -28,61 +138,46 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--box", type=int, default=128)
     parser.add_argument("--symmetry", default="O")
+    parser.add_argument("--threads", type=int, default=numba.get_num_threads())
+    parser.add_argument("--methods", action="store_true", help="both ways of imposing the cosets of a group")
     options = parser.parse_args()
-
-    rng = np.random.default_rng(0)
-    radius = options.box // 2 - 1
-    pixels = half_plane(options.box, radius)
-    shape = (options.images, len(pixels))
-    values = rng.standard_normal((*shape, 2), np.float32).view(np.complex64)[..., 0]
-    images = ParticleSpectra(
-        pixels,
-        values,
-        rng.uniform(-1, 1, shape).astype(np.float32),
-        options.box,
-        1.0,
-        np.ones(options.images, np.int32),
-    )
-    rotations, shifts, inverse = (
-        random_rotations(rng, options.images),
-        rng.normal(size=(options.images, 2)),
-        np.ones(radius + 1),
-    )
-    threads = numba.get_num_threads()
-    warm = Reconstruction.empty(16, 7, symmetry=options.symmetry)
-    small = half_plane(16, 7)
-    few = ParticleSpectra(small, values[:2, : len(small)], images.ctf[:2, : len(small)], 16, 1.0, np.ones(2, np.int32))
-    warm.insert(few, rotations[:2], shifts[:2], inverse)
-    warm.symmetrise()
-    warm.solve()
-
-    half = Reconstruction.empty(options.box, radius, symmetry=options.symmetry, expected_slices=options.images)
-    rows: list[dict[str, object]] = []
-
-    def timed(what: str, call: Callable[[], object]) -> object:
-        start = time.perf_counter()
-        result = call()
-        rows.append({"what": what, "seconds": time.perf_counter() - start})
-        return result
-
-    timed("insert", lambda: half.insert(images, rotations, shifts, inverse))
-    timed("symmetrise", half.symmetrise)
-    volume = timed("solve", lambda: half.solve(threads=threads))
-    timed("reference cube", lambda: reference_cube(volume, radius, threads=threads))
-    samples = options.images * len(pixels) / float(rows[0]["seconds"])  # type: ignore[arg-type]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    with cpu_threads(options.threads):
+        small = argparse.Namespace(box=16, images=2, symmetry=options.symmetry, threads=options.threads)
+        for method in ("copies", "interpolation"):
+            run(small, method, 1.0)  # compiles
+        ceiling = triad()
+        results = [run(options, m, ceiling) for m in (("copies", "interpolation") if options.methods else (None,))]
+    data = 12 * options.images * len(half_plane(options.box, options.box // 2 - 1)) / 1e9
     print(
-        f"{options.images} images of {options.box} px, {options.symmetry}, state {half.nbytes / 1e6:.0f} MB, {threads} "
-        "threads"
+        f"{options.images} images of {options.box} px, {options.symmetry}, {options.threads} threads; triad {ceiling:.1f} GB/s"
     )
-    for row in rows:
-        print(f"{row['what']:<16}{row['seconds']:>10.3f} s")
-    # A sample adds to 8 voxels of 12 bytes, each read and written.
-    print(f"{samples / 1e6:.1f} M samples/s inserted = {samples * 8 * 24 / 1e9:.1f} GB/s; peak memory {peak:.2f} GB")
-    summary = {"benchmark": "reconstruct", "images": options.images, "box": options.box, "symmetry": options.symmetry}
+    summary: dict[str, Any] = {"benchmark": "reconstruct", **vars(options), "triad_gb_per_s": ceiling, "runs": []}
+    for rows, plan, _ in results:
+        chosen = "" if len(plan.cosets) == 1 else f", cosets by {plan.method}"
+        print(f"\n{plan.group}: {len(plan.exact)} exact operators x {len(plan.cosets)} cosets{chosen}")
+        if len(plan.cosets) > 1:
+            print(
+                f"expected on one core: copies {plan.copy_seconds:.2f} s, interpolation {plan.interpolation_seconds:.2f} s"
+            )
+        print(f"{'':<26}{'s':>9}{'user s':>9}{'system s':>9}{'GB':>9}{'GB/s':>9}{'of triad':>10}")
+        for row in rows:
+            print(
+                f"{row.what:<26}{row.seconds:>9.3f}{row.user_seconds:>9.3f}{row.system_seconds:>9.3f}{row.traffic_gb:>9.2f}{row.gb_per_s:>9.1f}"
+                f"{row.share_of_triad:>10.2f}"
+            )
+        summary["runs"].append({"method": plan.method, "rows": [asdict(row) for row in rows]})
+    insert = results[0][0][2]
+    samples = options.images * len(half_plane(options.box, options.box // 2 - 1)) * len(results[0][1].cosets)
     print(
-        json.dumps({**summary, "samples_a_second": samples, "state_bytes": half.nbytes, "peak_gb": peak, "rows": rows})
+        f"\ninsertion {samples / insert.seconds / 1e6:.1f} M samples/s, "
+        f"{samples / (insert.user_seconds + insert.system_seconds) / 1e6:.1f} M a CPU second; within "
+        f"{1 / insert.share_of_triad:.1f} times of what its memory traffic takes at the triad's speed"
     )
+    last, peak = results[-1][1:]
+    predicted = memory_need(options.box, options.box // 2 - 1, interpolated=last.rotates_volumes).peak / 1e9
+    print(f"memory: predicted peak of one half {predicted:.2f} GB; process {peak:.2f} GB with {data:.2f} GB of images")
+    summary |= {"predicted_peak_gb": predicted, "peak_gb": peak, "images_gb": data}
+    print(json.dumps(summary))
 
 
 if __name__ == "__main__":

@@ -1,106 +1,229 @@
-"""How fast is the continuous pose refinement? Samples a second of the normal equations, and a whole refinement.
+"""Speed of the continuous pose refinement, beside the memory traffic that it needs.
 
-    python benchmarks/refine_poses.py --images 400 --box 128 --radius 50
+    python benchmarks/refine_poses.py --images 100 --box 250 --radius 124 --threads 2
 
-One sample reads 8 neighbours of the cube (64 bytes) and 12 bytes of the image: the memory traffic, if the cube stayed
-in no cache. Prints a table and, as its last line, a JSON object.
+Bytes of an evaluation are counted, not guessed: the cache lines of the cube that an image's samples touch, each once
+(neighbouring samples share them), and 12 bytes of image and CTF a sample. The ceilings are measured in the same run: a
+triad over large arrays, and lines of the cube read in the order of a slice (64 bytes here and there, which no memory
+delivers at the rate of a triad). Seconds are wall-clock, CPU seconds beside them: on a shared machine only the latter
+are steady. Prints a table and, as its last line, a JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numba
 import numpy as np
 
-from cryopipe.imaging.fourier_pixels import half_plane
+from cryopipe.imaging.fourier_pixels import FourierPixels, half_plane
 from cryopipe.imaging.geometry import random_rotations, rotation_from_vector
+from cryopipe.imaging.optics import CtfParameters, ctf_stack
+from cryopipe.kernels.poses import score_defoci, score_poses
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.search.half_cube import cube_shape
+from cryopipe.search.pose_ctf import phase_terms
+from cryopipe.search.pose_models import DefocusModel
 from cryopipe.search.refine_poses import refine_poses
 from cryopipe.search.spectra import ParticleSpectra
 
-BYTES_A_SAMPLE = 64 + 12
+PIXEL_A = 1.0
+LINE = 64
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=400)
-    parser.add_argument("--box", type=int, default=128)
-    parser.add_argument("--radius", type=int, default=50)
-    parser.add_argument("--degrees", type=float, default=1.0, help="distance of the start poses")
+    parser.add_argument("--images", type=int, default=100)
+    parser.add_argument("--box", type=int, default=250)
+    parser.add_argument("--radius", type=int, default=124)
+    parser.add_argument("--degrees", type=float, default=0.5, help="distance of the start poses")
+    parser.add_argument("--threads", type=int, default=numba.get_num_threads())
     options = parser.parse_args()
+    numba.set_num_threads(options.threads)
 
     rng = np.random.default_rng(0)
     pixels = half_plane(options.box, options.radius)
     cube = smooth_cube(rng, options.radius)
     rotations = random_rotations(rng, options.images)
-    values = extract_slices(cube, rotations, pixels.kx, pixels.ky)
-    ctf = np.ones(values.shape, np.float32)
-    images = ParticleSpectra(pixels, values, ctf, options.box, 1.0, np.ones(options.images, np.int32))
-    sigma2 = np.full(options.radius + 1, float(np.mean(np.abs(values) ** 2)) * 10)
+    images, parameters, sigma2 = simulate(rng, cube, rotations, pixels)
     axis = rng.normal(size=(options.images, 3))
     axis *= np.radians(options.degrees) / np.linalg.norm(axis, axis=1, keepdims=True)
     start, shifts = rotation_from_vector(axis) @ rotations, rng.normal(size=(options.images, 2)) * 0.3
+    model = DefocusModel(parameters, scan=False)
+    everything = {"with_scale": True, "defocus": model, "offset_mask_A": 0.9 * options.box * PIXEL_A}
 
-    refine_poses(images.subset(slice(0, 2)), sigma2, cube, start[:2], shifts[:2], iterations=2)  # compile
-    rows = []
-    for name, iterations in (("one evaluation", 1), ("to convergence", 20)):
-        began = time.perf_counter()
-        found = refine_poses(images, sigma2, cube, start, shifts, iterations=iterations)
-        seconds = time.perf_counter() - began
-        rows.append(
-            {
-                "what": name,
-                "seconds": seconds,
-                "images_a_second": options.images / seconds,
-                "evaluations": found.iterations,
-            }
-        )
-    samples = options.images * len(pixels) / rows[0]["seconds"]
-    stream = copy_rate()
-    print(
-        f"{options.images} images, {len(pixels)} pixels, cube {cube.nbytes / 1e6:.0f} MB, {numba.get_num_threads()} "
-        "threads"
-    )
-    print(f"{'what':<16}{'seconds':>10}{'images/s':>10}{'evaluations':>13}")
-    for row in rows:
-        print(f"{row['what']:<16}{row['seconds']:>10.3f}{row['images_a_second']:>10.0f}{row['evaluations']:>13}")
-    print(
-        f"{samples / 1e6:.0f} M samples/s, {samples * BYTES_A_SAMPLE / 1e9:.1f} GB/s read; a copy moves {stream:.1f} "
-        "GB/s"
-    )
-    summary = {
-        "benchmark": "refine_poses",
-        "images": options.images,
-        "pixels": len(pixels),
-        "samples_a_second": samples,
+    def refined(**more: Any) -> Callable[[], int]:
+        return lambda: int(refine_poses(images, sigma2, cube, start, shifts, **more).evaluations.sum())
+
+    weight, kx, ky = np.ones(len(pixels), np.float32), pixels.kx, pixels.ky
+    terms, per_A = phase_terms(parameters, box=options.box, pixel_size_A=PIXEL_A)
+    ones = np.ones_like(images.ctf)
+
+    def scored() -> int:
+        nine = np.ascontiguousarray(np.broadcast_to(shifts[:, None, None], (len(shifts), 1, 9, 2)))
+        score_poses(cube, images.values, images.ctf, weight, start[:, None], nine, kx, ky, box=options.box)
+        return options.images
+
+    def scanned() -> int:
+        score_defoci(
+            cube, images.values, ones, weight, start, shifts, kx, ky, box=options.box, phase=terms, per_A=per_A,
+            first=-500.0, step=50.0, count=21,
+        )  # fmt: skip
+        return options.images
+
+    cases: dict[str, Callable[[], int]] = {
+        "one evaluation, 5": refined(iterations=1),
+        "to convergence, 5": refined(iterations=20),
+        "to convergence, 8": refined(iterations=20, **everything),
+        "score_poses, 9 shifts": scored,
+        "score_defoci, 21": scanned,
     }
-    print(json.dumps({**summary, "copy_gb_s": stream, "rows": rows}))
+    lines = float(np.mean([lines_of(r, pixels, cube.shape[2] - 1) for r in rotations[:8]]))
+    each = LINE * lines + 12 * len(pixels)
+    ceilings = {"triad": triad_rate(), "lines": line_rate(cube, rotations[:24], pixels)}
+    print(
+        f"{options.images} images, {len(pixels)} pixels, cube {cube.nbytes / 1e6:.0f} MB, {options.threads} threads; an "
+        f"evaluation reads {each / 1e6:.2f} MB, {each / len(pixels):.0f} bytes a sample"
+    )
+    print(f"ceilings: triad {ceilings['triad']:.1f} GB/s, single lines {ceilings['lines']:.1f} GB/s")
+    print(
+        f"{'what':<24}{'seconds':>9}{'CPU s':>8}{'M samples/s':>13}{'a CPU s':>9}{'GB/s':>7}{'of triad':>10}{'of lines':>10}"
+    )
+    rows = [timed(name, case, len(pixels), each, ceilings) for name, case in cases.items()]
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(f"peak memory: {memory:.0f} MB")
+    print(json.dumps({"benchmark": "refine_poses", **vars(options), "pixels": len(pixels), "bytes_an_evaluation": each,
+                      "ceilings_GB_per_s": ceilings, "peak_memory_MB": memory, "rows": rows}))  # fmt: skip
+
+
+def timed(
+    name: str, case: Callable[[], int], pixels: int, bytes_each: float, ceilings: dict[str, float]
+) -> dict[str, float | str]:
+    """Run a case that returns how many slices it evaluated; the best of two after one to compile and warm up."""
+    case()
+    best = (np.inf, np.inf, 0)
+    for _ in range(2):
+        wall, cpu = time.perf_counter(), time.process_time()
+        evaluations = case()
+        best = min(best, (time.perf_counter() - wall, time.process_time() - cpu, evaluations))
+    seconds, cpu_seconds, evaluations = best
+    rate = evaluations * bytes_each / seconds / 1e9
+    row: dict[str, float | str] = {
+        "what": name,
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "evaluations": evaluations,
+        "samples_per_s": evaluations * pixels / seconds,
+        "samples_per_cpu_s": evaluations * pixels / cpu_seconds,
+        "GB_per_s": rate,
+        "share_of_triad": rate / ceilings["triad"],
+        "share_of_lines": rate / ceilings["lines"],
+    }
+    print(
+        f"{name:<24}{seconds:>9.3f}{cpu_seconds:>8.2f}{evaluations * pixels / seconds / 1e6:>13.0f}"
+        f"{evaluations * pixels / cpu_seconds / 1e6:>9.0f}{rate:>7.1f}{rate / ceilings['triad']:>10.0%}"
+        f"{rate / ceilings['lines']:>10.0%}"
+    )
+    return row
+
+
+def simulate(
+    rng: np.random.Generator, cube: np.ndarray, rotations: np.ndarray, pixels: FourierPixels
+) -> tuple[ParticleSpectra, CtfParameters, np.ndarray]:
+    """Return images of the cube's own slices with CTFs and noise of ten times their mean power."""
+    n = len(rotations)
+    u = rng.uniform(1e4, 2e4, n)
+    parameters = CtfParameters(u, u - 300, rng.uniform(0, 180, n))
+    step = 1 / (pixels.box * PIXEL_A)
+    ctf = ctf_stack(pixels.kx * step, pixels.ky * step, parameters)
+    values = extract_slices(cube, rotations, pixels.kx, pixels.ky) * ctf
+    variance = 5 * float(np.mean(np.abs(values) ** 2))
+    values += np.sqrt(variance) * rng.standard_normal((*values.shape, 2), np.float32).view(np.complex64)[..., 0]
+    images = ParticleSpectra(pixels, values.astype(np.complex64), ctf, pixels.box, PIXEL_A, np.ones(n, np.int32))
+    return images, parameters, np.full(pixels.radius + 1, variance)
 
 
 def smooth_cube(rng: np.random.Generator, radius: int) -> np.ndarray:
-    """Return a half cube with a falling spectrum, so that refinement has something to converge to."""
+    """Return a half cube of a compact object with a falling spectrum, so that refinement has something to converge to.
+
+    White noise smoothed over a few grid steps: neighbouring voxels belong together, as padding makes them.
+    """
     shape = cube_shape(radius)
     noise = rng.standard_normal((*shape, 2), np.float32).view(np.complex64)[..., 0]
+    for axis in range(3):
+        noise = noise + 0.7 * (np.roll(noise, 1, axis) + np.roll(noise, -1, axis))
     edge = shape[2] - 1
     k = np.arange(-edge, edge + 1, dtype=np.float32)
     distance = np.sqrt(k[:, None, None] ** 2 + k[None, :, None] ** 2 + k[None, None, edge:] ** 2)
     return (noise * np.exp(-distance / (0.5 * edge))).astype(np.complex64)
 
 
-def copy_rate() -> float:
-    """Return GB/s read and written by a large copy."""
-    source = np.ones(1 << 26, np.float32)
-    target = np.empty_like(source)
+def corners_of(rotation: np.ndarray, pixels: FourierPixels, edge: int) -> np.ndarray:
+    """Return the flat complex index of the lower corner of every sample's cell at padding 2."""
+    place = np.stack([pixels.kx, pixels.ky], axis=1) @ (2 * rotation[:2])
+    place = np.floor(np.where(place[:, :1] < 0, -place, place)).astype(np.int64)
+    return ((place[:, 2] + edge) * (2 * edge + 1) + place[:, 1] + edge) * (edge + 1) + place[:, 0]
+
+
+def lines_of(rotation: np.ndarray, pixels: FourierPixels, edge: int) -> int:
+    """Return how many different cache lines of the cube the cells of one slice touch."""
+    corner = corners_of(rotation, pixels, edge)
+    offsets = [z * (2 * edge + 1) * (edge + 1) + y * (edge + 1) + x for z in (0, 1) for y in (0, 1) for x in (0, 1)]
+    return len(np.unique((corner[:, None] + offsets) * 8 // LINE))
+
+
+def line_rate(cube: np.ndarray, rotations: np.ndarray, pixels: FourierPixels) -> float:
+    """Return GB/s at which single cache lines of the cube arrive when a slice's lines are read in the slice's order."""
+    edge = cube.shape[2] - 1
+    offsets = [z * (2 * edge + 1) * (edge + 1) + y * (edge + 1) for z in (0, 1) for y in (0, 1)]
+    order = []
+    for rotation in rotations:
+        lines = (corners_of(rotation, pixels, edge)[:, None] + offsets).ravel() * 8 // LINE
+        _, first = np.unique(lines, return_index=True)
+        order.append(lines[np.sort(first)])
+    every = np.concatenate(order)
+    flat = cube.reshape(-1).view(np.float32)
+    out = np.zeros(numba.get_num_threads(), np.float32)
+    return every.size * LINE / best_of(lambda: _touch(flat, every, out)) / 1e9
+
+
+@numba.njit(parallel=True, fastmath=True)
+def _touch(flat: np.ndarray, lines: np.ndarray, out: np.ndarray) -> None:
+    part = lines.size // out.size
+    for t in numba.prange(out.size):
+        total = np.float32(0)
+        for i in range(t * part, (t + 1) * part):
+            total += flat[lines[i] * 16]
+        out[t] = total
+
+
+@numba.njit(parallel=True, fastmath=True)
+def _triad(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
+    for i in numba.prange(a.size):
+        c[i] = a[i] + np.float32(2) * b[i]
+
+
+def triad_rate() -> float:
+    """Return GB/s of c = a + 2 b over arrays far larger than the caches."""
+    a = np.ones(1 << 26, np.float32)
+    b, c = np.ones_like(a), np.empty_like(a)
+    return 3 * a.nbytes / best_of(lambda: _triad(a, b, c)) / 1e9
+
+
+def best_of(call: Callable[[], object], repeat: int = 4) -> float:
+    """Return the least seconds of several calls after a first one that compiles."""
+    call()
     times = []
-    for _ in range(4):
-        start = time.perf_counter()
-        np.copyto(target, source)
-        times.append(time.perf_counter() - start)
-    return 2 * source.nbytes / min(times) / 1e9
+    for _ in range(repeat):
+        began = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - began)
+    return min(times)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cryopipe.kernels import ctf_score as ctf_score_module
-from cryopipe.kernels import peaks, poses, rings, slices
+from cryopipe.kernels import orbits, peaks, poses, rings, slices
 from cryopipe.kernels._dispatch import gpu_unavailable_reason
 from cryopipe.kernels.ctf_values import ctf_values
 
@@ -89,6 +89,8 @@ def check_kernels(device: str) -> Iterator[Row]:
     checks: list[tuple[str, Callable[[Callable[[Any], Any]], float], float]] = [
         ("slices: extraction", _extraction_error, 1e-5),
         ("slices: insertion (adjoint)", _adjoint_error, 1e-5),
+        ("orbits: sums over a group", _orbit_error, 1e-5),
+        ("orbits: rotated copies", _rotation_error, 1e-5),
         ("poses: normal equations", _normal_equations_error, 1e-4),
         ("poses: scores", _score_error, 1e-5),
         ("rings: radial sums", _ring_error, 1e-10),
@@ -186,6 +188,31 @@ def _adjoint_error(move: Callable[[Any], Any]) -> float:
     adjoint = abs(left - right) / (np.linalg.norm(s.slices) * np.linalg.norm(s.images))
     total = abs((count * _host(weight)).sum() / (2 * weights.sum(dtype=np.float64)) - 1)
     return float(max(adjoint, total))
+
+
+def _orbit_error(move: Callable[[Any], Any]) -> float:
+    """Sum over the 2-fold axis on z: 1 + i g.q and its image add up to 2 + 2 i g_z q_z."""
+    s = _scene()
+    padded = s.cube.shape[2] - 1
+    numerator, weight = move(s.cube.copy()), move(np.ones(s.cube.shape, np.float32))
+    orbits.sum_over_orbits(numerator, weight, np.array([np.eye(3), np.diag([-1, -1, 1])], dtype=np.int64))
+    expected = 2 + 2j * s.slope[2] * np.arange(-padded, padded + 1)[:, None, None]
+    error = np.abs(_host(numerator) - expected).max() / np.abs(expected).max()
+    return float(max(error, np.abs(_host(weight) / 2 - 1).max()))
+
+
+def _rotation_error(move: Callable[[Any], Any]) -> float:
+    """Compare rotated copies of 1 + i g.q with 1 + i g.(c q): interpolation is exact."""
+    s = _scene()
+    padded = s.cube.shape[2] - 1
+    total, mass = move(np.zeros_like(s.cube)), move(np.zeros(s.cube.shape, np.float32))
+    orbits.add_rotated(move(s.cube), move(np.ones(s.cube.shape, np.float32)), move(s.rotations), total, mass)
+    q = np.arange(-padded, padded + 1)
+    turned = s.slope @ s.rotations.sum(axis=0, dtype=np.float64)
+    expected = len(s.rotations) + 1j * (turned[2] * q[:, None, None] + turned[1] * q[:, None] + turned[0] * q[padded:])
+    inside = q[:, None, None] ** 2 + q[:, None] ** 2 + q[padded:] ** 2 < (padded - 1) ** 2
+    error = np.abs(_host(total) - np.where(inside, expected, 0)).max() / np.abs(expected).max()
+    return float(max(error, np.abs(_host(mass) / len(s.rotations) - inside).max()))
 
 
 def _normal_equations_error(move: Callable[[Any], Any]) -> float:

@@ -16,6 +16,10 @@ from tests.kernels.reference import poses as reference
 FLOAT32 = 3e-6
 
 
+#: names of the parameters in their order; the last five only where asked for
+PARAMETERS = ("wx", "wy", "wz", "tx", "ty", "scale", "defocus", "astigmatism 1", "astigmatism 2", "offset")
+
+
 @pytest.fixture
 def scene(rng):
     box, padding = 24, 2
@@ -27,56 +31,114 @@ def scene(rng):
     s.rotations = Rotation.random(n, random_state=4).as_matrix()
     s.shifts = rng.uniform(-2, 2, (n, 2))
     s.ctf = rng.uniform(-1, 1, (n, kx.size)).astype(np.float32)
-    s.slope = rng.uniform(-1, 1, (n, kx.size)).astype(np.float32)
+    s.phase = rng.uniform(-0.2, 0.2, (n, 5)) * [10, 1, 0.2, 0.2, 0.01]
+    s.per_A = rng.uniform(0.01, 0.02, n)
     s.inverse_variance = rng.uniform(0.5, 2, kx.size).astype(np.float32)
     s.scale = rng.uniform(0.7, 1.3, n).astype(np.float32)
+    s.offset_spectrum = rng.standard_normal(40).astype(np.float32)
+    s.offset = rng.uniform(-0.5, 0.5, n)
     truth = reference.model(cube, s.ctf, s.rotations, s.shifts, kx, ky, scale=s.scale, **s.options)
     s.images = (truth + 0.3 * scenes.complex_noise(rng, truth.shape)).astype(np.complex64)
     return s
 
 
+def everything(s):
+    """Return the options that make all ten parameters free."""
+    return {
+        "scale": s.scale, "with_scale": True, "phase": s.phase, "per_A": s.per_A, "defocus_terms": 3,
+        "offset_spectrum": s.offset_spectrum, "offset": s.offset, **s.options,
+    }  # fmt: skip
+
+
+def sine_of(s, n, change=(0, 0, 0)):
+    """Return sin chi of image n after a change of its three defocus terms, written out in float64."""
+    p = s.phase[n] + s.per_A[n] * np.array([0, *change, 0])
+    x, y = s.kx.astype(float), s.ky.astype(float)
+    k2 = x**2 + y**2
+    return np.sin(p[0] + p[1] * k2 + p[2] * (x**2 - y**2) + p[3] * 2 * x * y + p[4] * k2**2)
+
+
 def residual(s, n, step):
-    """Return the whitened residual (a real vector) of image n after a step (w, t, scale, defocus) from its pose."""
+    """Return the whitened residual (a real vector) of image n after a step in PARAMETERS from where it is."""
     turned = Rotation.from_rotvec(step[:3]).as_matrix() @ s.rotations[n]
-    ctf = s.ctf[n].astype(float) + step[6] * s.slope[n]
+    ctf = s.ctf[n].astype(float) * sine_of(s, n, step[6:9])
     expected = reference.model(
         s.cube, ctf[None], turned[None], (s.shifts[n] + step[3:5])[None], s.kx, s.ky,
         scale=(s.scale[n] + step[5:6]).astype(float), **s.options,
     )[0]  # fmt: skip
+    expected[: len(s.offset_spectrum)] += (s.offset[n] + step[9]) * s.offset_spectrum
     whitened = (s.images[n] - expected) * np.sqrt(s.inverse_variance.astype(float))
     return np.concatenate([whitened.real, whitened.imag])
 
 
-def test_the_normal_equations_are_those_of_finite_differences_of_the_reference(fast, scene):
+@pytest.mark.parametrize("parameter", PARAMETERS)
+def test_the_normal_equations_are_those_of_finite_differences_of_the_reference(fast, scene, parameter):
     s = scene
     hessian, gradient, value = fast.call(
         "poses.normal_equations", s.cube, s.images, s.ctf, s.inverse_variance, s.rotations, s.shifts, s.kx, s.ky,
-        scale=s.scale, with_scale=True, ctf_derivative=s.slope, **s.options,
+        **everything(s),
     )  # fmt: skip
+    at = PARAMETERS.index(parameter)
     h = 1e-6  # central differences in float64: truncation and rounding are both near 1e-9
     for n in range(len(s.images)):
-        columns = [(residual(s, n, h * e) - residual(s, n, -h * e)) / (2 * h) for e in np.eye(7)]
-        jacobian, own = np.stack(columns, axis=1), residual(s, n, np.zeros(7))
+        columns = [(residual(s, n, h * e) - residual(s, n, -h * e)) / (2 * h) for e in np.eye(10)]
+        jacobian, own = np.stack(columns, axis=1), residual(s, n, np.zeros(10))
         scale = np.linalg.norm(jacobian, axis=0)
         assert value[n] == pytest.approx(0.5 * own @ own, rel=FLOAT32)
         # 1e-4: float32 coordinates near a cell's border may fall into the neighbouring cell, whose gradient differs
-        assert (np.abs(hessian[n] - jacobian.T @ jacobian) / np.outer(scale, scale)).max() < 1e-4
-        assert (np.abs(gradient[n] - jacobian.T @ own) / (scale * np.linalg.norm(own))).max() < 1e-4
+        assert (np.abs(hessian[n, at] - jacobian[:, at] @ jacobian) / (scale[at] * scale)).max() < 1e-4
+        np.testing.assert_array_equal(hessian[n, at], hessian[n, :, at])
+        assert np.abs(gradient[n, at] - jacobian[:, at] @ own) / (scale[at] * np.linalg.norm(own)) < 1e-4
 
 
-def test_five_parameters_are_the_leading_block_of_seven(fast, scene):
+def test_fewer_parameters_are_blocks_of_all_ten(fast, scene):
     s = scene
     arrays = (s.cube, s.images, s.ctf, s.inverse_variance, s.rotations, s.shifts, s.kx, s.ky)
-    five = fast.call("poses.normal_equations", *arrays, scale=s.scale, **s.options)
-    seven = fast.call(
-        "poses.normal_equations", *arrays, scale=s.scale, with_scale=True, ctf_derivative=s.slope, **s.options
-    )
-    six = fast.call("poses.normal_equations", *arrays, scale=s.scale, ctf_derivative=s.slope, **s.options)
-    assert five[0].shape == (3, 5, 5)
-    np.testing.assert_array_equal(five[0], seven[0][:, :5, :5])
-    np.testing.assert_array_equal(five[1], seven[1][:, :5])
-    np.testing.assert_array_equal(six[1][:, 5], seven[1][:, 6])
-    np.testing.assert_array_equal(five[2], seven[2])
+    ten = fast.call("poses.normal_equations", *arrays, **everything(s))
+    fixed = {"scale": s.scale, "phase": s.phase, "per_A": s.per_A, **s.options}
+    without = s.images.copy()
+    without[:, :40] -= (s.offset[:, None] * s.offset_spectrum).astype(np.complex64)
+    for options, chosen in (
+        ({}, []),
+        ({"with_scale": True}, [5]),
+        ({"defocus_terms": 1}, [6]),
+        ({"with_scale": True, "defocus_terms": 1}, [5, 6]),
+        ({"defocus_terms": 3}, [6, 7, 8]),
+    ):
+        block = [0, 1, 2, 3, 4, *chosen]
+        found = fast.call("poses.normal_equations", s.cube, without, *arrays[2:], **fixed, **options)
+        size = np.sqrt(np.einsum("nii->ni", ten[0]))
+        assert found[0].shape == (3, len(block), len(block))
+        difference = np.abs(found[0] - ten[0][:, block][:, :, block]) / (size[:, block, None] * size[:, None, block])
+        # rounding of the images after the offset was taken from them
+        assert difference.max() < 1e-6
+        np.testing.assert_allclose(found[2], ten[2], rtol=FLOAT32)
+
+
+def test_the_ctf_array_and_its_phase_say_the_same(fast, scene):
+    s = scene
+    head, tail = (s.cube, s.images), (s.inverse_variance, s.rotations, s.shifts, s.kx, s.ky)
+    array = np.stack([s.ctf[n] * sine_of(s, n) for n in range(3)]).astype(np.float32)
+    plain = fast.call("poses.normal_equations", *head, array, *tail, **s.options)
+    phased = fast.call("poses.normal_equations", *head, s.ctf, *tail, phase=s.phase, **s.options)
+    for a, b in zip(plain, phased, strict=True):
+        # float32 sine of a phase that is reduced in float64: 3e-7, relative to the largest entry
+        assert np.abs(a - b).max() < 1e-5 * np.abs(a).max()
+
+
+def test_scores_of_defoci_are_minus_the_values_at_their_phases(fast, scene):
+    s = scene
+    arrays = (s.cube, s.images, s.ctf, s.inverse_variance, s.rotations, s.shifts, s.kx, s.ky)
+    common = {"scale": s.scale, "offset_spectrum": s.offset_spectrum, "offset": s.offset, **s.options}
+    trials = {"first": -7.0, "step": 0.7, "count": 21}
+    got = fast.call("poses.score_defoci", *arrays, phase=s.phase, per_A=s.per_A, **trials, **common)
+    assert got.shape == (3, 21)
+    for j in (0, 9, 20):
+        moved = s.phase.copy()
+        moved[:, 1] += s.per_A * (-7.0 + 0.7 * j)
+        value = fast.call("poses.normal_equations", *arrays, phase=moved, **common)[2]
+        size = (np.abs(s.images) ** 2 * s.inverse_variance).sum(axis=1).max()
+        np.testing.assert_allclose(got[:, j], -value, rtol=0, atol=FLOAT32 * size)
 
 
 def test_gauss_newton_finds_the_pose_and_shift_of_a_noise_free_image(fast, scene):
@@ -159,3 +221,12 @@ def test_bad_inputs_are_refused_by_name(scene):
     ]:
         with pytest.raises((TypeError, ValueError), match=match):
             poses.normal_equations(*good[:at], bad, *good[at + 1 :], **s.options)
+    for options, match in [
+        ({"defocus_terms": 2}, "0, 1 or 3"),
+        ({"defocus_terms": 1}, "phase and per_A"),
+        ({"phase": s.phase[:, :4]}, "phase must have shape"),
+        ({"offset_spectrum": s.offset_spectrum[:0]}, "offset_spectrum must hold"),
+        ({"scale": s.scale[:1]}, "scale must have shape"),
+    ]:
+        with pytest.raises(ValueError, match=match):
+            poses.normal_equations(*good, **options, **s.options)

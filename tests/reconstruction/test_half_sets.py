@@ -55,3 +55,8 @@ def test_a_particle_given_twice_is_refused() -> None:
 
 def test_no_particles_have_no_halves() -> None:
     assert half_sets([]).shape == (0,)
+
+
+def test_one_particle_makes_no_two_halves() -> None:
+    with pytest.raises(InputError, match=r"1 particles leave half set [12] empty"):
+        half_sets_of(table(1))

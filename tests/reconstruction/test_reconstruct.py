@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
@@ -10,10 +11,13 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.fsc import fourier_shell_correlation, resolution_at
 from cryopipe.imaging.geometry import angular_distance_deg
 from cryopipe.imaging.masks import soft_sphere
+from cryopipe.kernels._dispatch import cpu_threads, gpu_unavailable_reason
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.reconstruction.reconstruct import Reconstruction, ssnr_from_fsc, tau2_from_ssnr
+from cryopipe.reconstruction.weighting import b_factor_weights, weighted_images
 from cryopipe.search.global_search import search_poses
 from cryopipe.search.grid import orientation_grid, orientation_weights, shift_grid, shift_log_prior
+from cryopipe.search.phases import shift_values
 from cryopipe.search.references import reference_cube
 from cryopipe.search.refine_poses import refine_candidates, refine_poses
 from tests.search.particle_scenes import Scene, phantom, scene
@@ -86,12 +90,62 @@ def test_weights_and_noise_groups_scale_contributions() -> None:
     np.testing.assert_allclose(weighted.numerator, repeated.numerator, atol=1e-6 * np.abs(weighted.numerator).max())
 
 
-def test_order_of_the_images_changes_no_bit() -> None:
+@pytest.mark.parametrize(("symmetry", "method"), [("C1", None), ("O", None), ("I", "copies"), ("I", "interpolation")])
+def test_order_threads_and_batches_change_no_bit(symmetry: str, method: Any) -> None:
     one = scene(phantom(32), 50, snr=0.5)
     order = np.random.default_rng(0).permutation(50)
-    a, b = reconstruct(one), reconstruct(one, order)
-    np.testing.assert_array_equal(a.numerator, b.numerator)
-    np.testing.assert_array_equal(a.solve(), b.solve())
+    results = []
+    for rows, threads, batch in ((slice(None), 1, None), (order, 1, 7), (order[::-1], 2, 13), (slice(None), 2, 1)):
+        half = Reconstruction.empty(32, 15, symmetry=symmetry, method=method)
+        with cpu_threads(min(threads, numba.config.NUMBA_NUM_THREADS)):
+            half.insert(
+                one.images.subset(rows), one.rotations[rows], one.shifts[rows], 1 / one.sigma2,
+                weights=np.linspace(0.5, 1, 50)[rows], batch=batch,
+            )  # fmt: skip
+            volume = half.solve(ssnr=np.full(16, 2.0), threads=threads)
+        results.append((half.numerator.tobytes(), half.weight.tobytes(), volume.tobytes()))
+    assert results[0] == results[1] == results[2] == results[3]
+
+
+def test_weights_by_shell_and_by_pixel_scale_what_they_stand_for() -> None:
+    one = scene(phantom(32), 6, snr=1.0)
+    by_shell = np.random.default_rng(1).uniform(0, 2, (6, 16)).astype(np.float32)
+    found, expanded, by_hand = (Reconstruction.empty(32, 15) for _ in range(3))
+    found.insert(one.images, one.rotations, one.shifts, 1 / one.sigma2, weights=by_shell)
+    by_pixel = by_shell[:, one.images.pixels.shell]
+    expanded.insert(one.images, one.rotations, one.shifts, 1 / one.sigma2, weights=by_pixel)
+    by_hand.insert(one.images, one.rotations, one.shifts, by_shell / one.sigma2, noise_group=np.arange(6))
+    for other in (expanded, by_hand):
+        # a product of three float32 factors in another order
+        np.testing.assert_allclose(found.weight, other.weight, atol=1e-6 * found.weight.max())
+        np.testing.assert_allclose(found.numerator, other.numerator, atol=1e-6 * np.abs(found.numerator).max())
+
+
+def test_weights_by_b_factor_fall_like_the_envelope() -> None:
+    weights = b_factor_weights(np.array([0.0, 80.0]), 20, box=64, pixel_size_A=1.5)
+    frequency = np.arange(21) / (64 * 1.5)
+    np.testing.assert_allclose(weights[0], 1)
+    np.testing.assert_allclose(weights[1], np.exp(-80 / 4 * frequency**2), rtol=1e-6)
+    with pytest.raises(InputError, match="from -3"):
+        b_factor_weights(np.array([-3.0]), 20, box=64, pixel_size_A=1.5)
+
+
+def test_weighting_images_by_their_b_factors_beats_equal_weights() -> None:
+    """Half of the images blurred with B = 2000 Å²: matched weights halve the noise where only the others have signal."""
+    one = scene(phantom(48, radius=0.25, sharpness=1.2), 300, snr=0.5)
+    b_factors = np.where(np.arange(300) % 2, 2000.0, 0.0)
+    envelope = b_factor_weights(b_factors, 23, box=48, pixel_size_A=one.images.pixel_size_A)
+    blurred = envelope[:, one.images.pixels.shell]
+    clean = one.truth.slices(one.rotations, one.images.pixels) * one.images.ctf
+    values = one.images.values + (blurred - 1) * shift_values(clean, one.images.pixels, -one.shifts)
+    images = replace(one.images, values=values.astype(np.complex64))
+    curves = []
+    for weights in (None, envelope):
+        half = Reconstruction.empty(48, 23)
+        half.insert(images, one.rotations, one.shifts, 1 / one.sigma2, weights=weights)
+        curves.append(fourier_shell_correlation(half.solve(), one.truth.volume()))
+    print(curves[0][8:17], curves[1][8:17])
+    assert curves[1][8:17].mean() > curves[0][8:17].mean() + 0.02
 
 
 def test_both_forms_of_the_prior_agree_and_shrink_by_the_wiener_factor() -> None:
@@ -142,6 +196,51 @@ def test_memory_is_what_is_stated() -> None:
     half = Reconstruction.empty(64, 31)
     edge = half.numerator.shape[2] - 1
     assert half.nbytes == 12 * (2 * edge + 1) ** 2 * (edge + 1)
+
+
+def test_halves_that_impose_a_group_in_different_ways_are_added_only_after_it() -> None:
+    one = scene(phantom(32), 10, snr=1.0)
+    halves = [reconstruct(one, symmetry="C3", method=method) for method in ("copies", "interpolation")]
+    with pytest.raises(InputError, match="cannot be added"):
+        halves[0].merged(halves[1])
+    for half in halves:
+        half.symmetrise()
+    assert halves[0].merged(halves[1]).n_images == 20
+
+
+def test_images_prepared_in_a_batch_that_does_not_fit_are_prepared_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = scene(phantom(32), 40, snr=1.0)
+    whole = reconstruct(one)
+
+    def small(images: Any, rows: np.ndarray, *rest: Any) -> Any:
+        if len(rows) > 6:
+            raise MemoryError(f"{len(rows)} images")
+        return weighted_images(images, rows, *rest)
+
+    monkeypatch.setattr("cryopipe.reconstruction.reconstruct.weighted_images", small)
+    cut = reconstruct(one)
+    np.testing.assert_array_equal(cut.numerator, whole.numerator)
+    np.testing.assert_array_equal(cut.weight, whole.weight)
+    assert cut.n_images == 40
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("symmetry", "method"), [("O", None), ("I", "copies"), ("I", "interpolation")])
+def test_a_gpu_gives_the_map_of_the_cpu_and_in_ordered_mode_the_same_bits_twice(symmetry: str, method: Any) -> None:
+    if reason := gpu_unavailable_reason():
+        pytest.skip(f"no CUDA kernel can run here: {reason}")
+    one = scene(phantom(32), 40, snr=1.0)
+    cpu = reconstruct(one, symmetry=symmetry, method=method).solve()
+    images = one.images.to_gpu()
+    found = []
+    for ordered, batch in ((True, None), (True, 7), (False, None)):
+        half = Reconstruction.empty(32, 15, symmetry=symmetry, method=method, gpu=True, ordered=ordered)
+        half.insert(images, one.rotations, one.shifts, 1 / one.sigma2, batch=batch)
+        found.append(half.solve().get())
+    np.testing.assert_array_equal(found[0], found[1])
+    for volume in found:
+        # float32 sums of some hundred values in another order, and another library's transforms: 1e-4 of the largest
+        np.testing.assert_allclose(volume, cpu, atol=1e-4 * np.abs(cpu).max())
 
 
 @pytest.fixture(scope="module")
@@ -216,6 +315,20 @@ def test_global_then_local_search_recovers_poses_as_the_card_states(card: Scene)
         (lambda: filled().solve(ssnr=-np.ones(16)), "least value -1"),
         (lambda: filled().merged(Reconstruction.empty(32, 10)), "cannot be added"),
         (lambda: insert(symmetrised=True), "symmetrised already"),
+        (lambda: insert(weights=np.ones((2, 5))), "weights of shape"),
+        (lambda: insert(weights=np.array([1.0, -2.0])), "image 2 has a weight .*-2"),
+        (lambda: insert(weights=np.array([np.nan, 1.0])), "image 1 has a weight"),
+        (lambda: insert(groups=np.array([0, 1])), "needs one of 1"),
+        (lambda: insert(inverse=-np.ones(16)), "none negative"),
+        (lambda: insert(shifts=np.array([[0, 0], [0, np.inf]])), r"image 2 has the shift \[ 0. inf\]"),
+        (lambda: insert(bad_value=np.nan), "image 2 of 2 or its CTF holds NaN"),
+        (lambda: insert(bad_value=np.inf), "image 2 of 2 or its CTF holds NaN"),
+        (lambda: insert(bad_ctf=np.nan), "image 2 of 2 or its CTF holds NaN"),
+        (lambda: insert(batch=0), "a batch of 0 images"),
+        (lambda: insert(pixel_size_A=2.0), "of 2 Å per pixel"),
+        (lambda: Reconstruction.empty(32, 15).solve(), "of 0 images has no weight"),
+        (lambda: insert(weights=np.zeros(2)).solve(), "of 2 images has no weight"),
+        (lambda: filled().merged(Reconstruction.empty(32, 15, pixel_size_A=9.0)), "3 Å per pixel"),
     ],
 )
 def test_bad_input_is_refused_with_the_value(call: Any, text: str) -> None:
@@ -227,14 +340,33 @@ def filled() -> Reconstruction:
     return reconstruct(scene(phantom(32), 2, snr=1.0))
 
 
-def insert(rotations: Any = None, inverse: Any = None, symmetrised: bool = False) -> None:
+def insert(
+    rotations: Any = None,
+    inverse: Any = None,
+    symmetrised: bool = False,
+    weights: Any = None,
+    groups: Any = None,
+    shifts: Any = None,
+    bad_value: float | None = None,
+    bad_ctf: float | None = None,
+    batch: int | None = None,
+    pixel_size_A: float | None = None,
+) -> Reconstruction:
     one = scene(phantom(32), 2, snr=1.0)
-    half = Reconstruction.empty(32, 15, symmetry="C2" if symmetrised else "C1")
+    half = Reconstruction.empty(32, 15, symmetry="C2" if symmetrised else "C1", pixel_size_A=pixel_size_A)
     if symmetrised:
         half.symmetrise()
+    if bad_value is not None:
+        one.images.values[1, 7] = bad_value
+    if bad_ctf is not None:
+        one.images.ctf[1, 7] = bad_ctf
     half.insert(
         one.images,
         one.rotations if rotations is None else rotations,
-        one.shifts,
+        one.shifts if shifts is None else shifts,
         1 / one.sigma2 if inverse is None else inverse,
+        weights=weights,
+        noise_group=groups,
+        batch=batch,
     )
+    return half

@@ -238,16 +238,3 @@ def test_the_next_radius_follows_the_correlation_but_grows_by_forty_percent_at_m
     assert refinement.next_radius(20, 55.0, 60, start=9) == 28
     assert refinement.next_radius(20, 4.0, 60, start=9) == 9
     assert refinement.next_radius(50, 80.0, 60, start=9) == 60
-
-
-def test_phase_flipped_images_keep_their_defocus_and_the_log_says_so(
-    octahedral: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    params = RefineHomogeneous(symmetry="O", particle_diameter_A=125.0, refine_defocus=True)
-    context = Context("refine_homogeneous", tmp_path)
-    assert refinement.without_defocus_on_flipped(octahedral.table, params, context).refine_defocus
-    optics = octahedral.table.optics.assign(rlnCtfDataArePhaseFlipped=1)
-    flipped = replace(octahedral.table, optics=optics)
-    with caplog.at_level(logging.WARNING):
-        assert not refinement.without_defocus_on_flipped(flipped, params, context).refine_defocus
-    assert "phase-flipped" in caplog.text

@@ -7,6 +7,7 @@ import pytest
 
 from cryopipe.imaging.geometry import random_rotations
 from cryopipe.imaging.optics import CtfParameters, ctf_stack
+from cryopipe.refinement.half_set import with_defoci
 from cryopipe.refinement.residuals import measure_residuals, refine_defoci
 from cryopipe.search.references import reference_cube
 from cryopipe.search.spectra import spectra_of_images
@@ -56,6 +57,22 @@ def test_a_line_search_finds_each_particles_height(scene: dict) -> None:
     # card 30, test 4: within 150 Å at 4 Å
     assert np.std(found - scene["change"]) < 150
     assert np.abs(np.median(found - scene["change"])) < 40
+
+
+def test_flipped_images_tell_their_defocus_and_keep_the_signs_of_their_flip(scene: dict) -> None:
+    plain = scene["spectra"]
+    flipped = replace(
+        plain, values=plain.values * np.where(plain.ctf < 0, np.float32(-1), np.float32(1)), ctf=np.abs(plain.ctf)
+    )
+    cube = reference_cube(scene["volume"], 36)
+    common = (scene["known"], cube, scene["rotations"], np.zeros((COUNT, 2)))
+    options = {"sigma2": np.full(37, 0.5), "range_A": 2000, "prior_A": 1000}
+    found, expected = (refine_defoci(images, *common, **options) for images in (flipped, plain))
+    # signs of data and model alike: the same sums but for rounding
+    np.testing.assert_allclose(found, expected, atol=1.0)
+    after = with_defoci(flipped, scene["known"], found)
+    signed = with_defoci(plain, scene["known"], found)
+    np.testing.assert_allclose(after.ctf, signed.ctf * np.where(plain.ctf < 0, -1, 1), atol=1e-6)
 
 
 def test_residuals_at_true_poses_have_the_variance_of_the_noise(scene: dict) -> None:

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tracemalloc
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,11 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.geometry import angular_distance_deg, random_rotations
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.search import global_search
-from cryopipe.search._tile import TileSettings
+from cryopipe.search._tile import TileSettings, group_images
 from cryopipe.search._tile_array import ArrayTile
+from cryopipe.search._tile_cpu import tile_bytes
 from cryopipe.search.annealing import effective_states, temperature_for_spread
-from cryopipe.search.global_search import log_likelihoods, search_poses
+from cryopipe.search.global_search import log_likelihoods, search_bytes, search_poses
 from cryopipe.search.grid import orientation_grid, shift_grid
 from cryopipe.search.posterior import Posterior
 from cryopipe.search.references import reference_cube
@@ -202,22 +205,28 @@ def test_noise_groups_use_their_own_variances(small: Any) -> None:
     assert np.all(mixed.log_evidence[::2] != alone.log_evidence[::2])
 
 
-@pytest.mark.parametrize("change", ["order", "threads"])
-def test_order_of_the_images_and_number_of_threads_change_no_bit(small: Any, change: str) -> None:
-    one, _, references = small
+@pytest.mark.parametrize("change", ["order", "threads", "budget"])
+@pytest.mark.parametrize("inverse_temperature", [0.3, 3.0])  # dense and sparse M-step
+def test_order_of_the_images_threads_and_memory_change_no_bit(change: str, inverse_temperature: float) -> None:
+    one = scene(phantom(32), 130, snr=0.2, radius=9)  # four products of 39 images, the last one not full
+    references = one.truth.slices(random_rotations(np.random.default_rng(8), 70), one.images.pixels)
     options: dict[str, Any] = {
         "n_candidates": 3,
         "accumulate": True,
         "keep_significant": True,
-        "inverse_temperature": 0.3,
+        "inverse_temperature": inverse_temperature,
+        "scale_sd": 0.1,
     }
-    budget = 4 * 70 * 13 * 5  # tiles of five images
-    base = np.random.default_rng(6).normal(size=(37, 2))
-    before = search_poses(
-        one.images, one.sigma2, references, SHIFTS, threads=1, memory_bytes=budget, base_shifts_px=base, **options
+    least = tile_bytes(
+        TileSettings(group_images(13, 70), 1, 13, 1, 1.0, 1.0, 3, True, True), 70, len(one.images.pixels)
     )
-    order = np.random.default_rng(4).permutation(37) if change == "order" else np.arange(37)
+    base = np.random.default_rng(6).normal(size=(130, 2))
+    before = search_poses(
+        one.images, one.sigma2, references, SHIFTS, threads=1, memory_bytes=least, base_shifts_px=base, **options
+    )
+    order = np.random.default_rng(4).permutation(130) if change == "order" else np.arange(130)
     threads = 2 if change == "threads" else 1
+    budget = 1 << 30 if change == "budget" else least
     after = search_poses(
         one.images.subset(order), one.sigma2, references, SHIFTS, threads=threads, memory_bytes=budget,
         base_shifts_px=base[order], **options,
@@ -229,22 +238,106 @@ def test_order_of_the_images_and_number_of_threads_change_no_bit(small: Any, cha
     assert before.sums is not None
     np.testing.assert_array_equal(after.sums.numerator, before.sums.numerator)
     np.testing.assert_array_equal(after.sums.weight, before.sums.weight)
-    for i in range(37):
-        for one_after, one_before in zip(
-            after.significant.of_image(i),
-            before.significant.of_image(order[i]),
-            strict=True,  # type: ignore[union-attr]
-        ):
+    np.testing.assert_array_equal(after.sums.data_power, before.sums.data_power)
+    assert after.significant is not None
+    assert before.significant is not None
+    for i in range(130):
+        pairs = zip(after.significant.of_image(i), before.significant.of_image(order[i]), strict=True)
+        for one_after, one_before in pairs:
             np.testing.assert_array_equal(one_after, one_before)
 
 
-def test_other_images_and_the_budget_change_rows_in_the_last_digits_only(small: Any) -> None:
+def test_other_images_change_rows_in_the_last_digits_only(small: Any) -> None:
     one, _, references = small
     all_images = search_poses(one.images, one.sigma2, references, SHIFTS)
-    few = search_poses(one.images.subset(slice(10, 13)), one.sigma2, references, SHIFTS, memory_bytes=1)
+    few = search_poses(one.images.subset(slice(10, 13)), one.sigma2, references, SHIFTS)
     # log-likelihoods up to 100 in float32
     np.testing.assert_allclose(few.log_evidence, all_images.log_evidence[10:13], atol=1e-4)
     np.testing.assert_array_equal(few.best_state, all_images.best_state[10:13])
+
+
+def test_a_budget_below_the_smallest_tile_is_refused_with_what_it_takes(small: Any) -> None:
+    one, _, references = small
+    with pytest.raises(InputError, match=r"70 states takes 1 MB, memory_bytes allows 0.*search_adaptive"):
+        search_poses(one.images, one.sigma2, references, SHIFTS, memory_bytes=1)
+
+
+@pytest.mark.parametrize(("n_shifts", "n_states"), [(1, 100), (13, 1872), (29, 1872), (49, 300_000), (700, 50)])
+def test_products_waste_few_rows_and_fit_into_a_quarter_gigabyte(n_shifts: int, n_states: int) -> None:
+    settings = TileSettings(group_images(n_shifts, n_states), 1, n_shifts, 1, 1.0, 1.0, 0, False, False)
+    rows = settings.group_images * n_shifts
+    assert rows <= settings.group_rows < max(1.07 * rows, rows + 48)
+    assert settings.group_images == 1 or 4 * settings.group_rows * n_states <= 1.1 * (256 << 20)
+
+
+def test_memory_is_predicted_before_the_search_starts() -> None:
+    one = scene(phantom(32), 60, snr=0.2, radius=12)
+    references = one.truth.slices(random_rotations(np.random.default_rng(8), 2000), one.images.pixels)
+    arguments = (one.images, one.sigma2, references, SHIFTS)
+    search_poses(*arguments, accumulate=True, threads=1)  # compiled
+    tracemalloc.start()
+    search_poses(*arguments, accumulate=True, threads=1, memory_bytes=20 << 20)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    predicted = search_bytes(60, 2000, 13, len(one.images.pixels), accumulate=True)
+    given = one.images.nbytes + references.nbytes  # made before
+    # the blocks of the M-step's products (half the references each, two threads at most) and index arrays on top
+    assert predicted - given < peak + 1e6
+    assert peak < 1.5 * (predicted - given)
+
+
+def brute_force_scaled(likelihood_at: Any, mean: float, sd: float) -> np.ndarray:
+    """Average exp(log-likelihood) over a Gaussian prior of the scale by a sum over 4001 points of +- 8 sd."""
+    scales = np.linspace(mean - 8 * sd, mean + 8 * sd, 4001)
+    weight = -0.5 * ((scales - mean) / sd) ** 2 - np.log(sd * np.sqrt(2 * np.pi) / (scales[1] - scales[0]))
+    return logsumexp([likelihood_at(a) + w for a, w in zip(scales, weight, strict=True)], axis=0)
+
+
+def test_likelihood_averaged_over_the_grey_scale_is_the_integral_over_its_prior(small: Any) -> None:
+    one, _, references = small
+    part, states = one.images.subset(slice(0, 3)), references[:5]
+    dot = (brute_force(replace(one, images=part), states, SHIFTS) + 0.5 * _norms(one, part, states)).astype(float)
+    norm = _norms(one, part, states)
+    expected = brute_force_scaled(lambda a: a * dot - 0.5 * a**2 * norm, 0.8, 0.3)
+    scale = np.full(3, 0.8)
+    found = log_likelihoods(part, one.sigma2, states, SHIFTS, scale=scale, scale_sd=0.3)
+    np.testing.assert_allclose(found, expected, atol=2e-3)  # as for the scores
+    posterior = search_poses(part, one.sigma2, states, SHIFTS, scale=scale, scale_sd=0.3)
+    np.testing.assert_allclose(posterior.log_evidence, logsumexp(expected, axis=(1, 2)), atol=2e-3)
+    at = posterior.best_dot, posterior.best_norm
+    mean = (0.8 + 0.09 * at[0]) / (1 + 0.09 * at[1])  # of the Gaussian prior x Gaussian likelihood
+    np.testing.assert_allclose(posterior.grey_scale, np.maximum(mean, 0), rtol=1e-5)
+
+
+def _norms(one: Scene, images: Any, references: np.ndarray) -> np.ndarray:
+    power = np.abs(references.astype(np.complex128)) ** 2
+    return (images.ctf.astype(float) ** 2 @ power.T / one.variance)[:, None, :]
+
+
+def test_unknown_grey_scales_are_estimated_and_enter_the_sums() -> None:
+    one = scene(phantom(32), 40, snr=2.0, radius=10, shift_px=0)
+    references = one.truth.slices(one.rotations, one.images.pixels)
+    factors = np.random.default_rng(3).uniform(0.6, 1.5, 40)
+    images = replace(one.images, values=one.images.values * factors[:, None].astype(np.float32))
+    sigma2 = one.sigma2 * factors.max() ** 2
+    none = np.zeros((1, 2))
+    fixed = search_poses(images, sigma2, references, none, accumulate=True)
+    found = search_poses(images, sigma2, references, none, scale_sd=0.3, accumulate=True)
+    # truth is the mean of some 30 sd of the estimate's: 1/sqrt(norm) = 3 %, shrunk by the prior by another percent
+    np.testing.assert_allclose(found.grey_scale, factors, rtol=0.15)
+    assert (found.best_state == np.arange(40)).sum() >= (fixed.best_state == np.arange(40)).sum()
+    assert found.sums is not None
+    assert fixed.sums is not None
+    # With the scales known, the residual is noise alone: 40 images x 4 or more pixels x 2 a shell, 4 sd.
+    given = search_poses(images, sigma2, references, none, scale=factors, accumulate=True)
+    assert given.sums is not None
+    expected = (one.sigma2 / sigma2)[1:11] * np.mean(factors**2)  # the factors brightened the noise, too
+    scatter = 4 * np.sqrt(2 / (40 * 2 * np.bincount(images.pixels.shell)[1:]))
+    for sums in (given.sums, found.sums):
+        ratio = sums.noise_ratio(references, images.pixels)[1:]
+        assert np.all(np.abs(ratio / expected - 1) < scatter + 0.03)
+    worse = fixed.sums.noise_ratio(references, images.pixels)[1:]
+    assert worse[:3].mean() > 1.5 * expected[:3].mean()
 
 
 _PROGRAM = """
@@ -287,11 +380,11 @@ def test_array_expressions_and_cpu_loops_give_the_same_answer(small: Any, monkey
     one, _, references = small
     options: dict[str, Any] = {
         "inverse_temperature": 0.2, "n_references": 2, "n_candidates": 4, "keep_significant": True, "accumulate": True,
-        "base_shifts_px": np.full((37, 2), 0.3),
+        "base_shifts_px": np.full((37, 2), 0.3), "scale": np.linspace(0.8, 1.2, 37), "scale_sd": 0.2,
     }  # fmt: skip
     cpu = search_poses(one.images, one.sigma2, references, SHIFTS, **options)
 
-    def array_tile(xp: Any, given: Any, settings: TileSettings, threads: int | None) -> ArrayTile:
+    def array_tile(xp: Any, given: Any, settings: TileSettings, threads: int) -> ArrayTile:
         return ArrayTile(given, settings)
 
     monkeypatch.setattr(global_search, "_tile", array_tile)
@@ -303,6 +396,7 @@ def test_array_expressions_and_cpu_loops_give_the_same_answer(small: Any, monkey
         "reference_probability",
         "mean_shift_px",
         "candidate_log",
+        "grey_scale",
     ):
         # two float32 exponentials and two orders of summation
         np.testing.assert_allclose(getattr(array, name), getattr(cpu, name), rtol=2e-4, atol=2e-4, err_msg=name)
@@ -354,6 +448,9 @@ def test_no_image_gives_an_empty_posterior(small: Any) -> None:
         ({"significant_mass": 0.0}, "significant mass"),
         ({"log_prior": np.full(70, np.nan)}, "log_prior"),
         ({"nan": True}, "image 6 .*NaN"),
+        ({"scale": np.zeros(37)}, "grey scales of shape"),
+        ({"scale_sd": -1.0}, "deviation -1.0 of the grey scale"),
+        ({"base_shifts_px": np.zeros((3, 2))}, r"base shifts of shape \(3, 2\)"),
     ],
 )
 def test_bad_input_is_refused_with_the_value(small: Any, change: dict[str, Any], text: str) -> None:

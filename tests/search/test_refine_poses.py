@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from cryopipe.errors import InputError
 from cryopipe.imaging.geometry import angular_distance_deg, rotation_from_vector
 from cryopipe.imaging.symmetry import symmetry_operators
+from cryopipe.search.pose_candidates import angular_nyquist_deg, marching_radii
 from cryopipe.search.references import reference_cube
 from cryopipe.search.refine_poses import refine_candidates, refine_poses
 from tests.search.particle_scenes import Scene, phantom, scene
@@ -154,6 +156,68 @@ def test_equivalent_poses_are_one_answer_where_the_symmetry_is_known() -> None:
     # Two equal answers; their likelihoods differ by the interpolation's error and the tolerance of the steps, here 0.3
     # nats.
     np.testing.assert_allclose(ignorant, 0.5, atol=0.15)
+
+
+def test_marching_reaches_from_where_the_full_radius_does_not() -> None:
+    one = scene(phantom(64, blobs=250, sharpness=3.5), 60, snr=0.3, shift_px=2)
+    cube = reference_cube(one.truth.volume(), 28, padding=3)
+    start, shifts = displaced(one, 16, 0.5)
+    candidates, origins = np.stack([start], axis=1), np.stack([shifts], axis=1)
+    diameter_A = 0.7 * 64 * 3.0
+    radii = marching_radii(start_error_deg=16, diameter_A=diameter_A, box=64, pixel_size_A=3.0, radius=28)
+    assert radii[0] == round(64 * 3.0 / (diameter_A * np.radians(16)))
+    assert all(b > a for a, b in itertools.pairwise(radii))
+    assert radii[-1] < 28
+    images, options = one.images.crop(28), {"padding": 3, "iterations": 20}
+    marched, _, _ = refine_candidates(images, one.sigma2, cube, candidates, origins, radii=radii, **options)
+    direct, _, _ = refine_candidates(images, one.sigma2, cube, candidates, origins, **options)
+    near = [np.mean(angular_distance_deg(found.rotations, one.rotations) < 1) for found in (marched, direct)]
+    print("within 1 degree: marched, direct", near)
+    assert near[0] > 0.95
+    assert near[1] < 0.5
+
+
+def test_the_last_step_is_below_a_quarter_of_the_angular_nyquist(noisy: Any) -> None:
+    one, cube = noisy
+    start, shifts = displaced(one, 2, 0.3)
+    candidates, origins = np.stack([start, start @ start[:1]], axis=1), np.stack([shifts, shifts], axis=1)
+    diameter_A = 0.7 * 64 * 3.0
+    quarter = 0.25 * angular_nyquist_deg(diameter_A=diameter_A, box=64, pixel_size_A=3.0, radius=24)
+    assert quarter == pytest.approx(0.25 * np.degrees(64 * 3.0 / 24 / diameter_A))
+    images = one.images.crop(24)
+    # so coarse a tolerance would leave half of the images further away
+    found, _, _ = refine_candidates(
+        images, one.sigma2, cube, candidates, origins, diameter_A=diameter_A, tolerance=2.0, iterations=20
+    )
+    coarse, _, _ = refine_candidates(images, one.sigma2, cube, candidates, origins, tolerance=2.0, iterations=20)
+
+    def further_step(poses: Any) -> np.ndarray:
+        on = refine_poses(images, one.sigma2, cube, poses.rotations, poses.shifts_px, tolerance=1e-3, iterations=20)
+        return angular_distance_deg(on.rotations, poses.rotations)
+
+    followed, left = further_step(found), further_step(coarse)
+    print("quarter", quarter, "then left", np.percentile(followed, [50, 95]), np.percentile(left, [50, 95]))
+    assert np.percentile(followed, 95) < quarter
+    assert np.percentile(left, 95) > np.percentile(followed, 95)
+
+
+def test_candidates_left_behind_do_not_change_the_confidence_in_the_best(clean: Any) -> None:
+    one, cube = clean
+    near, shifts = displaced(one, 3, 0.3)
+    far = [displaced(one, 70, 0.3, seed=seed)[0] for seed in (4, 5, 6)]
+    candidates, origins = np.stack([near, *far], axis=1), np.stack([shifts] * 4, axis=1)
+    found, chosen, confidence = refine_candidates(
+        one.images.crop(20), one.sigma2 * 0.1, cube, candidates, origins, radii=[8, 12], padding=3, iterations=16
+    )
+    assert np.mean(chosen == 0) > 0.95
+    assert np.all((confidence > 0) & (confidence <= 1))
+    assert np.median(angular_distance_deg(found.rotations, one.rotations)) < 0.3
+
+
+def test_candidates_of_a_wrong_shape_are_refused(noisy: Any) -> None:
+    one, cube = noisy
+    with pytest.raises(InputError, match=r"\[n, m, 3, 3\]"):
+        refine_candidates(one.images, one.sigma2, cube, one.rotations, one.shifts)
 
 
 @pytest.mark.parametrize(

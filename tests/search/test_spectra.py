@@ -15,6 +15,7 @@ from cryopipe.imaging.optics import ctf, from_table
 from cryopipe.io.mrc import write_stack
 from cryopipe.io.star import StarTable
 from cryopipe.search.noise import checked_sigma2, initial_sigma2, power_by_shell, updated_sigma2
+from cryopipe.search.references import check_scale, reference_cube
 from cryopipe.search.spectra import load_particle_spectra, spectra_of_images
 from tests.search.particle_scenes import phantom, scene
 
@@ -111,6 +112,7 @@ def damaged(images: np.ndarray, what: str) -> tuple[np.ndarray, dict[str, Any]]:
         ("header", r"s0.mrcs: the header says 2.505 Å.*2.5 Å"),
         ("missing image", "image 5 of a stack of 4"),
         ("defocus zero", r"particle 2 .*U = 0 Å.*1 particles"),
+        ("defocus nan", r"particle 2 .*V = nan Å"),
         ("defocus missing", "rlnDefocusU"),
         ("no rows", "no rows"),
         ("pixel sizes", "2.5 to 2.6 Å"),
@@ -125,6 +127,8 @@ def test_tables_and_stacks_that_cannot_be_used_are_refused(
     rows, optics = table.rows, table.optics
     if what == "defocus zero":
         rows.loc[1, ["rlnDefocusU", "rlnDefocusV"]] = 0.0
+    if what == "defocus nan":
+        rows.loc[1, "rlnDefocusV"] = np.nan
     if what == "defocus missing":
         rows = rows.drop(columns="rlnDefocusU")
     if what == "no rows":
@@ -167,5 +171,27 @@ def test_noise_models_are_updated_with_memory_and_refused_when_empty() -> None:
     with pytest.raises(InputError, match="no noise"):
         checked_sigma2(np.zeros(5))
     one = scene(phantom(32), 3, snr=1.0)
-    with pytest.raises(InputError, match="none"):
-        initial_sigma2(one.images.subset(slice(0, 0)))
+    for few in (0, 1):
+        with pytest.raises(InputError, match=f"two images at least.*there are {few}"):
+            initial_sigma2(one.images.subset(slice(0, few)))
+
+
+def test_maps_of_another_size_than_the_images_are_refused() -> None:
+    images = scene(phantom(32), 3, snr=1.0, pixel_size_A=3.0).images
+    check_scale(images, 24, 4.0)
+    check_scale(images, 32, 3.001)
+    with pytest.raises(InputError, match=r"32 voxels of 1.5 Å \(48 Å\), the images 32 px of 3 Å \(96 Å\)"):
+        check_scale(images, 32, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [("nan", "NaN"), ("odd", r"\(31, 31, 31\).*even cube"), ("oblong", r"\(32, 32, 30\).*even cube")],
+)
+def test_maps_that_cannot_be_searched_with_are_refused(change: str, text: str) -> None:
+    volume = phantom(32).volume()
+    if change == "nan":
+        volume[3, 4, 5] = np.nan
+    volume = {"odd": volume[:31, :31, :31], "oblong": volume[:, :, :30]}.get(change, volume)
+    with pytest.raises(InputError, match=text):
+        reference_cube(volume, 8)

@@ -1,19 +1,29 @@
 """How well poses explain images, and the normal equations of a continuous step from them (Gauss-Newton).
 
-Model of image n, with pose A, shift t (pixels, what must be applied to centre the image), relative scale s and CTF C:
+Model of image n, with pose A, shift t (pixels, what must be applied to centre the image), relative scale s, CTF C and
+grey offset b:
 
-    X(k) = s C(k) Y(padding A^T k) exp(+2 pi i k.t / box) + noise,    Var(Re noise) = Var(Im noise) = sigma^2(k)
+    X(k) = s C(k) Y(padding A^T k) exp(+2 pi i k.t / box) + b O(k) + noise,    Var(Re noise) = Var(Im noise) = sigma^2(k)
 
 Y is the trilinearly interpolated half cube of :mod:`cryopipe.kernels.slices`; its derivative is the analytic one of the
-interpolant. The objective is minus the log-likelihood of the half plane,
+interpolant. O is the spectrum of what a grey offset of one adds to an image; it does not move with the shift. The
+objective is minus the log-likelihood of the half plane,
 
     value = sum over k of |X - model|^2 / (2 sigma^2).
 
+**CTF.** Without ``phase``, C is the array ``ctf``. With ``phase`` [n, 5], C = ctf sin(chi),
+
+    chi = p0 + p1 (kx^2 + ky^2) + p2 (kx^2 - ky^2) + p3 2 kx ky + p4 (kx^2 + ky^2)^2    (radians; k in Fourier pixels),
+
+and ``ctf`` holds what multiplies the sine and does not change with the defocus: an envelope, or the signs by which
+phase-flipped images were multiplied. Defocus terms (d, a1, a2) add ``per_A (d (kx^2 + ky^2) + a1 (kx^2 - ky^2) + a2 2 kx
+ky)`` to chi: d is the change of the mean defocus, (a1, a2) that of the astigmatism's tensor (U - V)/2 (cos 2 alpha, sin
+2 alpha), all in the unit of ``1 / per_A``; per_A = pi lambda / (box pixel size)^2 for Å.
+
 **Parameters of a step**, in this order: a rotation vector w in radians acting from the left, A <- exp([w]x) A (axes of
 the image: wx and wy tilt the view, wz turns the image in its plane), the shift (tx, ty) in pixels, then, where asked
-for, the scale and the defocus (in the unit of ``ctf_derivative``). With ``H, g = hessian, gradient`` the Gauss-Newton
-step is ``-solve(H, g)``; H is the Fisher information, so its inverse is the covariance of the parameters (Cramer-Rao)
-[1]_.
+for, the scale, one or three defocus terms, and the offset. With ``H, g = hessian, gradient`` the Gauss-Newton step is
+``-solve(H, g)``; H is the Fisher information, so its inverse is the covariance of the parameters (Cramer-Rao) [1]_.
 
 References
 ----------
@@ -23,6 +33,7 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -45,7 +56,11 @@ def normal_equations(
     padding: float = 2,
     scale: Array | None = None,
     with_scale: bool = False,
-    ctf_derivative: Array | None = None,
+    phase: Array | None = None,
+    per_A: Array | None = None,
+    defocus_terms: int = 0,
+    offset_spectrum: Array | None = None,
+    offset: Array | None = None,
 ) -> tuple[Array, Array, Array]:
     """Return Gauss-Newton Hessian, gradient and value of minus the log-likelihood, image by image.
 
@@ -56,7 +71,7 @@ def normal_equations(
     images : complex64 [n, K]
         Orthonormal spectra of the images, not shifted.
     ctf : float32 [n, K]
-        Signed CTF of each image.
+        Signed CTF of each image; with ``phase``, the factor of its sine.
     inverse_variance : float32 [K] or [n, K]
         1 / sigma^2, sigma^2 the variance of each of real and imaginary part; 0 leaves a frequency out.
     rotations : float [n, 3, 3]
@@ -73,15 +88,23 @@ def normal_equations(
         Relative scale of each image; 1 where absent.
     with_scale : bool
         Add the scale as a parameter.
-    ctf_derivative : float32 [n, K], optional
-        dC/d(defocus); adds the defocus as the last parameter.
+    phase : float64 [n, 5], optional
+        Coefficients of the CTF's phase at the present defocus, see the module.
+    per_A : float [n], optional
+        Change of the phase per unit of defocus and (Fourier pixel)^2; needed for ``defocus_terms``.
+    defocus_terms : {0, 1, 3}
+        Add the mean defocus, or mean defocus and astigmatism, as parameters; needs ``phase``.
+    offset_spectrum : float32 [K'], optional
+        O at the first K' <= K frequencies, zero at the others; adds the offset as the last parameter.
+    offset : float [n], optional
+        Present offset; 0 where absent.
 
     Returns
     -------
     hessian : float64 [n, p, p]
     gradient : float64 [n, p]
     value : float64 [n]
-        p = 5, 6 or 7: see the module.
+        p = 5 to 10: see the module.
 
     Raises
     ------
@@ -90,30 +113,27 @@ def normal_equations(
     ValueError
         Wrong shape, a matrix that is no rotation, or a cube that is too small.
     """
-    backend = backend_of(
-        cube=cube, images=images, ctf=ctf, inverse_variance=inverse_variance, rotations=rotations, shifts_px=shifts_px,
-        kx=kx, ky=ky, scale=scale, ctf_derivative=ctf_derivative,
-    )  # fmt: skip
     check_poses(rotations)
     n = rotations.shape[0]
-    call = _prepare(cube, images, ctf, inverse_variance, kx, ky, box, padding, scale, n)
+    if defocus_terms not in (0, 1, 3):
+        raise ValueError(f"defocus_terms must be 0, 1 or 3, not {defocus_terms}.")
     if tuple(shifts_px.shape) != (n, 2):
         raise ValueError(f"shifts_px must have shape ({n}, 2), not {tuple(shifts_px.shape)}.")
-    if ctf_derivative is None:
-        slope = call["ctf"][:, :0]
-    else:
-        check("ctf_derivative", ctf_derivative, np.float32, tuple(images.shape))
-        slope = ctf_derivative
-    p = 5 + bool(with_scale) + (ctf_derivative is not None)
-    xp = call.pop("xp")
+    call = prepare(
+        cube, images, ctf, inverse_variance, kx, ky, box, padding, n, scale=scale, phase=phase, per_A=per_A,
+        needs_phase=defocus_terms > 0, offset_spectrum=offset_spectrum, offset=offset,
+        others={"rotations": rotations, "shifts_px": shifts_px},
+    )  # fmt: skip
+    p = 5 + bool(with_scale) + defocus_terms + (offset_spectrum is not None)
+    xp = call["xp"]
     out = (xp.zeros((n, p, p)), xp.zeros((n, p)), xp.zeros(n))
     if n == 0 or call["kx"].size == 0:
         return out
-    run, _ = _implementation(backend)
-    run(
-        call["cube"], call["radius"], call["data"], call["ctf"], contiguous(slope, np.float32),
-        call["inverse_variance"], contiguous(rotations, np.float32), contiguous(shifts_px, np.float64), call["scale"],
-        call["kx"], call["ky"], call["k_max"], np.float32(padding), float(box), bool(with_scale), *out,
+    implementation(call["backend"]).normal_equations(
+        call["cube"], call["radius"], call["data"], call["ctf"], call["inverse_variance"],
+        contiguous(rotations, np.float32), contiguous(shifts_px, np.float64), call["scale"], call["phase"], call["per_A"],
+        call["spectrum"], call["offset"], call["kx"], call["ky"], np.float32(padding), float(box), bool(with_scale),
+        int(defocus_terms), *out,
     )  # fmt: skip
     return out
 
@@ -156,34 +176,98 @@ def score_poses(
     ValueError
         Wrong shape, a matrix that is no rotation, or a cube that is too small.
     """
-    backend = backend_of(
-        cube=cube, images=images, ctf=ctf, inverse_variance=inverse_variance, rotations=rotations, shifts_px=shifts_px,
-        kx=kx, ky=ky, scale=scale,
-    )  # fmt: skip
     check_rotations("rotations", rotations)
     if rotations.ndim != 4:
         raise ValueError(f"rotations must have shape (n, m, 3, 3), not {tuple(rotations.shape)}.")
     n, m = rotations.shape[:2]
-    call = _prepare(cube, images, ctf, inverse_variance, kx, ky, box, padding, scale, n)
+    call = prepare(
+        cube,
+        images,
+        ctf,
+        inverse_variance,
+        kx,
+        ky,
+        box,
+        padding,
+        n,
+        scale=scale,
+        others={"rotations": rotations, "shifts_px": shifts_px},
+    )
     if shifts_px.ndim not in (3, 4) or tuple(shifts_px.shape[:2]) != (n, m) or shifts_px.shape[-1] != 2:
         raise ValueError(f"shifts_px must have shape ({n}, {m}, 2) or ({n}, {m}, s, 2), not {tuple(shifts_px.shape)}.")
     shifts = contiguous(shifts_px, np.float64).reshape(n, m, -1, 2)
-    out = call.pop("xp").zeros(shifts.shape[:3])
+    out = call["xp"].zeros(shifts.shape[:3])
     if out.size and call["kx"].size:
-        _, run = _implementation(backend)
-        run(
+        implementation(call["backend"], scores=True).score_poses(
             call["cube"], call["radius"], call["data"], call["ctf"], call["inverse_variance"],
-            contiguous(rotations, np.float32), shifts, call["scale"], call["kx"], call["ky"], call["k_max"],
-            np.float32(padding), float(box), out,
+            contiguous(rotations, np.float32), shifts, call["scale"], call["kx"], call["ky"], np.float32(padding),
+            float(box), out,
         )  # fmt: skip
     return out[:, :, 0] if shifts_px.ndim == 3 else out
 
 
-def _prepare(
+def score_defoci(
+    cube: Array,
+    images: Array,
+    ctf: Array,
+    inverse_variance: Array,
+    rotations: Array,
+    shifts_px: Array,
+    kx: Array,
+    ky: Array,
+    *,
+    box: int,
+    phase: Array,
+    per_A: Array,
+    first: float,
+    step: float,
+    count: int,
+    padding: float = 2,
+    scale: Array | None = None,
+    offset_spectrum: Array | None = None,
+    offset: Array | None = None,
+) -> Array:
+    """Return the log-likelihood of each image at ``count`` defocus changes first, first + step, ... from its pose.
+
+    A slice is interpolated once for all of them. Other parameters are those of :func:`normal_equations`.
+
+    Returns
+    -------
+    float64 [n, count]
+    """
+    check_poses(rotations)
+    n = rotations.shape[0]
+    if tuple(shifts_px.shape) != (n, 2):
+        raise ValueError(f"shifts_px must have shape ({n}, 2), not {tuple(shifts_px.shape)}.")
+    if count < 0:
+        raise ValueError(f"count must not be negative, not {count}.")
+    call = prepare(
+        cube, images, ctf, inverse_variance, kx, ky, box, padding, n, scale=scale, phase=phase, per_A=per_A,
+        needs_phase=True, offset_spectrum=offset_spectrum, offset=offset,
+        others={"rotations": rotations, "shifts_px": shifts_px},
+    )  # fmt: skip
+    out = call["xp"].zeros((n, count))
+    if out.size and call["kx"].size:
+        implementation(call["backend"], scores=True).score_defoci(
+            call["cube"], call["radius"], call["data"], call["ctf"], call["inverse_variance"],
+            contiguous(rotations, np.float32), contiguous(shifts_px, np.float64), call["scale"], call["phase"],
+            call["per_A"], call["spectrum"], call["offset"], call["kx"], call["ky"], np.float32(padding), float(box),
+            float(first), float(step), out,
+        )  # fmt: skip
+    return out
+
+
+def prepare(
     cube: Array, images: Array, ctf: Array, inverse_variance: Array, kx: Array, ky: Array, box: int, padding: float,
-    scale: Array | None, n: int,
+    n: int, *, scale: Array | None = None, phase: Array | None = None, per_A: Array | None = None,
+    needs_phase: bool = False, offset_spectrum: Array | None = None, offset: Array | None = None,
+    others: Mapping[str, Array] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Check what both functions share and return it in the form of the implementations (flat float32 views)."""
+    """Check what the pose kernels share and return it in the form of the implementations (flat float32 views)."""
+    backend = backend_of(
+        cube=cube, images=images, ctf=ctf, inverse_variance=inverse_variance, kx=kx, ky=ky, scale=scale, phase=phase,
+        per_A=per_A, offset_spectrum=offset_spectrum, offset=offset, **(others or {}),
+    )  # fmt: skip
     radius = check_cube(cube, "cube", np.complex64)
     kx, ky = check_frequencies(kx, ky, radius, padding)
     shape = (n, kx.size)
@@ -192,32 +276,50 @@ def _prepare(
     check("inverse_variance", inverse_variance, np.float32, shape if inverse_variance.ndim == 2 else shape[1:])
     if box < 1:
         raise ValueError(f"box must be positive, not {box}.")
-    xp = library(backend_of(images=images))
-    if scale is None:
-        scale = xp.ones(n, dtype=np.float32)
-    elif tuple(scale.shape) != (n,):
-        raise ValueError(f"scale must have shape ({n},), not {tuple(scale.shape)}.")
+    xp = library(backend)
+    if phase is not None:
+        check("phase", phase, np.float64, (n, 5))
+    if needs_phase and (phase is None or per_A is None):
+        raise ValueError("the defocus can only be refined with phase and per_A: the CTF's phase and its slope.")
+    spectrum = xp.zeros(0, dtype=np.float32) if offset_spectrum is None else offset_spectrum
+    check("offset_spectrum", spectrum, np.float32, (None,))
+    if spectrum.size > kx.size or (offset_spectrum is not None and spectrum.size == 0):
+        raise ValueError(f"offset_spectrum must hold 1 to {kx.size} frequencies, not {spectrum.size}.")
     return {
+        "backend": backend,
+        "xp": xp,
         "cube": cube.reshape(-1).view(np.float32),
         "radius": radius,
         "data": contiguous(images, np.complex64).view(np.float32),
         "ctf": contiguous(ctf, np.float32),
         "inverse_variance": contiguous(inverse_variance, np.float32).reshape(-1, kx.size),
-        "scale": contiguous(scale, np.float32),
+        "scale": _column(xp, "scale", scale, n, 1.0),
+        # turns, whose whole part a sine does not need
+        "phase": xp.zeros((n, 0)) if phase is None else contiguous(phase / (2 * np.pi), np.float64),
+        "per_A": _column(xp, "per_A", per_A, n, 0.0),
+        "spectrum": contiguous(spectrum, np.float32),
+        "offset": _column(xp, "offset", offset, n, 0.0),
         "kx": kx,
         "ky": ky,
-        "k_max": int(max(abs(kx).max(), abs(ky).max())) if kx.size else 0,
-        "xp": xp,
     }
 
 
-def _implementation(backend: str) -> tuple[Any, Any]:
-    """Return the backend's functions (normal_equations, score_poses)."""
+def _column(xp: Any, name: str, values: Array | None, n: int, default: float) -> Array:
+    """Return values as float32 [n]; ``default`` where there are none."""
+    if values is None:
+        return xp.full(n, default, dtype=np.float32)
+    if tuple(values.shape) != (n,):
+        raise ValueError(f"{name} must have shape ({n},), not {tuple(values.shape)}.")
+    return contiguous(values, np.float32)
+
+
+def implementation(backend: str, *, scores: bool = False) -> Any:
+    """Return the module of a backend that holds the normal equations, or that of the scores."""
     if backend == "cuda":
         from cryopipe.kernels.cuda import poses as cuda
 
-        return cuda.normal_equations, cuda.score_poses
+        return cuda
     from cryopipe.kernels.cpu import pose_scores
     from cryopipe.kernels.cpu import poses as cpu
 
-    return cpu.normal_equations, pose_scores.score_poses
+    return pose_scores if scores else cpu

@@ -101,9 +101,9 @@ def insert_slices(
 ) -> None:
     """Add slices to ``numerator`` and their weights to ``weight``, both **in place**; adjoint of `extract_slices`.
 
-    On the CPU every voxel's sum runs in the order (image, ky, kx), so the result is bit-identical whatever the number
-    of threads. On a GPU atomic additions leave the order open (float32 rounding differs from run to run) unless
-    ``ordered``.
+    On the CPU every voxel's sum runs in the order (image, pose, ky, kx), so the result is bit-identical whatever the
+    number of threads and however the images are cut into calls. On a GPU atomic additions leave the order open (float32
+    rounding differs from run to run) unless ``ordered``.
 
     Parameters
     ----------
@@ -111,8 +111,8 @@ def insert_slices(
         Receives the interpolation-weighted ``values``.
     weight : float32 [2R+1, 2R+1, R+1]
         Receives the interpolation-weighted ``weights``.
-    rotations : float [n, 3, 3]
-        Pose matrices A.
+    rotations : float [n, 3, 3] or [n, m, 3, 3]
+        Pose matrices A; m poses for each image (its symmetry copies).
     values : complex64 [n, K]
         What to insert, for example C X exp(-2 pi i k t / box) / sigma^2. A sample whose weight is 0 is skipped.
     weights : float32 [n, K]
@@ -138,14 +138,18 @@ def insert_slices(
     if check_cube(weight, "weight", np.float32) != radius:
         raise ValueError(f"weight has shape {tuple(weight.shape)} but numerator {tuple(numerator.shape)}.")
     kx, ky = check_frequencies(kx, ky, radius, padding)
-    check_poses(rotations)
+    if rotations.ndim == 3:
+        rotations = rotations[:, None]
+    check_rotations("rotations", rotations)
+    if rotations.ndim != 4:
+        raise ValueError(f"rotations must have shape (n, 3, 3) or (n, m, 3, 3), not {tuple(rotations.shape)}.")
     rotations = contiguous(rotations, np.float32)
     shape = (rotations.shape[0], kx.size)
     check("values", values, np.complex64, shape)
     check("weights", weights, np.float32, shape)
     values, weights = contiguous(values, np.complex64), contiguous(weights, np.float32)
     position = position_table(kx, ky)
-    if values.size == 0:
+    if values.size == 0 or rotations.size == 0:
         return
     if backend == "cuda":
         from cryopipe.kernels.cuda import slices as cuda
@@ -154,7 +158,8 @@ def insert_slices(
         return
     from cryopipe.kernels.cpu import slices as cpu
 
-    slabs = balanced_slabs(rotations, kx, ky, padding, radius, 4 * numba.get_num_threads())
+    # every slab looks at every row of every image: one for each thread and no more
+    slabs = balanced_slabs(rotations.reshape(-1, 3, 3), kx, ky, padding, radius, numba.get_num_threads())
     cpu.insert_slices(
         numerator.reshape(-1).view(np.float32),
         weight.reshape(-1),

@@ -59,11 +59,18 @@ def half_sets_of(particles: StarTable) -> np.ndarray:
     Raises
     ------
     InputError
-        The table says neither where particles are nor what their images are called, or names one twice.
+        The table says neither where particles are nor what their images are called, or names one twice; or the
+        particles are so few that a half is left without any.
     """
     rows = particles.rows
     group = next((rows[c].astype(str).tolist() for c in ("crpItem", "rlnMicrographName") if c in rows), None)
-    return half_sets(particle_keys(rows), group)
+    half = half_sets(particle_keys(rows), group)
+    if len(half) and not {1, 2} <= set(half.tolist()):
+        raise InputError(
+            f"{len(half)} particles leave half set {3 - int(half[0])} empty: a gold-standard FSC needs particles in both; "
+            "use more micrographs or loosen what rejects particles"
+        )
+    return half
 
 
 def _hash(name: str) -> bytes:

@@ -1,15 +1,19 @@
 """Which volume do posed images give? Direct Fourier inversion: weighted insertion of slices, symmetry, Wiener division.
 
-Every slice adds C X exp(-2πi k·t/box)/σ² to a numerator and C²/σ² to a weight cube, trilinearly, at padding 2. The map
-is ``numerator / (weight + 1/(p³ τ²))``, back-transformed, cropped and divided by the kernel's transform. The weight is
+Every slice adds w C X exp(-2πi k·t/box)/σ² to a numerator and w C²/σ² to a weight cube, trilinearly, at padding 2. The
+map is ``numerator / (weight + 1/(p³ τ²))``, back-transformed, cropped and divided by the kernel's transform. The weight is
 floored at 1/1000 of its shell's mean, RELION's way without iterative gridding.
+
+On the CPU each voxel's sum runs in one order, that of the images' content: neither threads nor batches nor the order of
+the table change a bit. Memory is known beforehand: `cryopipe.reconstruction.memory`.
 
 References: Scheres 2012, doi:10.1016/j.jsb.2012.09.006 (eqs. 5-8, regularised reconstruction).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,15 +21,18 @@ import numpy as np
 from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module
 from cryopipe.imaging.fourier_pixels import FourierPixels
+from cryopipe.kernels._memory import in_batches
 from cryopipe.kernels.slices import insert_slices
+from cryopipe.reconstruction.memory import check_memory, images_that_fit
 from cryopipe.reconstruction.shells import shell_means, wiener_factor
 from cryopipe.reconstruction.symmetrise import Method, SymmetryPlan, symmetrise_half_cubes, symmetry_plan
-from cryopipe.search.half_cube import check_cube, correct_gridding, cube_shape, volume_from_half_cube
-from cryopipe.search.phases import phase_table, shift_values
+from cryopipe.reconstruction.weighting import checked_inputs, weighted_images
+from cryopipe.search.half_cube import check_cube, cube_shape, volume_from_half_cube
 from cryopipe.search.posterior import PoseSums
 from cryopipe.search.spectra import ParticleSpectra, content_order
 
-_BATCH_BYTES = 256 << 20
+BATCH_BYTES = 64 << 20
+"""Prepared images that wait for insertion at any time."""
 WEIGHT_FLOOR = 1e-3
 """Least weight of a voxel as a share of its shell's mean (RELION's skip-gridding path)."""
 
@@ -50,6 +57,10 @@ class Reconstruction:
         Images (or rows of sums) inserted.
     symmetrised : bool
         Whether `symmetrise` was called; nothing can be inserted afterwards.
+    pixel_size_A : float, optional
+        Of the images; taken from the first that are inserted where it is not given.
+    ordered : bool
+        GPU: insert in one order (reproducible, slower) instead of by atomic additions; the CPU always does.
     """
 
     box: int
@@ -60,6 +71,8 @@ class Reconstruction:
     weight: Any
     n_images: int = 0
     symmetrised: bool = False
+    pixel_size_A: float | None = None
+    ordered: bool = False
 
     @classmethod
     def empty(
@@ -72,6 +85,8 @@ class Reconstruction:
         expected_slices: int = 0,
         method: Method | None = None,
         gpu: bool = False,
+        pixel_size_A: float | None = None,
+        ordered: bool = False,
     ) -> Reconstruction:
         """Return empty accumulators.
 
@@ -92,21 +107,42 @@ class Reconstruction:
             Overrides that choice.
         gpu : bool
             Keep the cubes on the GPU.
+        pixel_size_A : float, optional
+            Images of another (by more than 0.1 %) are refused.
+        ordered : bool
+            GPU only: bit-reproducible insertion.
+
+        Raises
+        ------
+        InputError
+            Box, radius and padding do not fit together.
+        DeviceError
+            The cubes do not fit into the memory that is free; the message says what would.
         """
         check_cube((box, box, box), radius, padding)
         shape = cube_shape(radius, padding)
         plan = symmetry_plan(
             symmetry,
             n_slices=expected_slices,
-            n_pixels=int(1.6 * radius**2),
+            n_pixels=int(0.5 * np.pi * radius**2),
             cube_shape=shape,
-            method="copies" if gpu else method,
+            method=method,
         )
+        check_memory(box, radius, padding=padding, interpolated=plan.rotates_volumes, gpu=gpu)
         if gpu:
             import cupy as xp
         else:
             xp = np
-        return cls(box, radius, padding, plan, xp.zeros(shape, np.complex64), xp.zeros(shape, np.float32))
+        return cls(
+            box,
+            radius,
+            padding,
+            plan,
+            xp.zeros(shape, np.complex64),
+            xp.zeros(shape, np.float32),
+            pixel_size_A=pixel_size_A,
+            ordered=ordered,
+        )
 
     @property
     def nbytes(self) -> int:
@@ -122,8 +158,9 @@ class Reconstruction:
         *,
         weights: np.ndarray | None = None,
         noise_group: np.ndarray | None = None,
+        batch: int | None = None,
     ) -> None:
-        """Insert images at their poses; the same bits in whatever order they are given.
+        """Insert images at their poses; the same bits in whatever order they are given and however they are cut.
 
         Parameters
         ----------
@@ -135,41 +172,42 @@ class Reconstruction:
             (x, y) applied to centre each image.
         inverse_sigma2 : ndarray [radius + 1] or [g, radius + 1]
             1/σ² by shell, for each noise group.
-        weights : ndarray [n], optional
-            Factor on each image's contribution (numerator and weight).
+        weights : ndarray [n], [n, radius + 1] or [n, K], optional
+            Factor on each image's contribution (numerator and weight): one for all of it, one a shell
+            (`cryopipe.reconstruction.weighting.b_factor_weights`), or one a Fourier pixel. Not negative.
         noise_group : ndarray int [n], optional
             Row of ``inverse_sigma2`` of each image.
+        batch : int, optional
+            Images prepared at a time; by default as many as take 64 MB, or fit. Halved where memory runs out all the
+            same.
 
         Raises
         ------
         InputError
-            Shapes or boxes do not fit, or values are not finite.
+            Shapes, boxes or pixel sizes do not fit, or values are not finite.
+        DeviceError
+            Not even one image fits into the memory that is free.
         """
         self._check_open(images.box, images.pixels)
-        n = len(images)
-        if np.shape(rotations) != (n, 3, 3) or np.shape(shifts_px) != (n, 2):
-            raise InputError(
-                f"{n} images with rotations {np.shape(rotations)} and shifts {np.shape(shifts_px)}: one pose each is "
-                "needed"
-            )
-        table = np.atleast_2d(np.asarray(inverse_sigma2, np.float32))
-        if table.shape[1] < images.pixels.radius + 1 or not np.isfinite(table[:, 1 : images.pixels.radius + 1]).all():
-            raise InputError(
-                f"inverse noise variances of shape {np.shape(inverse_sigma2)}: finite values up to shell "
-                f"{images.pixels.radius} are needed"
-            )
-        by_pixel = table[:, images.pixels.shell]
-        group = np.zeros(n, np.int64) if noise_group is None else np.asarray(noise_group, np.int64)
-        factor = np.ones(n, np.float32) if weights is None else np.asarray(weights, np.float32)
-        batch = max(1, _BATCH_BYTES // (32 * len(images.pixels)))
+        pixel_size_A = self._common_pixel_size(images.pixel_size_A)
+        shifts = np.asarray(shifts_px, np.float64)
+        table, group, factor = checked_inputs(images, rotations, shifts, inverse_sigma2, weights, noise_group)
         order = content_order(images)
-        for start in range(0, n, batch):
-            part = order[start : start + batch]
-            inverse_variance = by_pixel[group[part]] * factor[part, None]
-            some = images.subset(array_module(images.values).asarray(part))
-            values, information = _weighted(some, np.asarray(shifts_px)[part], inverse_variance)
-            self._insert(values, information, np.asarray(rotations, np.float32)[part], images.pixels)
-        self.n_images += n
+        poses = np.asarray(rotations, np.float32)
+
+        def insert(part: np.ndarray) -> None:
+            values, information = weighted_images(images, part, shifts[part], table[group[part]], factor[part])
+            self._insert(values, information, poses[part], images.pixels)
+
+        size = batch
+        if size is None:
+            wanted = max(1, BATCH_BYTES // (12 * len(images.pixels)))
+            size = images_that_fit(images.pixels.radius, wanted=wanted, gpu=array_module(self.numerator) is not np)
+        if size < 1:
+            raise InputError(f"a batch of {size} images: at least 1 is needed")
+        in_batches(insert, order, size, what="image")
+        self.n_images += len(images)
+        self.pixel_size_A = pixel_size_A
 
     def insert_sums(self, sums: PoseSums, rotations: np.ndarray, pixels: FourierPixels) -> None:
         """Insert the M-step sums of a global search, a slice a state: cost independent of the number of images.
@@ -194,32 +232,29 @@ class Reconstruction:
     def symmetrise(self) -> None:
         """Impose the point group on the accumulators (once, after the last insertion)."""
         if not self.symmetrised:
-            self.numerator, self.weight = symmetrise_half_cubes(self.numerator, self.weight, self.plan)
+            self.numerator, self.weight = symmetrise_half_cubes(
+                self.numerator, self.weight, self.plan, reach=self._reach(math.sqrt(3))
+            )
         self.symmetrised = True
 
     def merged(self, other: Reconstruction, *, factor: float = 1.0, other_factor: float = 1.0) -> Reconstruction:
         """Return ``factor`` times this plus ``other_factor`` times the other (both halves, or a running average)."""
         mine, theirs = (
-            (self.box, self.radius, self.padding, self.symmetrised),
-            (other.box, other.radius, other.padding, other.symmetrised),
+            (one.box, one.radius, one.padding, one.plan.group, one.symmetrised or one.plan.method, one.symmetrised)
+            for one in (self, other)
         )
-        if mine != theirs or self.plan.group != other.plan.group:
-            raise InputError(f"reconstructions (box, radius, padding, symmetrised) {mine} and {theirs} cannot be added")
+        if mine != theirs:
+            raise InputError(
+                f"reconstructions (box, radius, padding, group, method, symmetrised) {mine} and {theirs} cannot be added"
+            )
+        pixel_size_A = self.pixel_size_A if other.pixel_size_A is None else self._common_pixel_size(other.pixel_size_A)
         a, b = np.float32(factor), np.float32(other_factor)
         numerator = self.numerator * a
         numerator += other.numerator * b
         weight = self.weight * a
         weight += other.weight * b
-        return Reconstruction(
-            self.box,
-            self.radius,
-            self.padding,
-            self.plan,
-            numerator,
-            weight,
-            self.n_images + other.n_images,
-            self.symmetrised,
-        )
+        n_images = self.n_images + other.n_images
+        return replace(self, numerator=numerator, weight=weight, n_images=n_images, pixel_size_A=pixel_size_A)
 
     def shell_weight(self) -> np.ndarray:
         """Return the mean weight of the voxels of each shell, float64 ``[radius + 1]``."""
@@ -255,19 +290,52 @@ class Reconstruction:
         Raises
         ------
         InputError
-            Both priors are given, or one does not reach the radius or is negative.
+            Both priors are given, or one does not reach the radius or is negative; nothing was inserted, or images of
+            zero weight alone.
         """
-        if len(self.plan.cosets) * len(self.plan.exact) > 1 and not self.symmetrised:
-            self.symmetrise()
-        mean = self.shell_weight()
+        mean = self._mean_weight()
         regulariser = self._regulariser(tau2, ssnr, mean).astype(np.float32)
         floor = (WEIGHT_FLOOR * mean).astype(np.float32)
 
         def quotient(part: slice) -> Any:
             return wiener_factor(self.weight, part, floor, regulariser, self.padding)
 
-        volume = volume_from_half_cube(self.numerator, self.box, padding=self.padding, threads=threads, factor=quotient)
-        return correct_gridding(volume, self.padding)
+        return volume_from_half_cube(
+            self.numerator,
+            self.box,
+            padding=self.padding,
+            threads=threads,
+            factor=quotient,
+            reach=self._reach(0.5 * self.padding),
+            gridding=True,
+        )
+
+    def _mean_weight(self) -> np.ndarray:
+        if self.plan.order > 1:
+            self.symmetrise()
+        mean = self.shell_weight()
+        if not mean.any():
+            raise InputError(
+                f"a reconstruction of {self.n_images} images has no weight in any shell: it gives no map; check that "
+                "each half set has particles and that their weights are not all zero"
+            )
+        if not np.isfinite(mean).all():
+            shell = int(np.flatnonzero(~np.isfinite(mean))[0])
+            raise InputError(f"the weight of shell {shell} is {mean[shell]}: insert finite values and weights alone")
+        return mean
+
+    def _reach(self, margin: float) -> float:
+        """Return the radius of the sphere, in steps of the cubes, that holds all that was inserted or is used."""
+        return self.padding * (self.radius + 0.5) + margin
+
+    def _common_pixel_size(self, pixel_size_A: float) -> float:
+        own = pixel_size_A if self.pixel_size_A is None else self.pixel_size_A
+        if not abs(pixel_size_A / own - 1) <= 1e-3:
+            raise InputError(
+                f"images of {pixel_size_A:g} Å per pixel do not belong to a reconstruction of {own:g} Å per pixel: "
+                "extract or resample all particles to one pixel size"
+            )
+        return own
 
     def _regulariser(self, tau2: np.ndarray | None, ssnr: np.ndarray | None, mean: np.ndarray) -> np.ndarray:
         if tau2 is not None and ssnr is not None:
@@ -289,13 +357,15 @@ class Reconstruction:
         xp = array_module(self.numerator, values, information)
         kx, ky = xp.asarray(pixels.kx), xp.asarray(pixels.ky)
         values, information = xp.ascontiguousarray(values), xp.ascontiguousarray(information)
-        cosets = self.plan.cosets if self.plan.method == "copies" else self.plan.cosets[:1]
-        for operator in cosets:
-            poses = xp.asarray((rotations.astype(np.float64) @ operator).astype(np.float32))
-            insert_slices(self.numerator, self.weight, poses, values, information, kx, ky, padding=self.padding)
+        cosets = self.plan.cosets[:1] if self.plan.rotates_volumes else self.plan.cosets
+        # All copies of an image follow each other, so that cutting the images into batches changes no order of sums.
+        poses = xp.asarray((rotations[:, None].astype(np.float64) @ cosets).astype(np.float32))
+        insert_slices(
+            self.numerator, self.weight, poses, values, information, kx, ky, padding=self.padding, ordered=self.ordered
+        )
 
     def _check_open(self, box: int, pixels: FourierPixels) -> None:
-        if self.symmetrised and len(self.plan.cosets) * len(self.plan.exact) > 1:
+        if self.symmetrised and self.plan.order > 1:
             raise InputError("this reconstruction was symmetrised already: insert all images before symmetrise()")
         if box != self.box or pixels.radius > self.radius:
             raise InputError(
@@ -323,14 +393,3 @@ def ssnr_from_fsc(fsc: np.ndarray, *, joint: bool = False) -> np.ndarray:
 def tau2_from_ssnr(ssnr: np.ndarray, shell_weight: np.ndarray, padding: int) -> np.ndarray:
     """Return τ² = SSNR / (p³ mean weight) by shell, float64: the other form of the same prior."""
     return np.asarray(ssnr, np.float64) / (float(padding) ** 3 * np.maximum(shell_weight, 1e-30))
-
-
-def _weighted(images: ParticleSpectra, shifts_px: np.ndarray, inverse_variance: np.ndarray) -> tuple[Any, Any]:
-    xp = array_module(images.values, images.ctf)
-    if xp is np:
-        values = shift_values(images.values, images.pixels, shifts_px)
-    else:
-        values = images.values * xp.asarray(phase_table(images.pixels, shifts_px))
-    factor = images.ctf * xp.asarray(inverse_variance)
-    values *= factor
-    return values, factor * images.ctf

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numba
@@ -16,20 +17,29 @@ def shell_means(weight: Any, radius: int, padding: int) -> np.ndarray:
 
     The result has ``radius + 1`` entries; the sums run plane by plane, so threads do not change them.
     """
+    members = shell_counts(weight.shape[2] - 1, radius, padding)
     if array_module(weight) is np:
         total = np.zeros((len(weight), radius + 1))
-        count = np.zeros((len(weight), radius + 1))
-        _plane_sums(weight, radius, np.float32(1 / padding), total, count)
-        return total.sum(axis=0) / count.sum(axis=0)
+        _plane_sums(weight, radius, np.float32(1 / padding), total)
+        return np.asarray(total.sum(axis=0) / members)
     xp = array_module(weight)
-    sums, members = np.zeros(radius + 1), np.zeros(radius + 1)
+    sums = np.zeros(radius + 1)
     for part in chunks(weight.shape[1], 24 * weight.shape[0] * weight.shape[2]):
         shell = shell_numbers(weight, part, padding)
         inside = shell <= radius
         values = weight[:, part][inside].astype(np.float64)
         sums += to_numpy(xp.bincount(shell[inside], values, radius + 1))
-        members += to_numpy(xp.bincount(shell[inside], minlength=radius + 1))
     return sums / members
+
+
+@functools.lru_cache(maxsize=16)
+def shell_counts(edge: int, radius: int, padding: int) -> np.ndarray:
+    """Return how many voxels of a half cube of radius ``edge`` each shell round(|k|/padding) has, float64."""
+    total = np.zeros((2 * edge + 1, radius + 1))
+    _plane_counts(edge, radius, np.float32(1 / padding), total)
+    found: np.ndarray = total.sum(axis=0)
+    found.setflags(write=False)
+    return found
 
 
 def wiener_factor(weight: Any, part: slice, floor: np.ndarray, regulariser: np.ndarray, padding: int) -> Any:
@@ -66,30 +76,59 @@ def shell_numbers(cube: Any, part: slice, padding: int) -> Any:
     return xp.floor(xp.sqrt(squared) * np.float32(1 / padding) + np.float32(0.5)).astype(np.int32)
 
 
+@numba.njit(cache=True, inline="always")
+def _row_shells(far, limit, scale, shell):  # type: ignore[no-untyped-def]
+    """Fill the shells of a row's columns and return how many columns can lie within ``limit`` shells.
+
+    A loop of its own: it vectorises.
+    """
+    beyond = np.float64(limit + 1) / scale
+    if far >= beyond * beyond:
+        return 0
+    count = min(shell.size, int(np.sqrt(beyond * beyond - far)) + 1)
+    for column in range(count):
+        shell[column] = np.int32(np.sqrt(np.float32(far + column * column)) * scale + np.float32(0.5))
+    return count
+
+
 @numba.njit(cache=True, parallel=True)
-def _plane_sums(weight, radius, scale, total, count):  # type: ignore[no-untyped-def]
+def _plane_sums(weight, radius, scale, total):  # type: ignore[no-untyped-def]
     edge = weight.shape[2] - 1
     for plane in numba.prange(weight.shape[0]):
+        shell = np.empty(edge + 1, np.int32)
+        sums = np.zeros(radius + 2)
         for row in range(weight.shape[1]):
-            far = np.float32((plane - edge) ** 2 + (row - edge) ** 2)
-            for column in range(edge + 1):
-                shell = int(np.sqrt(far + np.float32(column * column)) * scale + np.float32(0.5))
-                if shell <= radius:
-                    total[plane, shell] += weight[plane, row, column]
-                    count[plane, shell] += 1
+            count = _row_shells((plane - edge) ** 2 + (row - edge) ** 2, radius, scale, shell)
+            for column in range(count):
+                sums[min(shell[column], radius + 1)] += weight[plane, row, column]
+        total[plane] = sums[: radius + 1]
 
 
 @numba.njit(cache=True, parallel=True)
+def _plane_counts(edge, radius, scale, total):  # type: ignore[no-untyped-def]
+    for plane in numba.prange(2 * edge + 1):
+        shell = np.empty(edge + 1, np.int32)
+        for row in range(2 * edge + 1):
+            count = _row_shells((plane - edge) ** 2 + (row - edge) ** 2, radius, scale, shell)
+            for column in range(count):
+                if shell[column] <= radius:
+                    total[plane, shell[column]] += 1
+
+
+@numba.njit(cache=True, nogil=True)
 def _factor(weight, start, floor, regulariser, scale, factor):  # type: ignore[no-untyped-def]
+    # Called from the threads that transform; so it starts none itself.
     edge = weight.shape[2] - 1
-    for plane in numba.prange(weight.shape[0]):
+    shells = floor.size
+    shell = np.empty(edge + 1, np.int32)
+    for plane in range(weight.shape[0]):
         for row in range(factor.shape[1]):
-            far = np.float32((plane - edge) ** 2 + (row + start - edge) ** 2)
-            for column in range(edge + 1):
-                shell = int(np.sqrt(far + np.float32(column * column)) * scale + np.float32(0.5))
+            count = _row_shells((plane - edge) ** 2 + (row + start - edge) ** 2, shells - 1, scale, shell)
+            for column in range(count):
                 value = np.float32(0)
-                if shell < floor.size:
-                    total = max(weight[plane, row + start, column], floor[shell]) + regulariser[shell]
+                if shell[column] < shells:
+                    total = max(weight[plane, row + start, column], floor[shell[column]]) + regulariser[shell[column]]
                     if total > 0:
                         value = np.float32(1) / total
                 factor[plane, row, column] = value
+            factor[plane, row, count:] = 0

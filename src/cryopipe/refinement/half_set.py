@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cryopipe.config.refinement import RefineHomogeneous
 from cryopipe.imaging.geometry import angular_distance_deg
-from cryopipe.imaging.optics import CtfParameters, ctf_stack
+from cryopipe.imaging.optics import CtfParameters
 from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.reconstruction.reconstruct import Reconstruction
@@ -20,6 +20,7 @@ from cryopipe.refinement.residuals import measure_residuals, refine_defoci
 from cryopipe.search.global_search import search_poses
 from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement, shift_grid
 from cryopipe.search.noise import initial_sigma2
+from cryopipe.search.pose_ctf import with_defocus_change
 from cryopipe.search.references import reference_cube
 from cryopipe.search.refine_poses import refine_candidates, refine_poses
 from cryopipe.search.spectra import ParticleSpectra
@@ -163,7 +164,8 @@ def advance(
             prior_A=params.defocus_prior_A,
         )
         state = replace(state, defocus_change_A=change)
-        small = with_defoci(small, parameters, change).scaled(state.scale)
+        plain = replace(small, ctf=images.ctf[:, : len(small.pixels)])
+        small = with_defoci(plain, parameters, change).scaled(state.scale)
         used = small.crop(task.radius)
     measured = measure_residuals(used, cube, state.rotations, state.shifts_px, sigma2=state.sigma2)
     sigma2 = state.sigma2.copy()
@@ -187,14 +189,8 @@ def advance(
 
 
 def with_defoci(images: ParticleSpectra, parameters: CtfParameters, change_A: NDArray[np.float64]) -> ParticleSpectra:
-    """Return images whose CTFs have their own defocus changes; unchanged where all changes are zero."""
-    if not change_A.any():
-        return images
-    pixels = images.pixels
-    per_A = 1 / (images.box * images.pixel_size_A)
-    return replace(
-        images, ctf=ctf_stack(pixels.kx * per_A, pixels.ky * per_A, parameters.with_defocus_offset(change_A))
-    )
+    """Return images that carry the CTFs of ``parameters`` with their own defocus changes; flipped ones keep their signs."""
+    return with_defocus_change(images, parameters, change_A)
 
 
 def _searched(

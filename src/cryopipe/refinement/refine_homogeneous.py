@@ -286,18 +286,6 @@ def load_halves(table: StarTable, *, threads: int) -> Halves:
     )
 
 
-def without_defocus_on_flipped(table: StarTable, params: RefineHomogeneous, context: Context) -> RefineHomogeneous:
-    """Switch defocus refinement off, saying so, for phase-flipped images: where a zero of their CTF lay is gone from them."""
-    flipped = table.with_optics().get("rlnCtfDataArePhaseFlipped")
-    if not params.refine_defocus or flipped is None or not (flipped.to_numpy(np.float64) != 0).any():
-        return params
-    context.log.warning(
-        "refine_homogeneous: the images are phase-flipped, so their defocus is not refined; extract them with "
-        "particles.extract_particles.phase_flip: false to have it refined"
-    )
-    return params.model_copy(update={"refine_defocus": False})
-
-
 def with_poses(table: StarTable, halves: Halves, progress: Progress, params: RefineHomogeneous) -> StarTable:
     """Return the table with poses in the asymmetric unit, half sets, refined defoci, scales and likelihoods."""
     rows = table.rows.copy()
@@ -348,7 +336,6 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: RefineH
     if len(table) == 0:
         raise InputError(f"{inputs['particles']}: no particles in it; look at what the steps before rejected.")
     table = table.with_rows(table.rows.iloc[canonical_order(table.rows)])
-    params = without_defocus_on_flipped(table, params, context)
     halves = load_halves(table, threads=context.threads)
     images = halves.images[0]
     initial, pixel_size_A = read_volume(inputs["map"])

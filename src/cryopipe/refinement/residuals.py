@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopipe.imaging.optics import CtfParameters, ctf_phase, electron_wavelength_A
+from cryopipe.imaging.optics import CtfParameters
 from cryopipe.kernels.slices import extract_slices
-from cryopipe.refinement.defocus import narrow_rings, search_defocus
 from cryopipe.search.phases import shift_values
+from cryopipe.search.pose_models import DefocusModel
+from cryopipe.search.refine_poses import refine_poses
 from cryopipe.search.spectra import ParticleSpectra
 
 _CHUNK = 64
@@ -91,31 +92,13 @@ def refine_defoci(
 ) -> NDArray[np.float64]:
     """Return the defocus change (Å) of each posed image that fits the reference best.
 
-    ``parameters`` are the present CTFs, a row an image; the prior is a Gaussian around them. See
-    :func:`cryopipe.refinement.defocus.search_defocus`.
+    ``parameters`` are the CTFs that the images carry (phase-flipped ones: were flipped with), a row an image; the prior
+    is a Gaussian around them. Poses move with the defocus, so that neither takes the other's error; they are not
+    returned, since the next iteration begins with them anyway.
     """
-    pixels = images.pixels
-    per_A = 1 / (pixels.box * images.pixel_size_A)
-    ring, radius = narrow_rings(pixels.kx, pixels.ky)
-    weight = (1 / sigma2[pixels.shell]).astype(np.float32)
-    wavelength = np.broadcast_to(electron_wavelength_A(parameters.voltage_kV), (len(images),))
-    # a step turns the phase at the outermost shell by an eighth of a turn
-    step = np.pi / 4 / (np.pi * float(wavelength.max()) * (pixels.radius * per_A) ** 2)
-    change = np.zeros(len(images))
-    for part, centred, slices in _chunks(images, cube, rotations, shifts_px, padding):
-        phase = ctf_phase(pixels.kx * per_A, pixels.ky * per_A, parameters.subset(part)).astype(np.float32)
-        change[part], _ = search_defocus(
-            _real_product(centred, slices) * weight,
-            _abs2(slices) * weight,
-            phase,
-            frequency_A=radius * per_A,
-            ring=ring,
-            wavelength_A=float(wavelength[part][0]),
-            range_A=range_A,
-            step_A=min(step, range_A / 4),
-            prior_A=prior_A,
-        )
-    return change
+    model = DefocusModel(parameters, sigma_A=prior_A, range_A=range_A)
+    found = refine_poses(images, sigma2, cube, rotations, shifts_px, defocus=model, padding=padding)
+    return found.defocus_change_A
 
 
 def _chunks(

@@ -1,4 +1,4 @@
-"""The Levenberg-Marquardt iteration of `refine_poses` on one batch of images."""
+"""One batch of `refine_poses`: its images in the form of the kernel, the scan of defoci, and covariances."""
 
 from __future__ import annotations
 
@@ -8,173 +8,134 @@ from typing import Any
 import numpy as np
 
 from cryopipe.imaging.backend import array_module, to_numpy
-from cryopipe.imaging.geometry import rotation_from_vector, rotation_to_vector
-from cryopipe.kernels.poses import normal_equations
+from cryopipe.imaging.optics import CtfParameters
+from cryopipe.kernels.pose_steps import DEFOCUS, OFFSET, SCALE, PoseProblem, StepRules, refine
+from cryopipe.kernels.poses import score_defoci
+from cryopipe.search.pose_ctf import ctf_factor, phase_terms
 from cryopipe.search.spectra import ParticleSpectra
 
-_LAMBDA_START, _LAMBDA_LEAST = 1e-2, 1e-6
+#: a scan of defoci turns the CTF's phase at the outermost shell by so much a step, rad: within reach of the steps
+_SCAN_RAD = np.pi / 4
 
 
 @dataclass(frozen=True)
-class StepOptions:
-    """Limits, tolerance and priors of the steps (radians and px), as `refine_poses` documents them."""
+class Start:
+    """Where the images of a batch begin and where their priors have their maximum, a row an image.
 
-    iterations: int
-    max_step_rad: float
-    max_step_px: float
-    tolerance: float
-    shift_sigma_px: float
-    rotation_sigma_rad: float
-    with_scale: bool
-    padding: int
-
-
-class Batch:
-    """The images of a batch in the form the kernel takes."""
-
-    def __init__(
-        self,
-        images: ParticleSpectra,
-        variance: np.ndarray,
-        noise_group: np.ndarray | None,
-        part: slice,
-        cube: Any,
-        options: StepOptions,
-    ) -> None:
-        self.xp = array_module(images.values, images.ctf, cube)
-        self.cube, self.box, self.options = cube, images.box, options
-        self.values = self.xp.ascontiguousarray(images.values)
-        self.ctf = self.xp.ascontiguousarray(images.ctf)
-        by_image = variance[0] if noise_group is None else variance[np.asarray(noise_group)[part]]
-        self.variance = self.xp.asarray(by_image)
-        self.kx, self.ky = self.xp.asarray(images.pixels.kx), self.xp.asarray(images.pixels.ky)
-        power = (self.values.real**2 + self.values.imag**2) * self.variance
-        self.noise_alone = to_numpy(power.sum(axis=1, dtype=np.float64)) / 2
-
-    def evaluate(
-        self, rows: np.ndarray, rotations: np.ndarray, shifts: np.ndarray, scale: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        """Return (H, g, value) of minus the log-likelihood for the images ``rows``."""
-        xp = self.xp
-        every = len(rows) == len(self.values)
-        index = xp.asarray(rows)
-        result = normal_equations(
-            self.cube,
-            self.values if every else self.values[index],
-            self.ctf if every else self.ctf[index],
-            self.variance if every or self.variance.ndim == 1 else self.variance[index],
-            xp.asarray(rotations),
-            xp.asarray(shifts),
-            self.kx,
-            self.ky,
-            box=self.box,
-            padding=self.options.padding,
-            scale=xp.asarray(scale, np.float32),
-            with_scale=self.options.with_scale,
-        )
-        hessian, gradient, value = (to_numpy(array) for array in result)
-        return hessian, gradient, value
-
-
-@dataclass
-class BatchState:
-    """Where the images of a batch ended."""
+    ``x`` and ``centre`` [n, 5] hold shift x and y, scale, defocus change and offset.
+    """
 
     rotations: np.ndarray
-    shifts: np.ndarray
-    scale: np.ndarray
-    value: np.ndarray
+    x: np.ndarray
+    middle: np.ndarray
+    centre: np.ndarray
+
+    def rows(self, part: Any) -> Start:
+        """Return the images ``part``."""
+        return Start(self.rotations[part], self.x[part], self.middle[part], self.centre[part])
+
+
+@dataclass(frozen=True)
+class End:
+    """Where the images of a batch ended, a row an image."""
+
+    rotations: np.ndarray
+    x: np.ndarray
+    log_likelihood: np.ndarray
     covariance: np.ndarray
     converged: np.ndarray
-    evaluations: int
+    evaluations: np.ndarray
 
 
-def refine_batch(
-    batch: Batch,
-    rotations: np.ndarray,
-    shifts: np.ndarray,
-    scale: np.ndarray,
-    centre: np.ndarray,
-    middle: np.ndarray,
-) -> BatchState:
-    """Move all images of a batch until each has converged or the evaluations are used up."""
-    options = batch.options
-    rotations, shifts, scale = rotations.copy(), shifts.copy(), scale.copy()
-    rows = np.arange(len(rotations))
-
-    def penalised(at: np.ndarray, poses: np.ndarray, moved: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, ...]:
-        hessian, gradient, value = batch.evaluate(at, poses, moved, factor)
-        return *_with_priors(hessian, gradient, value, poses, moved, middle[at], centre[at], options), value
-
-    hessian, gradient, objective, value = penalised(rows, rotations, shifts, scale)
-    damping = np.full(len(rows), _LAMBDA_START)
-    active = np.ones(len(rows), bool)
-    evaluations = 1
-    while evaluations < options.iterations and active.any():
-        at = np.flatnonzero(active)
-        step = _bounded_step(hessian[at], gradient[at], damping[at], options)
-        promised = -np.einsum("ni,ni->n", step, gradient[at] + 0.5 * np.einsum("nij,nj->ni", hessian[at], step))
-        small = promised < options.tolerance
-        active[at[small]] = False
-        at, step, promised = at[~small], step[~small], promised[~small]
-        if len(at) == 0:
-            break
-        trial = _orthonormal(rotation_from_vector(step[:, :3]) @ rotations[at])
-        trial_shift = shifts[at] + step[:, 3:5]
-        trial_scale = np.clip(scale[at] + step[:, 5], 0.2, 5.0) if options.with_scale else scale[at]
-        found = penalised(at, trial, trial_shift, trial_scale)
-        evaluations += 1
-        gain = objective[at] - found[2]
-        better = gain > 0
-        won = at[better]
-        rotations[won], shifts[won], scale[won] = trial[better], trial_shift[better], trial_scale[better]
-        hessian[won], gradient[won], objective[won], value[won] = (array[better] for array in found)
-        active[at] = np.where(better, gain >= options.tolerance, promised >= 10 * options.tolerance)
-        damping[at] = np.where(better, np.maximum(damping[at] / 5, _LAMBDA_LEAST), damping[at] * 10)
-    return BatchState(rotations, shifts, scale, value, _inverse(hessian), ~active, evaluations)
+def pose_problem(
+    images: ParticleSpectra,
+    inverse_variance: np.ndarray,
+    cube: Any,
+    *,
+    parameters: CtfParameters | None,
+    offset_spectrum: np.ndarray | None,
+    padding: int,
+) -> PoseProblem:
+    """Return the images in the form of the kernel; ``inverse_variance`` is float32 [K] or [n, K]."""
+    xp = array_module(images.values, images.ctf, cube)
+    phase = per_A = None
+    ctf = images.ctf
+    if parameters is not None:
+        terms, slope = phase_terms(parameters, box=images.box, pixel_size_A=images.pixel_size_A)
+        phase, per_A, ctf = xp.asarray(terms), xp.asarray(slope), ctf_factor(images, parameters)
+    return PoseProblem(
+        cube,
+        xp.ascontiguousarray(images.values),
+        xp.ascontiguousarray(ctf),
+        xp.asarray(inverse_variance),
+        xp.asarray(images.pixels.kx),
+        xp.asarray(images.pixels.ky),
+        images.box,
+        padding,
+        phase,
+        per_A,
+        None if offset_spectrum is None else xp.asarray(offset_spectrum),
+    )
 
 
-def _with_priors(
-    hessian: np.ndarray,
-    gradient: np.ndarray,
-    value: np.ndarray,
-    rotations: np.ndarray,
-    shifts: np.ndarray,
-    middle: np.ndarray,
-    centre: np.ndarray,
-    options: StepOptions,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    hessian, gradient, objective = hessian.copy(), gradient.copy(), value.copy()
-    if np.isfinite(options.shift_sigma_px):
-        precision, away = options.shift_sigma_px**-2, shifts - centre
-        hessian[:, (3, 4), (3, 4)] += precision
-        gradient[:, 3:5] += precision * away
-        objective += precision / 2 * (away**2).sum(axis=1)
-    if np.isfinite(options.rotation_sigma_rad):
-        precision, turned = options.rotation_sigma_rad**-2, rotation_to_vector(rotations @ middle.transpose(0, 2, 1))
-        hessian[:, (0, 1, 2), (0, 1, 2)] += precision
-        gradient[:, :3] += precision * turned
-        objective += precision / 2 * (turned**2).sum(axis=1)
-    return hessian, gradient, objective
+def refine_batch(problem: PoseProblem, rules: StepRules, start: Start, *, scan: bool) -> End:
+    """Move all images of a batch until each has converged or its evaluations are used up."""
+    x = start.x.copy()
+    if scan and rules.with_defocus:
+        x[:, DEFOCUS] = scan_defocus(problem, rules, start)
+    found = refine(problem, rules, start.rotations, x, middle=start.middle, centre=start.centre)
+    noise = noise_alone(problem)
+    return End(
+        found.rotations, found.x, noise - found.value, covariance_of(found.hessian), found.converged, found.evaluations
+    )
 
 
-def _bounded_step(hessian: np.ndarray, gradient: np.ndarray, damping: np.ndarray, options: StepOptions) -> np.ndarray:
+def noise_alone(problem: PoseProblem) -> np.ndarray:
+    """Return the sum of |X|^2 / (2 sigma^2) of each image, float64 [n]; not finite where an image is not."""
+    values, weight = problem.images, problem.inverse_variance
+    if isinstance(values, np.ndarray):
+        from cryopipe.kernels.cpu import pose_scores
+
+        out = np.empty(len(values))
+        pose_scores.noise_alone(values.view(np.float32), np.atleast_2d(weight), out)
+        return out
+    power = (values.real**2 + values.imag**2) * weight
+    return np.asarray(to_numpy(power.sum(axis=1, dtype=np.float64)) / 2)
+
+
+def scan_defocus(problem: PoseProblem, rules: StepRules, start: Start) -> np.ndarray:
+    """Return the defocus change of each image, Å, that is likeliest among trials over the whole range at its pose."""
+    xp = array_module(problem.cube)
+    k2 = float((problem.kx**2 + problem.ky**2).max())
+    step = _SCAN_RAD / (float(to_numpy(problem.per_A).max()) * k2)
+    low, high = float(rules.low[DEFOCUS]), float(rules.high[DEFOCUS])
+    count = max(int(np.ceil((high - low) / step)), 2) + 1
+    trials = np.linspace(low, high, count)
+    scores = to_numpy(
+        score_defoci(
+            problem.cube, problem.images, problem.ctf, problem.inverse_variance, xp.asarray(start.rotations),
+            xp.asarray(start.x[:, :SCALE].copy()), problem.kx, problem.ky, box=problem.box, phase=problem.phase,
+            per_A=problem.per_A, first=low, step=float(trials[1] - trials[0]), count=count, padding=problem.padding,
+            scale=xp.asarray(start.x[:, SCALE].copy()),
+            offset_spectrum=problem.offset_spectrum if rules.with_offset else None,
+            offset=xp.asarray(start.x[:, OFFSET].copy()),
+        )
+    )  # fmt: skip
+    scores = scores - 0.5 * rules.precision[DEFOCUS] * (trials - start.centre[:, DEFOCUS, None]) ** 2
+    best = trials[scores.argmax(axis=1)]
+    near = np.abs(best - start.x[:, DEFOCUS]) <= trials[1] - trials[0]
+    return np.where(near, start.x[:, DEFOCUS], best)
+
+
+def covariance_of(hessian: np.ndarray) -> np.ndarray:
+    """Return the inverse of Hessians [n, p, p]; infinite variance, no covariance, where one says nothing."""
     diagonal = np.einsum("nii->ni", hessian)
-    # A direction without information (an axis of a sphere, an empty reference) must not make the matrix singular.
-    floor = 1e-9 * np.maximum(diagonal.max(axis=1, keepdims=True), 1e-30)
-    damped = hessian + np.einsum("ni,ij->nij", damping[:, None] * diagonal + floor, np.eye(hessian.shape[1]))
-    step = -np.linalg.solve(damped, gradient[:, :, None])[:, :, 0]
-    turn, move = np.linalg.norm(step[:, :3], axis=1), np.linalg.norm(step[:, 3:5], axis=1)
-    longest = np.maximum(np.maximum(turn / options.max_step_rad, move / options.max_step_px), 1)
-    return step / longest[:, None]
-
-
-def _inverse(hessian: np.ndarray) -> np.ndarray:
-    diagonal = np.einsum("nii->ni", hessian)
-    floor = 1e-9 * np.maximum(diagonal.max(axis=1, keepdims=True), 1e-30)
-    return np.linalg.inv(hessian + np.einsum("ni,ij->nij", floor, np.eye(hessian.shape[1])))
-
-
-def _orthonormal(matrices: np.ndarray) -> np.ndarray:
-    """Remove the rounding that products of rotations gather: one Newton step towards the nearest rotation."""
-    return 1.5 * matrices - 0.5 * matrices @ matrices.transpose(0, 2, 1) @ matrices
+    known = diagonal > 0
+    unit = np.where(known, 1 / np.sqrt(np.where(known, diagonal, 1)), 0)
+    size = hessian.shape[1]
+    scaled = hessian * unit[:, :, None] * unit[:, None, :]
+    scaled[:, np.arange(size), np.arange(size)] = 1 + 1e-9  # a direction that rounding leaves must not be singular
+    inverse = np.linalg.inv(scaled) * unit[:, :, None] * unit[:, None, :]
+    image, place = np.nonzero(~known)
+    inverse[image, place, place] = np.inf
+    return inverse

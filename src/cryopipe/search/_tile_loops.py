@@ -23,64 +23,112 @@ def square(references, power):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
-def fill_rows(values, ctf, inverse_variance, phases, rows, information, first, last):  # type: ignore[no-untyped-def]
-    """Fill the data side of the products: C X e^{..}/σ² for every (image, shift), C²/σ² for every image."""
+def fill_rows(  # type: ignore[no-untyped-def]
+    values, ctf, inverse_variance, noise_group, turns, kx, ky, phases, part, group, rows, information, finite, first, last,
+):  # fmt: skip
+    """Fill the data side of the products: C X e^{..}/σ² for every (image, shift), C²/σ² for every image.
+
+    ``turns`` [n, 2] is the image's own shift over the box; its ramp is separable: 3 radius sines and cosines.
+    """
     n_shifts, n_pixels = phases.shape
+    radius = 0
+    for k in range(n_pixels):
+        radius = max(radius, max(kx[k], abs(ky[k])))
     weighted = np.empty(n_pixels, np.complex64)
+    along_x = np.ones(radius + 1, np.complex64)
+    along_y = np.ones(2 * radius + 1, np.complex64)
     for i in range(first, last):
+        image = part[i]
+        inverse = inverse_variance[noise_group[image]]
+        here, slot = rows[i // group], (i % group) * n_shifts
+        known = information[i // group, i % group]
+        total = np.float32(0)
         for k in range(n_pixels):
-            factor = ctf[i, k] * inverse_variance[i, k]
-            information[i, k] = factor * ctf[i, k]
-            weighted[k] = values[i, k] * factor
+            factor = ctf[image, k] * inverse[k]
+            known[k] = factor * ctf[image, k]
+            weighted[k] = values[image, k] * factor
+            total += known[k] + (values[image, k].real + values[image, k].imag)
+        finite[i] = np.isfinite(total)
+        if turns[image, 0] != 0 or turns[image, 1] != 0:
+            _ramp(turns[image, 0], along_x, 0)
+            _ramp(turns[image, 1], along_y, radius)
+            for k in range(n_pixels):
+                weighted[k] *= along_x[kx[k]] * along_y[ky[k] + radius]
         for s in range(n_shifts):
-            row = rows[i * n_shifts + s]
+            row = here[slot + s]
             for k in range(n_pixels):
                 row[k] = weighted[k] * phases[s, k]
 
 
+@numba.njit(cache=True, nogil=True)
+def _ramp(turns, along, zero):  # type: ignore[no-untyped-def]
+    for k in range(along.size):
+        angle = -2 * np.pi * (k - zero) * turns
+        along[k] = np.complex64(complex(np.cos(angle), np.sin(angle)))
+
+
 @numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 def posterior(  # type: ignore[no-untyped-def]
-    scores, norm, log_state, log_shift, inverse_temperature, mass, number, shift_probability, reference_probability,
-    best, kept, candidate_log, candidate, marginal, first, last,
+    grouped, norms, group, log_state, log_shift, scale, scale_variance, inverse_temperature, mass, number,
+    shift_probability, reference_probability, best, kept, candidate_log, candidate, marginals, first, last,
 ):  # fmt: skip
-    """Turn scores into truncated probabilities, in place, and describe them."""
-    n_shifts = scores.shape[1]
+    """Turn scores into truncated probabilities, in place, and describe them.
+
+    With dot product d and norm N of a state the log-likelihood at grey scale a is a d - ½ a² N; averaged over
+    a ~ N(m, v) it is (v d² + 2 m d - m² N) / (2 (1 + v N)) - ½ log(1 + v N).
+    """
+    n_shifts = shift_probability.shape[1]
     n_states = log_state.size
     n_references = reference_probability.shape[1]
     per_reference = n_states // n_references
     offset = np.empty(n_states, np.float32)
+    linear = np.empty(n_states, np.float32)
+    square = np.empty(n_states, np.float32)
     highest = np.empty(n_shifts, np.float32)
     power = np.empty(_CHUNK, np.int32)
     depths = np.empty(_CHUNK, np.float32)
     for i in range(first, last):
-        for o in range(n_states):
-            offset[o] = log_state[o] - inverse_temperature * np.float32(0.5) * norm[i, o]
+        scores = grouped[i // group, (i % group) * n_shifts : (i % group + 1) * n_shifts]
+        norm = norms[i // group, i % group]
+        mean = scale[i]
+        gain = inverse_temperature * mean
+        if scale_variance > 0:
+            _scale_terms(norm, log_state, mean, scale_variance, inverse_temperature, offset, linear, square)
+        else:
+            for o in range(n_states):
+                offset[o] = log_state[o] - gain * mean * np.float32(0.5) * norm[o]
         top = np.float32(-3e38)
         for s in range(n_shifts):
-            highest[s] = _log_posterior(scores[i, s], offset, log_shift[i, s], inverse_temperature)
+            if scale_variance > 0:
+                for o in range(n_states):
+                    scores[s, o] = (square[o] * scores[s, o] + linear[o]) * scores[s, o]
+                highest[s] = _log_posterior(scores[s], offset, log_shift[i, s], np.float32(1))
+            else:
+                highest[s] = _log_posterior(scores[s], offset, log_shift[i, s], gain)
             if highest[s] > top:
                 top = highest[s]
                 best[i, 1] = s
-        row = scores[i, best[i, 1]]
+        row = scores[best[i, 1]]
         for o in range(n_states):
             if row[o] == top:
                 best[i, 0] = o
                 break
         if candidate.shape[1] > 0:
-            _best_orientations(scores[i], n_states, top, candidate_log[i], candidate[i])
+            _best_orientations(scores, n_states, top, candidate_log[i], candidate[i])
         histogram = np.zeros(BINS + 1)
         total = 0.0
         spread = 0.0
         for s in range(n_shifts):
             if highest[s] < top - np.float32(REACH):
                 continue
-            for r in range(n_references):
-                part = scores[i, s, r * per_reference : (r + 1) * per_reference]
-                mass_here, spread_here = _exponentiate(part, top, power, depths, histogram)
-                reference_probability[i, r] += mass_here
-                shift_probability[i, s] += mass_here
-                total += mass_here
-                spread += spread_here
+            mass_here, spread_here = _exponentiate(scores[s, :n_states], top, power, depths, histogram)
+            shift_probability[i, s] += mass_here
+            total += mass_here
+            spread += spread_here
+            if n_references > 1:
+                _add_by_reference(scores[s], per_reference, reference_probability[i])
+        if n_references == 1:
+            reference_probability[i, 0] = total
         for s in range(n_shifts):
             shift_probability[i, s] /= total
         for r in range(n_references):
@@ -95,20 +143,49 @@ def posterior(  # type: ignore[no-untyped-def]
         bits = np.empty(1, np.int32)
         bits[0] = (TOP_BIN - lowest) << BIN_SHIFT
         least = bits.view(np.float32)[0]
-        if marginal.shape[0] > 0:
-            marginal[i, :] = 0
+        if marginals.shape[0] > 0:
+            marginals[i // group, i % group, :] = 0
         kept[i] = 0
         for s in range(n_shifts):
             if highest[s] < top - np.float32(REACH):
-                scores[i, s, :] = 0
+                scores[s, :] = 0
                 continue
-            kept[i] += _truncate(scores[i, s], n_states, least, np.float32(1 / held))
-            if marginal.shape[0] > 0:
+            kept[i] += _truncate(scores[s], n_states, least, np.float32(1 / held))
+            if marginals.shape[0] > 0:
+                marginal = marginals[i // group, i % group]
                 for o in range(n_states):
-                    marginal[i, o] += scores[i, s, o]
+                    marginal[o] += scores[s, o]
         number[i, 0] = np.float64(top) + np.log(total)
         number[i, 1] = 1 / total
         number[i, 2] = np.exp(np.log(total) + spread / total)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def likelihoods(grouped, norms, group, scale, scale_variance, found, first, last):  # type: ignore[no-untyped-def]
+    """Fill log-likelihoods [n, shifts, states] from the scores, averaged over the grey scale as in `posterior`."""
+    n_shifts, n_states = found.shape[1:]
+    fixed = np.zeros(n_states, np.float32)
+    offset = np.empty(n_states, np.float32)
+    linear = np.empty(n_states, np.float32)
+    square = np.empty(n_states, np.float32)
+    for i in range(first, last):
+        norm = norms[i // group, i % group]
+        _scale_terms(norm, fixed, scale[i], scale_variance, np.float32(1), offset, linear, square)
+        for s in range(n_shifts):
+            row = grouped[i // group, (i % group) * n_shifts + s]
+            for o in range(n_states):
+                found[i, s, o] = (square[o] * row[o] + linear[o]) * row[o] + offset[o]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _scale_terms(norm, log_state, mean, variance, beta, offset, linear, square):  # type: ignore[no-untyped-def]
+    """Fill the coefficients of 1, d and d² of the log-likelihood averaged over the grey scale."""
+    half = np.float32(0.5)
+    for o in range(log_state.size):
+        damping = np.float32(1) / (np.float32(1) + variance * norm[o])
+        square[o] = beta * half * variance * damping
+        linear[o] = beta * mean * damping
+        offset[o] = log_state[o] + beta * half * (np.log(damping) - mean * mean * norm[o] * damping)
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
@@ -164,6 +241,19 @@ def _exponentiate(row, top, power, depths, histogram):  # type: ignore[no-untype
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
+def _add_by_reference(row, per_reference, probability):  # type: ignore[no-untyped-def]
+    if per_reference == 1:
+        for r in range(probability.size):
+            probability[r] += row[r]
+        return
+    for r in range(probability.size):
+        some: Any = np.float32(0)
+        for o in range(r * per_reference, (r + 1) * per_reference):
+            some += row[o]
+        probability[r] += some
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
 def _truncate(row, n_states, least, scale):  # type: ignore[no-untyped-def]
     count = 0
     for o in range(n_states):
@@ -203,28 +293,35 @@ def _best_orientations(scores, n_states, top, log_value, candidate):  # type: ig
 
 
 @numba.njit(cache=True, nogil=True)
-def best_products(rows, references, norm, best, n_shifts, number):  # type: ignore[no-untyped-def]
-    """Compute dot product and norm at each image's best state, the dot product in float64."""
-    for i in range(best.shape[0]):
+def best_products(  # type: ignore[no-untyped-def]
+    rows, references, norms, group, scale, scale_variance, best, n_shifts, number, first, last,
+):  # fmt: skip
+    """Compute dot product (in float64), norm and grey scale at each image's best state."""
+    for i in range(first, last):
         state = best[i, 0]
-        row = i * n_shifts + best[i, 1]
+        row = rows[i // group, (i % group) * n_shifts + best[i, 1]]
         dot = 0.0
-        for k in range(rows.shape[1]):
-            a = rows[row, k]
+        for k in range(row.size):
+            a = row[k]
             b = references[state, k]
             dot += np.float64(a.real) * b.real + np.float64(a.imag) * b.imag
+        norm = np.float64(norms[i // group, i % group, state])
         number[i, 3] = dot
-        number[i, 4] = norm[i, state]
+        number[i, 4] = norm
+        spread = 1 / (1 + scale_variance * norm)
+        number[i, 5] = max((scale[i] + scale_variance * dot) * spread, 0.0)
+        number[i, 6] = number[i, 5] ** 2 + scale_variance * spread
 
 
 @numba.njit(cache=True, nogil=True)
-def gather(scores, start, n_states, state, shift, weight, first, last):  # type: ignore[no-untyped-def]
+def gather(grouped, group, n_shifts, start, n_states, state, shift, weight, first, last):  # type: ignore[no-untyped-def]
     """Write the states of probability above zero, image by image."""
     for i in range(first, last):
         at = start[i]
-        for s in range(scores.shape[1]):
+        scores = grouped[i // group, (i % group) * n_shifts : (i % group + 1) * n_shifts]
+        for s in range(n_shifts):
             for o in range(n_states):
-                p = scores[i, s, o]
+                p = scores[s, o]
                 if p > 0:
                     state[at] = o
                     shift[at] = s
@@ -232,17 +329,27 @@ def gather(scores, start, n_states, state, shift, weight, first, last):  # type:
                     at += 1
 
 
+@numba.njit(cache=True, nogil=True)
+def apply_scale(scores, marginal, n_shifts, number):  # type: ignore[no-untyped-def]
+    """Multiply a group's probabilities by the images' grey scales, the marginal ones by their squares."""
+    for i in range(number.shape[0]):
+        if number[i, 5] != 1 or number[i, 6] != 1:
+            scores[i * n_shifts : (i + 1) * n_shifts] *= np.float32(number[i, 5])
+            marginal[i] *= np.float32(number[i, 6])
+
+
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
 def add_sparse(  # type: ignore[no-untyped-def]
-    rows, information, image, shift, weight, order, first, n_shifts, numerator, weights, begin, end,
+    rows, information, image, shift, weight, order, first, n_shifts, number, numerator, weights, begin, end,
 ):  # fmt: skip
-    """Add the listed (image, shift) rows to their states ``begin`` to ``end``, in image order."""
+    """Add the listed (image, shift) rows of a group to their states ``begin`` to ``end``, in image order."""
     for o in range(begin, end):
         for e in range(first[o], first[o + 1]):
             entry = order[e]
             i = image[entry]
-            p = weight[entry]
+            p = weight[entry] * np.float32(number[i, 5])
+            q = weight[entry] * np.float32(number[i, 6])
             row = rows[i * n_shifts + shift[entry]]
             for k in range(row.size):
                 numerator[o, k] += row[k] * p
-                weights[o, k] += information[i, k] * p
+                weights[o, k] += information[i, k] * q

@@ -14,22 +14,24 @@ set); Scheres 2005, doi:10.1016/j.jmb.2005.02.031 (2-D).
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numba
 import numpy as np
 
 from cryopipe.errors import InputError
-from cryopipe.imaging.backend import array_module, to_numpy
-from cryopipe.search._tile import TileAnswer, TileSettings
-from cryopipe.search._tile_array import ArrayTile
-from cryopipe.search._tile_cpu import CpuTile
-from cryopipe.search.phases import phase_table, shift_values
+from cryopipe.imaging.backend import array_module
+from cryopipe.search._blocks import over_blocks
+from cryopipe.search._tile import TileAnswer, TileData, TileSettings, group_images
+from cryopipe.search._tile_array import ArrayTile, tile_bytes_an_image
+from cryopipe.search._tile_cpu import CpuTile, held_bytes, tile_bytes
+from cryopipe.search.phases import phase_table
 from cryopipe.search.posterior import PoseSums, Posterior, SignificantStates
 from cryopipe.search.spectra import ParticleSpectra, content_order, inverse_variance_of
 
-_ROWS = 1024
 _ROWS_GPU = 8192
+"""Rows of a product on a GPU."""
 
 
 def search_poses(
@@ -42,6 +44,8 @@ def search_poses(
     shift_log_prior: np.ndarray | None = None,
     base_shifts_px: np.ndarray | None = None,
     noise_group: np.ndarray | None = None,
+    scale: np.ndarray | None = None,
+    scale_sd: float = 0.0,
     inverse_temperature: float = 1.0,
     n_references: int = 1,
     n_candidates: int = 0,
@@ -72,6 +76,13 @@ def search_poses(
         Applied to each image before the grid.
     noise_group : ndarray int [n], optional
         Row of ``sigma2`` for each image.
+    scale : ndarray [n], optional
+        Grey scale a of each image (X = a C Y + noise); 1 by default.
+    scale_sd : float
+        Standard deviation of a about ``scale``. Where positive, the likelihood is averaged over a Gaussian prior of a
+        in closed form, state by state, and the M-step uses each image's posterior mean and mean square at its best
+        state. A bright particle then explains itself by its scale instead of by a wrong pose. A wide prior (above
+        0.5) admits inverted contrast.
     inverse_temperature : float
         Multiplies the log-likelihood, not the priors (annealing).
     n_references : int
@@ -85,7 +96,7 @@ def search_poses(
     accumulate : bool
         Return the M-step's sums.
     memory_bytes : int
-        Budget of the tile of scores (references, their powers and the sums, 12 to 24 bytes an ``o K``, come on top).
+        Budget of the tile of scores (`search_bytes` tells what comes on top).
     threads : int, optional
         CPU threads of the products; Numba's number by default.
 
@@ -93,23 +104,25 @@ def search_poses(
     -------
     Posterior
         Images are worked on in the order of their content (`content_order`): rows and sums have the same bits in
-        whatever order a set of images is given and with any number of threads. Another set, or another budget, can
-        change an image's row in its last digits (the place in a BLAS product decides the order of its additions).
+        whatever order a set of images is given, with any number of threads and any memory budget. In another set of
+        images an image's row can differ in its last digits (the place in a BLAS product decides the order of its
+        additions). On a GPU a tile that does not fit into free memory is halved.
 
     Raises
     ------
     InputError
-        Shapes do not fit, a noise variance is not positive, or a value is not finite.
+        Shapes do not fit, a noise variance is not positive, a value is not finite, or the budget is too small.
     """
     xp = array_module(images.values, references)
     n, n_states, n_shifts = len(images), len(references), len(shifts_px)
     _check(images, references, shifts_px, n_references, inverse_temperature, significant_mass)
-    variance = inverse_variance_of(images, sigma2, noise_group)
-    group = np.zeros(n, np.int64) if noise_group is None else np.asarray(noise_group, np.int64)
     log_state = _log_prior(log_prior, (n_states,), "log_prior")
     log_shift = np.broadcast_to(_log_prior(shift_log_prior, None, "shift_log_prior", (n, n_shifts)), (n, n_shifts))
+    data = _tile_data(images, sigma2, shifts_px, base_shifts_px, noise_group, scale, xp)
+    threads = numba.get_num_threads() if threads is None else threads
     settings = TileSettings(
-        images=_images_a_tile(n_shifts, n_states, memory_bytes, xp),
+        group_images=group_images(n_shifts, n_states),
+        groups=1,
         n_shifts=n_shifts,
         n_references=n_references,
         inverse_temperature=float(inverse_temperature),
@@ -117,27 +130,25 @@ def search_poses(
         n_candidates=n_candidates,
         keep_significant=keep_significant,
         accumulate=accumulate,
+        scale_sd=_checked_scale_sd(scale_sd),
     )
-    answers: list[TileAnswer] = []
+    settings = _fitted(settings, n, n_states, len(images.pixels), memory_bytes, threads, xp)
     order = content_order(images)
-    data_power = np.zeros(len(images.pixels))
+    host_state = xp.asarray(log_state)
+
+    def work(part: np.ndarray) -> TileAnswer:
+        _check_finite(tile.score(data, part), part)
+        answer = tile.posterior(len(part), host_state, np.ascontiguousarray(log_shift[part]))
+        if accumulate:
+            tile.accumulate(len(part), answer)
+        if not keep_significant:
+            answer.state, answer.shift, answer.weight = answer.state[:0], answer.shift[:0], answer.weight[:0]
+        return answer
+
     with _tile(xp, references, settings, threads) as tile:
-        phases = xp.asarray(phase_table(images.pixels, shifts_px))
-        device_state, device_variance = xp.asarray(log_state), xp.asarray(variance)
-        for start in range(0, n, settings.images):
-            part = order[start : start + settings.images]
-            values, ctf, inverse = _tile_data(xp, images, part, base_shifts_px, device_variance, group)
-            _check_finite(xp, values, ctf, part)
-            tile.score(values, ctf, inverse, phases)
-            answer = tile.posterior(len(part), device_state, xp.asarray(np.ascontiguousarray(log_shift[part])))
-            if accumulate:
-                tile.accumulate(len(part), answer)
-                data_power += _whitened_power(xp, values, inverse)
-            if not keep_significant:
-                answer.state, answer.shift, answer.weight = answer.state[:0], answer.shift[:0], answer.weight[:0]
-            answers.append(answer)
-        sums = PoseSums(*tile.sums(), data_power, n) if accumulate else None
-    return _posterior(answers, settings, order, np.asarray(shifts_px, np.float64), base_shifts_px, sums)
+        answers = over_blocks(work, order, settings.images, halve=xp is not np)
+        sums = PoseSums(*tile.sums(), n) if accumulate else None
+    return _posterior(answers, settings, order, np.asarray(shifts_px, np.float64), data.base_shifts_px, sums)
 
 
 def log_likelihoods(
@@ -148,6 +159,8 @@ def log_likelihoods(
     *,
     base_shifts_px: np.ndarray | None = None,
     noise_group: np.ndarray | None = None,
+    scale: np.ndarray | None = None,
+    scale_sd: float = 0.0,
     threads: int | None = None,
 ) -> np.ndarray:
     """Return all log-likelihoods (relative to pure noise) of a few images, float32 ``[n, s, o]``.
@@ -156,59 +169,109 @@ def log_likelihoods(
     result takes ``4 n s o`` bytes, so give it tens of images.
     """
     xp = array_module(images.values, references)
-    n = len(images)
+    n, n_shifts, n_states = len(images), len(shifts_px), len(references)
     _check(images, references, shifts_px, 1, 1.0, 1.0)
-    variance = xp.asarray(inverse_variance_of(images, sigma2, noise_group))
-    group = np.zeros(n, np.int64) if noise_group is None else np.asarray(noise_group, np.int64)
-    images_a_tile = _images_a_tile(len(shifts_px), len(references), 1 << 30, xp)
-    settings = TileSettings(images_a_tile, len(shifts_px), 1, 1.0, 1.0, 0, False, False)
-    result = np.empty((n, len(shifts_px), len(references)), np.float32)
+    data = _tile_data(images, sigma2, shifts_px, base_shifts_px, noise_group, scale, xp)
+    threads = numba.get_num_threads() if threads is None else threads
+    sd = _checked_scale_sd(scale_sd)
+    settings = TileSettings(group_images(n_shifts, n_states), 1, n_shifts, 1, 1.0, 1.0, 0, False, False, sd)
+    settings = _fitted(settings, n, n_states, len(images.pixels), 1 << 30, threads, xp)
+    result = np.empty((n, n_shifts, n_states), np.float32)
+
+    def work(part: np.ndarray) -> None:
+        _check_finite(tile.score(data, part), part)
+        result[part] = tile.log_likelihoods(len(part))
+
     with _tile(xp, references, settings, threads) as tile:
-        phases = xp.asarray(phase_table(images.pixels, shifts_px))
-        for start in range(0, n, images_a_tile):
-            part = np.arange(start, min(start + images_a_tile, n))
-            tile.score(*_tile_data(xp, images, part, base_shifts_px, variance, group), phases)
-            result[part] = tile.log_likelihoods(len(part))
+        over_blocks(work, np.arange(n), settings.images, halve=xp is not np)
     return result
 
 
-def _tile(xp: Any, references: Any, settings: TileSettings, threads: int | None) -> CpuTile | ArrayTile:
-    if xp is np:
-        return CpuTile(references, settings, numba.get_num_threads() if threads is None else threads)
-    return ArrayTile(references, settings)
+def search_bytes(
+    n_images: int, n_states: int, n_shifts: int, n_pixels: int, *, accumulate: bool = False, on_gpu: bool = False
+) -> int:
+    """Return the least memory that `search_poses` needs, in bytes: what to check before a job starts.
+
+    Images (12 n K), references, their powers, the sums and the smallest tile. On a GPU all of it is device memory.
+    """
+    tile = TileSettings(group_images(n_shifts, n_states), 1, n_shifts, 1, 1.0, 1.0, 0, False, accumulate)
+    smallest = (
+        tile_bytes_an_image(n_shifts, n_states, n_pixels, accumulate=accumulate)
+        if on_gpu
+        else tile_bytes(tile, n_states, n_pixels)
+    )
+    given = 12 * n_images * n_pixels + 8 * n_states * n_pixels
+    return given + held_bytes(n_states, n_pixels, accumulate=accumulate) + smallest
 
 
-def _images_a_tile(n_shifts: int, n_states: int, memory_bytes: int, xp: Any) -> int:
-    """Enough rows for a product at full speed, as the budget allows; depends on the problem, not on the images."""
-    rows, bytes_a_score = (_ROWS, 4) if xp is np else (_ROWS_GPU, 40)  # array expressions keep several copies
-    affordable = memory_bytes // (bytes_a_score * max(n_states, 1))
-    return max(1, min(rows, affordable) // n_shifts)
+def _tile(xp: Any, references: Any, settings: TileSettings, threads: int) -> CpuTile | ArrayTile:
+    return CpuTile(references, settings, threads) if xp is np else ArrayTile(references, settings)
+
+
+def _fitted(
+    settings: TileSettings, n: int, n_states: int, n_pixels: int, memory_bytes: int, threads: int, xp: Any
+) -> TileSettings:
+    """Return settings whose tile fits the budget and, on the CPU, gives every thread work."""
+    if xp is not np:
+        each = tile_bytes_an_image(settings.n_shifts, n_states, n_pixels, accumulate=settings.accumulate)
+        images = min(memory_bytes // each, max(1, _ROWS_GPU // settings.n_shifts))
+        _check_budget(memory_bytes, each, images, n_states)
+        return replace(settings, group_images=images)
+    each = tile_bytes(settings, n_states, n_pixels)
+    groups = memory_bytes // each
+    _check_budget(memory_bytes, each, groups, n_states)
+    useful = -(-n // settings.group_images)
+    return replace(settings, groups=max(1, min(groups, max(2, threads), useful)))
+
+
+def _check_budget(memory_bytes: int, needed: int, affordable: int, n_states: int) -> None:
+    if affordable < 1:
+        raise InputError(
+            f"the smallest tile of a search of {n_states} states takes {needed / 2**20:.0f} MB, memory_bytes allows "
+            f"{memory_bytes / 2**20:.0f}: allow more, use fewer states or shifts, or search_adaptive"
+        )
 
 
 def _tile_data(
-    xp: Any,
     images: ParticleSpectra,
-    part: np.ndarray,
+    sigma2: np.ndarray,
+    shifts_px: np.ndarray,
     base_shifts_px: np.ndarray | None,
-    variance: Any,
-    group: np.ndarray,
-) -> tuple[Any, Any, Any]:
-    index = xp.asarray(part)
-    values, ctf = images.values[index], images.ctf[index]
-    if base_shifts_px is not None:
-        base = np.asarray(base_shifts_px, np.float64)[part]
-        on_cpu = xp is np
-        values = (
-            shift_values(values, images.pixels, base)
-            if on_cpu
-            else values * xp.asarray(phase_table(images.pixels, base))
-        )
-    return values, ctf, variance[xp.asarray(group[part])]
+    noise_group: np.ndarray | None,
+    scale: np.ndarray | None,
+    xp: Any,
+) -> TileData:
+    n = len(images)
+    base, factor = checked_offsets(n, base_shifts_px, scale)
+    return TileData(
+        pixels=images.pixels,
+        values=images.values,
+        ctf=images.ctf,
+        inverse_variance=xp.asarray(inverse_variance_of(images, sigma2, noise_group)),
+        noise_group=np.zeros(n, np.int64) if noise_group is None else np.asarray(noise_group, np.int64),
+        base_shifts_px=base,
+        scale=factor,
+        phases=xp.asarray(phase_table(images.pixels, shifts_px)),
+    )
 
 
-def _whitened_power(xp: Any, values: Any, inverse_variance: Any) -> np.ndarray:
-    power = (values.real**2 + values.imag**2) * inverse_variance
-    return to_numpy(power.sum(axis=0, dtype=np.float64))
+def checked_offsets(
+    n: int, base_shifts_px: np.ndarray | None, scale: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return base shifts float64 [n, 2] (zero by default) and grey scales float32 [n] (one), or raise `InputError`."""
+    base = np.zeros((n, 2)) if base_shifts_px is None else np.asarray(base_shifts_px, np.float64)
+    if base.shape != (n, 2) or not np.isfinite(base).all():
+        raise InputError(f"base shifts of shape {base.shape}: a finite (x, y) for each of {n} images is needed")
+    factor = np.ones(n, np.float32) if scale is None else np.asarray(scale, np.float32)
+    if factor.shape != (n,) or not np.isfinite(factor).all() or (n > 0 and factor.min() <= 0):
+        raise InputError(f"grey scales of shape {factor.shape}: a positive number for each of {n} images is needed")
+    return base, factor
+
+
+def _checked_scale_sd(scale_sd: float) -> float:
+    if not 0 <= scale_sd < np.inf:
+        raise InputError(f"standard deviation {scale_sd} of the grey scale: it must be zero or a positive number")
+    return float(scale_sd)
 
 
 def _posterior(
@@ -216,7 +279,7 @@ def _posterior(
     settings: TileSettings,
     order: np.ndarray,
     shifts: np.ndarray,
-    base: np.ndarray | None,
+    offset: np.ndarray,
     sums: PoseSums | None,
 ) -> Posterior:
     """Put the tiles' answers together, in the order of the images given."""
@@ -228,8 +291,17 @@ def _posterior(
     def joined(name: str) -> np.ndarray:
         return np.concatenate([getattr(answer, name) for answer in answers])
 
-    number, best, candidate, kept = (joined(name)[place] for name in ("number", "best", "candidate", "kept"))
-    offset = np.zeros((len(order), 2)) if base is None else np.asarray(base, np.float64)
+    def in_order(name: str) -> np.ndarray:
+        """One copy, from the tiles to the images' places."""
+        first = getattr(answers[0], name)
+        whole, start = np.empty((len(order), *first.shape[1:]), first.dtype), 0
+        for answer in answers:
+            part = getattr(answer, name)
+            whole[order[start : start + len(part)]] = part
+            start += len(part)
+        return whole
+
+    number, best, candidate, kept = (in_order(name) for name in ("number", "best", "candidate", "kept"))
     significant = None
     if settings.keep_significant:
         start = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
@@ -240,24 +312,24 @@ def _posterior(
         best_state=best[:, 0],
         best_shift=best[:, 1],
         shift_px=offset + shifts[best[:, 1]],
-        mean_shift_px=offset + joined("shift_probability")[place] @ shifts,
+        mean_shift_px=offset + in_order("shift_probability") @ shifts,
         log_evidence=number[:, 0],
         max_probability=number[:, 1],
         n_effective=number[:, 2],
         n_significant=kept,
-        reference_probability=joined("reference_probability")[place],
+        reference_probability=in_order("reference_probability"),
         best_dot=number[:, 3],
         best_norm=number[:, 4],
+        grey_scale=number[:, 5],
         candidate_state=candidate[:, :, 0],
         candidate_shift=candidate[:, :, 1],
-        candidate_log=joined("candidate_log")[place],
+        candidate_log=in_order("candidate_log"),
         significant=significant,
         sums=sums,
     )
 
 
-def _check_finite(xp: Any, values: Any, ctf: Any, part: np.ndarray) -> None:
-    finite = to_numpy(xp.isfinite(values.sum(axis=1)) & xp.isfinite(ctf.sum(axis=1)))
+def _check_finite(finite: np.ndarray, part: np.ndarray) -> None:
     if not finite.all():
         image = int(part[~finite].min())
         raise InputError(f"image {image + 1} or its CTF contains NaN or infinite values: remove the particle")

@@ -59,9 +59,10 @@ def orientation_grid(order: int, symmetry: str = "C1", *, rotation: np.ndarray |
     order : int
         HEALPix order: step 60°/2^order, ``12 * 4**order`` directions in C1 and ``6 * 2**order`` in-plane angles.
     symmetry : str
-        Point group (C1, C4, D2, T, O, I, ...). Directions on the unit's border stay in with all their equivalents
-        there, and where the group does not map the HEALPix grid onto itself (3-, 5-, 7-fold axes) directions just
-        outside the border fill the gaps that would be left along it: weigh by `orientation_weights`.
+        Point group (C1, C4, D2, T, O, I, ...). Of directions on the unit's border that are equivalent one is kept;
+        where the group does not map the HEALPix grid onto itself (3-, 5-, 7-fold axes) directions just outside the
+        border fill the gaps that would be left along it, so that no pose is farther than `covering_radius_deg` from
+        the grid. Weigh by `orientation_weights`.
     rotation : ndarray [3, 3], optional
         Displaces the whole grid: every pose A becomes ``rotation @ A``, which is an isometry of SO(3) that commutes
         with the symmetry, so coverage and spacing stay exact. A random one each iteration (`random_displacement`) keeps
@@ -90,8 +91,8 @@ def orientation_weights(rotations: np.ndarray, symmetry: str) -> np.ndarray:
     """Return the share of a HEALPix pixel that each pose of an `orientation_grid` stands for, float64 ``[o]``.
 
     It is the part of the asymmetric unit that is nearer to the pose's direction than to any other of the grid
-    (equivalents included): 1 inside, less on the border, where equivalent poses would else count several times. Its
-    logarithm is the prior over the grid.
+    (equivalents included): 1 inside, other values along the border and on axes. Its logarithm is the prior over the
+    grid.
 
     Raises
     ------
@@ -117,6 +118,7 @@ def _unit_directions(order: int, group: str) -> tuple[np.ndarray, np.ndarray]:
         return every, np.ones(len(every))
     operators = symmetry_operators(group)
     kept = np.asarray(in_asymmetric_unit(every, group))
+    _drop_equivalents(kept, every, operators)
     finer = healpix_directions(order + 3 if order < 4 else order + 2)
     inside = finer[np.asarray(in_asymmetric_unit(finer, group))]
     share = 1 / np.sum([in_asymmetric_unit(inside @ g, group) for g in operators], axis=0)
@@ -139,6 +141,26 @@ def _unit_directions(order: int, group: str) -> tuple[np.ndarray, np.ndarray]:
     for array in (directions, weights):
         array.setflags(write=False)
     return directions, weights
+
+
+def _drop_equivalents(kept: np.ndarray, directions: np.ndarray, operators: np.ndarray) -> None:
+    """Keep one of the directions on the unit's border that the group maps onto each other, in place."""
+    members = np.flatnonzero(kept)
+    tree = cKDTree(directions[members])
+    for g in operators[1:]:
+        distance, mate = tree.query(directions[members] @ g, distance_upper_bound=1e-6)
+        twice = np.isfinite(distance) & (mate < np.arange(len(members)))
+        kept[members[twice]] = False
+
+
+def covering_radius_deg(order: int) -> float:
+    """Return the largest angle between any pose and the nearest of an `orientation_grid`, symmetry mates included.
+
+    The poles are farthest from any pixel centre (the first ring has its four pixels at z = 1 - 1/(3 nside²)); half an
+    in-plane step comes on top, about an axis at right angles.
+    """
+    tilt, turn = np.arccos(1 - 1 / (3 * 4.0**order)), np.radians(angular_step_deg(order)) / 2
+    return float(np.degrees(2 * np.arccos(np.cos(tilt / 2) * np.cos(turn / 2))))
 
 
 def random_displacement(rng: np.random.Generator, order: int) -> np.ndarray:

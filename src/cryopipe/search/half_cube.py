@@ -4,7 +4,8 @@ A half cube is complex64 ``[2R+1, 2R+1, R+1]`` with index ``[kz+R, ky+R, kx]``, 
 ``R = ceil(padding (radius + 1/2)) + 1``, where slices hold the pixels ``|k| < radius + 1/2``: the coefficients that
 trilinear interpolation inside ``radius`` can touch. The transforms run axis by axis and leave out what is cropped away
 afterwards (zero rows going in, frequencies outside R, voxels outside the box coming out), so the padded cube itself
-never exists.
+never exists. Threads share out plane by plane what stays in a core's cache; no transform depends on another, so their
+number changes no bit.
 
 Scale: the central slice of the half cube is the orthonormal spectrum of the volume's projection (sum of voxels along
 the view).
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType
 from typing import Any
 
@@ -24,6 +25,8 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module, fft_module
 
 _CHUNK_BYTES = 256 << 20
+_CACHE_BYTES = 1 << 20
+"""A CPU transforms this much at a time: it stays in the second-level cache from filling to cropping."""
 
 
 def cube_radius(radius: int, padding: int = 2) -> int:
@@ -64,29 +67,36 @@ def half_cube(volume: Any, radius: int, *, padding: int = 2, threads: int = 1) -
     xp, fft = _modules(volume)
     size, edge = padding * box, cube_radius(radius, padding)
     phase = _phases(xp, size, edge, box // 2)
-    with _workers(fft, threads):
-        along_x = xp.empty((box, box, edge + 1), np.complex64)
-        for part in chunks(box, box * (size // 2 + 1) * 8):
-            along_x[part] = (
-                fft.rfft(xp.asarray(volume[part], np.float32), n=size, axis=2)[:, :, : edge + 1] * phase[edge:]
-            )
-        along_y = xp.empty((box, 2 * edge + 1, edge + 1), np.complex64)
-        for part in chunks(box, size * (edge + 1) * 8):
-            full = fft.fft(along_x[part], n=size, axis=1)
-            for there, here in _signed(size, edge):
-                xp.multiply(full[:, there], phase[None, here, None], out=along_y[part, here])
-        del along_x
-        cube = xp.empty((2 * edge + 1, 2 * edge + 1, edge + 1), np.complex64)
-        scaled = (phase / box).astype(np.complex64)
-        for part in chunks(2 * edge + 1, size * (edge + 1) * 8):
-            full = fft.fft(along_y[:, part], n=size, axis=0)
-            for there, here in _signed(size, edge):
-                xp.multiply(full[there], scaled[here, None, None], out=cube[here, part])
+    along_y = xp.empty((box, 2 * edge + 1, edge + 1), np.complex64)
+    cube = xp.empty((2 * edge + 1, 2 * edge + 1, edge + 1), np.complex64)
+    scaled = (phase / box).astype(np.complex64)
+
+    def x_and_y(part: slice) -> None:
+        along_x = fft.rfft(xp.asarray(volume[part], np.float32), n=size, axis=2)[:, :, : edge + 1] * phase[edge:]
+        full = fft.fft(along_x, n=size, axis=1)
+        for there, here in _signed(size, edge):
+            xp.multiply(full[:, there], phase[None, here, None], out=along_y[part, here])
+
+    def z(part: slice) -> None:
+        full = fft.fft(along_y[:, part], n=size, axis=0)
+        for there, here in _signed(size, edge):
+            xp.multiply(full[there], scaled[here, None, None], out=cube[here, part])
+
+    bytes_each = size * (edge + 1) * 8
+    _share_out(x_and_y, box, bytes_each, xp, threads)
+    _share_out(z, 2 * edge + 1, bytes_each, xp, threads)
     return cube
 
 
 def volume_from_half_cube(
-    cube: Any, box: int, *, padding: int = 2, threads: int = 1, factor: Callable[[slice], Any] | None = None
+    cube: Any,
+    box: int,
+    *,
+    padding: int = 2,
+    threads: int = 1,
+    factor: Callable[[slice], Any] | None = None,
+    reach: float | None = None,
+    gridding: bool = False,
 ) -> Any:
     """Transform a half cube back into the central ``box`` cubed of its padded real volume: the inverse of `half_cube`.
 
@@ -99,7 +109,12 @@ def volume_from_half_cube(
         As for `half_cube`.
     factor : callable, optional
         ``factor(part)`` returns what ``cube[:, part]`` is multiplied by on its way, so that a filtered cube need not be
-        stored.
+        stored; called from several threads at once.
+    reach : float, optional
+        Coefficients beyond this distance from the origin, in steps of the cube, are zero (before or after ``factor``):
+        columns that hold no others are not transformed.
+    gridding : bool
+        Divide by the transform of the trilinear kernel, as `correct_gridding` does.
 
     Returns
     -------
@@ -111,25 +126,37 @@ def volume_from_half_cube(
     if cube.shape != (2 * edge + 1, 2 * edge + 1, edge + 1) or 2 * edge > size or box % 2:
         raise InputError(f"a half cube of shape {cube.shape} does not belong to box {box} with padding {padding}")
     phase = xp.conj(_phases(xp, size, edge, box // 2))
-    with _workers(fft, threads):
-        along_z = xp.empty((box, 2 * edge + 1, edge + 1), np.complex64)
-        for part in chunks(2 * edge + 1, size * (edge + 1) * 8):
-            rows = cube[:, part] if factor is None else cube[:, part] * factor(part)
-            padded = xp.zeros((size, *rows.shape[1:]), np.complex64)
-            for there, here in _signed(size, edge):
-                xp.multiply(rows[here], phase[here, None, None], out=padded[there])
-            along_z[:, part] = fft.ifft(padded, axis=0)[:box]
-        along_y = xp.empty((box, box, edge + 1), np.complex64)
-        for part in chunks(box, size * (edge + 1) * 8):
-            padded = xp.zeros((along_z[part].shape[0], size, edge + 1), np.complex64)
-            for there, here in _signed(size, edge):
-                xp.multiply(along_z[part, here], phase[None, here, None], out=padded[:, there])
-            along_y[part] = fft.ifft(padded, axis=1)[:, :box]
-        del along_z
-        volume = xp.empty((box, box, box), np.float32)
-        scaled = (phase[edge:] * box).astype(np.complex64)
-        for part in chunks(box, box * (size // 2 + 1) * 8):
-            volume[part] = fft.irfft(along_y[part] * scaled, n=size, axis=2)[:, :, :box]
+    scaled = (phase[edge:] * box).astype(np.complex64)
+    inverse = xp.asarray(1 / gridding_profile(box, padding)) if gridding else None
+    along_z = xp.zeros((box, 2 * edge + 1, edge + 1), np.complex64)
+    volume = xp.empty((box, box, box), np.float32)
+
+    def z(part: slice) -> None:
+        columns = edge + 1 if reach is None else _columns(part, edge, reach)
+        if columns == 0:
+            return
+        rows = cube[:, part, :columns]
+        if factor is not None:
+            rows = rows * factor(part)[:, :, :columns]
+        padded = xp.zeros((size, *rows.shape[1:]), np.complex64)
+        for there, here in _signed(size, edge):
+            xp.multiply(rows[here], phase[here, None, None], out=padded[there])
+        along_z[:, part, :columns] = fft.ifft(padded, axis=0, overwrite_x=True)[:box]
+
+    def y_and_x(part: slice) -> None:
+        padded = xp.zeros((along_z[part].shape[0], size, edge + 1), np.complex64)
+        for there, here in _signed(size, edge):
+            xp.multiply(along_z[part, here], phase[None, here, None], out=padded[:, there])
+        along_y = fft.ifft(padded, axis=1, overwrite_x=True)[:, :box] * scaled
+        real = fft.irfft(along_y, n=size, axis=2)[:, :, :box]
+        if inverse is None:
+            volume[part] = real
+        else:
+            xp.multiply(real, (inverse[part, None] * inverse)[:, :, None] * inverse, out=volume[part])
+
+    bytes_each = size * (edge + 1) * 8
+    _share_out(z, 2 * edge + 1, bytes_each, xp, threads)
+    _share_out(y_and_x, box, bytes_each, xp, threads)
     return volume
 
 
@@ -175,8 +202,20 @@ def _modules(array: Any) -> tuple[ModuleType, ModuleType]:
     return xp, fft_module(xp)
 
 
-def _workers(fft: ModuleType, threads: int) -> AbstractContextManager[Any]:
-    return fft.set_workers(threads) if hasattr(fft, "set_workers") else nullcontext()
+def _share_out(work: Callable[[slice], None], length: int, bytes_each: int, xp: ModuleType, threads: int) -> None:
+    """Call ``work`` for parts of ``range(length)``: small ones on several threads on the CPU, large ones on a GPU."""
+    if xp is not np:
+        for part in chunks(length, bytes_each):
+            work(part)
+        return
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        list(pool.map(work, chunks(length, bytes_each, _CACHE_BYTES)))
+
+
+def _columns(part: slice, edge: int, reach: float) -> int:
+    """Return how many columns kx of these rows ky of a half cube begin within ``reach`` of the origin."""
+    nearest = 0 if part.start <= edge < part.stop else min(abs(part.start - edge), abs(part.stop - 1 - edge))
+    return min(edge + 1, math.isqrt(math.floor(reach**2 - nearest**2)) + 1) if nearest <= reach else 0
 
 
 def _phases(xp: ModuleType, size: int, edge: int, centre: int) -> Any:
@@ -190,7 +229,7 @@ def _signed(size: int, edge: int) -> tuple[tuple[slice, slice], tuple[slice, sli
     return (slice(size - edge, size), slice(0, edge)), (slice(0, edge + 1), slice(edge, 2 * edge + 1))
 
 
-def chunks(length: int, bytes_each: int) -> list[slice]:
-    """Cut ``range(length)`` into slices of at most 256 MB at ``bytes_each`` bytes an entry."""
-    step = max(1, _CHUNK_BYTES // max(1, bytes_each))
+def chunks(length: int, bytes_each: int, limit: int = _CHUNK_BYTES) -> list[slice]:
+    """Cut ``range(length)`` into slices of at most ``limit`` bytes at ``bytes_each`` bytes an entry."""
+    step = max(1, limit // max(1, bytes_each))
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]

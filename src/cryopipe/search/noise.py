@@ -30,13 +30,16 @@ def initial_sigma2(images: ParticleSpectra) -> np.ndarray:
     Raises
     ------
     InputError
-        No image, or images without any variance.
+        Fewer than two images, or images without any variance.
     """
-    if len(images) == 0:
-        raise InputError("a noise model needs images; there are none")
+    if len(images) < 2:
+        raise InputError(
+            f"a noise model needs two images at least, to tell noise from what they share; there are {len(images)}: "
+            "add particles or give a noise model"
+        )
     mean = to_numpy(images.values.mean(axis=0, dtype=np.complex128))
     sigma2 = power_by_shell(images) - _shell_mean(images, np.abs(mean) ** 2 / 2)
-    return checked_sigma2(sigma2 * len(images) / max(len(images) - 1, 1))
+    return checked_sigma2(sigma2 * len(images) / (len(images) - 1))
 
 
 def updated_sigma2(sigma2: np.ndarray, ratio: np.ndarray, *, memory: float = 0.0) -> np.ndarray:

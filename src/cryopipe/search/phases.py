@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -14,6 +16,18 @@ def phase_table(pixels: FourierPixels, shifts_px: np.ndarray) -> np.ndarray:
     turns = (shifts[:, :1] * pixels.kx + shifts[:, 1:] * pixels.ky) / pixels.box
     turns -= np.rint(turns)
     return np.exp(-2j * np.pi * turns).astype(np.complex64)  # [s, K]
+
+
+def separable_ramps(pixels: FourierPixels, shifts_px: np.ndarray, xp: Any) -> Any:
+    """Return the table of `phase_table`, made on the side of ``xp`` as a product of one factor along x and one along y.
+
+    Only 3 radius sines and cosines a shift are computed (in float64, on the host) and copied.
+    """
+    shifts = np.asarray(shifts_px, np.float64).reshape(-1, 2)
+    along = np.arange(-pixels.radius, pixels.radius + 1)
+    x, y = (np.exp(-2j * np.pi / pixels.box * shifts[:, axis, None] * along).astype(np.complex64) for axis in (0, 1))
+    at_x, at_y = (xp.asarray(k + pixels.radius) for k in (pixels.kx, pixels.ky))
+    return xp.asarray(x)[:, at_x] * xp.asarray(y)[:, at_y]  # [s, K]
 
 
 def shift_values(values: np.ndarray, pixels: FourierPixels, shifts_px: np.ndarray) -> np.ndarray:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,10 @@ class PoseSums:
     weight: Any
     data_power: np.ndarray
     n_images: int
+
+    def to_host(self) -> PoseSums:
+        """Return the same with NumPy arrays."""
+        return PoseSums(to_numpy(self.numerator), to_numpy(self.weight), self.data_power, self.n_images)
 
     def merge(self, other: PoseSums) -> PoseSums:
         """Return the sums over both sets of images (same states and pixels)."""
@@ -131,6 +136,8 @@ class Posterior:
         Probability of each reference, summed over orientations and shifts.
     best_dot, best_norm : float64 [n]
         Re⟨C X e^{..}/σ², Y⟩ and Σ C²|Y|²/σ² at the best state.
+    grey_scale : float64 [n]
+        Posterior mean of the grey scale at the best state (not below zero); the given one where it was fixed.
     candidate_state, candidate_shift : int32 [n, m]
         The m best orientations (each at its best shift), best first; -1 where fewer exist.
     candidate_log : float64 [n, m]
@@ -150,6 +157,7 @@ class Posterior:
     reference_probability: np.ndarray
     best_dot: np.ndarray
     best_norm: np.ndarray
+    grey_scale: np.ndarray
     candidate_state: np.ndarray
     candidate_shift: np.ndarray
     candidate_log: np.ndarray
@@ -163,3 +171,28 @@ class Posterior:
     def best_log_likelihood(self) -> np.ndarray:
         """Return the log-likelihood at the best state, without priors and at temperature one, float64 [n]."""
         return self.best_dot - 0.5 * self.best_norm
+
+    @staticmethod
+    def joined(parts: Sequence[Posterior]) -> Posterior:
+        """Put posteriors of consecutive blocks of images together; sums are added in that order.
+
+        All parts must come from the same references, shifts and options.
+        """
+        first = parts[0]
+        values: dict[str, Any] = {
+            f.name: np.concatenate([getattr(part, f.name) for part in parts])
+            for f in fields(Posterior)
+            if f.name not in ("significant", "sums")
+        }
+        lists = [part.significant for part in parts if part.significant is not None]
+        significant = None
+        if lists:
+            ends = np.cumsum([0, *(one.start[-1] for one in lists)])
+            start = [one.start[:-1] + end for one, end in zip(lists, ends[:-1], strict=True)]
+            entries = (np.concatenate([getattr(one, name) for one in lists]) for name in ("state", "shift", "weight"))
+            significant = SignificantStates(np.concatenate([*start, ends[-1:]]), *entries)
+        sums = first.sums
+        for part in parts[1:]:
+            if sums is not None and part.sums is not None:
+                sums = sums.merge(part.sums)
+        return Posterior(**values, significant=significant, sums=sums)

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from cryopipe.errors import InputError
+from cryopipe.imaging.backend import array_module
 from cryopipe.search.half_cube import check_cube, correct_gridding, half_cube
+from cryopipe.search.spectra import ParticleSpectra
 
 
 def reference_cube(volume: Any, radius: int, *, padding: int = 2, threads: int = 1) -> Any:
@@ -32,7 +35,27 @@ def reference_cube(volume: Any, radius: int, *, padding: int = 2, threads: int =
     Raises
     ------
     InputError
-        The volume is no even cube or the radius does not fit.
+        The volume is no even cube, holds NaN or infinity, or the radius does not fit.
     """
     check_cube(volume.shape, radius, padding)
+    if not bool(array_module(volume).isfinite(volume.sum(dtype="float64"))):
+        raise InputError("the reference map contains NaN or infinite values: take another map or the last good one")
     return half_cube(correct_gridding(volume, padding), radius, padding=padding, threads=threads)
+
+
+def check_scale(images: ParticleSpectra, map_box: int, map_pixel_size_A: float) -> None:
+    """Refuse a map whose side length differs from that of the images: Fourier pixels would mean other frequencies.
+
+    Box and pixel size may differ (a working box), their product may not, by more than 0.1 %.
+
+    Raises
+    ------
+    InputError
+    """
+    sides = images.box * images.pixel_size_A, map_box * map_pixel_size_A
+    if not abs(sides[1] / sides[0] - 1) < 1e-3:
+        raise InputError(
+            f"the reference map has {map_box} voxels of {map_pixel_size_A:g} Å ({sides[1]:g} Å), the images "
+            f"{images.box} px of {images.pixel_size_A:g} Å ({sides[0]:g} Å): resample and crop the map to the images "
+            "(resize_volume), or correct the pixel size in its header"
+        )

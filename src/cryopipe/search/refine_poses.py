@@ -1,72 +1,52 @@
 """Moving every image's pose continuously to its likelihood's maximum: Levenberg-Marquardt.
 
-The parameters are 3 angles, 2 shifts and, where asked for, a scale.
+The parameters are 3 angles and 2 shifts and, where asked for, a scale, the mean defocus and a grey offset.
 The kernel gives the Gauss-Newton Hessian H and gradient g of minus the log-likelihood at each image's pose. A step
-solves ``(H + λ diag H) d = -g``, is cut to a largest rotation and shift, and is kept only where it lowers the objective
-(else λ grows tenfold); every image has its own λ and stops on its own. From a start within about half a resolution
-element over the particle's radius (5° at 12 Å for 125 Å) this finds the maximum; beyond that start from several
-candidates (`refine_candidates`) or raise the radius in stages. The inverse of H is the Cramér-Rao covariance of the
-pose.
+solves ``(H + λ diag H) d = -g``, is cut to the longest step allowed in any of its parameters, and is kept only where it
+lowers the objective (else λ grows tenfold); every image has its own λ and stops on its own. From a start within about
+half a resolution element over the particle's radius (5° at 12 Å for 125 Å) this finds the maximum; beyond that start
+from several candidates (`refine_candidates`) or raise the radius in stages. The inverse of H is the
+Cramér-Rao covariance of all parameters together: what an unknown defocus costs the shift is in it.
+
+The defocus is first scanned over its whole range at the given pose (the likelihood has a maximum for every ring of the
+CTF), then refined with the pose. Images may be phase-flipped, see `cryopipe.search.pose_ctf`.
+
+A grey offset is a constant that was added to an image before its soft circular mask: it adds the mask's transform, real
+and at the lowest shells, to the spectrum, and stays where the mask is when the particle is shifted. Without a mask it
+would sit at the zero frequency alone, which the half plane leaves out.
 
 References: Marquardt 1963, doi:10.1137/0111030; Grigorieff 2007, doi:10.1016/j.jsb.2006.05.004 (continuous pose
-refinement).
+refinement); Zivanov et al. 2018, doi:10.7554/eLife.42166 (defocus of single particles).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from cryopipe.errors import InputError
-from cryopipe.imaging.geometry import angular_distance_deg
-from cryopipe.search._pose_steps import Batch, StepOptions, refine_batch
+from cryopipe.imaging.backend import array_module
+from cryopipe.kernels.pose_steps import StepRules
+from cryopipe.search._blocks import over_blocks
+from cryopipe.search._pose_inputs import check_options, joined, start_of
+from cryopipe.search._pose_steps import End, pose_problem, refine_batch
+from cryopipe.search.devices import over_devices
+from cryopipe.search.pose_candidates import Candidates, angular_nyquist_deg
+from cryopipe.search.pose_models import DefocusModel, PoseRefinement, offset_spectrum
 from cryopipe.search.spectra import ParticleSpectra, inverse_variance_of
 
+#: bytes of a batch on the CPU; on a GPU, the share of its free memory
 _BATCH_BYTES = 128 << 20
+_GPU_SHARE = 0.5
+#: bytes a Fourier pixel of an image: spectrum and CTF, the contiguous copy of both, and the rows still active of both
+_BYTES_A_PIXEL = 36
+#: evaluations after which candidates are compared
 _ROUGH = 4
-_FIELDS = ("rotations", "shifts_px", "scale", "log_likelihood", "covariance", "converged")
-_PER_IMAGE = ("noise_group", "scale", "shift_centre_px", "rotation_centre")
-
-
-@dataclass(frozen=True)
-class PoseRefinement:
-    """Refined poses, a row an image.
-
-    Attributes
-    ----------
-    rotations : float64 [n, 3, 3]
-    shifts_px : float64 [n, 2]
-        (x, y) applied to centre the image.
-    scale : float64 [n]
-        Factor of the model (as given, or refined).
-    log_likelihood : float64 [n]
-        Relative to noise alone, at the refined pose, without priors.
-    covariance : float64 [n, p, p]
-        Of (wx, wy, wz in radians about the image's axes, tx, ty in px, scale if refined): inverse Hessian, priors
-        included.
-    converged : bool [n]
-        No further step would gain more than the tolerance.
-    iterations : int
-        Evaluations made.
-    """
-
-    rotations: np.ndarray
-    shifts_px: np.ndarray
-    scale: np.ndarray
-    log_likelihood: np.ndarray
-    covariance: np.ndarray
-    converged: np.ndarray
-    iterations: int
-
-    def angle_sd_deg(self) -> np.ndarray:
-        """Return the standard error of the orientation (root of its three angles' summed variances), degrees, [n]."""
-        return np.degrees(np.sqrt(np.trace(self.covariance[:, :3, :3], axis1=1, axis2=2)))
-
-    def shift_sd_px(self) -> np.ndarray:
-        """Return the standard error of the shift per axis, px, [n]."""
-        return np.sqrt(np.trace(self.covariance[:, 3:5, 3:5], axis1=1, axis2=2) / 2)
+#: in nats: below it float32 sums decide
+_LEAST_TOLERANCE = 1e-4
+SCALE_BOUNDS = (0.2, 5.0)
 
 
 def refine_poses(
@@ -86,8 +66,14 @@ def refine_poses(
     rotation_centre: np.ndarray | None = None,
     scale: np.ndarray | None = None,
     with_scale: bool = False,
+    scale_sigma: float = np.inf,
+    defocus: DefocusModel | None = None,
+    offset_mask_A: float | None = None,
+    offset: np.ndarray | None = None,
     noise_group: np.ndarray | None = None,
     padding: int = 2,
+    map_pixel_size_A: float | None = None,
+    devices: Sequence[int] | None = None,
 ) -> PoseRefinement:
     """Refine poses from where they are.
 
@@ -121,67 +107,86 @@ def refine_poses(
         Factor of the model, one by default.
     with_scale : bool
         Refine the scale as well (kept within 0.2 to 5).
+    scale_sigma : float
+        Gaussian prior on the scale about one.
+    defocus : DefocusModel, optional
+        Refine the mean defocus as well; the images' CTFs are then those of its parameters.
+    offset_mask_A : float, optional
+        Refine a grey offset as well: diameter of the soft mask (Å) that the images were multiplied by when loaded.
+    offset : ndarray [n], optional
+        Offset to begin with, zero by default.
     noise_group : ndarray int [n], optional
         Row of ``sigma2`` of each image.
     padding : int
         Of the cube.
+    map_pixel_size_A : float, optional
+        Pixel size of the map, to be compared with the images'.
+    devices : sequence of int, optional
+        CUDA devices to spread the images over; images and cube are then NumPy arrays.
 
     Returns
     -------
     PoseRefinement
-        No image's result depends on another's.
+        No image's result depends on another's, on the number of threads or on the number of devices.
 
     Raises
     ------
     InputError
-        Shapes do not fit, or start values are not finite.
+        Shapes do not fit; start values, images or CTFs are not finite; pixel sizes differ by more than 0.1 %; a defocus
+        is zero or does not belong to the images' CTFs.
     """
-    n = len(images)
-    rotations, shifts = np.array(rotations, np.float64), np.array(shifts_px, np.float64)
-    factor = np.ones(n) if scale is None else np.array(scale, np.float64)
-    centre = np.zeros((n, 2)) if shift_centre_px is None else np.asarray(shift_centre_px, np.float64)
-    middle = rotations.copy() if rotation_centre is None else np.asarray(rotation_centre, np.float64)
-    if (
-        rotations.shape != (n, 3, 3)
-        or middle.shape != (n, 3, 3)
-        or shifts.shape != (n, 2)
-        or factor.shape != (n,)
-        or centre.shape != (n, 2)
-    ):
-        raise InputError(
-            f"{n} images with rotations {rotations.shape}, shifts {shifts.shape}: one pose for each image is needed"
-        )
-    if not (np.isfinite(rotations).all() and np.isfinite(shifts).all() and np.isfinite(factor).all()):
-        raise InputError("start poses contain NaN or infinite values: search poses globally first")
-    if iterations < 1 or min(shift_sigma_px, rotation_sigma_deg, max_step_deg, max_step_px) <= 0:
-        raise InputError("iterations, largest steps and prior widths must be positive")
+    start = start_of(len(images), rotations, shifts_px, shift_centre_px, rotation_centre, scale, defocus, offset)
+    check_options(images, iterations, padding, map_pixel_size_A, cube, {
+        "shift_sigma_px": shift_sigma_px, "rotation_sigma_deg": rotation_sigma_deg, "scale_sigma": scale_sigma,
+        "max_step_deg": max_step_deg, "max_step_px": max_step_px, "tolerance": tolerance,
+        **({} if defocus is None else {"defocus sigma_A": defocus.sigma_A, "defocus range_A": defocus.range_A,
+                                       "defocus max_step_A": defocus.max_step_A}),
+    })  # fmt: skip
     variance = inverse_variance_of(images, sigma2, noise_group)
-    options = StepOptions(
-        iterations,
-        float(np.radians(max_step_deg)),
-        max_step_px,
-        tolerance,
-        shift_sigma_px,
-        float(np.radians(rotation_sigma_deg)),
+    reach = np.inf if defocus is None else defocus.range_A
+    rules = StepRules(
         with_scale,
-        padding,
-    )
-    size = 6 if with_scale else 5
-    log_likelihood, covariance, converged = np.zeros(n), np.zeros((n, size, size)), np.zeros(n, bool)
-    made = 0
-    step = max(1, _BATCH_BYTES // (16 * len(images.pixels)))
-    for start in range(0, n, step):
-        part = slice(start, min(start + step, n))
-        batch = Batch(images.subset(part), variance, noise_group, part, cube, options)
-        state = refine_batch(batch, rotations[part], shifts[part], factor[part], centre[part], middle[part])
-        rotations[part], shifts[part], factor[part] = state.rotations, state.shifts, state.scale
-        log_likelihood[part], covariance[part], converged[part] = (
-            batch.noise_alone - state.value,
-            state.covariance,
-            state.converged,
+        defocus is not None,
+        offset_mask_A is not None,
+        iterations,
+        tolerance,
+        np.array(
+            [np.radians(max_step_deg), max_step_px, 0.5, np.inf if defocus is None else defocus.max_step_A, np.inf]
+        ),
+        np.array(
+            [
+                np.radians(rotation_sigma_deg),
+                shift_sigma_px,
+                scale_sigma,
+                np.inf if defocus is None else defocus.sigma_A,
+                np.inf,
+            ]
         )
-        made = max(made, state.evaluations)
-    return PoseRefinement(rotations, shifts, factor, log_likelihood, covariance, converged, made)
+        ** -2.0,
+        np.array([-np.inf, -np.inf, SCALE_BOUNDS[0], -reach, -np.inf]),
+        np.array([np.inf, np.inf, SCALE_BOUNDS[1], reach, np.inf]),
+    )
+    spectrum = None if offset_mask_A is None else offset_spectrum(images, offset_mask_A)
+    on_gpu = devices is not None or array_module(images.values, images.ctf, cube) is not np
+    moved: dict[int, Any] = {}
+
+    def refined(rows: np.ndarray, device: int | None = None) -> End:
+        part: Any = slice(int(rows[0]), int(rows[-1]) + 1)
+        own, reference = images.subset(part), cube
+        if device is not None:
+            own, reference = own.to_gpu(), moved.setdefault(device, _on_gpu(cube))
+        weight = variance[0] if noise_group is None else variance[np.asarray(noise_group)[part]]
+        parameters = None if defocus is None else defocus.parameters.subset(part)
+        problem = pose_problem(own, weight, reference, parameters=parameters, offset_spectrum=spectrum, padding=padding)
+        return refine_batch(problem, rules, start.rows(part), scan=defocus is not None and defocus.scan)
+
+    block = images_a_batch(len(images.pixels), gpu=on_gpu)
+    every = np.arange(len(images))
+    if devices is None:
+        ends = over_blocks(refined, every, block, halve=on_gpu)
+    else:
+        ends = over_devices(lambda device, part: refined(every[part], device), len(every), block, devices)
+    return joined(ends, rules, start)
 
 
 def refine_candidates(
@@ -194,9 +199,14 @@ def refine_candidates(
     operators: np.ndarray | None = None,
     same_deg: float = 1.0,
     keep_nats: float = 12.0,
+    radii: Sequence[int] = (),
+    diameter_A: float | None = None,
     **options: Any,
 ) -> tuple[PoseRefinement, np.ndarray, np.ndarray]:
-    """Refine m start poses of every image and keep the best of each.
+    """Refine m start poses of every image, at a rising radius where asked for, and keep the best of each.
+
+    At every radius the candidates move for four evaluations; those that then lie ``keep_nats`` below the best, and those
+    that have met a better one, are left behind. At the images' own radius the survivors are followed to their end.
 
     Parameters
     ----------
@@ -211,7 +221,12 @@ def refine_candidates(
     same_deg : float
         Candidates that end nearer than this to the best (modulo symmetry) are the same answer.
     keep_nats : float
-        Candidates that lie further below the best after four evaluations are not followed to their end.
+        Candidates that lie further below the best are not followed.
+    radii : sequence of int
+        Rising radii before the images' own, such as `marching_radii` gives.
+    diameter_A : float, optional
+        Particle diameter. The poses are then followed until a further step would be shorter than a quarter of the
+        angular Nyquist, resolution / diameter in radians, at the images' radius.
     **options
         Of `refine_poses`; arrays have a row an image.
 
@@ -225,44 +240,76 @@ def refine_candidates(
         Its likelihood over the sum over distinct answers: near 1 where the pose is unambiguous.
     """
     starts, start_shifts = np.asarray(rotations, np.float64), np.asarray(shifts_px, np.float64)
-    n, m = starts.shape[:2]
+    if starts.ndim != 4 or starts.shape[:1] != (len(images),) or start_shifts.shape != (*starts.shape[:2], 2):
+        raise InputError(
+            f"{len(images)} images with candidates {starts.shape}, shifts {start_shifts.shape}: [n, m, 3, 3] and [n, m, 2] "
+            "are needed"
+        )
+    field = Candidates(starts, start_shifts)
     wanted = int(options.pop("iterations", 12))
-    rough = [
-        refine_poses(images, sigma2, cube, starts[:, j], start_shifts[:, j], iterations=min(_ROUGH, wanted), **options)
-        for j in range(m)
-    ]
-    state = {name: np.stack([getattr(run, name) for run in rough], axis=1) for name in _FIELDS}
-    contends = state["log_likelihood"] > state["log_likelihood"].max(axis=1, keepdims=True) - keep_nats
-    for j in range(m):
-        rows = np.flatnonzero(contends[:, j] & ~state["converged"][:, j])
-        if wanted <= _ROUGH or len(rows) == 0:
-            continue
-        own = {
-            name: value[rows] if name in _PER_IMAGE and value is not None else value for name, value in options.items()
-        }
-        own |= {"scale": state["scale"][rows, j], "rotation_centre": own.get("rotation_centre", starts[rows, j])}
-        at, moved = state["rotations"][rows, j], state["shifts_px"][rows, j]
-        run = refine_poses(images.subset(rows), sigma2, cube, at, moved, iterations=wanted - _ROUGH, **own)
-        for name in _FIELDS:
-            state[name][rows, j] = getattr(run, name)
-    chosen = state["log_likelihood"].argmax(axis=1)
-    best = {name: state[name][np.arange(n), chosen] for name in _FIELDS}
-    refined = PoseRefinement(**best, iterations=wanted)
-    return refined, chosen, _confidence(state["rotations"], state["log_likelihood"], chosen, operators, same_deg)
+
+    def moved_at(radius: int, iterations: int, tolerance: float) -> Callable[..., PoseRefinement]:
+        inside = images.crop(radius)
+
+        def move(rows: np.ndarray, poses: np.ndarray, shifts: np.ndarray, **own: Any) -> PoseRefinement:
+            some = inside if len(rows) == len(images) else inside.subset(rows)
+            own |= {"iterations": iterations, "tolerance": tolerance}
+            return refine_poses(some, sigma2, cube, poses, shifts, **own)
+
+        return move
+
+    tolerance, last = float(options.pop("tolerance", 0.01)), images.pixels.radius
+    for radius in sorted({r for r in radii if r < last}):
+        field.climb(field.alive, moved_at(radius, min(_ROUGH, wanted), tolerance), options)
+        field.thin(operators, same_deg, keep_nats)
+    field.climb(field.alive, moved_at(last, min(_ROUGH, wanted), tolerance), options)
+    contends = field.contenders(keep_nats) & ~field.state["converged"]
+    if wanted > _ROUGH:
+        field.climb(contends, moved_at(last, wanted - _ROUGH, tolerance), options)
+    if diameter_A is not None:
+        _follow(field, moved_at, options, tolerance, images, diameter_A)
+    refined, chosen = field.best()
+    return refined, chosen, field.confidence(operators, same_deg)
 
 
-def _confidence(
-    rotations: np.ndarray, likelihood: np.ndarray, chosen: np.ndarray, operators: np.ndarray | None, same_deg: float
-) -> np.ndarray:
-    """Likelihood of the best answer over the sum over distinct answers; each answer counts once, at its best."""
-    n, m = likelihood.shape
-    row = np.arange(n)
-    order = np.argsort(-likelihood, axis=1, kind="stable")
-    rotations, likelihood = rotations[row[:, None], order], likelihood[row[:, None], order]
-    total = np.ones(n)
-    for j in range(1, m):
-        new = np.ones(n, bool)
-        for earlier in range(j):
-            new &= angular_distance_deg(rotations[:, j], rotations[:, earlier], operators) > same_deg
-        total += np.where(new, np.exp(likelihood[:, j] - likelihood[:, 0]), 0)
-    return 1 / total
+def _follow(
+    field: Candidates,
+    moved_at: Callable[..., Callable[..., PoseRefinement]],
+    options: dict[str, Any],
+    tolerance: float,
+    images: ParticleSpectra,
+    diameter_A: float,
+) -> None:
+    """Follow the best candidates until a step that is left cannot exceed a quarter of the angular Nyquist.
+
+    A step that promises less than the tolerance t is shorter than sqrt(2 t) standard errors; so t must be small enough.
+    """
+    radius = images.pixels.radius
+    quarter = 0.25 * angular_nyquist_deg(
+        diameter_A=diameter_A, box=images.box, pixel_size_A=images.pixel_size_A, radius=radius
+    )
+    best, chosen = field.best()
+    left = np.sqrt(2 * tolerance) * best.angle_sd_deg()
+    coarse = np.flatnonzero((left > quarter) & np.isfinite(left))
+    if len(coarse) == 0:
+        return
+    which = np.zeros(field.alive.shape, bool)
+    which[coarse, chosen[coarse]] = True
+    finer = tolerance * float((quarter / left[coarse].max()) ** 2)
+    field.climb(which, moved_at(radius, 2 * _ROUGH, max(finer, _LEAST_TOLERANCE)), options)
+
+
+def images_a_batch(n_pixels: int, *, gpu: bool) -> int:
+    """Return how many images are refined together: 36 bytes a Fourier pixel, within 128 MB or half a GPU's free memory."""
+    budget = float(_BATCH_BYTES)
+    if gpu:
+        import cupy
+
+        budget = _GPU_SHARE * cupy.cuda.runtime.memGetInfo()[0]
+    return max(1, int(budget // (_BYTES_A_PIXEL * max(n_pixels, 1))))
+
+
+def _on_gpu(cube: Any) -> Any:
+    import cupy
+
+    return cupy.asarray(cube)

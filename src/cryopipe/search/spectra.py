@@ -117,7 +117,7 @@ def spectra_of_images(
     n, height, width = images.shape
     _check_shape("images", height, width)
     pixels = half_plane(width, radius)
-    values = _transform(images, pixels, _mask(width, mask_diameter_A, pixel_size_A), threads, "images")
+    values = _transform(images, pixels, particle_mask(width, mask_diameter_A, pixel_size_A), threads, "images")
     factor = np.ones((n, len(pixels)), np.float32)
     if parameters is not None:
         factor = _ctf_rows(parameters, pixels, pixel_size_A)
@@ -167,7 +167,7 @@ def load_particle_spectra(
     pixels = half_plane(box, radius)
     factor = _table_ctf(rows, pixels, pixel_size_A)
     values = np.empty((len(rows), len(pixels)), np.complex64)
-    mask = _mask(box, mask_diameter_A, pixel_size_A)
+    mask = particle_mask(box, mask_diameter_A, pixel_size_A)
 
     def load(job: tuple[Path, np.ndarray, np.ndarray]) -> None:
         path, position, index = job
@@ -285,7 +285,8 @@ def _jobs(stacks: dict[Path, tuple[np.ndarray, np.ndarray]], box: int) -> Iterat
             yield path, positions[start : start + step], indices[start : start + step]
 
 
-def _mask(box: int, diameter_A: float | None, pixel_size_A: float) -> np.ndarray | None:
+def particle_mask(box: int, diameter_A: float | None, pixel_size_A: float) -> np.ndarray | None:
+    """Return the soft circular mask that images are multiplied by before their transform, float32 [box, box] or None."""
     if diameter_A is None:
         return None
     radius_px = diameter_A / 2 / pixel_size_A

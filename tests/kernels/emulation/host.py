@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cryopipe.kernels import _dispatch
+from cryopipe.kernels import _dispatch, pose_steps
 from cryopipe.kernels.cuda import _source
 
 HEADER = Path(__file__).with_name("cuda_on_host.hpp")
-PUBLIC = ("slices", "poses", "rings", "ctf_score", "peaks")
+PUBLIC = ("slices", "orbits", "poses", "rings", "ctf_score", "peaks")
 
 
 def compiler() -> str | None:
@@ -94,4 +94,5 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(importlib.import_module(f"cryopipe.kernels.cuda.{name}"), "function", function)
         public = importlib.import_module(f"cryopipe.kernels.{name}")
         monkeypatch.setattr(public, "backend_of", lambda **arrays: "cuda")
-    monkeypatch.setattr(_dispatch, "backend_of", lambda **arrays: "cuda")
+    for module in (_dispatch, pose_steps):
+        monkeypatch.setattr(module, "backend_of", lambda **arrays: "cuda")

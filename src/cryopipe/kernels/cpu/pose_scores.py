@@ -1,4 +1,4 @@
-"""Log-likelihoods of candidate poses, on the CPU."""
+"""Log-likelihoods of candidate poses and of candidate defoci, on the CPU."""
 
 # The types of compiled functions are those of the call, not of a signature.
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -8,78 +8,172 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from cryopipe.kernels.cpu.cells import BLOCK, FASTMATH, REDUCE, interpolate, load_cells, twiddles
+from cryopipe.kernels.cpu.pose_blocks import (
+    BLOCK,
+    DATA,
+    FREQUENCY,
+    GAIN,
+    REDUCE,
+    TURN,
+    WORKSPACE,
+    Y,
+    centre_data,
+    interpolate,
+    next_cells,
+    sin_cos,
+    take_offset,
+)
+
+#: columns that only scores use: conj(X) C Y / sigma^2, and behind it what take_offset leaves
+CROSS, UNUSED = 26 * BLOCK, 32 * BLOCK
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def noise_alone(data, inverse_variance, out):
+    """Fill ``out`` [n] with the sum of |X|^2 / (2 sigma^2) of each image."""
+    for n in prange(data.shape[0]):
+        variance = inverse_variance[min(np.int64(n), inverse_variance.shape[0] - 1)]
+        total = 0.0
+        for begin in range(0, variance.size, BLOCK):
+            total += _energy(data[n, 2 * begin : 2 * (begin + BLOCK)], variance[begin : begin + BLOCK])
+        out[n] = 0.5 * total
 
 
 @njit(fastmath=REDUCE)
-def _energy(data, root):
-    total = 0.0
-    for k in range(root.size):
-        total += np.float64((data[2 * k] ** 2 + data[2 * k + 1] ** 2) * root[k] ** 2)
+def _energy(data, variance):
+    total = np.float32(0)
+    for k in range(variance.size):
+        total += (data[2 * k] ** 2 + data[2 * k + 1] ** 2) * variance[k]
     return total
 
 
 @njit(fastmath=REDUCE)
-def _cross_block(cells, data, ctf, root, scale, cross):
-    """Fill ``cross`` [2, BLOCK] with conj(X) scale C Y / sigma^2 and return the sum of (scale C)^2 |Y|^2 / sigma^2."""
+def _cross(count, scale, w):
+    """Write conj(X) scale C Y / sigma^2 and return the block's sum of |scale C Y|^2 / sigma^2 and |X|^2 / sigma^2."""
     energy = np.float32(0)
-    for k in range(ctf.size):
-        vr, vi = interpolate(cells, k)
-        gain = scale * ctf[k] * root[k]
-        vr *= gain
-        vi *= gain
-        energy += vr * vr + vi * vi
-        xr = data[2 * k] * root[k]
-        xi = data[2 * k + 1] * root[k]
-        cross[0, k] = xr * vr + xi * vi
-        cross[1, k] = xr * vi - xi * vr
+    for k in range(count):
+        gain = scale * w[GAIN + k]
+        mr, mi = gain * w[Y + k], gain * w[Y + BLOCK + k]
+        dr, di = w[DATA + k], w[DATA + BLOCK + k]
+        energy += mr * mr + mi * mi + dr * dr + di * di
+        w[CROSS + k] = dr * mr + di * mi
+        w[CROSS + BLOCK + k] = dr * mi - di * mr
     return energy
 
 
 @njit(fastmath=REDUCE)
-def _shifted_sum(cross, kx, ky, twx, twy, k_max):
-    """Return Re sum(cross exp(i phi)) over one block for one shift."""
+def _shifted_sum(count, turn_x, turn_y, w):
+    """Return Re sum(cross exp(2 pi i (kx turn_x + ky turn_y))) over the block."""
     total = np.float32(0)
-    one = np.uint64(1)
-    for k in range(kx.size):
-        px = np.uint64(2 * (kx[k] + k_max))
-        py = np.uint64(2 * (ky[k] + k_max))
-        pr = twx[px] * twy[py] - twx[px + one] * twy[py + one]
-        pi = twx[px] * twy[py + one] + twx[px + one] * twy[py]
-        total += cross[0, k] * pr - cross[1, k] * pi
+    for k in range(count):
+        x, y = np.float64(w[FREQUENCY + k]), np.float64(w[FREQUENCY + BLOCK + k])
+        sine, cosine = sin_cos(x * turn_x + y * turn_y)
+        total += w[CROSS + k] * cosine - w[CROSS + BLOCK + k] * sine
     return total
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True, nogil=True)
-def score_poses(
-    flat, radius, data, ctf, inverse_variance, rotations, shifts, scale, kx, ky, k_max, padding, box, out
-):  # fmt: skip
+@njit(parallel=True, cache=True, nogil=True)
+def score_poses(flat, radius, data, ctf, inverse_variance, rotations, shifts, scale, kx, ky, padding, box, out):
     """Fill ``out`` [n, m, s] with log-likelihoods; rotations [n, m, 3, 3], shifts [n, m, s, 2]; one image a task."""
-    kappa = 2 * np.pi / box
     n_shifts = shifts.shape[2]
     for n in prange(data.shape[0]):
-        twx = np.empty((n_shifts, 2 * (2 * k_max + 1)), np.float32)
-        twy = np.empty((n_shifts, 2 * (2 * k_max + 1)), np.float32)
-        cells = np.empty((20, BLOCK), np.float32)
-        cross = np.empty((2, BLOCK), np.float32)
+        row, column = np.empty((2, BLOCK), np.int32), np.empty((2, BLOCK), np.int32)
+        fraction, w = np.empty((2, 4 * BLOCK), np.float32), np.zeros(WORKSPACE, np.float32)
         sums = np.empty(n_shifts, np.float64)
-        # one row serves all images, or each has its own
-        root = np.sqrt(inverse_variance[min(np.int64(n), inverse_variance.shape[0] - 1)])
-        own = _energy(data[n], root)
+        variance = inverse_variance[min(np.int64(n), inverse_variance.shape[0] - 1)]
         for m in range(rotations.shape[1]):
             a = rotations[n, m] * padding
-            for s in range(n_shifts):
-                twiddles(kappa * shifts[n, m, s, 0], k_max, twx[s])
-                twiddles(kappa * shifts[n, m, s, 1], k_max, twy[s])
-                sums[s] = 0.0
+            sums[:] = 0.0
             energy = 0.0
+            ahead = 0
             for begin in range(0, kx.size, BLOCK):
-                end = min(begin + BLOCK, kx.size)
-                block = slice(begin, end)
-                load_cells(flat, radius, a, kx[block], ky[block], cells)
-                pairs = data[n, 2 * begin : 2 * end]
-                energy += _cross_block(cells, pairs, ctf[n, block], root[block], scale[n], cross)
+                count = next_cells(flat, radius, a, kx, ky, begin, ahead, row, column, fraction, w)
+                ahead = 1 - ahead
+                part = slice(begin, begin + count)
+                own = data[n, 2 * begin : 2 * (begin + count)]
+                centre_data(own, ctf[n, part], variance[part], kx[part], ky[part], 0.0, 0.0, w)
+                interpolate(count, w)
+                energy += _cross(count, scale[n], w)
                 for s in range(n_shifts):
-                    sums[s] += _shifted_sum(cross, kx[block], ky[block], twx[s], twy[s], k_max)
+                    sums[s] += _shifted_sum(count, shifts[n, m, s, 0] / box, shifts[n, m, s, 1] / box, w)
             for s in range(n_shifts):
-                out[n, m, s] = sums[s] - 0.5 * (energy + own)
+                out[n, m, s] = sums[s] - 0.5 * energy
+
+
+@njit(fastmath=REDUCE)
+def _start_defocus(count, scale, first, step, w):
+    """Write cross and power of the model without sin(chi), and chi's sine and cosine of the first trial and the step.
+
+    On entry GAIN holds g / sigma of C = g sin(chi). ``first`` holds chi's terms at the first trial, ``step`` the change
+    of its k^2 term, in turns. Returns the block's sum of |X|^2 / sigma^2.
+    """
+    c0, c1, c2, c3, c4 = first[0], first[1], first[2], first[3], first[4]
+    energy = np.float32(0)
+    for k in range(count):
+        x, y = np.float64(w[FREQUENCY + k]), np.float64(w[FREQUENCY + BLOCK + k])
+        x2, y2 = x * x, y * y
+        k2 = x2 + y2
+        sine, cosine = sin_cos(c0 + k2 * (c1 + c4 * k2) + c2 * (x2 - y2) + c3 * (2.0 * x * y))
+        turn_sine, turn_cosine = sin_cos(step * k2)
+        gain = scale * w[GAIN + k]
+        yr, yi = gain * w[Y + k], gain * w[Y + BLOCK + k]
+        dr, di = w[DATA + k], w[DATA + BLOCK + k]
+        energy += dr * dr + di * di
+        w[CROSS + k] = dr * yr + di * yi
+        w[CROSS + BLOCK + k] = np.float32(0.5) * (yr * yr + yi * yi)
+        w[TURN + k], w[TURN + BLOCK + k] = sine, cosine
+        w[TURN + 2 * BLOCK + k], w[TURN + 3 * BLOCK + k] = turn_sine, turn_cosine
+    return energy
+
+
+@njit(fastmath=REDUCE)
+def _next_defocus(count, w):
+    """Return the block's sum for the present trial and turn chi to the next one."""
+    total = np.float32(0)
+    for k in range(count):
+        sine, cosine = w[TURN + k], w[TURN + BLOCK + k]
+        turn_sine, turn_cosine = w[TURN + 2 * BLOCK + k], w[TURN + 3 * BLOCK + k]
+        total += sine * (w[CROSS + k] - sine * w[CROSS + BLOCK + k])
+        w[TURN + k] = sine * turn_cosine + cosine * turn_sine
+        w[TURN + BLOCK + k] = cosine * turn_cosine - sine * turn_sine
+    return total
+
+
+@njit(parallel=True, cache=True, nogil=True)
+def score_defoci(
+    flat, radius, data, ctf, inverse_variance, rotations, shifts, scale, phase, per_unit, spectrum, offset, kx, ky,
+    padding, box, first, step, out,
+):  # fmt: skip
+    """Fill ``out`` [n, d] with log-likelihoods at the defocus changes first, first + step, ...; one image a task."""
+    for n in prange(data.shape[0]):
+        row, column = np.empty((2, BLOCK), np.int32), np.empty((2, BLOCK), np.int32)
+        fraction, w = np.empty((2, 4 * BLOCK), np.float32), np.zeros(WORKSPACE, np.float32)
+        variance = inverse_variance[min(np.int64(n), inverse_variance.shape[0] - 1)]
+        a = rotations[n] * padding
+        turn_x, turn_y = -shifts[n, 0] / box, -shifts[n, 1] / box
+        start = phase[n].copy()
+        start[1] += per_unit[n] * first / (2 * np.pi)
+        out[n] = 0.0
+        energy = 0.0
+        ahead = 0
+        for begin in range(0, kx.size, BLOCK):
+            count = next_cells(flat, radius, a, kx, ky, begin, ahead, row, column, fraction, w)
+            ahead = 1 - ahead
+            part = slice(begin, begin + count)
+            own = data[n, 2 * begin : 2 * (begin + count)]
+            centre_data(own, ctf[n, part], variance[part], kx[part], ky[part], turn_x, turn_y, w)
+            if begin < spectrum.size:
+                take_offset(
+                    spectrum[begin : min(begin + count, spectrum.size)],
+                    variance[part],
+                    turn_x,
+                    turn_y,
+                    offset[n],
+                    UNUSED,
+                    w,
+                )
+            interpolate(count, w)
+            energy += _start_defocus(count, scale[n], start, per_unit[n] * step / (2 * np.pi), w)
+            for trial in range(out.shape[1]):
+                out[n, trial] += _next_defocus(count, w)
+        out[n] -= 0.5 * energy

@@ -8,93 +8,45 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from cryopipe.kernels.cpu.cells import BLOCK, FASTMATH, ONE, REDUCE, interpolate, load_cells, twiddles
+from cryopipe.kernels.cpu.pose_blocks import (
+    BLOCK,
+    DATA,
+    EXTRA,
+    FREQUENCY,
+    GAIN,
+    REDUCE,
+    SLOPE,
+    WORKSPACE,
+    U,
+    V,
+    Y,
+    apply_phase,
+    centre_data,
+    differentiate,
+    next_cells,
+    take_offset,
+)
 
-#: number of sums over pixels from which :func:`_assemble` puts the normal equations together
-N_SUMS = 31
-#: rows of a block's buffer: rotation columns u, v, model S = C Y, centred data, defocus column, image frequency
-U, V, S, E, F, KX, KY = 0, 2, 4, 6, 8, 10, 11
-
-
-@njit(fastmath=FASTMATH)
-def _centre_data(kx, ky, data, root, twx, twy, buffer):
-    """Write X exp(-2 pi i k.t / box) / sigma and the frequencies to ``buffer``; ``twx``, ``twy`` are the twiddles."""
-    k_max = np.int64(twx.size // 4)
-    one = np.uint64(1)
-    for k in range(kx.size):
-        px = np.uint64(2 * (kx[k] + k_max))
-        py = np.uint64(2 * (ky[k] + k_max))
-        pr = twx[px] * twy[py] - twx[px + one] * twy[py + one]
-        pi = twx[px] * twy[py + one] + twx[px + one] * twy[py]
-        dr = data[2 * k] * root[k]
-        di = data[2 * k + 1] * root[k]
-        buffer[E, k] = dr * pr - di * pi
-        buffer[E + 1, k] = dr * pi + di * pr
-        buffer[KX, k] = np.float32(kx[k])
-        buffer[KY, k] = np.float32(ky[k])
-
-
-@njit(fastmath=REDUCE)
-def _columns(cells, a, ctf, slope, root, scale, buffer):
-    """Interpolate value and gradient and write the columns u, v, S (and F) to ``buffer``, divided by sigma.
-
-    With the padded pose a = padding A, u = scale C grad(Y).a[2] and v = scale C grad(Y).(ky a[0] - kx a[1]): turning
-    the pose by exp([w]x) from the left moves a sample by wx (-ky a[2]) + wy (kx a[2]) + wz (ky a[0] - kx a[1]).
-    """
-    a00, a01, a02 = a[0, 0], a[0, 1], a[0, 2]
-    a10, a11, a12 = a[1, 0], a[1, 1], a[1, 2]
-    a20, a21, a22 = a[2, 0], a[2, 1], a[2, 2]
-    for k in range(ctf.size):
-        fx, fy, fz, sign = cells[16, k], cells[17, k], cells[18, k], cells[19, k]
-        qx, qy = buffer[KX, k], buffer[KY, k]
-        gain = ctf[k] * root[k]
-        tilted = gain * scale
-        ex = qy * a00 - qx * a10
-        ey = qy * a01 - qx * a11
-        ez = qy * a02 - qx * a12
-        for part in range(2):
-            # at -q the value is the conjugate, and its gradient by q is minus the conjugate gradient
-            even = sign if part == 1 else ONE
-            odd = ONE if part == 1 else sign
-            ax = cells[2 + part, k] - cells[part, k]
-            bx = cells[6 + part, k] - cells[4 + part, k]
-            cx = cells[10 + part, k] - cells[8 + part, k]
-            dx = cells[14 + part, k] - cells[12 + part, k]
-            p = cells[part, k] + fx * ax
-            r = cells[8 + part, k] + fx * cx
-            lower_y = cells[4 + part, k] + fx * bx - p
-            upper_y = cells[12 + part, k] + fx * dx - r
-            lower = p + fy * lower_y
-            gz = r + fy * upper_y - lower
-            lower_x = ax + fy * (bx - ax)
-            gx = lower_x + fz * (cx + fy * (dx - cx) - lower_x)
-            gy = lower_y + fz * (upper_y - lower_y)
-            value = even * (lower + fz * gz)
-            buffer[U + part, k] = odd * tilted * (gx * a20 + gy * a21 + gz * a22)
-            buffer[V + part, k] = odd * tilted * (gx * ex + gy * ey + gz * ez)
-            buffer[S + part, k] = gain * value
-    if slope.size > 0:
-        for k in range(ctf.size):
-            # S without its CTF is not at hand where C = 0: interpolate again, from the first-level cache
-            real, imag = interpolate(cells, k)
-            change = slope[k] * root[k] * scale
-            buffer[F, k] = change * real
-            buffer[F + 1, k] = change * imag
+#: sums over pixels: 20 of rotation, shift and residual; 7 of each further column with those; 10 of such columns among
+#: each other; their 5 squares
+N_BASE, N_EXTRA, MOST_EXTRA = 20, 7, 5
+N_SUMS = N_BASE + N_EXTRA * MOST_EXTRA + MOST_EXTRA * MOST_EXTRA
 
 
 @njit(fastmath=REDUCE)
-def _reduce_rotation(buffer, count, scale, sums):
-    """Add the block's sums over the rotation columns and the residual."""
-    uyy = uxy = uxx = uvy = uvx = vv = np.float32(0)
-    uey = uex = ve = ee = np.float32(0)
-    for i in range(count):
-        ur, ui, vr, vi = buffer[U, i], buffer[U + 1, i], buffer[V, i], buffer[V + 1, i]
-        er = buffer[E, i] - scale * buffer[S, i]
-        ei = buffer[E + 1, i] - scale * buffer[S + 1, i]
-        x, y = buffer[KX, i], buffer[KY, i]
-        uu = ur * ur + ui * ui
-        uv = ur * vr + ui * vi
-        ue = ur * er + ui * ei
+def _reduce_pose(count, scale, w, sums):
+    """Add the block's sums over the columns u, v (rotation), i M with M = scale C Y (shift) and the residual."""
+    zero = np.float32(0)
+    uyy = uxy = uxx = uvy = uvx = vv = uey = uex = ve = ee = zero
+    suxx = suxy = suyy = svx = svy = sxx = sxy = syy = sex = sey = zero
+    for k in range(count):
+        ur, ui, vr, vi = w[U + k], w[U + BLOCK + k], w[V + k], w[V + BLOCK + k]
+        x, y = w[FREQUENCY + k], w[FREQUENCY + BLOCK + k]
+        gain = scale * w[GAIN + k]
+        mr, mi = gain * w[Y + k], gain * w[Y + BLOCK + k]
+        dr, di = w[DATA + k], w[DATA + BLOCK + k]
+        er, ei = dr - mr, di - mi
+        uu, uv, ue = ur * ur + ui * ui, ur * vr + ui * vi, ur * er + ui * ei
         uyy += uu * y * y
         uxy += uu * x * y
         uxx += uu * x * x
@@ -105,130 +57,151 @@ def _reduce_rotation(buffer, count, scale, sums):
         uex += ue * x
         ve += vr * er + vi * ei
         ee += er * er + ei * ei
+        us, vs, ss = ui * mr - ur * mi, vi * mr - vr * mi, mr * mr + mi * mi
+        # the model's own part of the residual is orthogonal to i M, so the data alone counts
+        se = di * mr - dr * mi
+        suxx += us * x * x
+        suxy += us * x * y
+        suyy += us * y * y
+        svx += vs * x
+        svy += vs * y
+        sxx += ss * x * x
+        sxy += ss * x * y
+        syy += ss * y * y
+        sex += se * x
+        sey += se * y
     for j, value in enumerate((uyy, uxy, uxx, uvy, uvx, vv, uey, uex, ve, ee)):
         sums[j] += value
-
-
-@njit(fastmath=REDUCE)
-def _reduce_shift(buffer, count, scale, sums):
-    """Add the block's sums over the shift columns w = i M, M = scale S (times kx or ky) with all other columns."""
-    uxx = uxy = uyy = vx = vy = np.float32(0)
-    wxx = wxy = wyy = ex = ey = np.float32(0)
-    for i in range(count):
-        ur, ui, vr, vi = buffer[U, i], buffer[U + 1, i], buffer[V, i], buffer[V + 1, i]
-        wr = -scale * buffer[S + 1, i]
-        wi = scale * buffer[S, i]
-        x, y = buffer[KX, i], buffer[KY, i]
-        uw = ur * wr + ui * wi
-        vw = vr * wr + vi * wi
-        ww = wr * wr + wi * wi
-        # the model's own part of the residual is orthogonal to i M, so the data alone counts
-        we = wr * buffer[E, i] + wi * buffer[E + 1, i]
-        uxx += uw * x * x
-        uxy += uw * x * y
-        uyy += uw * y * y
-        vx += vw * x
-        vy += vw * y
-        wxx += ww * x * x
-        wxy += ww * x * y
-        wyy += ww * y * y
-        ex += we * x
-        ey += we * y
-    for j, value in enumerate((uxx, uxy, uyy, vx, vy, wxx, wxy, wyy, ex, ey)):
+    for j, value in enumerate((suxx, suxy, suyy, svx, svy, sxx, sxy, syy, sex, sey)):
         sums[10 + j] += value
 
 
 @njit(fastmath=REDUCE)
-def _reduce_scale(buffer, count, scale, sums):
-    """Add the block's sums over the scale column S; it is orthogonal to the shift columns i M."""
-    sy = sx = sv = ss = se = np.float32(0)
-    for i in range(count):
-        sr, si = buffer[S, i], buffer[S + 1, i]
-        us = buffer[U, i] * sr + buffer[U + 1, i] * si
-        sy += us * buffer[KY, i]
-        sx += us * buffer[KX, i]
-        sv += buffer[V, i] * sr + buffer[V + 1, i] * si
-        ss += sr * sr + si * si
-        se += sr * (buffer[E, i] - scale * sr) + si * (buffer[E + 1, i] - scale * si)
-    for j, value in enumerate((sy, sx, sv, ss, se)):
-        sums[20 + j] += value
+def _write_extra(count, with_scale, n_defocus, scale, per_unit, w):
+    """Write the columns of the scale, C Y, and of the defocus, scale dC/dchi Y times its quadratic form."""
+    at = EXTRA
+    if with_scale:
+        for k in range(count):
+            w[at + k] = w[GAIN + k] * w[Y + k]
+            w[at + BLOCK + k] = w[GAIN + k] * w[Y + BLOCK + k]
+        at += 2 * BLOCK
+    for term in range(n_defocus):
+        for k in range(count):
+            x, y = w[FREQUENCY + k], w[FREQUENCY + BLOCK + k]
+            form = x * x + y * y
+            if term == 1:
+                form = x * x - y * y
+            elif term == 2:
+                form = x * y + x * y
+            change = per_unit * form * scale * w[SLOPE + k]
+            w[at + k] = change * w[Y + k]
+            w[at + BLOCK + k] = change * w[Y + BLOCK + k]
+        at += 2 * BLOCK
 
 
 @njit(fastmath=REDUCE)
-def _reduce_defocus(buffer, count, scale, sums):
-    """Add the block's sums over the defocus column F = scale dC/ddefocus Y; it is orthogonal to the shift columns."""
-    fy = fx = fv = ff = fe = sf = np.float32(0)
-    for i in range(count):
-        fr, fi, sr, si = buffer[F, i], buffer[F + 1, i], buffer[S, i], buffer[S + 1, i]
-        uf = buffer[U, i] * fr + buffer[U + 1, i] * fi
-        fy += uf * buffer[KY, i]
-        fx += uf * buffer[KX, i]
-        fv += buffer[V, i] * fr + buffer[V + 1, i] * fi
-        ff += fr * fr + fi * fi
-        fe += fr * (buffer[E, i] - scale * sr) + fi * (buffer[E + 1, i] - scale * si)
-        sf += sr * fr + si * fi
-    for j, value in enumerate((fy, fx, fv, ff, fe, sf)):
-        sums[25 + j] += value
+def _reduce_extra(count, scale, at, w, sums):
+    """Add the block's sums of one further column with the columns of pose and residual."""
+    uy = ux = vd = sx = sy = de = dd = np.float32(0)
+    for k in range(count):
+        r, i = w[at + k], w[at + BLOCK + k]
+        x, y = w[FREQUENCY + k], w[FREQUENCY + BLOCK + k]
+        gain = scale * w[GAIN + k]
+        mr, mi = gain * w[Y + k], gain * w[Y + BLOCK + k]
+        ud = w[U + k] * r + w[U + BLOCK + k] * i
+        sd = mr * i - mi * r
+        uy += ud * y
+        ux += ud * x
+        vd += w[V + k] * r + w[V + BLOCK + k] * i
+        sx += sd * x
+        sy += sd * y
+        de += r * (w[DATA + k] - mr) + i * (w[DATA + BLOCK + k] - mi)
+        dd += r * r + i * i
+    for j, value in enumerate((uy, ux, vd, sx, sy, de, dd)):
+        sums[j] += value
+
+
+@njit(fastmath=REDUCE)
+def _product(count, first, second, w):
+    total = np.float32(0)
+    for k in range(count):
+        total += w[first + k] * w[second + k] + w[first + BLOCK + k] * w[second + BLOCK + k]
+    return total
 
 
 @njit
-def _assemble(sums, kappa, with_scale, with_defocus, hessian, gradient):
-    """Put the sums in their places; columns: -ky u, kx u, v (rotation), i kappa kx M, i kappa ky M (shift), ..."""
-    hessian[0, 0], hessian[0, 1], hessian[1, 1] = sums[0], -sums[1], sums[2]
-    hessian[0, 2], hessian[1, 2], hessian[2, 2] = -sums[3], sums[4], sums[5]
-    hessian[0, 3], hessian[0, 4] = -kappa * sums[11], -kappa * sums[12]
-    hessian[1, 3], hessian[1, 4] = kappa * sums[10], kappa * sums[11]
-    hessian[2, 3], hessian[2, 4] = kappa * sums[13], kappa * sums[14]
-    hessian[3, 3], hessian[3, 4], hessian[4, 4] = kappa**2 * sums[15], kappa**2 * sums[16], kappa**2 * sums[17]
-    gradient[0], gradient[1], gradient[2] = sums[6], -sums[7], -sums[8]
-    gradient[3], gradient[4] = -kappa * sums[18], -kappa * sums[19]
-    at = 5
-    if with_scale:
-        hessian[0, at], hessian[1, at], hessian[2, at] = -sums[20], sums[21], sums[22]
-        hessian[3, at] = hessian[4, at] = 0.0
-        hessian[at, at], gradient[at] = sums[23], -sums[24]
-        at += 1
-    if with_defocus:
-        hessian[0, at], hessian[1, at], hessian[2, at] = -sums[25], sums[26], sums[27]
-        hessian[3, at] = hessian[4, at] = 0.0
-        hessian[at, at], gradient[at] = sums[28], -sums[29]
-        if with_scale:
-            hessian[5, at] = sums[30]
-    for i in range(hessian.shape[0]):
+def add_sums(
+    flat, radius, data, ctf, variance, a, turn_x, turn_y, scale, phase, per_unit, spectrum, offset, kx, ky,
+    with_scale, n_defocus, row, column, fraction, w, sums,
+):  # fmt: skip
+    """Fill ``sums`` [N_SUMS] of one image; the further columns are scale, defocus (1 or 3 terms) and offset."""
+    sums[:] = 0
+    models = int(with_scale) + n_defocus
+    ahead = 0
+    for begin in range(0, kx.size, BLOCK):
+        count = next_cells(flat, radius, a, kx, ky, begin, ahead, row, column, fraction, w)
+        ahead = 1 - ahead
+        part = slice(begin, begin + count)
+        centre_data(
+            data[2 * begin : 2 * (begin + count)], ctf[part], variance[part], kx[part], ky[part], turn_x, turn_y, w
+        )
+        if phase.size > 0:
+            apply_phase(phase, count, w)
+        extra = models
+        if begin < spectrum.size:
+            own = spectrum[begin : min(begin + count, spectrum.size)]
+            take_offset(own, variance[part], turn_x, turn_y, offset, EXTRA + 2 * BLOCK * models, w)
+            extra += 1
+        differentiate(a, scale, count, w)
+        _reduce_pose(count, scale, w, sums)
+        _write_extra(count, with_scale, n_defocus, scale, per_unit, w)
+        for i in range(extra):
+            _reduce_extra(count, scale, EXTRA + 2 * BLOCK * i, w, sums[N_BASE + N_EXTRA * i :])
+            for j in range(i):
+                at = N_BASE + N_EXTRA * MOST_EXTRA + MOST_EXTRA * i + j
+                sums[at] += _product(count, EXTRA + 2 * BLOCK * i, EXTRA + 2 * BLOCK * j, w)
+
+
+@njit
+def assemble(s, kappa, extra, hessian, gradient):
+    """Put the sums in their places; columns: -ky u, kx u, v (rotation), i kappa kx M, i kappa ky M (shift), further."""
+    hessian[0, 0], hessian[0, 1], hessian[1, 1] = s[0], -s[1], s[2]
+    hessian[0, 2], hessian[1, 2], hessian[2, 2] = -s[3], s[4], s[5]
+    hessian[0, 3], hessian[0, 4] = -kappa * s[11], -kappa * s[12]
+    hessian[1, 3], hessian[1, 4] = kappa * s[10], kappa * s[11]
+    hessian[2, 3], hessian[2, 4] = kappa * s[13], kappa * s[14]
+    hessian[3, 3], hessian[3, 4], hessian[4, 4] = kappa**2 * s[15], kappa**2 * s[16], kappa**2 * s[17]
+    gradient[0], gradient[1], gradient[2] = s[6], -s[7], -s[8]
+    gradient[3], gradient[4] = -kappa * s[18], -kappa * s[19]
+    for e in range(extra):
+        own = s[N_BASE + N_EXTRA * e :]
+        at = 5 + e
+        hessian[0, at], hessian[1, at], hessian[2, at] = -own[0], own[1], own[2]
+        hessian[3, at], hessian[4, at] = kappa * own[3], kappa * own[4]
+        gradient[at], hessian[at, at] = -own[5], own[6]
+        for f in range(e):
+            hessian[5 + f, at] = s[N_BASE + N_EXTRA * MOST_EXTRA + MOST_EXTRA * e + f]
+    for i in range(5 + extra):
         for j in range(i):
             hessian[i, j] = hessian[j, i]
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True, nogil=True)
+@njit(parallel=True, cache=True, nogil=True)
 def normal_equations(
-    flat, radius, data, ctf, slope, inverse_variance, rotations, shifts, scale, kx, ky, k_max, padding, box, with_scale,
-    hessian, gradient, value,
+    flat, radius, data, ctf, inverse_variance, rotations, shifts, scale, phase, per_unit, spectrum, offset, kx, ky,
+    padding, box, with_scale, n_defocus, hessian, gradient, value,
 ):  # fmt: skip
     """Fill hessian [n, p, p], gradient [n, p] and value [n]; one image a task."""
-    kappa = 2 * np.pi / box
+    extra = int(with_scale) + n_defocus + int(spectrum.size > 0)
     for n in prange(data.shape[0]):
-        a = rotations[n] * padding
-        twx = np.empty(2 * (2 * k_max + 1), np.float32)
-        twy = np.empty(2 * (2 * k_max + 1), np.float32)
-        twiddles(-kappa * shifts[n, 0], k_max, twx)
-        twiddles(-kappa * shifts[n, 1], k_max, twy)
-        # one row serves all images, or each has its own
-        root = np.sqrt(inverse_variance[min(np.int64(n), inverse_variance.shape[0] - 1)])
-        with_defocus = slope.shape[1] > 0
-        cells = np.empty((20, BLOCK), np.float32)
-        buffer = np.empty((12, BLOCK), np.float32)
-        sums = np.zeros(N_SUMS, np.float64)
-        for begin in range(0, kx.size, BLOCK):
-            end = min(begin + BLOCK, kx.size)
-            block = slice(begin, end)
-            load_cells(flat, radius, a, kx[block], ky[block], cells)
-            _centre_data(kx[block], ky[block], data[n, 2 * begin : 2 * end], root[block], twx, twy, buffer)
-            _columns(cells, a, ctf[n, block], slope[n, block], root[block], scale[n], buffer)
-            _reduce_rotation(buffer, end - begin, scale[n], sums)
-            _reduce_shift(buffer, end - begin, scale[n], sums)
-            if with_scale:
-                _reduce_scale(buffer, end - begin, scale[n], sums)
-            if with_defocus:
-                _reduce_defocus(buffer, end - begin, scale[n], sums)
-        _assemble(sums, kappa, with_scale, with_defocus, hessian[n], gradient[n])
+        row, column = np.empty((2, BLOCK), np.int32), np.empty((2, BLOCK), np.int32)
+        fraction, w = np.empty((2, 4 * BLOCK), np.float32), np.zeros(WORKSPACE, np.float32)
+        sums = np.empty(N_SUMS, np.float64)
+        own = min(np.int64(n), inverse_variance.shape[0] - 1)  # one row of weights serves all, or each has its own
+        add_sums(
+            flat, radius, data[n], ctf[n], inverse_variance[own], rotations[n] * padding, -shifts[n, 0] / box,
+            -shifts[n, 1] / box, scale[n], phase[n], per_unit[n], spectrum, offset[n], kx, ky, with_scale, n_defocus,
+            row, column, fraction, w, sums,
+        )  # fmt: skip
+        assemble(sums, 2 * np.pi / box, extra, hessian[n], gradient[n])
         value[n] = 0.5 * sums[9]

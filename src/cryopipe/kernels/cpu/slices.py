@@ -11,6 +11,10 @@ import numpy as np
 from numba import njit, prange
 
 from cryopipe.kernels.cpu.cells import BLOCK, FASTMATH, ONE, REDUCE, interpolate, load_cells
+from cryopipe.kernels.cpu.vectors import add_scaled, prefetch_to_write
+
+#: samples whose voxels are asked for before the first of them is added to: their lines fill half a first-level cache
+QUEUE = 32
 
 
 @njit(fastmath=REDUCE)
@@ -32,74 +36,105 @@ def extract_slices(flat, radius, rotations, kx, ky, padding, out):
 
 
 @njit(inline="always", fastmath=FASTMATH)
-def _add(numerator, weight, at, real, imag, share):
-    numerator[np.uint64(2) * at] += real
-    numerator[np.uint64(2) * at + np.uint64(1)] += imag
-    weight[at] += share
+def _add_queued(numerator, weight, side, stride, lower, upper, count, corner, sample):
+    """Add ``count`` queued samples, in their order, to those of their 8 voxels whose |z| lies in [lower, upper)."""
+    for q in range(count):
+        at, iz, mate = corner[q, 0], corner[q, 1], corner[q, 2]
+        fx, fy, fz = sample[q, 0], sample[q, 1], sample[q, 2]
+        real, imag, w = sample[q, 3], sample[q, 4], sample[q, 5]
+        gx = ONE - fx
+        pair = (gx * real, gx * imag, fx * real, fx * imag)
+        pair_weight = (gx * w, fx * w)
+        for dz in range(2):
+            if lower <= abs(iz + dz) < upper:
+                wz = fz if dz == 1 else ONE - fz
+                near, far = wz * (ONE - fy), wz * fy
+                low = np.uint64(at + dz * side * stride)
+                high = low + np.uint64(stride)
+                add_scaled(numerator, np.uint64(2) * low, near, pair)
+                add_scaled(numerator, np.uint64(2) * high, far, pair)
+                add_scaled(weight, low, near, pair_weight)
+                add_scaled(weight, high, far, pair_weight)
+                if mate >= 0:  # of a voxel of the plane x = 0 the mate is stored too
+                    low = np.uint64(mate - dz * side * stride)
+                    high = low - np.uint64(stride)
+                    add_scaled(numerator, np.uint64(2) * low, near, (gx * real, -gx * imag))
+                    add_scaled(numerator, np.uint64(2) * high, far, (gx * real, -gx * imag))
+                    weight[low] += near * gx * w
+                    weight[high] += far * gx * w
 
 
 @njit(inline="always", fastmath=FASTMATH)
-def _add_sample(numerator, weight, radius, side, lower, upper, x, y, z, real, imag, w):
-    """Scatter one sample into those of its 8 voxels whose |z| lies in [lower, upper); mates of the plane x = 0 too."""
-    x0 = np.floor(x)
-    y0 = np.floor(y)
-    z0 = np.floor(z)
-    fx = x - x0
-    ix = np.int64(x0)
-    width = radius + 1
-    for dz in range(2):
-        iz = np.int64(z0) + dz
-        if lower <= abs(iz) < upper:
-            wz = z - z0 if dz == 1 else ONE - (z - z0)
-            for dy in range(2):
-                iy = np.int64(y0) + dy
-                wyz = wz * (y - y0 if dy == 1 else ONE - (y - y0))
-                at = np.uint64(((iz + radius) * side + iy + radius) * width + ix)
-                share = wyz * (ONE - fx)
-                _add(numerator, weight, at, share * real, share * imag, share * w)
-                if ix == 0:
-                    mate = np.uint64(((radius - iz) * side + radius - iy) * width)
-                    _add(numerator, weight, mate, share * real, -share * imag, share * w)
-                share = wyz * fx
-                _add(numerator, weight, at + np.uint64(1), share * real, share * imag, share * w)
+def _ask_for(numerator, weight, at, side, stride):
+    """Prefetch the four pairs of voxels from ``at`` on; a pair may lie on two cache lines."""
+    for j in range(4):
+        pair = np.uint64(at + (j & 1) * stride + (j >> 1) * side * stride)
+        prefetch_to_write(numerator, np.uint64(2) * pair)
+        prefetch_to_write(numerator, np.uint64(2) * pair + np.uint64(3))
+        prefetch_to_write(weight, pair)
+        prefetch_to_write(weight, pair + np.uint64(1))
 
 
 @njit(inline="always")
-def _interval(c, slope, low, high, k_max):
+def _interval(c, slope, inverse, low, high, k_max):
     """Return the integers kx in [0, k_max] with low <= c + slope kx <= high, widened by one for rounding."""
     if abs(slope) < 1e-6:
         if low - 1e-3 <= c + slope * k_max / 2 <= high + 1e-3:
             return 0, k_max
         return 0, -1
-    a = (low - c) / slope
-    b = (high - c) / slope
-    if a > b:
-        a, b = b, a
-    first = max(0, math.floor(max(a, -2.0)))
-    last = min(k_max, math.ceil(min(b, k_max + 2.0)))
+    a = (low - c) * inverse
+    b = (high - c) * inverse
+    first = math.floor(max(min(a, b), 0.0))
+    last = math.ceil(min(max(a, b), np.float64(k_max)))
     return first, last
+
+
+@njit(inline="always")
+def _row_ends(position):
+    """Return the last column that holds a sample in each row, or -1."""
+    ends = np.full(position.shape[0], -1, np.int64)
+    for row in range(position.shape[0]):
+        for column in range(position.shape[1]):
+            if position[row, column] >= 0:
+                ends[row] = column
+    return ends
 
 
 @njit(parallel=True, fastmath=FASTMATH, cache=True, nogil=True)
 def insert_slices(numerator, weight, radius, rotations, values, weights, position, padding, slabs):
     """Scatter all samples; the task of slab s owns the voxels with slabs[s] <= |z| < slabs[s + 1] and writes no other.
 
-    Every slab meets the samples in the order (image, ky, kx), so each voxel's sum has one order, whatever the threads.
-    ``position`` [2 k_max + 1, k_max + 1] gives the index of the sample (ky, kx), or -1.
+    Every slab meets the samples in the order (image, pose, ky, kx), so each voxel's sum has one order, whatever the
+    threads. ``rotations`` [n, m, 3, 3] are the m poses of each image; ``position`` [2 k_max + 1, k_max + 1] gives the
+    index of the sample (ky, kx), or -1.
     """
     side = 2 * radius + 1
+    stride = radius + 1
     k_max = position.shape[1] - 1
+    ends = _row_ends(position)
     for s in prange(slabs.size - 1):
         lower = slabs[s]
         upper = slabs[s + 1]
-        for n in range(rotations.shape[0]):
-            a = rotations[n] * padding
+        corner = np.empty((QUEUE, 3), np.int64)
+        sample = np.empty((QUEUE, 6), np.float32)
+        count = 0
+        for pose in range(rotations.shape[0] * rotations.shape[1]):
+            n = pose // rotations.shape[1]
+            a = rotations[n, pose % rotations.shape[1]] * padding
+            slope = np.float64(a[0, 2])
+            inverse = 1.0 / slope if abs(slope) >= 1e-6 else 0.0
             for row in range(2 * k_max + 1):
+                if ends[row] < 0:
+                    continue
                 ky = np.float32(row - k_max)
                 # floor(|z|) and floor(|z|) + 1 are the two layers of a sample
                 c = a[1, 2] * ky
-                first, last = _interval(c, a[0, 2], lower - 1.0, np.float64(upper), k_max)
-                first2, last2 = _interval(c, a[0, 2], -np.float64(upper), 1.0 - lower, k_max)
+                first, last = _interval(c, slope, inverse, lower - 1.0, np.float64(upper), ends[row])
+                first2, last2 = 0, -1
+                if lower > 0:
+                    first2, last2 = _interval(c, slope, inverse, -np.float64(upper), 1.0 - lower, ends[row])
+                else:
+                    first, last = _interval(c, slope, inverse, -np.float64(upper), np.float64(upper), ends[row])
                 # the two intervals in ascending order, without visiting a sample twice
                 if first2 <= last2 and (first > last or first2 < first):
                     first, last, first2, last2 = first2, last2, first, last
@@ -109,14 +144,29 @@ def insert_slices(numerator, weight, radius, rotations, values, weights, positio
                     end = last if part == 0 else last2
                     for column in range(begin, end + 1):
                         k = position[row, column]
-                        if k < 0 or weights[n, k] == 0:
+                        if k < 0:
+                            continue
+                        w = weights[n, k]
+                        if w == 0:
                             continue
                         kx = np.float32(column)
                         x = a[0, 0] * kx + a[1, 0] * ky
                         y = a[0, 1] * kx + a[1, 1] * ky
                         z = a[0, 2] * kx + c
-                        real = values[n, 2 * k]
                         imag = values[n, 2 * k + 1]
                         if x < 0:
                             x, y, z, imag = -x, -y, -z, -imag
-                        _add_sample(numerator, weight, radius, side, lower, upper, x, y, z, real, imag, weights[n, k])
+                        x0, y0, z0 = np.floor(x), np.floor(y), np.floor(z)
+                        ix, iy, iz = np.int64(x0), np.int64(y0), np.int64(z0)
+                        at = ((iz + radius) * side + iy + radius) * stride + ix
+                        corner[count, 0] = at
+                        corner[count, 1] = iz
+                        corner[count, 2] = ((radius - iz) * side + radius - iy) * stride if ix == 0 else -1
+                        sample[count, 0], sample[count, 1], sample[count, 2] = x - x0, y - y0, z - z0
+                        sample[count, 3], sample[count, 4], sample[count, 5] = values[n, 2 * k], imag, w
+                        _ask_for(numerator, weight, at, side, stride)
+                        count += 1
+                        if count == QUEUE:
+                            _add_queued(numerator, weight, side, stride, lower, upper, count, corner, sample)
+                            count = 0
+        _add_queued(numerator, weight, side, stride, lower, upper, count, corner, sample)

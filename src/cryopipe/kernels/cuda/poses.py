@@ -8,25 +8,29 @@ import numpy as np
 
 from cryopipe.kernels.cuda._source import THREADS, function
 
+#: as in poses.cu
+_DEFOCI = 8
+
 
 def normal_equations(
-    cube: Any, radius: int, data: Any, ctf: Any, slope: Any, inverse_variance: Any, rotations: Any, shifts: Any,
-    scale: Any, kx: Any, ky: Any, k_max: int, padding: Any, box: float, with_scale: bool, hessian: Any, gradient: Any,
-    value: Any,
+    cube: Any, radius: int, data: Any, ctf: Any, inverse_variance: Any, rotations: Any, shifts: Any, scale: Any,
+    phase: Any, per_unit: Any, spectrum: Any, offset: Any, kx: Any, ky: Any, padding: Any, box: float, with_scale: bool,
+    n_defocus: int, hessian: Any, gradient: Any, value: Any,
 ) -> None:  # fmt: skip
-    """Fill hessian, gradient and value; one block an image. ``k_max`` serves the CPU's tables only."""
-    with_defocus = slope.shape[1] > 0
-    function("poses", "normal_equations")(
+    """Fill hessian, gradient and value; one block an image."""
+    extra = int(with_scale) + n_defocus + int(spectrum.size > 0)
+    function("poses", f"normal_equations_{extra}")(
         (data.shape[0],), (THREADS,),
-        (cube, np.int32(radius), data, ctf, slope if with_defocus else ctf, inverse_variance,
-         np.int32(inverse_variance.shape[0] > 1), rotations, shifts, scale, kx, ky, np.int32(kx.size), padding,
-         np.float64(box), np.int32(with_scale), np.int32(with_defocus), hessian, gradient, value),
+        (cube, np.int32(radius), data, ctf, inverse_variance, np.int32(inverse_variance.shape[0] > 1), rotations, shifts,
+         scale, _some(phase, shifts), np.int32(phase.shape[1] > 0), per_unit, _some(spectrum, ctf), np.int32(spectrum.size),
+         offset, kx, ky, np.int32(kx.size), padding, np.float64(box), np.int32(with_scale), np.int32(n_defocus),
+         hessian, gradient, value),
     )  # fmt: skip
 
 
 def score_poses(
     cube: Any, radius: int, data: Any, ctf: Any, inverse_variance: Any, rotations: Any, shifts: Any, scale: Any,
-    kx: Any, ky: Any, k_max: int, padding: Any, box: float, out: Any,
+    kx: Any, ky: Any, padding: Any, box: float, out: Any,
 ) -> None:  # fmt: skip
     """Fill ``out`` [n, m, s]; grid (image, candidate), in parts of the 65 535 candidates that fit a grid."""
     if rotations.shape[1] > 65535:
@@ -35,7 +39,7 @@ def score_poses(
             own = out[:, part].copy()
             score_poses(
                 cube, radius, data, ctf, inverse_variance, rotations[:, part].copy(), shifts[:, part].copy(), scale,
-                kx, ky, k_max, padding, box, own,
+                kx, ky, padding, box, own,
             )  # fmt: skip
             out[:, part] = own
         return
@@ -44,3 +48,22 @@ def score_poses(
         (cube, np.int32(radius), data, ctf, inverse_variance, np.int32(inverse_variance.shape[0] > 1), rotations,
          shifts, np.int32(out.shape[2]), scale, kx, ky, np.int32(kx.size), padding, np.float64(box), out),
     )  # fmt: skip
+
+
+def score_defoci(
+    cube: Any, radius: int, data: Any, ctf: Any, inverse_variance: Any, rotations: Any, shifts: Any, scale: Any,
+    phase: Any, per_unit: Any, spectrum: Any, offset: Any, kx: Any, ky: Any, padding: Any, box: float, first: float,
+    step: float, out: Any,
+) -> None:  # fmt: skip
+    """Fill ``out`` [n, d]; grid (image, group of defocus changes)."""
+    function("poses", "score_defoci")(
+        (out.shape[0], (out.shape[1] + _DEFOCI - 1) // _DEFOCI), (THREADS,),
+        (cube, np.int32(radius), data, ctf, inverse_variance, np.int32(inverse_variance.shape[0] > 1), rotations, shifts,
+         scale, phase, per_unit, _some(spectrum, ctf), np.int32(spectrum.size), offset, kx, ky, np.int32(kx.size), padding,
+         np.float64(box), np.float64(first), np.float64(step), np.int32(out.shape[1]), out),
+    )  # fmt: skip
+
+
+def _some(array: Any, other: Any) -> Any:
+    """Return the array, or for an empty one, which has no address, another that is not read."""
+    return array if array.size else other

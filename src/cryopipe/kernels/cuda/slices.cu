@@ -30,15 +30,15 @@ __device__ __forceinline__ void add(float* numerator, float* weight, long long a
     atomicAdd(weight + at, share * w);
 }
 
-// Scatter with atomic additions: fast, the order of additions is open.
-extern "C" __global__ void insert_slices(float* numerator, float* weight, int radius, const float* __restrict__ rotations,
+// Scatter with atomic additions: fast, the order of additions is open. Block x is pose x of all; an image has `copies` of them.
+extern "C" __global__ void insert_slices(float* numerator, float* weight, int radius, const float* __restrict__ rotations, int copies,
                                          const float2* __restrict__ values, const float* __restrict__ weights,
                                          const int* __restrict__ kx, const int* __restrict__ ky, int count, float padding) {
     __shared__ float a[9];
     load_pose(rotations, padding, a);
     const int k = blockIdx.y * blockDim.x + threadIdx.x;
     if (k >= count) return;
-    const long long at = (long long)blockIdx.x * count + k;
+    const long long at = (long long)(blockIdx.x / copies) * count + k;
     const float w = weights[at];
     if (w == 0.0f) return;
     const Cell c = locate(a, (float)kx[k], (float)ky[k], radius);
@@ -64,10 +64,11 @@ __device__ __forceinline__ int sample_at(const int* position, int k_max, int kx,
     return position[(ky + k_max) * (k_max + 1) + kx];
 }
 
-// Gather, one thread a voxel, images in order: bit-reproducible. position [2 k_max + 1, k_max + 1] finds a frequency's sample or -1.
+// Gather, one thread a voxel, poses in order, on top of what the voxel holds: bit-reproducible, however images are cut into launches.
+// position [2 k_max + 1, k_max + 1] finds a frequency's sample or -1.
 // A sample reaches a voxel only from within sqrt(3) grid steps, so few frequencies of each image are looked at.
 extern "C" __global__ void insert_slices_ordered(float2* numerator, float* weight, int radius,
-                                                 const float* __restrict__ rotations, int images,
+                                                 const float* __restrict__ rotations, int poses, int copies,
                                                  const float2* __restrict__ values, const float* __restrict__ weights,
                                                  const int* __restrict__ position, int k_max, int count, float padding) {
     const long long side = 2 * radius + 1, width = radius + 1;
@@ -77,8 +78,8 @@ extern "C" __global__ void insert_slices_ordered(float2* numerator, float* weigh
     const float y = (float)((voxel / width) % side - radius);
     const float z = (float)(voxel / (width * side) - radius);
     const float reach = 1.7320509f / padding + 1e-3f;
-    float real = 0.0f, imag = 0.0f, total = 0.0f;
-    for (int n = 0; n < images; ++n) {
+    float real = numerator[voxel].x, imag = numerator[voxel].y, total = weight[voxel];
+    for (int n = 0; n < poses; ++n) {
         const float* a = rotations + 9LL * n;
         if (fabsf(a[6] * x + a[7] * y + a[8] * z) > 1.74f) continue;  // too far from the slice's plane
         const float u = (a[0] * x + a[1] * y + a[2] * z) / padding;
@@ -94,7 +95,7 @@ extern "C" __global__ void insert_slices_ordered(float2* numerator, float* weigh
                     const float sign = side_of_plane ? -1.0f : 1.0f;
                     const int k = side_of_plane ? sample_at(position, k_max, -qx, -qy) : sample_at(position, k_max, qx, qy);
                     if (k < 0) continue;
-                    const long long at = (long long)n * count + k;
+                    const long long at = (long long)(n / copies) * count + k;
                     const float w = weights[at];
                     if (w == 0.0f) continue;
                     real += share * values[at].x;
@@ -104,7 +105,6 @@ extern "C" __global__ void insert_slices_ordered(float2* numerator, float* weigh
             }
         }
     }
-    numerator[voxel].x += real;
-    numerator[voxel].y += imag;
-    weight[voxel] += total;
+    numerator[voxel] = make_float2(real, imag);
+    weight[voxel] = total;
 }

@@ -23,16 +23,21 @@ def insert_slices(
     numerator: Any, weight: Any, radius: int, rotations: Any, values: Any, weights: Any, kx: Any, ky: Any,
     position: Any, padding: float, ordered: bool,
 ) -> None:  # fmt: skip
-    """Add to ``numerator`` and ``weight`` in place, by atomic scatter or, ``ordered``, by a gather over voxels."""
+    """Add to ``numerator`` and ``weight`` in place, by atomic scatter or, ``ordered``, by a gather over voxels.
+
+    ``rotations`` is [n, m, 3, 3].
+    """
     count = np.int32(kx.size)
+    images, copies = rotations.shape[:2]
     if ordered:
         function("slices", "insert_slices_ordered")(
             (blocks(weight.size),), (THREADS,),
-            (numerator, weight, np.int32(radius), rotations, np.int32(rotations.shape[0]), values, weights, position,
-             np.int32(position.shape[1] - 1), count, np.float32(padding)),
+            (numerator, weight, np.int32(radius), rotations, np.int32(images * copies), np.int32(copies), values, weights,
+             position, np.int32(position.shape[1] - 1), count, np.float32(padding)),
         )  # fmt: skip
         return
     function("slices", "insert_slices")(
-        (rotations.shape[0], blocks(kx.size)), (THREADS,),
-        (numerator, weight, np.int32(radius), rotations, values, weights, kx, ky, count, np.float32(padding)),
+        (images * copies, blocks(kx.size)), (THREADS,),
+        (numerator, weight, np.int32(radius), rotations, np.int32(copies), values, weights, kx, ky, count,
+         np.float32(padding)),
     )  # fmt: skip

@@ -1,0 +1,78 @@
+"""What the compiler does not find by itself: several neighbours added to at once, and memory asked for ahead of use.
+
+Both are LLVM instructions that every processor has or ignores; they change speed, not results.
+"""
+
+# The types of compiled functions are those of the call, not of a signature.
+# mypy: allow-untyped-defs, allow-untyped-calls, disable-error-code="untyped-decorator, import-untyped"
+
+from __future__ import annotations
+
+from llvmlite import ir
+from numba.core import cgutils, types
+from numba.extending import intrinsic
+
+_INT8, _INT32 = ir.IntType(8), ir.IntType(32)
+#: a product and the sum it enters may be rounded together
+_FLAGS = ("contract", "nsz")
+
+
+def _address(context, builder, kind, array, index):
+    data = cgutils.create_struct_proxy(kind)(context, builder, value=array).data
+    return builder.gep(data, [index])
+
+
+def _vector(builder, values):
+    result = ir.Constant(ir.VectorType(values[0].type, len(values)), ir.Undefined)
+    for place, value in enumerate(values):
+        result = builder.insert_element(result, value, ir.Constant(_INT32, place))
+    return result
+
+
+@intrinsic
+def add_scaled(typingctx, array, at, factor, values):
+    """``array[at : at + n] += factor * values`` for a 1-D contiguous array and a tuple of n scalars of its type."""
+    count = len(values)
+
+    def generate(context, builder, signature, arguments):
+        kind = ir.VectorType(context.get_data_type(signature.args[0].dtype), count)
+        place = builder.bitcast(_address(context, builder, signature.args[0], *arguments[:2]), kind.as_pointer())
+        step = _vector(builder, [builder.extract_value(arguments[3], i) for i in range(count)])
+        product = builder.fmul(_vector(builder, [arguments[2]] * count), step, flags=_FLAGS)
+        # alignment: the index is any, so no more than that of a single element can be promised
+        alignment = signature.args[0].dtype.bitwidth // 8
+        old = builder.load(place, align=alignment)
+        builder.store(builder.fadd(old, product, flags=_FLAGS), place, align=alignment)
+        return context.get_dummy_value()
+
+    return types.void(array, at, factor, values), generate
+
+
+def _ask(builder, context, signature, arguments, write):
+    pointer = _INT8.as_pointer()
+    place = builder.bitcast(_address(context, builder, signature.args[0], *arguments), pointer)
+    kind = ir.FunctionType(ir.VoidType(), [pointer, _INT32, _INT32, _INT32])
+    ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    keep_closest, data = 3, 1
+    builder.call(ask, [place, *(ir.Constant(_INT32, v) for v in (write, keep_closest, data))])
+    return context.get_dummy_value()
+
+
+@intrinsic
+def prefetch(typingctx, array, at):
+    """Ask for the cache line of ``array[at]``, to be read soon; an index outside the array does no harm."""
+
+    def generate(context, builder, signature, arguments):
+        return _ask(builder, context, signature, arguments, 0)
+
+    return types.void(array, at), generate
+
+
+@intrinsic
+def prefetch_to_write(typingctx, array, at):
+    """Ask for the cache line of ``array[at]``, to be written soon; an index outside the array does no harm."""
+
+    def generate(context, builder, signature, arguments):
+        return _ask(builder, context, signature, arguments, 1)
+
+    return types.void(array, at), generate

@@ -1,0 +1,145 @@
+"""What a reconstruction will need of memory, known before it starts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from cryopipe.errors import DeviceError
+from cryopipe.search.half_cube import cube_shape
+
+_MEMINFO = Path("/proc/meminfo")
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes of the parts of one reconstruction (one half set); the images themselves are the caller's.
+
+    Attributes
+    ----------
+    accumulators : int
+        Numerator and weight: 12 (2R+1)² (R+1).
+    batch : int
+        Prepared images: 12 K each.
+    rotation : int
+        The second pair of cubes where volumes are rotated for symmetry, else 0.
+    solution : int
+        While solving: half-transformed columns and the map.
+    """
+
+    accumulators: int
+    batch: int
+    rotation: int
+    solution: int
+
+    @property
+    def peak(self) -> int:
+        """Most that is held at once: batch, rotation and solution come one after the other."""
+        return self.accumulators + max(self.batch, self.rotation, self.solution)
+
+
+def memory_need(
+    box: int, radius: int, *, padding: int = 2, images_per_batch: int = 0, interpolated: bool = False
+) -> MemoryNeed:
+    """Return the memory of a reconstruction.
+
+    Parameters
+    ----------
+    box, radius, padding : int
+        As for `cryopipe.reconstruction.reconstruct.Reconstruction.empty`.
+    images_per_batch : int
+        Images prepared at a time.
+    interpolated : bool
+        Volumes are rotated for symmetry (``SymmetryPlan.rotates_volumes``).
+    """
+    depth, height, width = cube_shape(radius, padding)
+    accumulators = 12 * depth * height * width
+    n_pixels = math.ceil(0.5 * math.pi * (radius + 0.5) ** 2)
+    solution = 8 * box * height * width + 4 * box**3
+    return MemoryNeed(accumulators, 12 * n_pixels * images_per_batch, accumulators if interpolated else 0, solution)
+
+
+def check_memory(
+    box: int, radius: int, *, padding: int, interpolated: bool, gpu: bool, free_bytes: int | None = None
+) -> MemoryNeed:
+    """Return the memory of a reconstruction, after making sure that as much is free.
+
+    Parameters
+    ----------
+    box, radius, padding, interpolated
+        As for `memory_need`.
+    gpu : bool
+        Ask the GPU, not the host.
+    free_bytes : int, optional
+        Instead of asking.
+
+    Raises
+    ------
+    DeviceError
+        With what is needed, what is free and the largest radius that fits.
+    """
+    need = memory_need(box, radius, padding=padding, interpolated=interpolated)
+    free = (free_gpu_memory() if gpu else free_host_memory()) if free_bytes is None else free_bytes
+    if free is not None and need.peak > free:
+        fitting = [
+            r for r in range(1, radius) if memory_need(box, r, padding=padding, interpolated=interpolated).peak <= free
+        ]
+        advice = (
+            f"at most radius {fitting[-1]} (of box {box}) fits: crop the images to a smaller box"
+            if fitting
+            else "crop the images to a smaller box"
+        )
+        raise DeviceError(
+            f"a reconstruction of box {box}, radius {radius}, padding {padding} needs {need.peak / 1e9:.2f} GB and "
+            f"{free / 1e9:.2f} GB of {'GPU' if gpu else 'host'} memory are free: {advice}, or use a larger machine"
+        )
+    return need
+
+
+def images_that_fit(radius: int, *, wanted: int, gpu: bool, free_bytes: int | None = None) -> int:
+    """Return how many images, at most ``wanted``, can be prepared at a time in what is free now; at least 1.
+
+    Parameters
+    ----------
+    radius : int
+        Of the images.
+    wanted : int
+    gpu : bool
+        Ask the GPU, not the host.
+    free_bytes : int, optional
+        Instead of asking.
+
+    Raises
+    ------
+    DeviceError
+        Not one fits.
+    """
+    each = 12 * math.ceil(0.5 * math.pi * (radius + 0.5) ** 2)
+    free = (free_gpu_memory() if gpu else free_host_memory()) if free_bytes is None else free_bytes
+    if free is None:
+        return wanted
+    if free < each:
+        raise DeviceError(
+            f"{free / 1e6:.2f} MB of {'GPU' if gpu else 'host'} memory are free, an image of radius {radius} needs "
+            f"{each / 1e6:.2f} MB beside the accumulators: use a smaller radius or a device with more memory"
+        )
+    return int(min(wanted, free // each))
+
+
+def free_host_memory() -> int | None:
+    """Return the bytes that the kernel can give without swapping; None where it does not say (no Linux)."""
+    if not _MEMINFO.exists():
+        return None
+    for line in _MEMINFO.read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return None
+
+
+def free_gpu_memory() -> int:
+    """Return the free bytes of CuPy's current device, blocks that CuPy keeps for reuse included."""
+    import cupy
+
+    free, _ = cupy.cuda.runtime.memGetInfo()
+    return int(free + cupy.get_default_memory_pool().free_bytes())
