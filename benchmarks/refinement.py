@@ -138,8 +138,7 @@ class Judge:
     def poses(self, rotations: np.ndarray, shifts_px: np.ndarray, index: Any = slice(None)) -> dict[str, float]:
         """Return medians and 90th percentiles of angle and shift errors; ``shifts_px`` is what centres an image."""
         angle = angular_distance_deg(rotations, self.rotations[index], self.operators)
-        # a map may drift as a whole, in C1: what is left is the error of the images among themselves
-        shift = np.linalg.norm(shifts_px + self.shifts[index], axis=1) * self.pixel_size_A
+        shift = np.linalg.norm(shifts_px - self.shifts[index], axis=1) * self.pixel_size_A
         return {
             "angle_deg": float(np.median(angle)),
             "angle90_deg": float(np.percentile(angle, 90)),
@@ -166,11 +165,11 @@ def limits(folder: Path, judge: Judge, symmetry: str, threads: int) -> dict[str,
     true = with_defocus_change(stated, from_table(table.with_optics()), judge.height)
     for name, images in (("true poses, stated defoci", stated), ("true poses, true defoci", true)):
         sums = Reconstruction.empty(box, images.pixels.radius, symmetry=symmetry, expected_slices=len(images))
-        sums.insert(images, judge.rotations, -judge.shifts, 1 / sigma2)
+        sums.insert(images, judge.rotations, judge.shifts, 1 / sigma2)
         found[name] = {"fsc05_A": judge.map(sums.solve(threads=threads))}
     cube = reference_cube(judge.truth, stated.pixels.radius, threads=threads)
     grey = grey_of(true, cube, judge)
-    best = refine_poses(true, sigma2, cube * np.float32(grey), judge.rotations, -judge.shifts)
+    best = refine_poses(true, sigma2, cube * np.float32(grey), judge.rotations, judge.shifts)
     found["local refinement against the true map"] = judge.poses(best.rotations, best.shifts_px)
     return found
 
@@ -179,7 +178,7 @@ def grey_of(images: Any, cube: np.ndarray, judge: Judge) -> float:
     """Return the least-squares scale of the true map to the images at the true poses."""
     some = images.subset(slice(0, 200))
     measured = measure_residuals(
-        some, cube, judge.rotations[:200], -judge.shifts[:200], sigma2=np.full(images.pixels.radius + 1, 0.5)
+        some, cube, judge.rotations[:200], judge.shifts[:200], sigma2=np.full(images.pixels.radius + 1, 0.5)
     )
     return measured.grey
 

@@ -10,7 +10,7 @@ from cryopipe.imaging.filters import low_pass
 from cryopipe.imaging.masks import soft_sphere
 from cryopipe.reconstruction.dynamic_mask import dynamic_mask
 from cryopipe.reconstruction.local_filter import local_low_pass
-from cryopipe.reconstruction.march import NextRadius, next_search_radius
+from cryopipe.reconstruction.march import NextRadius, half_map_fsc, next_search_radius
 
 BOX, PIXEL = 64, 2.0
 
@@ -30,7 +30,7 @@ def halves(resolution_A: float, noise: float = 0.3, seed: int = 0) -> tuple[np.n
 
 def march(resolution_A: float, seed: int = 0, **options: object) -> NextRadius:
     given = {"searched": 20, "shared": 5, "largest": 31} | options
-    return next_search_radius(*halves(resolution_A, seed=seed), **given)  # type: ignore[arg-type]
+    return next_search_radius(half_map_fsc(*halves(resolution_A, seed=seed)), **given)  # type: ignore[arg-type]
 
 
 def test_the_next_search_goes_as_far_as_the_halves_agree() -> None:
@@ -52,24 +52,22 @@ def test_noise_that_shares_its_start_goes_no_further_than_what_is_shared(seed: i
     rng = np.random.default_rng(seed)
     start = signal(rng, BOX * PIXEL / 9)
     first, second = (start + 1e-3 * rng.standard_normal((BOX,) * 3, dtype=np.float32) for _ in range(2))
-    found = next_search_radius(first, second, searched=20, shared=9, largest=31)
+    found = next_search_radius(half_map_fsc(first, second), searched=20, shared=9, largest=31)
     # The start's filter edge ends at shell 10; a shell of some 1000 voxels has a correlation of 0.03 by chance.
     assert found.radius <= 11
     pure = [rng.standard_normal((BOX,) * 3, dtype=np.float32) for _ in range(2)]
-    assert (lambda n: (n.radius, n.reason))(next_search_radius(*pure, searched=20, shared=9, largest=31)) == (
-        9,
-        "shared",
-    )
+    alone = next_search_radius(half_map_fsc(*pure), searched=20, shared=9, largest=31)
+    assert (alone.radius, alone.reason) == (9, "shared")
 
 
 def test_a_mask_needs_random_phases_and_its_own_correlation_is_taken_off() -> None:
     rng = np.random.default_rng(3)
     pure = [rng.standard_normal((BOX,) * 3, dtype=np.float32) for _ in range(2)]
     tight = soft_sphere(BOX, 6, edge_px=2)
-    found = next_search_radius(*pure, searched=20, shared=4, largest=31, mask=tight, rng=rng)
+    found = next_search_radius(half_map_fsc(*pure, mask=tight, rng=rng), searched=20, shared=4, largest=31)
     assert found.radius <= 6
     with pytest.raises(InputError, match="give rng"):
-        next_search_radius(*pure, searched=20, shared=4, largest=31, mask=tight)
+        half_map_fsc(*pure, mask=tight)
 
 
 @pytest.mark.parametrize(
@@ -83,11 +81,17 @@ def test_a_mask_needs_random_phases_and_its_own_correlation_is_taken_off() -> No
 )
 def test_half_maps_that_prove_nothing_are_refused(change: object, text: str) -> None:
     with pytest.raises(InputError, match=text):
-        next_search_radius(*change(*halves(8.0)), searched=20, shared=5, largest=31)  # type: ignore[operator]
+        half_map_fsc(*change(*halves(8.0)))  # type: ignore[operator]
+
+
+def test_a_curve_too_short_or_not_finite_is_refused() -> None:
+    for curve in (np.ones(5), np.full(32, np.nan)):
+        with pytest.raises(InputError, match="finite throughout"):
+            next_search_radius(curve, searched=20, shared=9, largest=31)
 
 
 def test_shells_out_of_order_are_refused() -> None:
-    for options in ({"shared": 25, "largest": 20}, {"searched": 40}, {"largest": 33}, {"growth": 1.0}):
+    for options in ({"shared": 25, "largest": 20}, {"searched": 40}, {"growth": 1.0}):
         with pytest.raises(InputError, match="are needed"):
             march(8.0, **options)
 

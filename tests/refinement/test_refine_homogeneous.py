@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
 
@@ -48,8 +49,8 @@ def refined(octahedral: Dataset, tmp_path_factory: pytest.TempPathFactory) -> di
     return run(octahedral, tmp_path_factory.mktemp("refined"))
 
 
-def context_in(folder: Path) -> Context:
-    return Context("refine_homogeneous", folder, seed=3, threads=2, log=logging.getLogger("test"))
+def context_in(folder: Path, threads: int = 2) -> Context:
+    return Context("refine_homogeneous", folder, seed=3, threads=threads, log=logging.getLogger("test"))
 
 
 def run(
@@ -58,6 +59,7 @@ def run(
     *,
     table: Path | None = None,
     start_A: float = 20.0,
+    threads: int = 2,
     progress: Callable[[int, int, str], None] | None = None,
     **options: Any,
 ) -> dict[str, Path]:
@@ -67,7 +69,7 @@ def run(
     write_volume(start, 17 * low_pass(dataset.truth, dataset.pixel_size_A, start_A), dataset.pixel_size_A)
     params = RefineHomogeneous(**({"symmetry": "O", "particle_diameter_A": 125, "initial_lowpass_A": 20.8} | options))
     outputs = {name: folder / suffix for name, suffix in SUFFIXES.items()}
-    context = context_in(folder)
+    context = context_in(folder, threads)
     if progress is not None:
         object.__setattr__(context, "progress", progress)
     refinement.main({"particles": table or dataset.particles, "map": start}, outputs, params, context)
@@ -205,6 +207,19 @@ def test_the_order_of_the_particles_has_no_influence(octahedral: Dataset, tmp_pa
     assert one["half1"].read_bytes() == other["half1"].read_bytes()
 
 
+def test_one_thread_gives_the_bits_of_two(octahedral: Dataset, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"max_iterations": 3, "global_iterations": 1}
+    two = run(octahedral, tmp_path / "two", **options)
+    before = numba.get_num_threads()
+    try:
+        numba.set_num_threads(1)
+        one = run(octahedral, tmp_path / "one", threads=1, **options)
+    finally:
+        numba.set_num_threads(before)
+    for name in ("half1", "half2", "particles"):
+        assert one[name].read_bytes() == two[name].read_bytes()
+
+
 def test_an_asymmetric_particle_is_refined_too(tmp_path: Path) -> None:
     dataset = simulate(tmp_path, count=120, snr=0.3, symmetry="C1", box=48, pixel_size_A=4.0, seed=1)
     outputs = run(
@@ -231,10 +246,3 @@ def test_a_map_of_another_box_is_refused_with_both_boxes(octahedral: Dataset, tm
         refinement.main(
             {"particles": octahedral.particles, "map": tmp_path / "small.mrc"}, outputs, params, context_in(tmp_path)
         )
-
-
-def test_the_next_radius_follows_the_correlation_but_grows_by_forty_percent_at_most() -> None:
-    assert refinement.next_radius(20, 24.7, 60, start=9) == 24
-    assert refinement.next_radius(20, 55.0, 60, start=9) == 28
-    assert refinement.next_radius(20, 4.0, 60, start=9) == 9
-    assert refinement.next_radius(50, 80.0, 60, start=9) == 60

@@ -9,8 +9,8 @@ import pytest
 
 from cryopipe.errors import DeviceError
 from cryopipe.imaging.geometry import random_rotations
+from cryopipe.kernels._memory import in_batches
 from cryopipe.search import devices, global_search
-from cryopipe.search._blocks import over_blocks
 from cryopipe.search._tile import TileSettings
 from cryopipe.search._tile_array import ArrayTile, tile_bytes_an_image
 from cryopipe.search.global_search import search_poses
@@ -41,19 +41,19 @@ def test_blocks_are_halved_until_they_fit_and_come_back_in_order() -> None:
             raise OutOfMemory("7 GB asked for")
         return part.tolist()
 
-    found = over_blocks(work, np.arange(30), 20, halve=True)
+    found = in_batches(work, np.arange(30), 20)
     assert [i for part in found for i in part] == list(range(30))
     assert sizes == [20, 10, 5, 5, 5, 5, 5, 5]
     with pytest.raises(MemoryError):
-        over_blocks(work, np.arange(30), 20)
+        in_batches(work, np.arange(30), 20, halve=False)
 
 
 def test_one_image_that_does_not_fit_is_a_device_error_with_a_remedy() -> None:
     def work(part: np.ndarray) -> None:
         raise OutOfMemory("7 GB asked for")
 
-    with pytest.raises(DeviceError, match=r"7 GB asked for.*fewer states or shifts"):
-        over_blocks(work, np.arange(3), 2, halve=True)
+    with pytest.raises(DeviceError, match=r"7 GB asked for.*smaller radius"):
+        in_batches(work, np.arange(3), 2)
 
 
 @pytest.mark.parametrize("where", ["score", "posterior", "accumulate"])
@@ -87,10 +87,10 @@ def test_a_search_that_runs_out_of_memory_halves_its_tile_and_gives_the_same(
     def tile(kind: type[ArrayTile]) -> Any:
         return lambda xp, given, settings, threads: kind(given, settings)
 
-    def halving(work: Any, items: np.ndarray, size: int, *, halve: bool) -> Any:
-        return over_blocks(work, items, 40, halve=True)
+    def halving(work: Any, items: np.ndarray, size: int, *, what: str, halve: bool) -> Any:
+        return in_batches(work, items, 40)
 
-    monkeypatch.setattr(global_search, "over_blocks", halving)
+    monkeypatch.setattr(global_search, "in_batches", halving)
     monkeypatch.setattr(global_search, "_tile", tile(ArrayTile))
     roomy = search_poses(one.images, one.sigma2, references, SHIFTS, **OPTIONS)
     monkeypatch.setattr(global_search, "_tile", tile(Tight))

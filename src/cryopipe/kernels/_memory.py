@@ -16,6 +16,7 @@ def in_batches(
     size: int,
     *,
     what: str = "item",
+    halve: bool = True,
     free: Callable[[], None] | None = None,
 ) -> list[Result]:
     """Return ``work(batch)`` for consecutive batches of ``items``, in order; on MemoryError the batch is halved.
@@ -31,6 +32,8 @@ def in_batches(
         Items a batch to begin with; once halved it stays so.
     what : str
         Name of an item for the message.
+    halve : bool
+        False where the batch decides the result's last digits (products on the CPU): a MemoryError is then passed on.
     free : callable, optional
         Called before the next try; by default gives back the blocks that CuPy keeps for reuse, where CuPy is loaded.
 
@@ -50,6 +53,8 @@ def in_batches(
         try:
             results.append(work(batch))
         except MemoryError as error:
+            if not halve:
+                raise
             if len(batch) == 1:
                 raise DeviceError(
                     f"one {what} does not fit into the memory that is free ({error}): use a smaller radius or box, or "

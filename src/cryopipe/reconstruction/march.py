@@ -33,47 +33,38 @@ class NextRadius:
     radius : int
         Outermost shell of the next search.
     agreement : float
-        Interpolated shell at which the curve first falls below the threshold.
+        Interpolated shell at which the curve first falls below the threshold, beyond the shared shells.
     reason : {"agreement", "growth", "largest", "shared"}
         What limited it: the curve, the step allowed at a time, the data, or that halves agree only where they share.
-    fsc : ndarray float64 [box // 2 + 1]
-        The curve; corrected for the mask where one was given.
     """
 
     radius: int
     agreement: float
     reason: Reason
-    fsc: np.ndarray
 
 
 def next_search_radius(
-    half1: Any,
-    half2: Any,
+    fsc: np.ndarray,
     *,
     searched: int,
     shared: int,
     largest: int,
-    mask: Any = None,
-    rng: np.random.Generator | None = None,
     growth: float = 1.4,
     threshold: float = THRESHOLD,
-    workers: int = 1,
 ) -> NextRadius:
     """Return the outermost shell that the next search of either half may use.
 
     Parameters
     ----------
-    half1, half2 : array ``[z, y, x]``
-        Half maps, unfiltered and unmasked, from particles and references that met nothing of the other half beyond
-        ``shared``. They must be reconstructed some shells beyond ``searched``, or agreement could not be seen there.
+    fsc : ndarray float64
+        By shell, between half maps (`half_map_fsc`) from particles and references that met nothing of the other half
+        beyond ``shared``. It must reach some shells beyond ``searched``, or agreement could not be seen there.
     searched : int
         Outermost shell that the poses were searched with.
     shared : int
         Shells up to this one are common to both references.
     largest : int
         Outermost shell of the data.
-    mask : array, optional
-        Soft mask; the curve is then corrected by phase randomisation and ``rng`` is needed.
     growth : float
         Most by which the radius grows at a time: poses found at ``searched`` must hold for the next one.
     threshold : float
@@ -87,18 +78,20 @@ def next_search_radius(
     Raises
     ------
     InputError
-        Maps differ in shape, are identical, constant or not finite, or the shells are out of order.
+        The curve is too short or not finite, or the shells are out of order.
     """
-    box = int(half1.shape[0])
-    if not 1 <= shared <= largest <= box // 2 or not 1 <= searched <= largest or growth <= 1:
+    if not 1 <= shared <= largest or not 1 <= searched <= largest or growth <= 1:
         raise InputError(
-            f"shells shared {shared}, searched {searched}, largest {largest} (box {box}, growth {growth:g}): "
-            f"1 <= shared, searched <= largest <= {box // 2} and growth > 1 are needed"
+            f"shells shared {shared}, searched {searched}, largest {largest} (growth {growth:g}): "
+            "1 <= shared, searched <= largest and growth > 1 are needed"
         )
-    curve = _curve(half1, half2, mask, rng, workers)
-    beyond = curve[: largest + 1].copy()
-    beyond[: shared + 1] = 1.0
-    agreement = float(resolution_at(beyond, threshold, box, 1.0).shell)
+    curve = np.array(fsc[: largest + 1], dtype=np.float64)
+    if curve.ndim != 1 or len(curve) <= shared or not np.isfinite(curve).all():
+        raise InputError(
+            f"an FSC of {len(curve)} shells, finite throughout and beyond the {shared} shared ones, is needed"
+        )
+    curve[: shared + 1] = 1.0
+    agreement = float(resolution_at(curve, threshold, 2 * len(curve), 1.0).shell)
     allowed = math.ceil(growth * searched)
     limits: list[tuple[int, Reason]] = [(math.floor(agreement), "agreement"), (allowed, "growth"), (largest, "largest")]
     radius, reason = min(limits, key=lambda limit: limit[0])
@@ -106,10 +99,19 @@ def next_search_radius(
         reason = "largest"
     if radius <= shared:
         radius, reason = shared, "shared"
-    return NextRadius(radius, agreement, reason, curve)
+    return NextRadius(radius, agreement, reason)
 
 
-def _curve(half1: Any, half2: Any, mask: Any, rng: np.random.Generator | None, workers: int) -> np.ndarray:
+def half_map_fsc(
+    half1: Any, half2: Any, *, mask: Any = None, rng: np.random.Generator | None = None, workers: int = 1
+) -> np.ndarray:
+    """Return the FSC between unfiltered, unmasked half maps; inside a soft mask and corrected for it where one is given.
+
+    Raises
+    ------
+    InputError
+        Maps differ in shape, are identical, constant or not finite.
+    """
     for name, half in (("first", half1), ("second", half2)):
         if not bool((half == half).all()) or float(abs(half).max()) in (0.0, float("inf")):
             raise InputError(

@@ -6,7 +6,6 @@ A half's next reference is made from its own sums and this alone; the independen
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,11 +13,11 @@ from numpy.typing import NDArray
 from cryopipe.errors import InputError
 from cryopipe.imaging.filters import low_pass_transfer
 from cryopipe.imaging.fourier import irfftn_centred, radial_frequency, rfftn_centred
-from cryopipe.imaging.fsc import fourier_shell_correlation, masked_fsc
-from cryopipe.imaging.masks import soft_sphere, solvent_mask
+from cryopipe.imaging.masks import soft_sphere
+from cryopipe.reconstruction.dynamic_mask import dynamic_mask
+from cryopipe.reconstruction.march import THRESHOLD, half_map_fsc
 from cryopipe.reconstruction.reconstruct import Reconstruction, ssnr_from_fsc
 
-THRESHOLD = 0.143
 #: from this order on (T, O, I) a point group leaves no part of a shell with less information than another
 ISOTROPIC_ORDER = 12
 
@@ -70,23 +69,15 @@ def compare(
     pixel_size_A : float
         Of the working box.
     mask_options : dict, optional
-        Options of :func:`cryopipe.imaging.masks.solvent_mask`; None: no mask.
+        Options of :func:`cryopipe.reconstruction.dynamic_mask.dynamic_mask`; None: no mask.
     rng : Generator
         Random phases of the mask's correction.
     threads : int
         CPU threads.
     """
     mean = 0.5 * (maps[0] + maps[1])
-    mask = None
-    if mask_options is not None:
-        try:
-            mask = solvent_mask(mean, pixel_size_A, workers=threads, **mask_options)
-        except InputError:
-            mask = None  # a map without solid density: the unmasked curve judges it
-    if mask is None:
-        curve = fourier_shell_correlation(maps[0], maps[1], workers=threads)
-    else:
-        curve = masked_fsc(maps[0], maps[1], mask, rng, workers=threads).corrected
+    mask = _mask(mean, pixel_size_A, mask_options, threads)  # without one, the unmasked curve judges
+    curve = half_map_fsc(maps[0], maps[1], mask=mask, rng=rng, workers=threads)
     fsc = np.array(curve[: radius + 1])
     fsc[0] = 1.0
     return Shared(fsc, crossing_shell(fsc), low_shells(mean, join_radius + 2), join_radius, mask is not None)
@@ -157,13 +148,20 @@ def masked_reference(
     threads: int,
 ) -> NDArray[np.float32]:
     """Return a reference inside the solvent mask of itself, or inside a soft sphere where no options are given."""
-    mask: Any = None
-    if mask_options is not None:
-        try:
-            mask = solvent_mask(volume, pixel_size_A, workers=threads, **mask_options)
-        except InputError:
-            mask = None  # no solid density yet: the sphere serves
+    mask = _mask(volume, pixel_size_A, mask_options, threads)
     if mask is None:
         radius = min(0.625 * diameter_A / pixel_size_A, 0.5 * volume.shape[0] - 4)
         mask = soft_sphere(volume.shape[0], radius, edge_px=3.0)
     return volume * mask
+
+
+def _mask(
+    volume: NDArray[np.float32], pixel_size_A: float, options: dict[str, float] | None, threads: int
+) -> NDArray[np.float32] | None:
+    """Return the dynamic mask; None where none is wanted yet or the map has no solid density."""
+    if options is None:
+        return None
+    try:
+        return dynamic_mask(volume, pixel_size_A, workers=threads, **options)
+    except InputError:
+        return None

@@ -30,7 +30,6 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.filters import apply_shell_curve, fsc_weight, low_pass
 from cryopipe.imaging.fsc import MaskedFsc, masked_fsc, resolution_at
 from cryopipe.imaging.geometry import matrix_to_euler
-from cryopipe.imaging.masks import solvent_mask
 from cryopipe.imaging.optics import CtfParameters, from_table
 from cryopipe.imaging.symmetry import reduce_to_asymmetric_unit
 from cryopipe.io.atomic import atomic_write
@@ -38,10 +37,12 @@ from cryopipe.io.mrc import read_volume, write_volume
 from cryopipe.io.star import StarTable, read_table, write_table
 from cryopipe.io.star_blocks import write_blocks
 from cryopipe.items import digest
+from cryopipe.reconstruction.dynamic_mask import dynamic_mask
 from cryopipe.reconstruction.half_sets import half_sets_of
+from cryopipe.reconstruction.march import THRESHOLD, next_search_radius
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement.checkpoint import Progress, load_progress, save_progress
-from cryopipe.refinement.exchange import THRESHOLD, Shared, compare, masked_reference, next_reference
+from cryopipe.refinement.exchange import Shared, compare, masked_reference, next_reference
 from cryopipe.refinement.half_set import HalfSet, Task, advance, with_defoci
 from cryopipe.search.particle_keys import canonical_order
 from cryopipe.search.spectra import ParticleSpectra, load_particle_spectra
@@ -51,8 +52,10 @@ from cryopipe.search.working_box import resize_map, working_box
 REACH = 1.3
 REACH_SHELLS = 8
 GROWTH = 1.4
-#: a refinement has converged when it gains less than this share of its radius
+#: a refinement has converged when two iterations in a row gain less than this share of the best radius before
 LEAST_GAIN = 0.02
+#: ... and when its poses move by less than this share of the angle that moves the particle's rim by one resolution element
+SETTLED_ANGLE = 0.25
 #: every so many iterations a share of the confident particles is searched globally again
 RANDOM_SEARCH_EVERY = 4
 RANDOM_SEARCH_SHARE = 0.05
@@ -196,9 +199,15 @@ def iterate(
         float(np.mean([s.confidence.mean() for s in states])),
         float(np.median(np.abs(np.concatenate([s.defocus_change_A for s in states])))),
     ]
-    radius = next_radius(progress.radius, shared.shell, largest, start=start_radius(halves, params))
+    start = start_radius(halves, params)
+    radius = next_search_radius(
+        shared.fsc, searched=progress.radius, shared=start, largest=largest, growth=GROWTH
+    ).radius
     resolvable_deg = float(np.degrees(halves.side_A / task.radius / _diameter(params)))
-    settled = radius <= (1 + LEAST_GAIN) * task.radius and row[4] < 0.5 * resolvable_deg
+    # one iteration without gain can be the mask's or the defoci's first; two are the end
+    best = max((old[1] for old in progress.history), default=0.0)
+    gained = max(task.radius, radius) > (1 + LEAST_GAIN) * best
+    settled = not gained and row[4] < SETTLED_ANGLE * resolvable_deg
     return Progress(
         i + 1,
         radius,
@@ -226,28 +235,24 @@ def plan(progress: Progress, halves: Halves, params: RefineHomogeneous) -> Task:
     )
 
 
-def next_radius(radius: int, shell: float, largest: int, *, start: int) -> int:
-    """Return the radius of the next iteration: where the FSC fell below 0.143, at most 1.4 times further than now."""
-    return int(np.clip(np.floor(shell), start, min(np.ceil(GROWTH * radius), largest)))
-
-
 def start_radius(halves: Halves, params: RefineHomogeneous) -> int:
     """Return the first iteration's radius, below which no later one goes."""
     return min(max(round(halves.side_A / require(params, "initial_lowpass_A")[0]), 4), halves.images[0].pixels.radius)
 
 
 def finished(progress: Progress, params: RefineHomogeneous) -> bool:
-    """Whether the last iteration gained less than 2 % in resolution with poses at rest, or there were enough."""
+    """Whether the last two iterations gained less than 2 % in resolution with poses at rest, or there were enough."""
     return progress.settled or progress.iteration >= params.max_iterations
 
 
 def mask_options(params: RefineHomogeneous) -> dict[str, float]:
-    """Return the dynamic mask as options of :func:`cryopipe.imaging.masks.solvent_mask`."""
+    """Return the options of :func:`cryopipe.reconstruction.dynamic_mask.dynamic_mask`."""
     return {
+        "diameter_A": _diameter(params),
         "low_pass_A": params.mask_start_resolution_A,
         "threshold": params.mask_threshold,
-        "extend_A": params.mask_near_A,
-        "edge_A": max(params.mask_far_A - params.mask_near_A, 1.0),
+        "near_A": params.mask_near_A,
+        "far_A": max(params.mask_far_A, params.mask_near_A + 1.0),
     }
 
 
@@ -276,8 +281,8 @@ def load_halves(table: StarTable, *, threads: int) -> Halves:
     if min(map(len, rows)) < 4:
         raise InputError(f"{len(table)} particles are too few for two half sets; hundreds are sensible.")
     box = int(table.single("rlnImageSize"))
-    side_A = box * table.single("rlnImagePixelSize")
-    images = load_particle_spectra(table, radius=box // 2 - 1, mask_diameter_A=0.95 * side_A, threads=threads)
+    # unmasked: at 2.4 Å a defocus of 1.8 µm carries detail 150 Å away, and a mask would cut it off (2.44 against 2.37 Å)
+    images = load_particle_spectra(table, radius=box // 2 - 1, threads=threads)
     parameters = from_table(table.with_optics())
     return Halves(
         (images.subset(rows[0]), images.subset(rows[1])),
@@ -346,7 +351,7 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: RefineH
         )
     progress = refine(halves, initial, params, context)
     half1, half2 = final_halves(progress, halves, params, threads=context.threads)
-    mask = solvent_mask(0.5 * (half1 + half2), images.pixel_size_A, workers=context.threads, **mask_options(params))
+    mask = dynamic_mask(0.5 * (half1 + half2), images.pixel_size_A, workers=context.threads, **mask_options(params))
     curves = masked_fsc(half1, half2, mask, context.rng("final phases"), workers=context.threads)
     weight = fsc_weight(curves.corrected) ** 2
     for name, volume in (

@@ -22,7 +22,7 @@ import numpy as np
 
 from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module
-from cryopipe.search._blocks import over_blocks
+from cryopipe.kernels._memory import in_batches
 from cryopipe.search._tile import TileAnswer, TileData, TileSettings, group_images
 from cryopipe.search._tile_array import ArrayTile, tile_bytes_an_image
 from cryopipe.search._tile_cpu import CpuTile, held_bytes, tile_bytes
@@ -146,7 +146,7 @@ def search_poses(
         return answer
 
     with _tile(xp, references, settings, threads) as tile:
-        answers = over_blocks(work, order, settings.images, halve=xp is not np)
+        answers = in_batches(work, order, settings.images, what="image", halve=xp is not np)
         sums = PoseSums(*tile.sums(), n) if accumulate else None
     return _posterior(answers, settings, order, np.asarray(shifts_px, np.float64), data.base_shifts_px, sums)
 
@@ -183,7 +183,7 @@ def log_likelihoods(
         result[part] = tile.log_likelihoods(len(part))
 
     with _tile(xp, references, settings, threads) as tile:
-        over_blocks(work, np.arange(n), settings.images, halve=xp is not np)
+        in_batches(work, np.arange(n), settings.images, what="image", halve=xp is not np)
     return result
 
 

@@ -28,8 +28,8 @@ import numpy as np
 
 from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module
+from cryopipe.kernels._memory import in_batches
 from cryopipe.kernels.pose_steps import StepRules
-from cryopipe.search._blocks import over_blocks
 from cryopipe.search._pose_inputs import check_options, joined, start_of
 from cryopipe.search._pose_steps import End, pose_problem, refine_batch
 from cryopipe.search.devices import over_devices
@@ -183,7 +183,7 @@ def refine_poses(
     block = images_a_batch(len(images.pixels), gpu=on_gpu)
     every = np.arange(len(images))
     if devices is None:
-        ends = over_blocks(refined, every, block, halve=on_gpu)
+        ends = in_batches(refined, every, block, what="image", halve=on_gpu)
     else:
         ends = over_devices(lambda device, part: refined(every[part], device), len(every), block, devices)
     return joined(ends, rules, start)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from cryopipe.kernels.cpu.vector_memory import prefetch, transpose_four
+from cryopipe.kernels.cpu.vectors import prefetch, transpose_four
 
 #: samples of a block. Sums over a block run in float32, sums of blocks in float64: rounding stays near 1e-6
 BLOCK = 128

@@ -1,6 +1,6 @@
-"""What the compiler does not find by itself: several neighbours added to at once, and memory asked for ahead of use.
+"""What the compiler does not find by itself: several neighbours added to or transposed at once, memory asked for early.
 
-Both are LLVM instructions that every processor has or ignores; they change speed, not results.
+All are LLVM instructions that every processor has or ignores; they change speed, not results.
 """
 
 # The types of compiled functions are those of the call, not of a signature.
@@ -13,6 +13,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 _INT8, _INT32 = ir.IntType(8), ir.IntType(32)
+_FOUR = ir.VectorType(ir.FloatType(), 4)
 #: a product and the sum it enters may be rounded together
 _FLAGS = ("contract", "nsz")
 
@@ -76,3 +77,35 @@ def prefetch_to_write(typingctx, array, at):
         return _ask(builder, context, signature, arguments, 1)
 
     return types.void(array, at), generate
+
+
+@intrinsic
+def transpose_four(typingctx, out, start, stride, flat, a, b, c, d):
+    """Read 4 floats at each of ``flat[a], flat[b], flat[c], flat[d]`` and write them as columns of a 4 x 4 block.
+
+    The j-th floats of the four come to ``out[start + j stride : start + j stride + 4]``. Both arrays are flat float32.
+    """
+
+    def code(context, builder, signature, values):
+        target = context.make_array(signature.args[0])(context, builder, values[0]).data
+        source = context.make_array(signature.args[3])(context, builder, values[3]).data
+        loaded = []
+        for index in values[4:]:
+            quad = builder.load(builder.bitcast(builder.gep(source, [index]), _FOUR.as_pointer()))
+            quad.align = 4
+            loaded.append(quad)
+
+        def mixed(first, second, *lanes):
+            return builder.shuffle_vector(first, second, ir.Constant(ir.VectorType(_INT32, 4), list(lanes)))
+
+        low = mixed(loaded[0], loaded[1], 0, 4, 1, 5), mixed(loaded[2], loaded[3], 0, 4, 1, 5)
+        high = mixed(loaded[0], loaded[1], 2, 6, 3, 7), mixed(loaded[2], loaded[3], 2, 6, 3, 7)
+        rows = [mixed(*half, *lanes) for half in (low, high) for lanes in ((0, 1, 4, 5), (2, 3, 6, 7))]
+        at = values[1]
+        for row in rows:
+            stored = builder.store(row, builder.bitcast(builder.gep(target, [at]), _FOUR.as_pointer()))
+            stored.align = 4
+            at = builder.add(at, values[2])
+        return context.get_dummy_value()
+
+    return types.void(out, start, stride, flat, a, b, c, d), code
