@@ -133,6 +133,8 @@ def test_pure_noise_gives_no_correlation_beyond_the_start(octahedral: Dataset, t
     start_shell = round(192 / 20.8)
     # card 30, test 2: below 0.143 from five shells beyond the initial low-pass on; a shell's sampling noise is 0.05
     assert resolution_at(curves["rlnFourierShellCorrelationUnmaskedMaps"], 0.143, 64, 3.0).shell < start_shell + 5
+    # the masked curve counts two shells beyond the last agreement uncorrected, and the low-pass has an edge of its own
+    assert resolution_at(curves["rlnFourierShellCorrelationCorrected"], 0.143, 64, 3.0).shell < start_shell + 3
     beyond = curves["rlnFourierShellCorrelationUnmaskedMaps"].to_numpy()[start_shell + 6 :]
     assert np.abs(beyond.mean()) < 0.05
 

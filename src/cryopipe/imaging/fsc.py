@@ -125,9 +125,11 @@ def masked_fsc(
 ) -> MaskedFsc:
     """Return the FSC of two masked half maps, corrected for the correlation that the mask itself brings.
 
-    The phases of both halves are randomised (independently) from the shell where the unmasked FSC first falls below
+    The phases of both halves are randomised (independently) beyond the last shell where the unmasked FSC reaches
     ``randomise_below``; what correlation r the masked, randomised halves still have is the mask's. The corrected curve
-    is (m - r) / (1 - r) from two shells beyond that shell on, and the masked curve m before.
+    is (m - r) / (1 - r) from two shells beyond that shell on, and the masked curve m before. Not from where the curve
+    first falls below: a hollow particle's FSC dips where its form factor has a zero, and with all that agrees beyond
+    the dip randomised as well, nobody would see what a mask smears outwards from it.
 
     Parameters
     ----------
@@ -143,8 +145,8 @@ def masked_fsc(
     shape = tuple(half1.shape)
     unmasked = fourier_shell_correlation(half1, half2, workers=workers)
     masked = fourier_shell_correlation(half1 * mask, half2 * mask, workers=workers)
-    below = np.flatnonzero(unmasked[1:] < randomise_below)
-    start = int(below[0]) + 1 if len(below) else len(unmasked)
+    above = np.flatnonzero(unmasked[1:] >= randomise_below) + 1
+    start = int(above[-1]) + 1 if len(above) else 1
     if start == len(unmasked):
         return MaskedFsc(unmasked, masked, masked.copy(), masked.copy(), start)
     transforms = [
