@@ -346,7 +346,7 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: RefineH
     initial, pixel_size_A = read_volume(inputs["map"])
     if initial.shape != (images.box,) * 3 or abs((pixel_size_A or 0) / images.pixel_size_A - 1) > 1e-3:
         raise InputError(
-            f"{inputs['map']}: {initial.shape} at {pixel_size_A} Å, but particles have box {images.box} at "
+            f"{inputs['map']}: {initial.shape} at {pixel_size_A or 0:.5g} Å, but particles have box {images.box} at "
             f"{images.pixel_size_A:g} Å. Resize the map (resize_volume)."
         )
     progress = refine(halves, initial, params, context)
