@@ -55,7 +55,7 @@ def read_image(path: str | Path) -> tuple[np.ndarray, float | None]:
         raise InputError(
             f"{path}: one image is expected, but there are {info.shape[0]} sections. Is it a movie or a stack?"
         )
-    return _finite(read_sections(info, [0]), info)[0], info.pixel_size_A
+    return _finite(read_sections(info, [0]), info, np.zeros(1, np.int64))[0], info.pixel_size_A
 
 
 def read_volume(path: str | Path) -> tuple[np.ndarray, float | None]:
@@ -66,7 +66,7 @@ def read_volume(path: str | Path) -> tuple[np.ndarray, float | None]:
     info = read_header(path)
     if info.shape[0] < 2:
         raise InputError(f"{path}: a volume is expected, but there is one section only.")
-    return _finite(read_sections(info, range(info.shape[0])), info), info.pixel_size_A
+    return _finite(read_sections(info, range(info.shape[0])), info, np.arange(info.shape[0])), info.pixel_size_A
 
 
 def read_stack(path: str | Path, indices: Sequence[int] | np.ndarray | None = None) -> tuple[np.ndarray, float | None]:
@@ -96,7 +96,7 @@ def read_stack(path: str | Path, indices: Sequence[int] | np.ndarray | None = No
     if wanted.size and (wanted.min() < 0 or wanted.max() >= info.shape[0]):
         bad = int(wanted[(wanted < 0) | (wanted >= info.shape[0])][0])
         raise InputError(f"{path}: image {bad + 1} is asked for, but the stack has {info.shape[0]}.")
-    return _finite(read_sections(info, wanted), info), info.pixel_size_A
+    return _finite(read_sections(info, wanted), info, wanted), info.pixel_size_A
 
 
 def read_sections(info: MrcInfo, indices: Sequence[int] | np.ndarray, *, raw: bool = False) -> np.ndarray:
@@ -148,12 +148,12 @@ def format_image_name(index: int, path: str | Path) -> str:
     return f"{index + 1:06d}@{path}"
 
 
-def _finite(images: np.ndarray, info: MrcInfo) -> np.ndarray:
+def _finite(images: np.ndarray, info: MrcInfo, sections: np.ndarray) -> np.ndarray:
     if info.dtype.kind == "f" and not np.isfinite(images).all():
         bad = np.argwhere(~np.isfinite(images))
         z, y, x = bad[0]
         raise InputError(
-            f"{info.path}: {len(bad)} values are not finite, the first in section {z + 1}, row {y}, column {x}. "
+            f"{info.path}: {len(bad)} values are not finite, the first in section {sections[z] + 1}, row {y}, column {x}. "
             "Make the file again."
         )
     return images
