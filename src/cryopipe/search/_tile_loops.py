@@ -12,6 +12,9 @@ from cryopipe.search._tile import BIN_SHIFT, BINS, REACH, TOP_BIN
 # No infinities or NaN get here (priors are clamped, data are checked), so sums and maxima may run in vector lanes.
 _FAST = {"nnan", "ninf", "nsz", "contract", "reassoc"}
 _CHUNK = 1024
+# Helpers are inlined into their callers: a helper that stays a function exists twice, compiled alone and compiled again
+# within its caller, and whether a process just compiled it or read the cache decides which copy runs. With sums in
+# vector lanes the two differ in the last bits.
 
 
 @numba.njit(cache=True, nogil=True)
@@ -177,7 +180,7 @@ def likelihoods(grouped, norms, group, scale, scale_variance, found, first, last
                 found[i, s, o] = (square[o] * row[o] + linear[o]) * row[o] + offset[o]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+@numba.njit(inline="always", fastmath=_FAST)
 def _scale_terms(norm, log_state, mean, variance, beta, offset, linear, square):  # type: ignore[no-untyped-def]
     """Fill the coefficients of 1, d and d² of the log-likelihood averaged over the grey scale."""
     half = np.float32(0.5)
@@ -188,7 +191,7 @@ def _scale_terms(norm, log_state, mean, variance, beta, offset, linear, square):
         offset[o] = log_state[o] + beta * half * (np.log(damping) - mean * mean * norm[o] * damping)
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+@numba.njit(inline="always", fastmath=_FAST)
 def _log_posterior(row, offset, prior, inverse_temperature):  # type: ignore[no-untyped-def]
     highest = np.float32(-3e38)
     for o in range(offset.size):
@@ -198,7 +201,7 @@ def _log_posterior(row, offset, prior, inverse_temperature):  # type: ignore[no-
     return highest
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+@numba.njit(inline="always", fastmath=_FAST)
 def _exponentiate(row, top, power, depths, histogram):  # type: ignore[no-untyped-def]
     """Replace logarithms by p = exp(value - top), zero beyond reach, and return Σ p and Σ p depth.
 
@@ -240,7 +243,7 @@ def _exponentiate(row, top, power, depths, histogram):  # type: ignore[no-untype
     return total, spread
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+@numba.njit(inline="always", fastmath=_FAST)
 def _add_by_reference(row, per_reference, probability):  # type: ignore[no-untyped-def]
     if per_reference == 1:
         for r in range(probability.size):
@@ -253,7 +256,7 @@ def _add_by_reference(row, per_reference, probability):  # type: ignore[no-untyp
         probability[r] += some
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+@numba.njit(inline="always", fastmath=_FAST)
 def _truncate(row, n_states, least, scale):  # type: ignore[no-untyped-def]
     count = 0
     for o in range(n_states):
@@ -263,7 +266,7 @@ def _truncate(row, n_states, least, scale):  # type: ignore[no-untyped-def]
     return count
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+@numba.njit(inline="always", fastmath=_FAST)
 def _best_orientations(scores, n_states, top, log_value, candidate):  # type: ignore[no-untyped-def]
     """Keep the best orientations of one image, each at its best shift, by insertion into a short sorted list."""
     value = scores[0, :n_states].copy()
