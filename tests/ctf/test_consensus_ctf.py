@@ -170,3 +170,19 @@ def test_the_step_reads_and_writes_tables_also_empty_ones(tmp_path: Path, branch
         assert list(accepted.rows["crpItem"]) == [r[0] for r in rows[:1]]
         assert [r.item for r in read_rejections(outputs["rejected"])] == [r[0] for r in rows[1:]]
         assert "crpCtfBranches" in accepted.rows
+
+
+@pytest.mark.parametrize("estimators", [[], ["gctf", "gctf"]])
+def test_a_list_without_or_with_repeated_estimators_is_refused(estimators: list[str]) -> None:
+    with pytest.raises(ValueError, match="at least one estimator, each once"):
+        ConsensusCtf(estimators=estimators)
+
+
+def test_combined_values_and_their_uncertainty_do_not_depend_on_the_order_of_three_branches() -> None:
+    branches = [table([("a", 10000.0 + d, 9900.0 + d, 0.0)]) for d in (0.0, 30.0, 90.0)]
+    forward, _ = consensus(branches, ConsensusCtf())
+    backward, _ = consensus(branches[::-1], ConsensusCtf())
+    columns = [name for name in forward.rows if str(name).startswith("crpCtf")]
+    pd.testing.assert_frame_equal(forward.rows[columns], backward.rows[columns])
+    assert forward.rows["crpCtfDefocusMean"][0] == pytest.approx(9990.0)
+    assert forward.rows["crpCtfDefocusSd"][0] == pytest.approx(np.std([0.0, 30.0, 90.0], ddof=1))

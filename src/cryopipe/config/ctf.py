@@ -53,9 +53,46 @@ class EstimateCtfCtffind(Params):
         return self
 
 
+class EstimateCtfGctf(Params):
+    """Step ``estimate_ctf_gctf``: defocus, astigmatism and self-consistency from logarithmic amplitudes of windows."""
+
+    box: int = parameter(
+        "Side of the windows whose amplitudes are averaged; even.", unit="px", default=512, ge=128, le=2048
+    )
+    fit_pixel_size_A: float = parameter(
+        "Finer micrographs are resampled to this pixel size, so that the windows resolve more rings.",
+        unit="Å",
+        default=1.4,
+        ge=0.5,
+        le=3,
+    )
+    convolution_px: int = parameter(
+        "Width of the box-car average that is taken for the background.", unit="px", default=43, ge=5, le=401
+    )
+    min_resolution_A: float = parameter("Coarsest resolution of the fit.", unit="Å", default=30.0, ge=10, le=50)
+    max_resolution_A: float = parameter("Finest resolution of the fit.", unit="Å", default=4.0, ge=2, le=10)
+    min_defocus_A: float = parameter("Smallest defocus searched.", unit="Å", default=3000.0, ge=500)
+    max_defocus_A: float = parameter("Largest defocus searched.", unit="Å", default=50000.0, le=200000)
+    defocus_step_A: float = parameter("Step of the search.", unit="Å", default=100.0, ge=20, le=1000)
+    astigmatism_A: float = parameter("Astigmatism of the starting points; the fit is free.", unit="Å", default=1000.0)
+    b_factor_A2: float = parameter("High frequencies weigh exp(-B k²/4).", unit="Å²", default=150.0, ge=0)
+
+    @model_validator(mode="after")
+    def _ranges(self) -> EstimateCtfGctf:
+        if self.max_defocus_A <= self.min_defocus_A:
+            raise ValueError(f"max_defocus_A ({self.max_defocus_A}) must exceed min_defocus_A ({self.min_defocus_A})")
+        if self.box % 2:
+            raise ValueError(f"box must be even, but it is {self.box}")
+        return self
+
+
 class ConsensusCtf(Params):
     """Step ``consensus_ctf``: micrographs whose CTF can be trusted."""
 
+    estimators: list[Literal["ctffind", "gctf"]] = parameter(
+        "Estimators that are run and have to agree; the rows of the first one go on.",
+        default=["ctffind"],
+    )
     min_defocus_A: float = parameter("Smallest defocus accepted (both axes).", unit="Å", default=4000.0, ge=0)
     max_defocus_A: float = parameter("Largest defocus accepted (both axes).", unit="Å", default=40000.0, gt=0)
     max_astigmatism_A: float = parameter("Largest difference of the two defoci.", unit="Å", default=1000.0, gt=0)
@@ -80,6 +117,8 @@ class ConsensusCtf(Params):
 
     @model_validator(mode="after")
     def _ranges(self) -> ConsensusCtf:
+        if not self.estimators or len(set(self.estimators)) < len(self.estimators):
+            raise ValueError(f"estimators must name at least one estimator, each once, but it is {self.estimators}")
         if self.max_defocus_A <= self.min_defocus_A:
             raise ValueError(f"max_defocus_A ({self.max_defocus_A}) must exceed min_defocus_A ({self.min_defocus_A})")
         return self

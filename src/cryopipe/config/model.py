@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from cryopipe.config.base import Params
 from cryopipe.config.classes2d import Classify2d, SelectClasses2d
-from cryopipe.config.ctf import ConsensusCtf, EstimateCtfCtffind
+from cryopipe.config.ctf import ConsensusCtf, EstimateCtfCtffind, EstimateCtfGctf
 from cryopipe.config.dataset import Dataset, Run
 from cryopipe.config.initial_volume import InitialRelionSgd
 from cryopipe.config.movies import AlignMovies, EstimateGain, ImportMicrographs, ImportMovies, ScreenMotion
@@ -38,6 +38,7 @@ class CtfStage(Params):
     """Stage ctf: contrast transfer functions and the micrographs whose CTF can be trusted."""
 
     estimate_ctf_ctffind: EstimateCtfCtffind = EstimateCtfCtffind()
+    estimate_ctf_gctf: EstimateCtfGctf = EstimateCtfGctf()
     consensus_ctf: ConsensusCtf = ConsensusCtf()
 
 

@@ -45,6 +45,8 @@ _COLUMNS = (
     "crpCtfAgreementLegacy",
     "crpCtfDefocusSpread",
     "crpCtfAngleSpread",
+    "crpCtfDefocusMean",
+    "crpCtfDefocusSd",
 )
 Record = Mapping[str, Any]
 
@@ -82,7 +84,7 @@ def limit_reasons(record: Record, params: ConsensusCtf) -> list[str]:
 
 
 def compare_branches(records: Sequence[Record], pixel_size_A: float) -> dict[str, float]:
-    """Return the worst agreement of any two estimates of a micrograph, and their spread.
+    """Return the worst agreement of any two estimates of a micrograph, their spread, and the mean defocus of them.
 
     Parameters
     ----------
@@ -93,6 +95,7 @@ def compare_branches(records: Sequence[Record], pixel_size_A: float) -> dict[str
     """
     estimates = [defocus_of(record) for record in records]
     pairs = list(itertools.combinations(estimates, 2))
+    means = np.sort([defocus.mean_A for defocus, _ in estimates])  # sorted: sums that no order of branches changes
     found: list[Agreement] = [agreement(a, b, pixel_size_A) for a, b in pairs]
     return {
         "crossing": max(f.crossing_A for f in found),
@@ -100,6 +103,8 @@ def compare_branches(records: Sequence[Record], pixel_size_A: float) -> dict[str
         "legacy_linear": max(f.legacy_linear_A for f in found),
         "defocus": max(max(abs(a.u_A - b.u_A), abs(a.v_A - b.v_A)) for (a, _), (b, _) in pairs),
         "angle": max(angle_difference_deg(a.angle_deg, b.angle_deg) for (a, _), (b, _) in pairs),
+        "mean": float(means.mean()),
+        "sd": float(means.std(ddof=1)),
     }
 
 

@@ -1,0 +1,157 @@
+"""Step ``estimate_ctf_gctf``: defocus, astigmatism and their self-consistency from logarithmic amplitudes, as Gctf does.
+
+A second opinion: it shares with the other estimators the formula of the CTF alone. Its spectrum is the logarithm of
+windows' mean amplitudes (`log_spectrum`), its fit a global search on the rotational average and a local one in two
+dimensions (`log_fit`), its resolution that of the equiphase average.
+
+References
+----------
+K. Zhang 2016, J. Struct. Biol. 193:1, doi:10.1016/j.jsb.2015.11.003. Known limits: no phase plate, no defocus per
+particle or frame; rings of an astigmatism of several thousand Å vanish from the rotational average that is searched.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.image import imsave
+from scipy import ndimage
+
+from cryopipe.config.ctf import EstimateCtfGctf
+from cryopipe.context import Context
+from cryopipe.ctf.log_fit import LogFit, fit_log_spectrum
+from cryopipe.ctf.log_spectrum import LogSpectrum, log_spectrum
+from cryopipe.ctf.model import Microscope, phase
+from cryopipe.errors import InputError
+from cryopipe.io.atomic import atomic_path, atomic_write
+from cryopipe.io.mrc import read_image, write_image
+from cryopipe.io.star import read_table, write_rejections, write_table
+from cryopipe.items import Row, digest, process_items
+
+_COLUMNS = {
+    "rlnCtfImage": "object",
+    "rlnDefocusU": "float64",
+    "rlnDefocusV": "float64",
+    "rlnDefocusAngle": "float64",
+    "rlnPhaseShift": "float64",
+    "rlnCtfAstigmatism": "float64",
+    "rlnCtfFigureOfMerit": "float64",
+    "rlnCtfMaxResolution": "float64",
+    "rlnCtfValidationScore": "float64",
+}
+
+
+def estimate_ctf(
+    micrograph: np.ndarray, pixel_size_A: float, microscope: Microscope, params: EstimateCtfGctf
+) -> tuple[LogFit, LogSpectrum]:
+    """Estimate the CTF of one micrograph.
+
+    Parameters
+    ----------
+    micrograph : ndarray ``[y, x]``
+        Plain average of the aligned frames.
+    pixel_size_A : float
+        Of the micrograph.
+    microscope : Microscope
+        Voltage, Cs, amplitude contrast.
+    params : EstimateCtfGctf
+        Parameters of the step.
+
+    Raises
+    ------
+    InputError
+        The micrograph is flat or too small, or its pixels are too large for the band.
+    """
+    if 2.0 * pixel_size_A > 0.8 * params.min_resolution_A:
+        raise InputError(
+            f"pixels of {pixel_size_A:g} Å end at {2 * pixel_size_A:g} Å: there is no band to fit below "
+            f"min_resolution_A {params.min_resolution_A:g} Å. Use less binned micrographs."
+        )
+    spectrum = log_spectrum(
+        micrograph,
+        pixel_size_A,
+        box=params.box,
+        working_pixel_A=params.fit_pixel_size_A,
+        convolution_px=params.convolution_px,
+    )
+    fit = fit_log_spectrum(
+        spectrum,
+        microscope,
+        defoci_A=np.arange(params.min_defocus_A, params.max_defocus_A + 1.0, params.defocus_step_A),
+        astigmatism_A=params.astigmatism_A,
+        coarse_A=params.min_resolution_A,
+        fine_A=params.max_resolution_A,
+        b_factor_A2=params.b_factor_A2,
+    )
+    return fit, spectrum
+
+
+def diagnostic_image(fit: LogFit, spectrum: LogSpectrum, microscope: Microscope) -> np.ndarray:
+    """Return ``[box, box]`` float32, 0..1: left half the smoothed spectrum, right half |CTF| to the fit's resolution."""
+    box = spectrum.box
+    smooth = ndimage.gaussian_filter(spectrum.values, 1.5, mode="wrap")
+    right = np.fft.fftshift(smooth, axes=0)[:, : box // 2]
+    # Friedel mate: (x, y) -> (-x, -y)
+    left = np.roll(right[::-1, ::-1], (1, 0), axis=(0, 1))
+    left = np.clip(0.5 + 0.25 * left / max(float(right.std()), 1e-12), 0.0, 1.0)
+    unit = 1.0 / (box * spectrum.pixel_size_A)
+    ky, kx = (np.arange(box)[:, None] - box // 2) * unit, np.arange(box // 2)[None, :] * unit
+    k2 = kx**2 + ky**2
+    d = fit.defocus
+    local = d.mean_A + (d.a_A * (kx**2 - ky**2) + d.b_A * 2.0 * kx * ky) / np.where(k2 > 0, k2, 1.0)
+    model = np.abs(np.sin(phase(k2, local, microscope)))
+    model = np.where(k2 <= 1.0 / fit.resolution_A**2, model, 0.5)
+    return np.concatenate([left, model], axis=1).astype(np.float32)
+
+
+def epa_text(fit: LogFit) -> str:
+    """Return Gctf's ``_EPA.log``: resolution (Å), |CTF|, equiphase average, correlation, one line a bin."""
+    rows = zip(fit.k[1:], fit.model[1:], fit.equiphase[1:], fit.local_correlation[1:], strict=True)
+    return "Resolution |CTF| EPA CC\n" + "".join(f"{1 / k:.4f} {m:.5f} {e:.6f} {c:.5f}\n" for k, m, e, c in rows)
+
+
+def _process(item: str, record: dict[str, object], folder: Path, params: EstimateCtfGctf) -> Row:
+    path = Path(str(record["rlnMicrographName"]))
+    image, header_A = read_image(path)
+    pixel_size_A = float(str(record["rlnMicrographPixelSize"]))
+    if header_A is not None and abs(header_A / pixel_size_A - 1.0) > 1e-3:
+        raise InputError(
+            f"{path}: the header says {header_A:g} Å per pixel, the table {pixel_size_A:g} Å. Correct "
+            "dataset.pixel_size_A or the file."
+        )
+    names = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
+    microscope = Microscope(*(float(str(record[name])) for name in names))
+    fit, spectrum = estimate_ctf(image, pixel_size_A, microscope, params)
+    d = fit.defocus
+    shown = diagnostic_image(fit, spectrum, microscope)
+    ctf_image = folder / "diagnostics" / f"{item}_ctf.mrc"
+    write_image(ctf_image, shown, spectrum.pixel_size_A)
+    atomic_write(folder / "diagnostics" / f"{item}_EPA.log", epa_text(fit))
+    with atomic_path(folder / "pictures" / f"{item}_ctf.png") as temporary:
+        imsave(temporary, shown, cmap="gray", vmin=0.0, vmax=1.0)
+    astigmatism = d.u_A - d.v_A
+    values = (str(ctf_image), d.u_A, d.v_A, d.angle_deg, 0.0, astigmatism, fit.score, fit.resolution_A, fit.validation)
+    return dict(zip(_COLUMNS, values, strict=True))
+
+
+def main(inputs: dict[str, Path], outputs: dict[str, Path], params: EstimateCtfGctf, context: Context) -> None:
+    """Estimate the CTFs of a batch; input ``micrographs``. Micrographs are worked on side by side, one thread each."""
+    table = read_table(inputs["micrographs"], "micrographs")
+    folder = outputs["micrographs"].parent
+    records = {str(r["crpItem"]): r for r in table.with_optics().to_dict("records")}
+    results = process_items(
+        records,
+        lambda item, record: _process(item, record, folder, params) | {"crpItem": item},
+        context,
+        fingerprint=digest(params.model_dump()),
+        files=lambda item, row: [Path(row["rlnCtfImage"]), folder / "pictures" / f"{item}_ctf.png"],
+        workers=context.threads,
+    )
+    kept = {row["crpItem"] for row in results.rows}
+    old = table.rows[np.array([item in kept for item in records], dtype=bool)].reset_index(drop=True)
+    new = pd.DataFrame(results.rows, columns=list(_COLUMNS)).astype(_COLUMNS)
+    rows = pd.concat([old.drop(columns=[c for c in _COLUMNS if c in old]), new], axis=1)
+    write_table(outputs["micrographs"], table.with_rows(rows))
+    write_rejections(outputs["rejected"], results.rejections)

@@ -1,0 +1,97 @@
+"""Logarithmic amplitude spectrum of overlapping windows, as Gctf fits it.
+
+K. Zhang 2016, J. Struct. Biol. 193:1, doi:10.1016/j.jsb.2015.11.003: amplitudes averaged over windows, their logarithm,
+minus a box-car average. The logarithm turns the envelope of signal and background into a sum that the box-car removes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.fft
+from scipy import ndimage
+
+from cryopipe.errors import InputError
+from cryopipe.imaging.fourier import resample
+
+_LEAST_WINDOWS = 4
+_FLOOR = 1e-6
+
+
+@dataclass(frozen=True)
+class LogSpectrum:
+    """Background-free logarithmic amplitudes of half a plane.
+
+    Attributes
+    ----------
+    values : ndarray ``[box, box // 2 + 1]`` float32
+        Row y holds the frequency ``fftfreq(box)[y]``, column x the frequency x / box (cycles per pixel).
+    pixel_size_A : float
+        Pixel size of the windows.
+    """
+
+    values: np.ndarray
+    pixel_size_A: float
+
+    @property
+    def box(self) -> int:
+        """Side of the windows."""
+        return int(self.values.shape[0])
+
+
+def log_spectrum(
+    micrograph: np.ndarray, pixel_size_A: float, *, box: int, working_pixel_A: float, convolution_px: int
+) -> LogSpectrum:
+    """Return the logarithmic spectrum of a micrograph ``[y, x]``.
+
+    Parameters
+    ----------
+    micrograph : ndarray ``[y, x]``
+        Plain average of the frames.
+    pixel_size_A : float
+        Of the micrograph.
+    box : int
+        Side of the windows, which overlap by half and are tapered (Hann).
+    working_pixel_A : float
+        Finer micrographs are resampled to this pixel size.
+    convolution_px : int
+        Width of the box-car average.
+
+    Raises
+    ------
+    InputError
+        The micrograph is flat, not finite, or too small for four windows.
+    """
+    image = np.asarray(micrograph, dtype=np.float32)
+    sd = float(image.std(dtype=np.float64))
+    if not np.isfinite(sd) or sd == 0:
+        raise InputError("the micrograph is flat or has values that are not finite: there is no spectrum to fit.")
+    if pixel_size_A < working_pixel_A:
+        shape = tuple(2 * round(n * pixel_size_A / working_pixel_A / 2) for n in image.shape)
+        scale = image.shape[0] / shape[0]
+        image, pixel_size_A = resample(image, shape), pixel_size_A * scale
+    starts = [np.arange(0, n - box + 1, box // 2) for n in image.shape]
+    if len(starts[0]) * len(starts[1]) < _LEAST_WINDOWS:
+        raise InputError(
+            f"a micrograph of {image.shape[1]} x {image.shape[0]} pixels of {pixel_size_A:.3g} Å has no room for "
+            f"{_LEAST_WINDOWS} windows of {box} pixels. Set estimate_ctf_gctf.box to {2 * min(image.shape) // 6 * 2} "
+            "or less."
+        )
+    taper = np.hanning(box + 1)[:box].astype(np.float32)
+    mask = taper[:, None] * taper[None, :]
+    total = np.zeros((box, box // 2 + 1))
+    for y in starts[0]:
+        for x in starts[1]:
+            window = image[y : y + box, x : x + box]
+            total += np.abs(scipy.fft.rfft2((window - window.mean()) * mask, workers=1))
+    logarithm = np.log(total + _FLOOR * np.median(total))
+    background = ndimage.uniform_filter(_full(logarithm), convolution_px, mode="wrap")[:, : box // 2 + 1]
+    return LogSpectrum((logarithm - background).astype(np.float32), pixel_size_A)
+
+
+def _full(half: np.ndarray) -> np.ndarray:
+    """Return the whole even plane [n, n]: the box-car needs both sides of the column x = 0."""
+    n = half.shape[0]
+    mates = np.roll(half[::-1], 1, axis=0)[:, n // 2 - 1 : 0 : -1]
+    return np.concatenate([half, mates], axis=1)
