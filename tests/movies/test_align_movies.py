@@ -123,9 +123,9 @@ def test_critical_exposures_are_those_of_grant_and_grigorieff() -> None:
 
 def test_weighted_white_noise_keeps_the_power_of_the_plain_average() -> None:
     rng = np.random.default_rng(3)
-    sums = FrameSums((256, 240), 1.2, 300.0)
-    for i in range(12):
-        sums.add(rng.standard_normal((256, 240)).astype(np.float32), rng.normal(0, 3, 2), 2.0 * (i + 1))
+    sums = FrameSums((256, 240), 1.2, 300.0, 2.0 * np.arange(1, 13), frames=12)
+    for _ in range(12):
+        sums.add(rng.standard_normal((256, 240)).astype(np.float32), rng.uniform(-0.8, 0.8, 2))
     plain, weighted = (np.abs(np.fft.rfft2(a, norm="ortho")) ** 2 for a in (sums.average(), sums.weighted_average()))
     ring = np.rint(10 * np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(240)[None])).astype(int)
     for r in range(1, 5):
@@ -140,9 +140,9 @@ def test_unmoved_frames_average_to_their_mean_whatever_the_threads() -> None:
     frames = np.random.default_rng(4).random((5, 50, 63)).astype(np.float32)
     results = []
     for workers in (1, 2):
-        sums = FrameSums((50, 63), 1.0, 300.0, workers=workers)
+        sums = FrameSums((50, 63), 1.0, 300.0, np.ones(5), frames=5, workers=workers)
         for frame in frames:
-            sums.add(frame, np.zeros(2), 1.0)
+            sums.add(frame.copy(), np.zeros(2))
         results.append((sums.average(), sums.weighted_average()))
     np.testing.assert_allclose(results[0][0], frames.mean(axis=0), atol=1e-6)  # float32
     for a, b in zip(*results, strict=True):
@@ -151,14 +151,14 @@ def test_unmoved_frames_average_to_their_mean_whatever_the_threads() -> None:
 
 def test_a_binned_average_is_the_fourier_crop_of_the_full_one() -> None:
     frames = np.random.default_rng(5).random((3, 64, 80)).astype(np.float32)
-    full, binned = FrameSums((64, 80), 1.0, 300.0), FrameSums((64, 80), 1.0, 300.0, binning=2)
+    full, binned = (FrameSums((64, 80), 1.0, 300.0, None, frames=3, binning=b) for b in (1, 2))
     for frame in frames:
-        full.add(frame, np.array([1.3, -0.4]), None)
-        binned.add(frame, np.array([1.3, -0.4]), None)
+        full.add(frame.copy(), np.array([1.3, -0.4]))
+        binned.add(frame.copy(), np.array([1.3, -0.4]))
     assert binned.average().shape == (32, 40)
     a, b = np.fft.rfft2(full.average()), np.fft.rfft2(binned.average())
     np.testing.assert_allclose(b[:15, :20] * 4, a[:15, :20], atol=2e-3)  # sums of 5,120 float32 of order 1
-    assert binned.average().mean() == pytest.approx(frames.mean(), rel=1e-5)
+    assert binned.average().mean() == pytest.approx(full.average().mean(), rel=1e-5)
 
 
 def test_the_left_half_of_the_composite_is_of_the_unaligned_average() -> None:
@@ -293,6 +293,19 @@ def test_a_broken_movie_is_quarantined_and_counted(tmp_path: Path) -> None:
     rejected = read_rejections(tmp_path / "out" / "rejected.tsv")
     assert list(table.rows["crpItem"]) == ["m1"]
     assert [(r.item, r.kind) for r in rejected] == [("m0", "quarantined")]
+
+
+def test_a_frame_with_a_value_that_is_no_number_quarantines_its_movie(tmp_path: Path) -> None:
+    inputs, _ = make_run(tmp_path)
+    frames = np.random.default_rng(9).random((8, *SIZE)).astype(np.float32)
+    frames[5, 20, 30] = np.nan
+    table = read_table(inputs["movies"], "movies")
+    write_movie(tmp_path / "m0.mrcs", iter(frames), 1.5)
+    names = table.rows["rlnMicrographMovieName"].tolist()
+    names[0] = str(tmp_path / "m0.mrcs")
+    write_table(inputs["movies"], table.with_rows(table.rows.assign(rlnMicrographMovieName=names)))
+    assert list(run(tmp_path, inputs).rows["crpItem"]) == ["m1"]
+    assert "frame 6 has values that are not finite" in read_rejections(tmp_path / "out" / "rejected.tsv")[0].reason
 
 
 def test_an_empty_batch_gives_an_empty_table(tmp_path: Path) -> None:

@@ -139,6 +139,15 @@ def test_damage_in_the_middle_is_found_when_all_frames_are_checked(tmp_path):
     assert "frame 2 have the value 0" in rejected["a"]
 
 
+def test_a_frame_with_a_value_that_is_no_number_is_quarantined(tmp_path):
+    frames = np.random.default_rng(1).random((4, 40, 60)).astype(np.float32)
+    frames[3, 20, 30] = np.nan
+    write_movie(tmp_path / "a.mrcs", iter(frames), 0.5)
+    table, rejected = run(tmp_path, [str(tmp_path / "a.mrcs")])
+    assert len(table) == 0
+    assert "frame 4 has values that are not finite" in rejected["a"]
+
+
 def test_too_many_failures_stop_the_run(tmp_path):
     paths = [make_movie(tmp_path / "a.tif"), str(tmp_path / "gone.tif")]
     with pytest.raises(CryopipeError, match="1 of 2 items failed"):

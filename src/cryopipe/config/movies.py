@@ -101,7 +101,7 @@ class EstimateGain(Params):
 
 
 class AlignMovies(Params):
-    """Step ``align_movies``: global motion of the frames, plain and dose-weighted averages."""
+    """Step ``align_movies``: global and local motion of the frames, plain and dose-weighted averages."""
 
     max_resolution_A: float | None = parameter(
         "Correlations are low-passed to this resolution (half amplitude); null: 20 Å, and 15 Å above 1 e/Å² per frame.",
@@ -118,6 +118,22 @@ class AlignMovies(Params):
     )
     refine_iterations: int = parameter(
         "Rounds of moving each frame against the sum of all others, at most.", default=5, ge=0, le=50
+    )
+    local: bool = parameter(
+        "Follow how the specimen bends, in patches, beside the motion of whole frames (frames too small: no).",
+        default=True,
+    )
+    patch_A: float = parameter(
+        "Side of a patch; their number follows from the frame.", unit="Å", default=500.0, ge=100, le=2000
+    )
+    patch_frames: int | None = parameter(
+        "Neighbouring frames added up for the correlations of a patch; null: 5 e/Å² worth of them.",
+        default=None,
+        ge=1,
+        le=50,
+    )
+    max_local_shift_A: float = parameter(
+        "Largest local shift between two frames that is searched.", unit="Å", default=12.0, ge=2, le=100
     )
     binning: int = parameter("Fourier binning of the averages (2 for super-resolution movies).", default=1, ge=1, le=8)
     float16: bool = parameter("Write averages as float16 MRC (mode 12): half the size.", default=False)

@@ -1,15 +1,15 @@
-"""Step ``align_movies``: global motion of the frames, plain and dose-weighted averages, motion files for polishing.
+"""Step ``align_movies``: global and local motion, plain and dose-weighted averages, motion files for polishing.
 
-Every two frames are correlated and the frame positions follow by robust least squares (`global_alignment`); frames
-are then shifted in Fourier space and averaged, once plainly (for CTF estimation) and once exposure-weighted (for
-picking and extraction). The reference frame, whose shift is zero, is the middle one, ``n // 2``: coordinates on the
+Every two frames are correlated and the frame positions follow by robust least squares (`global_alignment`); patches
+then follow how the specimen bends, and a spline over (x, y, t) is fitted to them (`local_alignment`). Frames are
+warped and averaged in one pass, once plainly (for CTF estimation) and once exposure-weighted (for picking and
+extraction). The reference frame, whose shift is zero, is the middle one, ``n // 2``: coordinates on the
 micrograph are those of the specimen during that frame.
 
 References
 ----------
 Střelák et al. 2020, Electronics 9:1040, doi:10.3390/electronics9061040 (FlexAlign); Grant & Grigorieff 2015, eLife
-4:e06980, doi:10.7554/eLife.06980 (exposure filter). Known limit: global motion only; a local model can follow the
-same two passes.
+4:e06980, doi:10.7554/eLife.06980 (exposure filter). Known limit: a frame below about 750 Å gets no local model.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ from cryopipe.io.star import StarTable, read_table, write_rejections, write_tabl
 from cryopipe.items import Row, digest, process_items
 from cryopipe.movies.correlation import correlation_grid, correlation_spectrum
 from cryopipe.movies.defects import DefectRepair, plan_repair, read_defects
-from cryopipe.movies.frame_sums import FrameSums
+from cryopipe.movies.frame_sums import SPACING, FrameSums
 from cryopipe.movies.global_alignment import (
     GlobalMotion,
     estimate_global_motion,
 )
+from cryopipe.movies.local_alignment import LocalMotion, estimate_local_motion
 from cryopipe.movies.motion_pictures import composite_spectrum, save_grey, save_trajectory, thumbnail
 from cryopipe.movies.motion_star import accumulated_motion_A, write_motion
 from cryopipe.movies.movie_list import MovieEntry, movie_entries
@@ -44,6 +45,10 @@ from cryopipe.movies.movie_list import MovieEntry, movie_entries
 #: Movies whose frames, as float32, are smaller than this are aligned side by side, one thread each; of larger ones the
 #: threads share one, so that memory does not multiply.
 _SMALL_MOVIE_BYTES = 256e6
+
+#: Exposure that a patch needs for a correlation (1.5 e/Å², as for bright phantoms, left most patches of a real faint
+#: micrograph in noise), and how many groups of frames there should be at least.
+_GROUP_E_A2, _FEWEST_GROUPS = 5.0, 8
 
 _COLUMNS = (
     "rlnMicrographName",
@@ -58,6 +63,8 @@ _COLUMNS = (
     "crpFrames",
     "crpAlignmentResidual",
     "crpAlignmentAgreeing",
+    "crpLocalPatches",
+    "crpLocalResidual",
 )
 
 
@@ -90,6 +97,7 @@ class AlignedMovie:
     weighted: np.ndarray | None
     unaligned: np.ndarray
     motion: GlobalMotion
+    local: LocalMotion | None
 
 
 def load_camera(gain: Path, defects: Path) -> Camera:
@@ -103,6 +111,12 @@ def correlation_resolution_A(params: AlignMovies) -> float:
     if params.max_resolution_A is not None:
         return params.max_resolution_A
     return 15.0 if (params.dose_per_frame_e_A2 or 0.0) > 1.0 else 20.0
+
+
+def patch_group(n_frames: int, dose_per_frame_e_A2: float | None) -> int:
+    """Return how many frames the correlations of patches add up: 5 e/Å² worth, but an eighth of the movie at most."""
+    wanted = int(np.ceil(_GROUP_E_A2 / dose_per_frame_e_A2)) if dose_per_frame_e_A2 else n_frames
+    return max(1, min(wanted, n_frames // _FEWEST_GROUPS))
 
 
 def align_movie(
@@ -141,6 +155,7 @@ def align_movie(
     grid = correlation_grid((ny, nx), pixel_size_A, correlation_resolution_A(params))
     keep = n * ny * nx * movie.dtype.itemsize <= params.frame_cache_GB * 1e9
     cache: list[np.ndarray] = []
+    small: list[np.ndarray] = []
     spectra = []
     unaligned = np.zeros((ny, nx), dtype=np.float32)
     for index, raw in enumerate(movie.iterate(threads=workers)):
@@ -149,6 +164,8 @@ def align_movie(
         frame = camera.correct(raw, frame_rng(index))
         unaligned += frame
         spectra.append(correlation_spectrum(frame, grid, workers=workers))
+        if params.local:
+            small.append(_reduced(frame, grid.block))
     motion = estimate_global_motion(
         spectra,
         grid,
@@ -159,16 +176,44 @@ def align_movie(
     )
     del spectra
     dose = params.dose_per_frame_e_A2
-    sums = FrameSums((ny, nx), pixel_size_A, voltage_kV, binning=params.binning, dose=dose is not None, workers=workers)
+    local = None
+    if params.local:
+        local = estimate_local_motion(
+            small,
+            grid.block,
+            (ny, nx),
+            pixel_size_A,
+            motion.shifts_px,
+            reference=motion.reference,
+            resolution_A=grid.resolution_A,
+            patch_A=params.patch_A,
+            group=params.patch_frames or patch_group(n, dose),
+            max_shift_A=params.max_local_shift_A,
+            workers=workers,
+        )
+        small.clear()
+    exposures = None if dose is None else (params.pre_exposure_e_A2 or 0.0) + dose * np.arange(1, n + 1)
+    sums = FrameSums((ny, nx), pixel_size_A, voltage_kV, exposures, frames=n, binning=params.binning, workers=workers)
     frames: Iterator[np.ndarray] = iter(cache) if keep else movie.iterate(threads=workers)
     for index, raw in enumerate(frames):
-        exposure = None if dose is None else (params.pre_exposure_e_A2 or 0.0) + dose * (index + 1)
-        sums.add(camera.correct(raw, frame_rng(index)), motion.shifts_px[index], exposure)
+        shift = motion.shifts_px[index]
+        field = shift if local is None else local.nodes(index, SPACING) + shift[:, None, None]
+        sums.add(camera.correct(raw, frame_rng(index)), field)
+    cache.clear()
     weighted = None if dose is None else sums.weighted_average()
     unaligned /= np.float32(n)
     if params.binning > 1:
         unaligned = resample(unaligned, sums.new_shape, workers=workers)
-    return AlignedMovie(sums.average(), weighted, unaligned, motion)
+    return AlignedMovie(sums.average(), weighted, unaligned, motion, local)
+
+
+def _reduced(frame: np.ndarray, block: int) -> np.ndarray:
+    """Return the frame binned by ``block``, without its mean, float16, of deviation 1."""
+    ny, nx = (length // block for length in frame.shape)
+    binned = frame[: ny * block, : nx * block].reshape(ny, block, nx, block).sum(axis=(1, 3), dtype=np.float32)
+    binned -= binned.mean(dtype=np.float64).astype(np.float32)
+    deviation = float(binned.std(dtype=np.float64))
+    return np.clip(binned / np.float32(max(deviation, 1e-6)), -1000, 1000).astype(np.float16)
 
 
 def _item_files(folder: Path, item: str) -> dict[str, Path]:
@@ -215,6 +260,7 @@ def _process(
         gain=gain,
         dose_per_frame_e_A2=dose,
         pre_exposure_e_A2=before,
+        local=result.local,
     )
     shown = result.average if result.weighted is None else result.weighted
     save_grey(files["psd"], composite_spectrum(result.unaligned, result.average))
@@ -234,6 +280,8 @@ def _process(
         shape[0],
         result.motion.residual_px * entry.pixel_size_A,
         result.motion.agreeing,
+        0 if result.local is None else int(np.prod(result.local.patches)),
+        0.0 if result.local is None else result.local.residual_px * entry.pixel_size_A,
     )
     return dict(zip(_COLUMNS, values, strict=True))
 

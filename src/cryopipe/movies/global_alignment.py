@@ -169,13 +169,13 @@ def refine_against_rest(
     shifts = shifts_px.copy()
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         for _ in range(iterations):
-            moved = list(pool.map(lambda i, s: _moved(spectra[i], grid, s), range(len(spectra)), shifts))
-            total = np.sum(moved, axis=0)
+            placed = list(pool.map(lambda i, s: moved(spectra[i], grid, s), range(len(spectra)), shifts))
+            total = np.sum(placed, axis=0)
 
             def correct(frame: np.ndarray, total: np.ndarray = total) -> tuple[float, float, bool]:
                 return correlation_peak(frame * np.conj(total - frame), rows, columns, window, grid)
 
-            found = np.array([(x, y) if ok else (0.0, 0.0) for x, y, ok in pool.map(correct, moved)])
+            found = np.array([(x, y) if ok else (0.0, 0.0) for x, y, ok in pool.map(correct, placed)])
             new = shifts - found / grid.pixel_size_A
             new -= new[reference]
             change = float(np.abs(new - shifts).max())
@@ -185,13 +185,13 @@ def refine_against_rest(
     return shifts
 
 
-def _moved(spectrum: np.ndarray, grid: CorrelationGrid, shift_px: np.ndarray) -> np.ndarray:
+def moved(spectrum: np.ndarray, grid: CorrelationGrid, shift_px: np.ndarray) -> np.ndarray:
     """Return the spectrum with its content moved by ``shift_px`` (x, y)."""
     x, y = shift_px * grid.pixel_size_A
     ramp_y = np.exp(-2j * np.pi * grid.ky * y).astype(np.complex64)[:, None]
     ramp_x = np.exp(-2j * np.pi * grid.kx * x).astype(np.complex64)[None, :]
-    moved: np.ndarray = spectrum * ramp_x * ramp_y
-    return moved
+    result: np.ndarray = spectrum * ramp_x * ramp_y
+    return result
 
 
 def estimate_global_motion(

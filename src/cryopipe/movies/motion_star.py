@@ -1,7 +1,9 @@
 """The motion file of a movie that RELION's polishing reads (`data_general`, `data_global_shift`); motion figures.
 
 ``rlnMicrographShiftX/Y`` are the shifts to apply to each frame, in unbinned pixels of the movie, as RELION's own
-program writes them. Early motion is the part up to 4 e/Å² (RELION); without a known exposure all motion counts as
+program writes them. The local field is stored twice: as the polynomial that RELION knows (`data_local_motion_model`,
+z(1, x, x², y, y², xy) with z, z², z³; zero in the first frame, as there), and exactly, as a spline
+(`data_local_spline`). Early motion is the part up to 4 e/Å² (RELION); without a known exposure all motion counts as
 early.
 """
 
@@ -15,9 +17,11 @@ import pandas as pd
 
 from cryopipe.errors import InputError
 from cryopipe.io.star import read_blocks, write_blocks
+from cryopipe.movies.local_alignment import LocalMotion
 
 _EARLY_E_A2 = 4.0
-_NO_LOCAL_MODEL = 0
+_NO_LOCAL_MODEL, _POLYNOMIAL_MODEL = 0, 1
+_SAMPLES = 9
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ def write_motion(
     gain: Path | None,
     dose_per_frame_e_A2: float | None,
     pre_exposure_e_A2: float,
+    local: LocalMotion | None = None,
 ) -> None:
-    """Write the motion of one movie, ``shifts_px`` [n, 2] (x, y)."""
+    """Write the motion of one movie, ``shifts_px`` [n, 2] (x, y), and its local field."""
     general: dict[str, object] = {
         "rlnImageSizeX": frame_shape[1],
         "rlnImageSizeY": frame_shape[0],
@@ -68,7 +73,7 @@ def write_motion(
         "rlnMicrographPreExposure": pre_exposure_e_A2,
         "rlnVoltage": voltage_kV,
         "rlnMicrographStartFrame": 1,
-        "rlnMotionModelVersion": _NO_LOCAL_MODEL,
+        "rlnMotionModelVersion": _NO_LOCAL_MODEL if local is None else _POLYNOMIAL_MODEL,
     }
     shifts = pd.DataFrame(
         {
@@ -77,7 +82,44 @@ def write_motion(
             "rlnMicrographShiftY": shifts_px[:, 1].astype(np.float64),
         }
     )
-    write_blocks(path, {"general": general, "global_shift": shifts})
+    blocks: dict[str, pd.DataFrame | dict[str, object]] = {"general": general, "global_shift": shifts}
+    if local is not None:
+        polynomial = polynomial_model(local).ravel()
+        blocks["local_motion_model"] = pd.DataFrame(
+            {"rlnMotionModelCoeffsIdx": np.arange(len(polynomial)), "rlnMotionModelCoeff": polynomial}
+        )
+        axis, t, y, x = np.indices(local.coefficients.shape).reshape(4, -1)
+        blocks["local_spline"] = pd.DataFrame(
+            {
+                "crpSplineAxis": axis,
+                "crpSplineT": t,
+                "crpSplineY": y,
+                "crpSplineX": x,
+                "crpSplineCoefficient": local.coefficients.ravel(),
+            }
+        )
+    write_blocks(path, blocks)
+
+
+def polynomial_model(local: LocalMotion) -> np.ndarray:
+    """Return RELION's coefficients ``[2, 18]`` (x, y) nearest to the field, less the field of the first frame.
+
+    For each of 1, x, x², y, y², xy (x and y from -½ to ½ across the frame) those of z, z², z³, z the frame from 0.
+    """
+    n, ny, nx = local.shape
+    y, x = np.linspace(0, ny, _SAMPLES), np.linspace(0, nx, _SAMPLES)
+    field = np.stack([local.at(frame, np.minimum(y, ny - 1), np.minimum(x, nx - 1)) for frame in range(n)])
+    field -= field[0]
+    v, u = np.meshgrid(y / ny - 0.5, x / nx - 0.5, indexing="ij")
+    space = np.stack([np.ones_like(u), u, u**2, v, v**2, u * v], axis=-1).reshape(-1, 6)
+    # in units of the movie's length the powers of time stay comparable
+    time = (np.arange(n) / max(n - 1, 1))[:, None] ** np.arange(1, 4)
+    design = np.einsum("ps,ft->fpst", space, time).reshape(n * len(space), 18)
+    target = field.transpose(0, 2, 3, 1).reshape(-1, 2)
+    solution, *_ = np.linalg.lstsq(design, target, rcond=None)
+    scale = np.tile(float(max(n - 1, 1)) ** -np.arange(1.0, 4.0), 6)
+    result: np.ndarray = solution.T * scale
+    return result
 
 
 def read_motion(path: Path) -> Motion:
