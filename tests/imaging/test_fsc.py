@@ -123,12 +123,17 @@ def test_a_mask_that_correlates_noise_is_corrected_to_the_truth(rng):
     # The mask smears the strong inner signal outwards: that is the correlation to be removed.
     curves = fsc.masked_fsc(*halves, mask, rng)
     assert 9 <= curves.randomised_from <= 12
-    beyond = slice(curves.randomised_from + 2, None)
+    start = curves.randomised_from
+    np.testing.assert_array_equal(curves.corrected[:start], curves.masked[:start])
+    m, r = curves.masked[start:], curves.randomised[start:]
+    formula = (m - r) / (1 - r)
+    # two shells next to those that kept their phases: not below the unmasked curve
+    lower = np.minimum(curves.masked, curves.unmasked)[start : start + 2]
+    np.testing.assert_allclose(curves.corrected[start : start + 2], np.maximum(formula[:2], lower))
+    np.testing.assert_allclose(curves.corrected[start + 2 :], formula[2:])
+    beyond = slice(start + 2, None)
     assert curves.masked[beyond].mean() > 0.1
     assert abs(curves.corrected[beyond].mean()) < 0.06
-    np.testing.assert_array_equal(curves.corrected[: beyond.start], curves.masked[: beyond.start])
-    m, r = curves.masked[beyond], curves.randomised[beyond]
-    np.testing.assert_allclose(curves.corrected[beyond], (m - r) / (1 - r))
 
 
 def test_a_mask_raises_the_fsc_of_a_particle_in_noisy_solvent(rng):

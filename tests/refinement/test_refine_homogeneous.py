@@ -131,12 +131,13 @@ def test_pure_noise_gives_no_correlation_beyond_the_start(octahedral: Dataset, t
     outputs = run(octahedral, tmp_path, table=table)
     curves = read_blocks(outputs["fsc"])["fsc"]
     start_shell = round(192 / 20.8)
-    # card 30, test 2: below 0.143 from five shells beyond the initial low-pass on; a shell's sampling noise is 0.05
-    assert resolution_at(curves["rlnFourierShellCorrelationUnmaskedMaps"], 0.143, 64, 3.0).shell < start_shell + 5
-    # the masked curve counts two shells beyond the last agreement uncorrected, and the low-pass has an edge of its own
-    assert resolution_at(curves["rlnFourierShellCorrelationCorrected"], 0.143, 64, 3.0).shell < start_shell + 3
-    beyond = curves["rlnFourierShellCorrelationUnmaskedMaps"].to_numpy()[start_shell + 6 :]
-    assert np.abs(beyond.mean()) < 0.05
+    unmasked = curves["rlnFourierShellCorrelationUnmaskedMaps"].to_numpy()[start_shell + 1 :]
+    # shell 10 of an octahedral map has 4π·10² / 2 / 24 = 26 independent terms: one value scatters by 0.14, four by 0.07
+    assert unmasked[:4].mean() < 0.143
+    assert np.abs(unmasked.mean()) < 0.05
+    # the mask smears the start's last shell over its neighbour
+    corrected = curves["rlnFourierShellCorrelationCorrected"].to_numpy()
+    assert resolution_at(corrected, 0.143, 64, 3.0).shell <= start_shell + 1
 
 
 def test_half_one_does_not_depend_on_the_images_of_half_two(octahedral: Dataset, tmp_path: Path) -> None:

@@ -154,9 +154,10 @@ def masked_fsc(
     ]
     randomised = _correlate(transforms[0], transforms[1], shape)
     corrected = masked.copy()
-    tail = slice(min(start + 2, len(masked)), None)
+    tail, edge = slice(start, None), slice(start, start + 2)
     # A randomised correlation of 1 would leave nothing to correct with; it does not occur with independent phases.
     corrected[tail] = (masked[tail] - randomised[tail]) / np.maximum(1.0 - randomised[tail], 1e-6)
+    corrected[edge] = np.maximum(corrected[edge], np.minimum(masked[edge], unmasked[edge]))
     return MaskedFsc(unmasked, masked, randomised, corrected, start)
 
 
