@@ -3,6 +3,8 @@
 # Every path is  results/<run.name>/<stage>/<step>/[<batch>_]<what>.<ext> ; rules name it from the stage on, because the working
 #   directory of all jobs is results/<run.name> (a folder that RELION opens as a project).
 # Rule = script (workflow/scripts/<stage>/<step>.py) = module (src/cryopipe/<stage>/<step>.py) = block of the config.
+import os
+
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
@@ -21,7 +23,8 @@ try:
         config,
         root=workflow.basedir,
         default="config/config.yaml",
-        results=workflow.overwrite_workdir,
+        # a job on another node starts in the run's folder, but is not told of --directory
+        results=workflow.overwrite_workdir or (None if workflow.is_main_process else os.getcwd()),
         extend=workflow.is_main_process,
     )
     BATCHES = list(plan.batches)

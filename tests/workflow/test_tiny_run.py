@@ -165,10 +165,21 @@ def test_a_fault_of_the_configuration_is_one_message_before_any_job(
 
 
 def test_the_slurm_profile_plans_the_same_jobs(tmp_path: Path) -> None:
-    pytest.importorskip("snakemake_executor_plugin_slurm", reason="the slurm extra is not installed")
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--dry-run", "--configfile", str(TINY), "--directory", str(tmp_path),
          "--workflow-profile", "workflow/profiles/slurm"],
         cwd=ROOT, text=True, capture_output=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+def test_a_job_on_another_node_writes_into_the_folder_that_it_starts_in(tmp_path: Path) -> None:
+    # what a cluster's executor sends: the job starts in the run's folder and is not told of --directory
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(TINY),
+         "--cores", "1", "--mode", "remote", "--target-jobs", "simulate_movies:", "--allowed-rules", "simulate_movies",
+         "--force", "--nolock", "--ignore-incomplete", "--target-files-omit-workdir-adjustment"],
+        cwd=tmp_path, text=True, capture_output=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "simulation/simulate_movies/movies.star").exists()

@@ -18,7 +18,7 @@ rule classify_2d:
         "logs/classes2d/classify_2d.log",
     benchmark:
         "benchmarks/classes2d/classify_2d.tsv"
-    threads: workflow.cores
+    threads: 32
     resources:
         mem_mb=6000,
         runtime=480,

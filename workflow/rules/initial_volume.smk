@@ -14,7 +14,7 @@ rule initial_relion_sgd:
         "logs/initial_volume/initial_relion_sgd.log",
     benchmark:
         "benchmarks/initial_volume/initial_relion_sgd.tsv"
-    threads: workflow.cores
+    threads: 32
     resources:
         mem_mb=4000,
         runtime=480,

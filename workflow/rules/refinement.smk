@@ -19,7 +19,7 @@ rule refine_homogeneous:
         "logs/refinement/refine_homogeneous.log",
     benchmark:
         "benchmarks/refinement/refine_homogeneous.tsv"
-    threads: workflow.cores
+    threads: 32
     resources:
         mem_mb=8000,
         runtime=960,

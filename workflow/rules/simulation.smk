@@ -16,7 +16,7 @@ if plan.source == "simulation":
             "logs/simulation/simulate_movies.log",
         benchmark:
             "benchmarks/simulation/simulate_movies.tsv"
-        threads: workflow.cores
+        threads: 32
         resources:
             mem_mb=4000,
             runtime=240,
