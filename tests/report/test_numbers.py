@@ -30,6 +30,34 @@ def test_what_goes_in_is_what_is_accepted_plus_what_is_rejected_at_every_step() 
     assert (by_step["align_movies"]["in"], by_step["screen_motion"]["in"]) == (9, 9)
 
 
+def test_failures_of_branches_side_by_side_are_counted_once_where_they_join() -> None:
+    steps = [
+        "estimate_ctf_ctffind",
+        "estimate_ctf_gctf",
+        "estimate_ctf_xmipp",
+        "consensus_ctf",
+        "consensus_ctf_envelope",
+    ]
+    losses = [
+        Loss("estimate_ctf_ctffind", "micrographs", "a", "quarantined", "flat"),
+        Loss("estimate_ctf_gctf", "micrographs", "a", "quarantined", "flat"),
+        Loss("estimate_ctf_gctf", "micrographs", "b", "quarantined", "too small"),
+        Loss("estimate_ctf_xmipp", "micrographs", "d", "quarantined", "flat"),
+        Loss("consensus_ctf", "micrographs", "a", "quarantined", "no estimate"),
+        Loss("consensus_ctf", "micrographs", "b", "rejected", "no estimate by gctf"),
+        Loss("consensus_ctf_envelope", "micrographs", "c", "rejected", "iceness"),
+    ]
+    counts, rows = count(losses, accepted={"micrographs": 7}, steps=steps)
+    assert counts["micrographs"] == {"in": 10, "accepted": 7, "rejected": 3}
+    assert [(row["in"], row["rejected"]) for row in rows] == [(10, 1), (10, 2), (10, 1), (10, 2), (8, 1)]
+
+
+def test_an_item_that_two_steps_lost_stops_the_report() -> None:
+    twice = [*LOSSES, Loss("screen_motion", "movies", "m3", "rejected", "range 31.2 A above 15")]
+    with pytest.raises(CryopipeError, match="m3 is lost in import_movies and again in screen_motion"):
+        count(twice, accepted={"movies": 7, "micrographs": 6, "particles": 96}, steps=STEPS)
+
+
 def test_like_reasons_count_together() -> None:
     _, rows = count(LOSSES, accepted={"movies": 8, "micrographs": 7, "particles": 96}, steps=STEPS)
     assert next(row for row in rows if row["step"] == "extract_particles")["reasons"] == {"outside by … px": 4}

@@ -5,7 +5,7 @@
 
 rule extract_particles:
     input:
-        micrographs="ctf/consensus_ctf/{batch}_micrographs.star",
+        micrographs=MICROGRAPHS_WITH_CTF,
         coordinates="picking/pick_log/{batch}_coordinates.star",
     output:
         particles="particles/extract_particles/{batch}_particles.star",

@@ -5,7 +5,7 @@
 
 rule pick_log:
     input:
-        micrographs="ctf/consensus_ctf/{batch}_micrographs.star",
+        micrographs=MICROGRAPHS_WITH_CTF,
     output:
         coordinates="picking/pick_log/{batch}_coordinates.star",
         rejected="picking/pick_log/{batch}_rejected.tsv",

@@ -4,10 +4,14 @@
 
 # What the report reads exists for this run's source and no other: a table of batches, maps, and judges where there are any.
 STEPS_IN_BATCHES = (
-    {"import_micrographs": "movies"}
-    if plan.source == "micrographs"
-    else {"import_movies": "movies", "align_movies": "movies", "screen_motion": "movies"}
-) | {"estimate_ctf_ctffind": "ctf", "consensus_ctf": "ctf", "pick_log": "picking", "extract_particles": "particles"}
+    (
+        {"import_micrographs": "movies"}
+        if plan.source == "micrographs"
+        else {"import_movies": "movies", "align_movies": "movies", "screen_motion": "movies"}
+    )
+    | dict.fromkeys([*plan.ctf_estimators, *plan.ctf_passes], "ctf")
+    | {"pick_log": "picking", "extract_particles": "particles"}
+)
 
 
 rule report:
@@ -16,10 +20,23 @@ rule report:
             [f"{stage}/{step}/{{batch}}_rejected.tsv" for step, stage in STEPS_IN_BATCHES.items()],
             batch=BATCHES,
         ),
-        micrographs=expand("ctf/consensus_ctf/{batch}_micrographs.star", batch=BATCHES),
+        aligned=(
+            expand("movies/align_movies/{batch}_micrographs.star", batch=BATCHES)
+            if plan.source != "micrographs"
+            else []
+        ),
+        entering=expand(MICROGRAPHS, batch=BATCHES),
+        estimates=expand(
+            [f"ctf/{step}/{{batch}}_micrographs.star" for step in plan.ctf_estimators],
+            batch=BATCHES,
+        ),
+        micrographs=expand(MICROGRAPHS_WITH_CTF, batch=BATCHES),
         coordinates=expand("picking/pick_log/{batch}_coordinates.star", batch=BATCHES),
         particles=expand("particles/extract_particles/{batch}_particles.star", batch=BATCHES),
-        gain="movies/estimate_gain/gain.json" if plan.source != "micrographs" else [],
+        gain=rules.estimate_gain.output.summary if plan.source != "micrographs" else [],
+        gain_estimate=rules.estimate_gain.output.estimated if plan.source != "micrographs" else [],
+        gain_residual=rules.estimate_gain.output.residual if plan.source != "micrographs" else [],
+        defects=rules.estimate_gain.output.defects if plan.source != "micrographs" else [],
         classes=rules.classify_2d.output.classes,
         class_features=rules.select_classes_2d.output.class_features,
         selected=rules.select_classes_2d.output.particles,

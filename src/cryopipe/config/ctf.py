@@ -8,6 +8,9 @@ from pydantic import model_validator
 
 from cryopipe.config.base import Params, parameter
 
+#: Programs that estimate a CTF: step ``estimate_ctf_<name>``.
+Estimator = Literal["ctffind", "gctf", "xmipp"]
+
 
 class EstimateCtfCtffind(Params):
     """Step ``estimate_ctf_ctffind``: defocus and astigmatism by correlation of the amplitude spectrum with |CTF|."""
@@ -57,7 +60,12 @@ class EstimateCtfGctf(Params):
     """Step ``estimate_ctf_gctf``: defocus, astigmatism and self-consistency from logarithmic amplitudes of windows."""
 
     box: int = parameter(
-        "Side of the windows whose amplitudes are averaged; even.", unit="px", default=512, ge=128, le=2048
+        "Side of the windows whose amplitudes are averaged; even. At most two thirds of the micrograph's shorter side, "
+        "so that at least two by two of them fit.",
+        unit="px",
+        default=512,
+        ge=128,
+        le=2048,
     )
     fit_pixel_size_A: float = parameter(
         "Finer micrographs are resampled to this pixel size, so that the windows resolve more rings.",
@@ -86,39 +94,224 @@ class EstimateCtfGctf(Params):
         return self
 
 
-class ConsensusCtf(Params):
-    """Step ``consensus_ctf``: micrographs whose CTF can be trusted."""
+class EstimateCtfXmipp(Params):
+    """Step ``estimate_ctf_xmipp``: the whole power spectrum, rings with envelope and background, and quality criteria."""
 
-    estimators: list[Literal["ctffind", "gctf"]] = parameter(
-        "Estimators that are run and have to agree; the rows of the first one go on.",
-        default=["ctffind"],
+    window: int = parameter(
+        "Side of the windows whose power is averaged; even. At most two thirds of the micrograph's shorter side, so "
+        "that at least two by two of them fit.",
+        unit="px",
+        default=512,
+        ge=128,
+        le=2048,
     )
-    min_defocus_A: float = parameter("Smallest defocus accepted (both axes).", unit="Å", default=4000.0, ge=0)
-    max_defocus_A: float = parameter("Largest defocus accepted (both axes).", unit="Å", default=40000.0, gt=0)
-    max_astigmatism_A: float = parameter("Largest difference of the two defoci.", unit="Å", default=1000.0, gt=0)
-    max_resolution_A: float = parameter(
-        "Thon rings must be fitted at least to this resolution.", unit="Å", default=8.0, gt=0
+    overlap: float = parameter("Share of a window's side that the next one overlaps.", default=0.7, ge=0, le=0.9)
+    border_windows: int = parameter(
+        "Rows and columns of windows left out at each side (films have dark edges, cameras none).", default=0, ge=0, le=8
+    )
+    taper_fraction: float = parameter(
+        "Share of a window's side over which each edge falls to 0.", default=0.025, ge=0.002, le=0.5
+    )
+    downsample: bool = parameter(
+        "Fit at 1.75 Å, then 2.75 Å, then the micrograph's own pixel size until the quality criteria pass; false: "
+        "own pixel size.",
+        default=True,
+    )
+    min_frequency: float = parameter(
+        "Coarse end of the fit, cycles per pixel of the downsampled micrograph.", default=0.05, ge=0.01, le=0.2
+    )
+    max_frequency: float = parameter(
+        "Fine end of the fit, cycles per pixel of the downsampled micrograph.", default=0.35, ge=0.1, le=0.48
+    )
+    use_previous: bool = parameter("Start from the previous CTF of a micrograph where there is one.", default=True)
+    previous_from: Literal["ctffind", "gctf"] = parameter(
+        "Estimator whose CTF is the previous one; it runs for this, whether a consensus compares it or not.",
+        default="ctffind",
+    )
+    previous_change: float = parameter(
+        "Largest change of a previous defocus, as a share of U.", default=0.1, gt=0, le=0.5
+    )
+    fix_previous: bool = parameter(
+        "Keep the previous defocus as it is; fit envelope and background alone.", default=False
+    )
+    min_defocus_A: float = parameter(
+        "Smallest defocus searched where there is no previous one.", unit="Å", default=2000.0, ge=500
+    )
+    max_defocus_A: float = parameter("Largest defocus searched.", unit="Å", default=50000.0, le=200000)
+    defocus_step_A: float = parameter("Step of the search.", unit="Å", default=100.0, ge=20, le=500)
+    max_astigmatism_A: float = parameter(
+        "Largest difference of the two defoci that the search tries; the fit is free.", unit="Å", default=3000.0, ge=0
+    )
+    find_phase_shift: bool = parameter("Fit the phase shift of a phase plate, too.", default=False)
+
+    @model_validator(mode="after")
+    def _ranges(self) -> EstimateCtfXmipp:
+        if self.max_defocus_A <= self.min_defocus_A:
+            raise ValueError(f"max_defocus_A ({self.max_defocus_A}) must exceed min_defocus_A ({self.min_defocus_A})")
+        if self.window % 2:
+            raise ValueError(f"window must be even, but it is {self.window}")
+        if self.fix_previous and not self.use_previous:
+            raise ValueError("fix_previous keeps a previous CTF, so use_previous must be true")
+        if self.max_frequency < 2 * self.min_frequency:
+            raise ValueError(
+                f"max_frequency ({self.max_frequency}) must be twice min_frequency ({self.min_frequency}) or more"
+            )
+        return self
+
+
+class ConsensusCtf(Params):
+    """Step ``consensus_ctf``: micrographs whose CTF can be trusted, and the defocus that independent estimators agree on."""
+
+    estimators: list[Estimator] = parameter(
+        "Estimators that are run and have to agree. The decision does not depend on their order; the row of the first "
+        "one that agrees goes on.",
+        default=["ctffind", "gctf"],
+    )
+    min_agreeing: int | None = parameter(
+        "How many estimates of a micrograph must agree with one another; null: more than half of the branches, and "
+        "both where there are two.",
+        default=None,
+        ge=1,
     )
     agreement: Literal["crossing", "area", "legacy_linear"] = parameter(
-        "How two estimates are compared. crossing: first frequency where the phases differ by 90°; area: radius "
-        "of the disc "
-        "as large as the area where they differ by less; legacy_linear: that area, linearly, as xmipp does.",
+        "How two estimates are compared. crossing: first frequency where the phases differ by 90°; area: radius of the "
+        "disc as large as the area where they differ by less; legacy_linear: that area, linearly, as xmipp does.",
         default="crossing",
     )
     max_agreement_A: float | None = parameter(
-        "Any two estimates must agree at least to this resolution; null: 5 Å (crossing, area) or 15 Å (legacy_linear).",
+        "Two estimates agree if they do so at least to this resolution; null: 5 Å (crossing, area) or 15 Å "
+        "(legacy_linear).",
         unit="Å",
         default=None,
         gt=0,
     )
-    average_defocus: bool = parameter(
-        "Write the average of the estimates (as tensors) in place of the first one.", default=False
+    defocus_from: Literal["first", "mean", "ctffind", "gctf", "xmipp", "consensus_ctf"] = parameter(
+        "Whose defocus goes on where it agrees. first: that of the first branch that agrees; mean: the average of "
+        "those that agree, as tensors (the default: estimators err independently, in part); otherwise the named branch.",
+        default="mean",
+    )
+    envelope_from: Estimator | None = parameter(
+        "Whose envelope and quality criteria go on; null: none is taken over.", default=None
+    )
+    include_secondary: bool = parameter(
+        "Columns that the first branch that agrees lacks are taken from the others that agree.", default=False
+    )
+    min_defocus_A: float = parameter("Smallest defocus accepted (both axes).", unit="Å", default=4000.0, ge=0)
+    max_defocus_A: float = parameter("Largest defocus accepted (both axes).", unit="Å", default=40000.0, gt=0)
+    max_astigmatism_A: float | None = parameter(
+        "Largest difference of the two defoci; null: any. xmipp's 2020 limit, 1000 Å, also costs sound micrographs far "
+        "from focus.",
+        unit="Å",
+        default=None,
+        gt=0,
+    )
+    max_relative_astigmatism: float | None = parameter(
+        "Largest difference of the two defoci as a share of their mean; null: any.", default=0.1, gt=0, le=2
+    )
+    max_resolution_A: float | None = parameter(
+        "At least one of the estimates that agree must follow the rings to this resolution; null: no such limit.",
+        unit="Å",
+        default=8.0,
+        gt=0,
+    )
+    min_first_zero_A: float | None = parameter(
+        "The first zero must not lie at a finer resolution than this (crpCtfFirstZero); null: no limit, here and below.",
+        unit="Å",
+        default=5.0,
+        gt=0,
+    )
+    min_first_zero_ratio: float | None = parameter(
+        "Smallest ratio of the first zeros over the azimuths (crpCtfFirstZeroRatio).", default=0.9, gt=0
+    )
+    max_first_zero_ratio: float | None = parameter(
+        "Largest ratio of the first zeros over the azimuths (crpCtfFirstZeroRatio).", default=1.1, gt=0
+    )
+    max_envelope_resolution_A: float | None = parameter(
+        "Coarsest resolution at which the envelope falls to a tenth (crpCtfEnvelopeResolution).",
+        unit="Å",
+        default=20.0,
+        gt=0,
+    )
+    min_corr13: float | None = parameter(
+        "Smallest correlation of data and model between the first and the third zero (crpCtfCorr13). Recalibrated: "
+        "spectra of noise reach 0.09, usable micrographs lie at 0.21-0.48 (xmipp's 2020 limits are 0.27 and 0.05).",
+        default=0.12,
+        ge=-1,
+        le=1,
+    )
+    min_margin: float | None = parameter(
+        "Smallest contrast between first extremum and first zero, in standard deviations over the azimuths "
+        "(crpCtfMargin). Spectra of noise reach 0.5, usable micrographs lie at 1.7-5.9.",
+        default=1.0,
+    )
+    max_first_min_first_zero_ratio: float | None = parameter(
+        "Largest ratio of the scatter along the first extremum to that along the first zero "
+        "(crpCtfFirstMinFirstZeroRatio).",
+        default=10.0,
+        gt=0,
+    )
+    max_astigmatic_validity_A: float | None = parameter(
+        "Coarsest resolution from which on a round CTF would be wrong (crpCtfAstigmaticValidity).",
+        unit="Å",
+        default=9.0,
+        gt=0,
+    )
+    min_psd_corr90: float | None = parameter(
+        "Smallest correlation of the enhanced spectrum with itself turned by 90° (crpCtfPsdCorr90). Off: noise and "
+        "usable micrographs overlap (at most 0.07; 0.07-0.26).",
+        default=None,
+        ge=-1,
+        le=1,
+    )
+    max_iceness: float | None = parameter(
+        "Largest ratio of the power at 4.0-3.6 Å to that at 4.4-4.0 Å (crpCtfIceness). Recalibrated: 0.95-1.01 without "
+        "ice; xmipp's 1.03 (1.00 in its consensus) is within the noise of a small micrograph.",
+        default=1.05,
+        gt=0,
     )
 
+    @property
+    def branches(self) -> list[str]:
+        """Names of the tables that are compared, in the order in which the step receives them."""
+        return list(self.estimators)
+
+    @property
+    def needed(self) -> int:
+        """How many estimates must agree."""
+        count = len(self.branches)
+        return min(self.min_agreeing or max(count // 2 + 1, min(count, 2)), count)
+
     @model_validator(mode="after")
-    def _ranges(self) -> ConsensusCtf:
-        if not self.estimators or len(set(self.estimators)) < len(self.estimators):
+    def _choices(self) -> ConsensusCtf:
+        if len(set(self.estimators)) < len(self.estimators) or not self.branches:
             raise ValueError(f"estimators must name at least one estimator, each once, but it is {self.estimators}")
+        # an empty second pass does not run: what its choices name does not matter
+        for name, value in (("defocus_from", self.defocus_from), ("envelope_from", self.envelope_from)):
+            if self.estimators and value not in (None, "first", "mean", *self.branches):
+                raise ValueError(f"{name} is {value}, but the branches are {', '.join(self.branches)}")
         if self.max_defocus_A <= self.min_defocus_A:
             raise ValueError(f"max_defocus_A ({self.max_defocus_A}) must exceed min_defocus_A ({self.min_defocus_A})")
         return self
+
+
+class ConsensusCtfEnvelope(ConsensusCtf):
+    """Step ``consensus_ctf_envelope``: the envelope of an estimator that started from another's CTF, with the agreed defocus."""
+
+    estimators: list[Estimator] = parameter(
+        "Estimators that are compared with the outcome of consensus_ctf; an empty list leaves this second pass out.",
+        default=["xmipp"],
+    )
+    defocus_from: Literal["first", "mean", "ctffind", "gctf", "xmipp", "consensus_ctf"] = parameter(
+        "Whose defocus goes on: by default the one that independent estimators agreed on.", default="consensus_ctf"
+    )
+    envelope_from: Estimator | None = parameter(
+        "Whose envelope and quality criteria go on; null: none is taken over.", default="xmipp"
+    )
+    include_secondary: bool = parameter(
+        "Columns that the first branch that agrees lacks are taken from the others that agree.", default=True
+    )
+
+    @property
+    def branches(self) -> list[str]:
+        """Names of the tables that are compared: the estimators, then the outcome of the first pass."""
+        return [*self.estimators, "consensus_ctf"]

@@ -6,10 +6,22 @@ from pydantic import Field, model_validator
 
 from cryopipe.config.base import Params
 from cryopipe.config.classes2d import Classify2d, SelectClasses2d
-from cryopipe.config.ctf import ConsensusCtf, EstimateCtfCtffind, EstimateCtfGctf
+from cryopipe.config.ctf import (
+    ConsensusCtf,
+    ConsensusCtfEnvelope,
+    EstimateCtfCtffind,
+    EstimateCtfGctf,
+    EstimateCtfXmipp,
+)
 from cryopipe.config.dataset import Dataset, Run
 from cryopipe.config.initial_volume import InitialRelionSgd
-from cryopipe.config.movies import AlignMovies, EstimateGain, ImportMicrographs, ImportMovies, ScreenMotion
+from cryopipe.config.movies import (
+    AlignMovies,
+    EstimateGain,
+    ImportMicrographs,
+    ImportMovies,
+    ScreenMotion,
+)
 from cryopipe.config.particles import ExtractParticles
 from cryopipe.config.picking import PickLog
 from cryopipe.config.refinement import RefineHomogeneous
@@ -39,7 +51,19 @@ class CtfStage(Params):
 
     estimate_ctf_ctffind: EstimateCtfCtffind = EstimateCtfCtffind()
     estimate_ctf_gctf: EstimateCtfGctf = EstimateCtfGctf()
+    estimate_ctf_xmipp: EstimateCtfXmipp = EstimateCtfXmipp()
     consensus_ctf: ConsensusCtf = ConsensusCtf()
+    consensus_ctf_envelope: ConsensusCtfEnvelope = ConsensusCtfEnvelope()
+
+    @model_validator(mode="after")
+    def _one_pass_each(self) -> CtfStage:
+        both = [name for name in self.consensus_ctf.estimators if name in self.consensus_ctf_envelope.estimators]
+        if both:
+            raise ValueError(
+                f"{', '.join(both)} stands in consensus_ctf.estimators and in consensus_ctf_envelope.estimators: "
+                "leave it out of one of them"
+            )
+        return self
 
 
 class PickingStage(Params):

@@ -10,7 +10,16 @@ class Report(Params):
 
     title: str | None = parameter("Title of the report.", derived="run.name")
     max_pictures: int = parameter(
-        "Micrographs and rejected items shown with pictures, at most.", default=24, ge=0, le=500
+        "Items shown with pictures in each section, at most: the worst by each criterion and an even sample.",
+        default=24,
+        ge=0,
+        le=500,
+    )
+    max_table_rows: int = parameter(
+        "Rows of a table, at most: the worst by each criterion and an even sample; report.json has all.",
+        default=1000,
+        ge=10,
+        le=20000,
     )
     surface_size: int = parameter("Side of the rendered surface picture.", unit="px", default=500, ge=100, le=2000)
     particle_diameter_A: float | None = parameter("Particle diameter.", unit="Å", derived="dataset.particle_diameter_A")

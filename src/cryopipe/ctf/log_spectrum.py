@@ -12,10 +12,10 @@ import numpy as np
 import scipy.fft
 from scipy import ndimage
 
+from cryopipe.ctf.windows import window_side
 from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import resample
 
-_LEAST_WINDOWS = 4
 _FLOOR = 1e-6
 
 
@@ -52,7 +52,8 @@ def log_spectrum(
     pixel_size_A : float
         Of the micrograph.
     box : int
-        Side of the windows, which overlap by half and are tapered (Hann).
+        Side of the windows, which overlap by half and are tapered (Hann). Where that leaves less than two windows
+        along a side of the micrograph, they are made smaller (`window_side`).
     working_pixel_A : float
         Finer micrographs are resampled to this pixel size.
     convolution_px : int
@@ -61,7 +62,7 @@ def log_spectrum(
     Raises
     ------
     InputError
-        The micrograph is flat, not finite, or too small for four windows.
+        The micrograph is flat, not finite, or too small for two by two windows of 128 pixels.
     """
     image = np.asarray(micrograph, dtype=np.float32)
     sd = float(image.std(dtype=np.float64))
@@ -71,13 +72,8 @@ def log_spectrum(
         shape = tuple(2 * round(n * pixel_size_A / working_pixel_A / 2) for n in image.shape)
         scale = image.shape[0] / shape[0]
         image, pixel_size_A = resample(image, shape), pixel_size_A * scale
+    box = window_side(image.shape, box, pixel_size_A, step="estimate_ctf_gctf")
     starts = [np.arange(0, n - box + 1, box // 2) for n in image.shape]
-    if len(starts[0]) * len(starts[1]) < _LEAST_WINDOWS:
-        raise InputError(
-            f"a micrograph of {image.shape[1]} x {image.shape[0]} pixels of {pixel_size_A:.3g} Å has no room for "
-            f"{_LEAST_WINDOWS} windows of {box} pixels. Set estimate_ctf_gctf.box to {2 * min(image.shape) // 6 * 2} "
-            "or less."
-        )
     taper = np.hanning(box + 1)[:box].astype(np.float32)
     mask = taper[:, None] * taper[None, :]
     total = np.zeros((box, box // 2 + 1))

@@ -20,6 +20,25 @@ CITATIONS: dict[str, list[tuple[str, str]]] = {
     "estimate_ctf_ctffind": [
         ("Rohou & Grigorieff 2015, CTFFIND4: fast and accurate defocus estimation", "10.1016/j.jsb.2015.08.008"),
     ],
+    "estimate_ctf_gctf": [
+        ("Zhang 2016, Gctf: real-time CTF determination and correction", "10.1016/j.jsb.2015.11.003"),
+    ],
+    "estimate_ctf_xmipp": [
+        (
+            "Sorzano et al. 2007, Fast, robust, and accurate determination of transmission electron microscopy contrast "
+            "transfer function",
+            "10.1016/j.jsb.2007.08.013",
+        ),
+        (
+            "Vargas et al. 2013, FASTDEF: fast defocus and astigmatism estimation for high-throughput transmission "
+            "electron microscopy",
+            "10.1016/j.jsb.2012.12.006",
+        ),
+    ],
+    "consensus_ctf": [("Marabini et al. 2015, CTF challenge: result summary", "10.1016/j.jsb.2015.04.003")],
+    "consensus_ctf_envelope": [
+        ("Marabini et al. 2015, CTF challenge: result summary", "10.1016/j.jsb.2015.04.003"),
+    ],
     "pick_log": [
         ("Zivanov et al. 2018, New tools for automated high-resolution cryo-EM in RELION-3", "10.7554/eLife.42166")
     ],

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -15,28 +11,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from cryopipe.report.pictures import array_source, photograph_source, plot_source
+
 mpl.use("Agg")
-
-
-def image_source(figure: Figure, *, dpi: int = 110) -> str:
-    """Return a figure as a PNG data URI."""
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi, bbox_inches="tight", metadata={"Software": None})
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def array_source(pixels: NDArray[np.uint8]) -> str:
-    """Return an RGB or grey array [y, x(, 3)] as a PNG data URI, pixel by pixel."""
-    from matplotlib.image import imsave
-
-    stream = io.BytesIO()
-    imsave(stream, pixels, format="png", cmap="gray", vmin=0, vmax=255)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
-
-
-def file_source(path: Path) -> str:
-    """Return a PNG file as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def fsc_plot(curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]], *, threshold: float) -> str:
@@ -50,7 +27,7 @@ def fsc_plot(curves: Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]
     ticks = [t for t in axes.get_xticks() if t > 0]
     axes.set_xticks(ticks, [f"{1 / t:.1f}" for t in ticks])
     axes.legend(fontsize=8, frameon=False)
-    return image_source(figure)
+    return plot_source(figure)
 
 
 def slices(volume: NDArray[np.float32], pixel_size_A: float, title: str) -> str:
@@ -73,35 +50,7 @@ def slices(volume: NDArray[np.float32], pixel_size_A: float, title: str) -> str:
     axes.imshow(volume[part, part, part].sum(0), cmap="gray", origin="lower")
     axes.set_title("projection along z", fontsize=8)
     axes.axis("off")
-    return image_source(figure)
-
-
-def motion_plot(rows: Sequence[Mapping[str, Any]], limits: tuple[float, float]) -> str:
-    """Plot the largest frame step against the whole travel of each movie, with the limits that reject."""
-    figure, axes = _axes(4.6, 3.4)
-    for row in rows:
-        colour = "tab:red" if row["rejected"] else "tab:blue"
-        axes.plot(row["frame_A"], row["travel_A"], "o", ms=5, color=colour, alpha=0.8)
-    axes.axvline(limits[0], color="0.6", ls="--", lw=0.8)
-    axes.axhline(limits[1], color="0.6", ls="--", lw=0.8)
-    axes.set(xlabel="largest step between frames (Å)", ylabel="range of travel (Å)")
-    return image_source(figure)
-
-
-def ctf_plot(
-    defocus_A: NDArray[np.float64], astigmatism_A: NDArray[np.float64], resolution_A: NDArray[np.float64]
-) -> str:
-    """Plot fit resolution and astigmatism against defocus."""
-    figure = Figure(figsize=(8.6, 3.0))
-    for i, (values, label) in enumerate(
-        [(resolution_A, "fit resolution (Å)"), (astigmatism_A, "astigmatism U - V (Å)")]
-    ):
-        axes = figure.add_subplot(1, 2, i + 1)
-        axes.plot(defocus_A / 1e4, values, "o", ms=4, alpha=0.8)
-        axes.set(xlabel="defocus (µm)", ylabel=label)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    return image_source(figure)
+    return photograph_source(figure)
 
 
 def picks_picture(
@@ -129,7 +78,7 @@ def picks_picture(
         )  # fmt: skip
     axes.set(xlim=(-0.5, micrograph.shape[1] - 0.5), ylim=(-0.5, micrograph.shape[0] - 0.5))
     axes.axis("off")
-    return image_source(figure, dpi=90)
+    return photograph_source(figure, dpi=90, margin_inches=0)
 
 
 def class_picture(average: NDArray[np.float32], *, size: int = 96) -> str:
@@ -149,7 +98,7 @@ def history_plot(rows: Sequence[Mapping[str, float]], columns: Sequence[str]) ->
         axes.title.set_fontsize(9)
         axes.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
-    return image_source(figure)
+    return plot_source(figure)
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:

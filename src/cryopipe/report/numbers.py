@@ -21,11 +21,17 @@ COUNTED = {
     "screen_motion": "movies",
     "import_micrographs": "micrographs",
     "estimate_ctf_ctffind": "micrographs",
+    "estimate_ctf_gctf": "micrographs",
+    "estimate_ctf_xmipp": "micrographs",
     "consensus_ctf": "micrographs",
+    "consensus_ctf_envelope": "micrographs",
     "pick_log": "micrographs",
     "extract_particles": "particles",
     "select_classes_2d": "particles",
 }
+#: Steps that work on the same items side by side. What one of them fails on is no loss of the run yet: the step that
+#: joins the branches accounts for it, once, whatever number of branches failed.
+BRANCHES = frozenset({"estimate_ctf_ctffind", "estimate_ctf_gctf", "estimate_ctf_xmipp"})
 
 
 @dataclass(frozen=True)
@@ -53,10 +59,13 @@ def count(
 ) -> tuple[dict[str, dict[str, int]], list[dict[str, Any]]]:
     """Count what went into and came out of the run and of each step.
 
+    The steps of a unit stand one behind the other, except those in ``BRANCHES``: each of these takes in all that
+    enters at its place, and takes nothing away from what the next step gets.
+
     Parameters
     ----------
     losses : sequence of Loss
-        Every item that any step did not pass on.
+        Every item that any step did not pass on. Apart from those of branches each item is lost once.
     accepted : mapping
         ``{"movies" | "micrographs" | "particles": number at the end of that unit's last step}``, counted from the tables
         that were passed on, independently of the losses.
@@ -72,13 +81,15 @@ def count(
     ------
     CryopipeError
         The number that leaves movies is not the number that enters micrographs: something was lost without a record.
+        Or an item is recorded as lost by two steps.
     """
+    _refuse_double_losses(losses)
     lost = Counter(loss.step for loss in losses)
     counts: dict[str, dict[str, int]] = {}
     rows: list[dict[str, Any]] = []
     for unit in ("movies", "micrographs", "particles"):
         own = [step for step in steps if COUNTED[step] == unit]
-        rejected = sum(lost[step] for step in own)
+        rejected = sum(lost[step] for step in own if step not in BRANCHES)
         entering = accepted.get(unit, 0) + rejected
         counts[unit] = {"in": entering, "accepted": accepted.get(unit, 0), "rejected": rejected}
         for step in own:
@@ -91,13 +102,26 @@ def count(
                 "rejected": lost[step],
             }
             rows.append(row | {"reasons": dict(reasons.most_common())})
-            entering -= lost[step]
+            entering -= 0 if step in BRANCHES else lost[step]
     if counts["movies"]["in"] and counts["movies"]["accepted"] != counts["micrographs"]["in"]:
         raise CryopipeError(
             f"the counts do not add up: {counts['movies']['accepted']} movies were accepted, but {counts['micrographs']['in']} "
             "micrographs entered the CTF stage. A table was changed by hand or a step lost an item; run with --forceall."
         )
     return counts, rows
+
+
+def _refuse_double_losses(losses: Sequence[Loss]) -> None:
+    seen: dict[tuple[str, str], str] = {}
+    for loss in losses:
+        if loss.step in BRANCHES:
+            continue
+        other = seen.setdefault((loss.unit, loss.item), loss.step)
+        if other != loss.step:
+            raise CryopipeError(
+                f"the counts do not add up: {loss.item} is lost in {other} and again in {loss.step}. "
+                "Tables of different runs are mixed; run with --forceall."
+            )
 
 
 def read_json(path: Path | None) -> dict[str, Any]:

@@ -1,34 +1,43 @@
 """Step ``report``: one self-contained HTML with counts, pictures and figures of merit, and the same numbers in JSON.
 
-The page needs no server and no download: pictures are inside it. Numbers come from the tables and summaries of the steps,
-never from logs. Known limit: pictures are shown for ``max_pictures`` items; the JSON covers all.
+The page needs no server, no download and no JavaScript (a small script of its own sorts and filters tables): pictures are
+inside it. Numbers come from the tables and summaries of the steps, never from logs. Its size is bounded whatever the
+size of the dataset: pictures are shown of ``max_pictures`` items a section and rows of ``max_table_rows`` a table, the
+worst by each criterion and an even sample; links lead to the files of the others, and the JSON covers all.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import pandas as pd
 
 from cryopipe import __version__
+from cryopipe.config.ctf import ConsensusCtf
+from cryopipe.config.movies import ScreenMotion
 from cryopipe.config.report import Report
 from cryopipe.context import Context
 from cryopipe.io.atomic import atomic_write
 from cryopipe.io.star import read_table
 from cryopipe.report import figures, sections
 from cryopipe.report.citations import CITATIONS
+from cryopipe.report.ctf_section import ctf_section
+from cryopipe.report.gain_section import gain_section
+from cryopipe.report.lost_section import lost_section
+from cryopipe.report.motion_section import motion_section
 from cryopipe.report.numbers import COUNTED, Loss, costs, count, parameters, read_json, read_losses
+from cryopipe.report.pictures import array_source
 from cryopipe.report.surface import render_surface
 
 Inputs = Mapping[str, Any]
 
 
-def collect(inputs: Inputs) -> tuple[dict[str, Any], list[Loss], list[dict[str, Any]]]:
-    """Return the numbers of the run, its losses and the rows of the count table."""
+def collect(inputs: Inputs, *, particles: int) -> tuple[dict[str, Any], list[Loss], list[dict[str, Any]]]:
+    """Return the numbers of the run, its losses and the rows of the count table; ``particles``: those in the map."""
     steps = list(dict.fromkeys(path.parent.name for path in inputs["rejected"]))
     steps = [step for step in COUNTED if step in steps or step == "select_classes_2d"]
     losses = read_losses(inputs["rejected"])
@@ -39,12 +48,12 @@ def collect(inputs: Inputs) -> tuple[dict[str, Any], list[Loss], list[dict[str, 
     ]
     unpicked = sum(loss.step == "pick_log" for loss in losses)
     micrographs = len(sections.tables(inputs, "micrographs", "micrographs").rows) - unpicked
-    lost_micrographs = sum(COUNTED[loss.step] == "micrographs" for loss in losses)
-    movies = micrographs + lost_micrographs if "import_movies" in steps else 0
+    # what the stages handed over, counted in the tables themselves: the counts are checked against it
+    movies = len(sections.tables(inputs, "entering", "micrographs").rows) if "import_movies" in steps else 0
     accepted = {
         "movies": movies,
         "micrographs": micrographs,
-        "particles": len(read_table(inputs["refined_particles"], "particles").rows),
+        "particles": particles,
     }
     counts, rows = count(losses, accepted=accepted, steps=steps)
     picked = sum(len(read_table(path, "coordinates").rows) for path in inputs["coordinates"])
@@ -71,14 +80,47 @@ def warnings(numbers: Mapping[str, Any]) -> list[str]:
         found.append(
             f"{counts['picked']} picks, but {counts['particles']['in']} particles counted: something was lost unrecorded."
         )
+    for pair in numbers.get("agreement", {}).get("pairs", []):
+        if pair["compared"] and pair["agreeing"] < 0.7 * pair["compared"]:
+            found.append(
+                f"{pair['first']} and {pair['second']} agree on {pair['agreeing']} of {pair['compared']} micrographs only."
+            )
     for unit in ("movies", "micrographs"):
         if counts[unit]["in"] and counts[unit]["rejected"] > 0.3 * counts[unit]["in"]:
             found.append(f"{counts[unit]['rejected']} of {counts[unit]['in']} {unit} were rejected.")
     return found
 
 
+def pages(
+    inputs: Inputs, params: Report, numbers: dict[str, Any], losses: Sequence[Loss], run: Path
+) -> dict[str, dict[str, Any] | None]:
+    """Return what the page shows of gain, motion, CTFs and lost items; put their numbers into ``numbers``."""
+    known: Mapping[str, Any] = numbers["parameters"]
+    ctf_numbers, ctf = ctf_section(
+        inputs, losses, run, params, ConsensusCtf.model_validate(known.get("consensus_ctf", {}))
+    )
+    motion = None
+    if "aligned" in inputs:
+        screening = ScreenMotion.model_validate(known.get("screen_motion", {}))
+        numbers["motion"], motion = motion_section(inputs, losses, run, params, screening)
+    numbers |= ctf_numbers
+    steps = list(dict.fromkeys(path.parent.name for path in inputs["estimates"]))
+    return {
+        "lost": lost_section(losses, run, params, steps),
+        "gain": gain_section(inputs, numbers["gain"]),
+        "motion": motion,
+        "ctf": ctf,
+    }
+
+
 def _page(
-    inputs: Inputs, params: Report, numbers: dict[str, Any], losses: Sequence[Loss], rows: Sequence[Any], run: Path
+    inputs: Inputs,
+    params: Report,
+    numbers: dict[str, Any],
+    losses: Sequence[Loss],
+    rows: Sequence[Any],
+    used: pd.DataFrame,
+    run: Path,
 ) -> dict[str, Any]:
     refined, pixel = sections.map_of(inputs["refined"])
     sharpened, _ = sections.map_of(inputs["postprocess_map"])
@@ -86,17 +128,21 @@ def _page(
     masked, _ = sections.map_of(inputs["postprocess_masked"])
     level = sections.contour(sharpened, pixel, params.particle_diameter_A or 0.0)
     half, reference, note = sections.curves(inputs)
-    lost = [loss for loss in losses if loss.unit != "particles"]
-    motion = sections.motion(run, losses, params) if "import_movies" in {row["step"] for row in rows} else None
+    parts = pages(inputs, params, numbers, losses, run)
+    ctf = parts["ctf"] or {}
     return {
+        **parts,
         "title": params.title,
         "subtitle": f"{params.symmetry} · {params.particle_diameter_A:g} Å · {pixel:.4g} Å/px",
         "version": __version__,
         "sections": [
             ("summary", "Summary"),
             ("counts", "Counts"),
-            *([("motion", "Motion")] if motion else []),
+            ("rejected", "Rejected"),
+            *([("gain", "Gain")] if parts["gain"] else []),
+            *([("motion", "Motion")] if parts["motion"] else []),
             ("ctf", "CTF"),
+            *([("agreement", "Agreement")] if ctf["estimators"] else []),
             ("picks", "Particles"),
             ("classes", "2D classes"),
             ("initial", "Initial volume"),
@@ -107,18 +153,13 @@ def _page(
         ],
         "cards": sections.cards(numbers),
         "warnings": warnings(numbers),
-        "surface": figures.array_source(render_surface(masked, threshold=level, size=params.surface_size)),
+        "surface": array_source(render_surface(masked, threshold=level, size=params.surface_size)),
         "surface_level": level,
         "fsc_half": figures.fsc_plot(half, threshold=0.143),
         "fsc_reference": figures.fsc_plot(reference, threshold=0.5) if reference else "",
         "fsc_reference_note": note,
         "count_rows": rows,
-        "items_lost": lost,
-        "lost_pictures": sections.pictures(run, [loss.item for loss in lost], params.max_pictures),
-        "motion": motion,
-        "gain": sections.gain_sentence(numbers["gain"]),
-        "ctf": sections.ctf(inputs, run, params),
-        "picks": sections.picks(inputs, params),
+        "picks": sections.picks(inputs, used, params),
         "classes": sections.classes(inputs),
         "initial": {
             "slices": figures.slices(initial, initial_pixel, "initial map"),
@@ -137,15 +178,25 @@ def _page(
     }
 
 
+def templates() -> jinja2.Environment:
+    """Return the templates of the page; a name that a template misses is an error, not an empty place."""
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("cryopipe.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
 def main(inputs: dict[str, Any], outputs: dict[str, Path], params: Report, context: Context) -> None:
     """Write ``report.html`` and ``report.json``."""
-    numbers, losses, rows = collect(inputs)
+    used = sections.refined_positions(inputs["refined_particles"])
+    numbers, losses, rows = collect(inputs, particles=len(used))
     run = Path.cwd()
     numbers["steps"] = costs(run / "benchmarks")
     numbers["parameters"] = parameters(run)
-    page = _page(inputs, params, numbers, losses, rows, run)
-    template = files("cryopipe.report").joinpath("templates/report.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    page = _page(inputs, params, numbers, losses, rows, used, run)
     atomic_write(outputs["json"], json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
-    atomic_write(outputs["html"], environment.from_string(template).render(page))
+    atomic_write(outputs["html"], templates().get_template("report.html.j2").render(page))
     context.log.info("report: %s", outputs["html"])

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from cryopipe.config.movies import ScreenMotion
 from cryopipe.config.report import Report
 from cryopipe.errors import InputError
 from cryopipe.io.mrc import read_image, read_stack, read_volume
 from cryopipe.io.star import Kind, StarTable, concatenate, read_blocks, read_table
-from cryopipe.movies.motion_measures import judged, limits_A, measure_motion
-from cryopipe.movies.motion_star import read_motion
 from cryopipe.report import figures
-from cryopipe.report.numbers import Loss, parameters
 
 Inputs = Mapping[str, Any]
 
@@ -27,6 +24,12 @@ Inputs = Mapping[str, Any]
 def tables(inputs: Inputs, name: str, kind: Kind) -> StarTable:
     """Read the tables of all batches as one."""
     return concatenate([read_table(path, kind) for path in inputs[name]])
+
+
+def refined_positions(path: Path) -> pd.DataFrame:
+    """Return micrograph and position of the particles of the refined map. Read it once: no table of a run is larger."""
+    rows = read_table(path, "particles").rows
+    return rows[["crpItem", "rlnCoordinateX", "rlnCoordinateY"]]
 
 
 def map_of(path: Path) -> tuple[NDArray[np.float32], float]:
@@ -96,71 +99,10 @@ def curves(inputs: Inputs) -> tuple[dict[str, Any], dict[str, Any], str]:
     return half, truth | model, note
 
 
-def motion(run: Path, losses: Sequence[Loss], params: Report) -> dict[str, Any]:
-    """Return the plot of all movies' motion and the pictures of the first ones."""
-    table = concatenate(
-        [
-            read_table(path, "micrographs")
-            for path in sorted((run / "movies/align_movies").glob("batch_*_micrographs.star"))
-        ]
-    ).rows
-    rejected = {loss.item for loss in losses if loss.step == "screen_motion"}
-    screening = ScreenMotion.model_validate(parameters(run / "movies/screen_motion")["screen_motion"])
-    rows = []
-    for item, path in zip(table["crpItem"], table["rlnMicrographMetadata"], strict=True):
-        step, travel = judged(measure_motion(read_motion(run / path)), screening)
-        rows.append({"frame_A": step, "travel_A": travel, "rejected": item in rejected})
-    folder = run / "movies" / "align_movies" / "pictures"
-    pictures = [
-        (str(item), figures.file_source(folder / f"{item}_{what}.png"))
-        for item in table["crpItem"][: params.max_pictures]
-        for what in ("shifts", "psd")
-        if (folder / f"{item}_{what}.png").exists()
-    ]
-    return {"plot": figures.motion_plot(rows, limits_A(screening)), "pictures": pictures}
-
-
-def ctf(inputs: Inputs, run: Path, params: Report) -> dict[str, Any]:
-    """Return plot, table and pictures of the accepted micrographs' CTFs."""
-    rows = tables(inputs, "micrographs", "micrographs").rows
-    u, v = rows["rlnDefocusU"].to_numpy(np.float64), rows["rlnDefocusV"].to_numpy(np.float64)
-    resolution = rows["rlnCtfMaxResolution"].to_numpy(np.float64)
-    shown = ["crpItem", "rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle", "rlnCtfMaxResolution", "rlnCtfFigureOfMerit"]
-    items = [str(item) for item in rows["crpItem"]][: params.max_pictures]
-    pictures = [
-        (item, figures.file_source(path))
-        for item in items
-        for path in [run / "ctf" / "estimate_ctf_ctffind" / "pictures" / f"{item}_ctf.png"]
-        if path.exists()
-    ]
-    cells = [
-        [f"{c:.4g}" if isinstance(c, float) else str(c) for c in row] for row in rows[shown].itertuples(index=False)
-    ]
-    return {
-        "plot": figures.ctf_plot((u + v) / 2, u - v, resolution),
-        "header": shown,
-        "rows": cells,
-        "pictures": pictures,
-    }
-
-
-def pictures(run: Path, items: Sequence[str], limit: int) -> list[tuple[str, str]]:
-    """Return (caption, picture) of what the steps drew of these items, at most ``limit`` of them."""
-    found = []
-    for item in items[:limit]:
-        for stage, step in (("movies", "align_movies"), ("ctf", "estimate_ctf_ctffind")):
-            found += [
-                (f"{item}: {path.stem.removeprefix(item).strip('_')}", figures.file_source(path))
-                for path in sorted((run / stage / step / "pictures").glob(f"{item}_*.png"))
-            ]
-    return found
-
-
-def picks(inputs: Inputs, params: Report) -> list[tuple[str, str]]:
+def picks(inputs: Inputs, used: pd.DataFrame, params: Report) -> list[tuple[str, str]]:
     """Return (caption, picture) of the first micrographs with their picks, used ones and dropped ones."""
     micrographs = tables(inputs, "micrographs", "micrographs").with_optics()
     coordinates = tables(inputs, "coordinates", "coordinates").rows
-    used = read_table(inputs["refined_particles"], "particles").rows
     found = []
     for row in micrographs.head(min(params.max_pictures, 6)).itertuples():
         picks = coordinates[coordinates["crpItem"] == row.crpItem]
@@ -206,11 +148,6 @@ def contour(volume: Any, pixel_size_A: float, diameter_A: float) -> float:
     sphere = np.pi / 6 * (diameter_A / pixel_size_A) ** 3
     share = min(sphere / 6 / volume.size, 0.5)
     return float(np.quantile(volume, 1 - share))
-
-
-def gain_sentence(gain: Mapping[str, Any]) -> str:
-    """Return the summary of the gain as one line."""
-    return "; ".join(f"{key}: {value}" for key, value in gain.items() if isinstance(value, str | float | int))
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -113,6 +113,32 @@ class Plan:
             )
         return found
 
+    @property
+    def ctf_passes(self) -> list[str]:
+        """Steps of the CTF consensus that this run does, in order; the last one's table is the CTF stage's result."""
+        stage = self.config.ctf
+        return ["consensus_ctf", *(["consensus_ctf_envelope"] if stage.consensus_ctf_envelope.estimators else [])]
+
+    def ctf_branches(self, step: str) -> list[str]:
+        """Return the steps whose tables the CTF consensus ``step`` compares, in its order."""
+        stage = self.config.ctf
+        params = stage.consensus_ctf if step == "consensus_ctf" else stage.consensus_ctf_envelope
+        return [name if name == "consensus_ctf" else f"estimate_ctf_{name}" for name in params.branches]
+
+    @property
+    def previous_ctf(self) -> str | None:
+        """Step whose CTFs ``estimate_ctf_xmipp`` starts from, None where it starts from nothing."""
+        params = self.config.ctf.estimate_ctf_xmipp
+        return f"estimate_ctf_{params.previous_from}" if params.use_previous else None
+
+    @property
+    def ctf_estimators(self) -> list[str]:
+        """Steps that estimate CTFs in this run: those that a consensus compares, and the one that another starts from."""
+        needed = {branch for step in self.ctf_passes for branch in self.ctf_branches(step)}
+        if "estimate_ctf_xmipp" in needed and self.previous_ctf:
+            needed.add(self.previous_ctf)
+        return [step for step in self.steps if step in needed - set(self.ctf_passes)]
+
     def params(self, step: str, *, batch: str = "") -> dict[str, Any]:
         """Return the complete parameters of ``step``; the import steps also get the files of their batch."""
         extra = {"paths": self.batches[batch]} if batch else {}
