@@ -1,11 +1,18 @@
 """Time and accuracy of movie alignment at real size, on frames whose motion is known.
 
-``python benchmarks/movies.py [--frames 50] [--small] [--threads 2] [--peer relion]``
+``python benchmarks/movies.py [--frames 50] [--small] [--super] [--threads 2] [--peer relion] [--resolution 3.5]``
 
-The large movie is semi-synthetic: the real 3838 x 3710 micrograph of ../shared/realdata is thinned binomially into
-frames (which keeps them independent, as Poisson counts are), each moved by whole pixels along a track and bent by 8 px
-(pixel by pixel, to the nearest). The small one is drawn from a phantom. ``--peer relion`` aligns the same large movie
-with RELION's own program, 5 x 5 patches and dose weighting. The last line is JSON.
+The large movie is semi-synthetic: each electron of the real 3838 x 3710 micrograph of ../shared/realdata falls into one
+of the frames at random (which keeps them independent, as Poisson counts are), lands anywhere in its pixel, moved along
+a smooth track and by a bend of 8 px, and is counted with the probability that the camera's pixel counts: the motion is
+known exactly, at every place, and the gain reference is given upside down and turned. What no method can see is
+stated, too: the Cramér-Rao bound of a frame's shift, from the micrograph's spectrum. A shift or a bend that is the same
+in all frames is no motion: the error without it is the one to judge, that of the shifts as they are stands beside it.
+
+The frames share all that the micrograph holds, also the ring of ice at 3.7 Å, which real frames share in part only:
+the bound up to 8 Å, and ``--resolution 8``, say what is left without it. ``--peer relion`` aligns the same movie with
+RELION's own program, 5 x 5 patches and dose weighting. ``--super`` is a super-resolution movie of 7676 x 7420, for its
+memory. The small movie is drawn from a phantom. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -13,14 +20,18 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import multiprocessing
 import resource
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from numba import njit
 from threadpoolctl import threadpool_limits
 
 from cryopipe.config.ctf import EstimateCtfCtffind
@@ -28,52 +39,137 @@ from cryopipe.config.movies import AlignMovies
 from cryopipe.ctf.estimate_ctf_ctffind import estimate_ctf
 from cryopipe.ctf.model import Microscope
 from cryopipe.io.movies import open_movie, write_movie
-from cryopipe.io.mrc import read_image
-from cryopipe.io.star import StarTable, make_optics, read_blocks, write_table
+from cryopipe.io.mrc import read_image, write_image
+from cryopipe.io.star import StarTable, make_optics, write_table
 from cryopipe.movies.align_movies import Camera, align_movie
 from cryopipe.movies.defects import plan_repair
-from cryopipe.movies.motion_star import read_motion
+from cryopipe.movies.flat_field import flat_field
+from cryopipe.movies.gain_orientation import as_correction, score_orientations
+from cryopipe.movies.motion_star import polynomial_field, read_motion, read_polynomial
 
 REAL = Path(__file__).resolve().parents[2] / "shared/realdata/micrographs/fei-extended.mrc"
 COUNTS_PER_ELECTRON = 106.0
+PIXEL_A, DOSE = 0.85378, 47.6
+MARGIN = 32
 
 
 def track(n: int) -> np.ndarray:
-    """Whole-pixel motion [n, 2] of the specimen: fast at first, then a slow drift."""
-    t = np.arange(n)
-    return np.rint(np.stack([12.0 * (1 - np.exp(-t / 4.0)) + 0.05 * t, -8.0 * (1 - np.exp(-t / 6.0))], axis=1)).astype(
-        int
-    )
+    """Motion [n, 2] of the specimen: fast at first, then a slow drift."""
+    t = np.arange(n) * 50.0 / n
+    return np.stack([12.0 * (1 - np.exp(-t / 4.0)) + 0.05 * t, -8.0 * (1 - np.exp(-t / 6.0))], axis=1)
+
+
+def course(n: int) -> np.ndarray:
+    """Amount [n] of the bend in each frame, zero in the reference frame."""
+    t = np.arange(n) * 50.0 / n
+    return 14.0 * (np.exp(-t[n // 2] / 8.0) - np.exp(-t / 8.0))
 
 
 def bend(i: int, n: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Motion [2, a, b] of the specimen beside the track at rows y and columns x (-1/2 to 1/2): 8 px edge to edge."""
-    amount = 14.0 * (np.exp(-(n // 2) / 8.0) - np.exp(-i / 8.0))
     v, u = y[:, None], x[None, :]
-    return amount * np.stack([0.6 * u + v**2, u * v - 0.6 * v])
+    return course(n)[i] * np.stack([0.6 * u + v**2, u * v - 0.6 * v])
 
 
-def thinned_frames(path: Path, n: int):
-    """Yield n frames uint8 of the micrograph at ``path``, moved along :func:`track` and by :func:`bend`."""
-    image, _ = read_image(path)
-    rng = np.random.default_rng(1)
-    rest = np.maximum(np.rint(image / COUNTS_PER_ELECTRON), 0).astype(np.int64)
-    for i in range(n):
-        frame = rng.binomial(rest, 1.0 / (n - i))
-        rest -= frame
-        yield bent(frame.astype(np.uint8), track(n)[i] - track(n)[n // 2], i, n)
+@njit(cache=True)
+def scatter(counts, margin, moves, amounts, sensitivity, frames):
+    """Give every electron of ``counts`` [y, x] (padded by ``margin``) a frame and a place in it."""
+    n, ny, nx = frames.shape
+    state = np.uint64(88172645463325252)
+    unit = 1.0 / 16777216.0
+    for row in range(counts.shape[0]):
+        y = row - margin
+        v = y / ny - 0.5
+        for column in range(counts.shape[1]):
+            x = column - margin
+            u = x / nx - 0.5
+            for _ in range(counts[row, column]):
+                state ^= state << np.uint64(13)
+                state ^= state >> np.uint64(7)
+                state ^= state << np.uint64(17)
+                mixed = state * np.uint64(2685821657736338717)
+                frame = int((mixed >> np.uint64(48)) * np.uint64(n) >> np.uint64(16))
+                within_x = (mixed & np.uint64(0xFFFFFF)) * unit
+                within_y = ((mixed >> np.uint64(24)) & np.uint64(0xFFFFFF)) * unit
+                state ^= state << np.uint64(13)
+                state ^= state >> np.uint64(7)
+                state ^= state << np.uint64(17)
+                chance = (state * np.uint64(2685821657736338717) >> np.uint64(40)) * unit
+                a = amounts[frame]
+                to_x = int(np.floor(x + within_x + moves[frame, 0] + a * (0.6 * u + v * v)))
+                to_y = int(np.floor(y + within_y + moves[frame, 1] + a * (u * v - 0.6 * v)))
+                if 0 <= to_x < nx and 0 <= to_y < ny and chance < sensitivity[to_y, to_x]:
+                    frames[frame, to_y, to_x] += 1
 
 
-def bent(frame: np.ndarray, shift: np.ndarray, i: int, n: int) -> np.ndarray:
-    """Move a frame by a shift (x, y) and the bend of frame i, each pixel from the nearest one; borders mirror."""
-    out = np.empty_like(frame)
-    ny, nx = frame.shape
-    columns = np.arange(nx)
-    for y in range(ny):
-        dx, dy = bend(i, n, np.array([y / ny - 0.5]), columns / nx - 0.5)[:, 0]
-        u, v = np.rint(columns - shift[0] - dx).astype(int), np.rint(y - shift[1] - dy).astype(int)
-        out[y] = frame[ny - 1 - abs(ny - 1 - abs(v)), nx - 1 - abs(nx - 1 - abs(u))]
-    return out
+def sensitivity_of(shape: tuple[int, int]) -> np.ndarray:
+    """Return the probability [y, x] that a pixel counts: 3 % from pixel to pixel, 2 % from column to column."""
+    rng = np.random.default_rng(3)
+    pattern = 0.9 * (1 + 0.03 * rng.standard_normal(shape)) * (1 + 0.02 * rng.standard_normal(shape[1]))
+    return np.clip(pattern, 0.5, 1.0)
+
+
+def write_large(movie: Path, gain: Path, n: int) -> None:
+    """Write the semi-synthetic movie, and its gain as it came from another program: turned by 180°."""
+    image, _ = read_image(REAL)
+    counts = np.pad(np.maximum(np.rint(image / COUNTS_PER_ELECTRON), 0).astype(np.int64), MARGIN, mode="reflect")
+    frames = np.zeros((n, *image.shape), dtype=np.uint8)
+    sensitivity = sensitivity_of(image.shape)
+    scatter(counts, MARGIN, track(n) - track(n)[n // 2], course(n), sensitivity, frames)
+    write_movie(movie, iter(frames), PIXEL_A)
+    write_image(gain, (1.0 / sensitivity).astype(np.float32)[::-1, ::-1].copy(), PIXEL_A)
+
+
+def write_super(movie: Path, n: int) -> None:
+    """Write a super-resolution movie of noise, twice as fine as the large one: all that counts is its size."""
+    image, _ = read_image(REAL)
+    shape = tuple(2 * length for length in image.shape)
+    frames = [np.random.default_rng(i).poisson(0.2, shape).astype(np.uint8) for i in range(2)]
+    write_movie(movie, (frames[i % 2] for i in range(n)), PIXEL_A / 2)
+
+
+def in_a_child(work: Callable[..., None], *arguments: object) -> None:
+    """Make a movie in another process, whose memory does not count."""
+    process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
+    process.start()
+    process.join()
+    if process.exitcode:
+        raise RuntimeError(f"{work.__name__} failed with exit code {process.exitcode}")
+
+
+def found_orientation(movie: Path, gain: Path) -> np.ndarray:
+    """Return the gain in the orientation of the frames, found by correlation with their sum."""
+    given, _ = read_image(gain)
+    with open_movie(movie) as frames:
+        total = np.zeros(frames.shape[1:], dtype=np.float32)
+        for raw in frames.iterate():
+            total += raw
+    field = flat_field(total, sigma_px=50.0)
+    best, second, *_ = score_orientations(given, field.response, field.good, sigma_px=50.0)
+    print(f"gain: {best.orientation}, {best.sense} (score {best.score:.0f}, next {second.score:.0f})", flush=True)
+    return as_correction(given, orientation=best.orientation, sense=best.sense)
+
+
+def print_bounds(n: int) -> None:
+    """Print the Cramér-Rao bounds of a frame's shift, from the spectrum of the counts, which is 1 without a specimen.
+
+    With the power a(k) of the specimen in one frame, the information on each shift beside the mean of all is
+    Σ (2πk)² 2 n a² / (1 + n a) over the frequencies of half the plane (Knapp & Carter 1976,
+    doi:10.1109/TASSP.1976.1162830, for n receivers).
+    """
+    image, _ = read_image(REAL)
+    counts = np.maximum(np.rint(image / COUNTS_PER_ELECTRON), 0).astype(np.float32)
+    spectrum = np.abs(np.fft.rfft2(counts - counts.mean())) ** 2 / counts.size / counts.mean()
+    k = np.hypot(np.fft.fftfreq(image.shape[0])[:, None], np.fft.rfftfreq(image.shape[1])[None])
+    ring = (400 * k).astype(int).ravel()
+    number = np.bincount(ring)
+    a = np.maximum(np.bincount(ring, spectrum.ravel()) / number - 1, 0) / n
+    middle = (np.arange(len(number)) + 0.5) / 400
+    information = number * (2 * np.pi * middle) ** 2 * n * a**2 / (1 + n * a)
+    for finest in (20.0, 8.0, 3.5):
+        used = (middle < PIXEL_A / finest) & (middle > PIXEL_A / 600)
+        bound = 1 / np.sqrt(information[used].sum())
+        print(f"bound of a frame's shift from frequencies up to {finest:g} Å: {bound:.3f} px per axis")
 
 
 def phantom_frames(n: int, size: int):
@@ -83,35 +179,40 @@ def phantom_frames(n: int, size: int):
     noise = np.fft.rfft2(rng.standard_normal((size, size)))
     specimen = np.fft.irfft2(noise * np.exp(-0.5 * (k / 0.05) ** 2), s=(size, size))
     specimen *= 0.1 / specimen.std()
-    for x, y in track(n):
+    for x, y in np.rint(track(n)).astype(int):
         yield rng.poisson(np.roll(2.0 * (1.0 + specimen), (y, x), axis=(0, 1)).clip(0)).astype(np.uint8)
 
 
 INNER = np.linspace(-0.45, 0.45, 19)
 
 
-def errors(shifts: np.ndarray, local: np.ndarray, n: int, bent_movie: bool) -> tuple[float, float]:
-    """Return rms errors in px: of the mean shift of frames, and of the field in the inner 90 % (zero at frame n/2)."""
+def errors(shifts: np.ndarray, local: np.ndarray, n: int, bent_movie: bool) -> dict[str, float]:
+    """Return rms errors in px in the inner 90 %: of frames' mean shifts and of the field, and of the field as it is."""
+    steps = track(n) if bent_movie else np.rint(track(n))
     truth = np.stack(
-        [(bend(i, n, INNER, INNER) if bent_movie else 0) + (track(n)[i] - track(n)[n // 2])[:, None, None]
+        [(bend(i, n, INNER, INNER) if bent_movie else 0) + (steps[i] - steps[n // 2])[:, None, None]
          + np.zeros((2, 19, 19)) for i in range(n)]
     )  # fmt: skip
     found = (shifts - shifts[n // 2])[:, :, None, None] + local - local[n // 2]
     rest = found + truth
-    whole = rest.mean(axis=(2, 3))
-    whole -= whole.mean(axis=0)  # which frame is the reference is no error
-    return float(np.sqrt((whole**2).mean())), float(np.sqrt((rest**2).mean()))
+    moving = rest - rest.mean(axis=0)
+    return {
+        "frames_rms_px": float(np.sqrt((moving.mean(axis=(2, 3)) ** 2).mean())),
+        "field_rms_px": float(np.sqrt((moving**2).mean())),
+        "field_from_reference_rms_px": float(np.sqrt((rest**2).mean())),
+    }
 
 
 def measure(
-    name: str, path: Path, pixel_size_A: float, dose: float, n: int, threads: int, bent_movie: bool
+    name: str, path: Path, pixel_size_A: float, dose: float, threads: int, gain: np.ndarray | None = None, **more: Any
 ) -> tuple[np.ndarray, dict[str, object]]:
     """Align one movie; return the plain average and the figures."""
-    params = AlignMovies(dose_per_frame_e_A2=dose, pre_exposure_e_A2=0.0)
+    params = AlignMovies(dose_per_frame_e_A2=dose, pre_exposure_e_A2=0.0, **more)
     start, cpu = time.perf_counter(), time.process_time()
     with open_movie(path) as movie:
-        shape = movie.shape[1:]
-        camera = Camera(np.ones(shape, dtype=np.float32), plan_repair(np.zeros((0, 2), dtype=np.int64), shape))
+        n, *shape = movie.shape
+        image = np.ones(shape, dtype=np.float32) if gain is None else gain
+        camera = Camera(image, plan_repair(np.zeros((0, 2), dtype=np.int64), image.shape))
         result = align_movie(
             movie,
             camera,
@@ -126,36 +227,43 @@ def measure(
     local = np.zeros((n, 2, 19, 19))
     if result.local is not None:
         local = np.stack([result.local.at(i, y, x) for i in range(n)])
-    whole, field = errors(result.motion.shifts_px, local, n, bent_movie)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-    return result.average, row(name, "cryopipe", seconds, cpu, threads, whole, field, peak)
+    error = errors(result.motion.shifts_px, local, n, gain is not None)
+    if more.get("binning", 1) > 1:  # the super-resolution movie: noise, without a truth
+        error = dict.fromkeys(error, float("nan"))
+    return result.average, row(name, "cryopipe", seconds, cpu, threads, error, peak)
 
 
 def row(
-    movie: str, program: str, seconds: float, cpu: float, threads: int, whole: float, field: float, peak_GB: float
+    movie: str, program: str, seconds: float, cpu: float, threads: int, error: dict[str, float], peak_GB: float
 ) -> dict[str, object]:
     """Print one line of the table and return it."""
     print(
-        f"{movie:<18} {program:<9} {seconds:7.1f} s {cpu:7.1f} CPU s  {threads} threads  "
-        f"rms error: frames {whole:.3f} px, field {field:.3f} px  peak {peak_GB:.2f} GB",
+        f"{movie:<18} {program:<9} {seconds:7.1f} s {cpu:7.1f} CPU s  {threads} threads  peak {peak_GB:.2f} GB  rms error: "
+        f"frames {error['frames_rms_px']:.3f} px, field {error['field_rms_px']:.3f} px "
+        f"({error['field_from_reference_rms_px']:.3f} px from the reference frame)",
         flush=True,
     )
     return {
         "movie": movie, "program": program, "seconds": seconds, "cpu_seconds": cpu, "threads": threads,
-        "frames_rms_px": whole, "field_rms_px": field, "peak_GB": peak_GB,
-    }  # fmt: skip
+        "peak_GB": peak_GB,
+    } | error  # fmt: skip
 
 
-def measure_relion(name: str, path: Path, pixel_size_A: float, dose: float, n: int, threads: int) -> dict[str, object]:
-    """Align the movie at ``path`` with RELION: 5 x 5 patches, dose weighting."""
+def measure_relion(
+    name: str, path: Path, pixel_size_A: float, dose: float, n: int, threads: int, gain: np.ndarray
+) -> tuple[Path, dict[str, object]]:
+    """Align the movie at ``path`` with RELION: 5 x 5 patches, dose weighting; return its average, too."""
     folder = path.parent
+    # RELION turns the rows of a TIFF upside down on reading, those of an MRC not
+    write_image(folder / "gain_relion.mrc", np.ascontiguousarray(gain[::-1]), pixel_size_A)
     optics = make_optics(voltage_kV=300.0, cs_mm=2.7, amplitude_contrast=0.1, movie_pixel_size_A=pixel_size_A)
     rows = pd.DataFrame({"rlnMicrographMovieName": [path.name], "rlnOpticsGroup": [1]})
     write_table(folder / "in.star", StarTable("movies", optics, rows))
     command = (
         "relion_run_motioncorr --use_own --i in.star --o relion/ --first_frame_sum 1 --last_frame_sum -1 "
         f"--bin_factor 1 --bfactor 150 --dose_per_frame {dose} --preexposure 0 --patch_x 5 --patch_y 5 "
-        f"--dose_weighting --save_noDW --j {threads}"
+        f"--dose_weighting --save_noDW --gainref gain_relion.mrc --j {threads}"
     )
     start = time.perf_counter()
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -165,17 +273,19 @@ def measure_relion(name: str, path: Path, pixel_size_A: float, dose: float, n: i
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     file = next((folder / "relion").rglob(f"{path.stem}.star"))
     shifts, local = read_motion(file).shifts_px, np.zeros((n, 2, 19, 19))
-    blocks = read_blocks(file)
-    if "local_motion_model" in blocks:
-        model = blocks["local_motion_model"].sort_values("rlnMotionModelCoeffsIdx")
-        coefficients = model["rlnMotionModelCoeff"].to_numpy().reshape(2, 6, 3)
-        v, u = np.meshgrid(INNER[::-1], INNER, indexing="ij")  # its rows run the other way
-        space = np.stack([np.ones_like(u), u, u**2, v, v**2, u * v])
-        time_powers = np.arange(n)[:, None].astype(float) ** np.arange(1, 4)
-        local = np.einsum("cst,syx,ft->fcyx", coefficients, space, time_powers)
+    model = read_polynomial(file)
+    if model is not None:
+        local = polynomial_field(model, np.arange(n), INNER[::-1], INNER)  # its rows run the other way
     flip = np.array([1.0, -1.0])
-    whole, field = errors(shifts * flip, local * flip[None, :, None, None], n, True)
-    return row(name, "RELION", seconds, cpu, threads, whole, field, after.ru_maxrss * 1024 / 1e9)
+    error = errors(shifts * flip, local * flip[None, :, None, None], n, True)
+    average = next((folder / "relion").rglob(f"{path.stem}_noDW.mrc"))
+    return average, row(name, "RELION", seconds, cpu, threads, error, after.ru_maxrss * 1024 / 1e9)
+
+
+def print_rings(name: str, image: np.ndarray) -> None:
+    """Print how far the rings of an average are fitted."""
+    estimate = estimate_ctf(image, PIXEL_A, Microscope(300.0, 2.7, 0.1), EstimateCtfCtffind())
+    print(f"CTF of {name}: {estimate.fit.defocus}, rings to {estimate.resolution_A:.2f} Å", flush=True)
 
 
 def main() -> None:
@@ -183,6 +293,8 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=50)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--small", action="store_true", help="only the phantom of 1024 x 1024 x 16")
+    parser.add_argument("--super", action="store_true", help="only the super-resolution movie")
+    parser.add_argument("--resolution", type=float, help="finest_resolution_A of the step")
     parser.add_argument("--peer", choices=["relion"])
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
@@ -192,20 +304,25 @@ def main() -> None:
         small = Path(folder) / "small.tif"
         write_movie(small, phantom_frames(16, 1024), 1.0)
         for _ in range(2):  # the first run compiles
-            table.append(measure("1024 x 1024 x 16", small, 1.0, 2.0, 16, threads, False)[1])
-        if not arguments.small:
-            large, name, pixel, dose = Path(folder) / "large.tif", f"3838 x 3710 x {n}", 0.85378, 47.6 / n
-            write_movie(large, thinned_frames(REAL, n), pixel)
-            average, figures = measure(name, large, pixel, dose, n, threads, True)
+            table.append(measure("1024 x 1024 x 16", small, 1.0, 2.0, threads)[1])
+        if arguments.super:
+            movie, name = Path(folder) / "super.tif", f"7676 x 7420 x {n}"
+            in_a_child(write_super, movie, n)
+            table.append(measure(name, movie, PIXEL_A / 2, DOSE / n, threads, binning=2)[1])
+        elif not arguments.small:
+            movie, gain_file, name = Path(folder) / "large.tif", Path(folder) / "gain.mrc", f"3838 x 3710 x {n}"
+            in_a_child(write_large, movie, gain_file, n)
+            print_bounds(n)
+            gain = found_orientation(movie, gain_file)
+            more = {} if arguments.resolution is None else {"finest_resolution_A": arguments.resolution}
+            average, figures = measure(name, movie, PIXEL_A, DOSE / n, threads, gain, **more)
             table.append(figures)
+            print_rings("the original", read_image(REAL)[0])
+            print_rings("the average", average)
             if arguments.peer == "relion":
-                table.append(measure_relion(name, large, pixel, dose, n, threads))
-            start = time.perf_counter()
-            estimate = estimate_ctf(average, pixel, Microscope(300.0, 2.7, 0.1), EstimateCtfCtffind())
-            print(
-                f"CTF of the average: {time.perf_counter() - start:.1f} s on one core, {estimate.fit.defocus}, "
-                f"rings to {estimate.resolution_A:.2f} Å"
-            )
+                theirs, figures = measure_relion(name, movie, PIXEL_A, DOSE / n, n, threads, gain)
+                table.append(figures)
+                print_rings("RELION's average", read_image(theirs)[0])
     print(json.dumps(table))
 
 

@@ -30,7 +30,9 @@ class Context:
     device : {"cpu", "gpu"}
         Already resolved; ``auto`` never reaches a step.
     max_failed_fraction : float
-        Share of a batch's items that may be quarantined before the run stops.
+        Share of the run's items that may be quarantined before the run stops.
+    items_in_run : int
+        Movies or micrographs of the whole run, of which the job's may be one batch of many; 0 where nobody knows.
     log : logging.Logger
         Goes to the job's log file and, from level WARNING on, to the terminal.
     """
@@ -41,6 +43,7 @@ class Context:
     threads: int = 1
     device: Device = "cpu"
     max_failed_fraction: float = 0.2
+    items_in_run: int = 0
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("cryopipe"))
 
     def item_seed(self, item: str) -> int:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cryopipe.context import Context
 from cryopipe.errors import CryopipeError, InputError
 from cryopipe.io.atomic import atomic_write
 
 Row = dict[str, Any]
+#: Failures in one batch of several below which it does not stop the run by itself: few say nothing about the share in all
+#: batches, which is looked at when the batch is done.
+FEWEST_FAILURES = 5
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,18 @@ class Rejection:
     item: str
     kind: str
     reason: str
+
+
+class FailureLike(Protocol):
+    """What a message needs of a rejection, fresh or read from a table."""
+
+    @property
+    def item(self) -> str:
+        """Its name."""
+
+    @property
+    def reason(self) -> str:
+        """Why it failed."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +69,9 @@ def process_items(
         Returns a JSON-serialisable row. Raising an `InputError`, `OSError` or `ValueError` puts the item into quarantine;
         any other exception is a defect of the program and stops the run.
     context : Context
-        Its ``work_dir`` keeps ``<item>.json``; its log gets progress and the traceback of each quarantined item. Above its
-        ``max_failed_fraction`` of quarantined items the run stops (a batch of one item never does).
+        Its ``work_dir`` keeps ``<item>.json``; its log gets progress and the traceback of each quarantined item. As soon as
+        more than its ``max_failed_fraction`` of the items are quarantined the run stops: a batch that is the whole run by any
+        number (but never by a single item), one of several by `FEWEST_FAILURES`.
     fingerprint : str
         Digest of everything but the item that determines the result (parameters, other inputs); a kept row with another
         one is ignored.
@@ -73,6 +89,7 @@ def process_items(
     state = context.work_dir / "items"
     state.mkdir(parents=True, exist_ok=True)
     done = 0
+    failed: list[Rejection] = []
 
     def one(entry: tuple[str, Any]) -> Row | Rejection:
         nonlocal done
@@ -86,6 +103,8 @@ def process_items(
                 context.log.warning("%s: %s is quarantined: %s", context.step, name, error)
                 context.log.info("%s", traceback.format_exc())
                 result = Rejection(name, "quarantined", " ".join(str(error).split()) or type(error).__name__)
+                failed.append(result)
+                _refuse_failures(failed, len(items), context)
             else:
                 atomic_write(kept, json.dumps({"fingerprint": fingerprint, "row": row}).encode())
                 result = row
@@ -99,15 +118,23 @@ def process_items(
     else:
         results = [one(entry) for entry in items.items()]
     rows = [r for r in results if not isinstance(r, Rejection)]
-    rejections = [r for r in results if isinstance(r, Rejection)]
-    if len(items) > 1 and len(rejections) > context.max_failed_fraction * len(items):
-        reasons = "; ".join(f"{r.item}: {r.reason}" for r in rejections[:5])
-        raise CryopipeError(
-            f"{context.step}: {len(rejections)} of {len(items)} items failed, more than the allowed share of "
-            f"{context.max_failed_fraction:.0%}. First reasons: {reasons}. "
-            "Mend or remove these inputs, or raise run.max_failed_fraction."
-        )
-    return ItemResults(rows, rejections)
+    return ItemResults(rows, [r for r in results if isinstance(r, Rejection)])
+
+
+def _refuse_failures(failed: list[Rejection], total: int, context: Context) -> None:
+    """Stop the run when a batch of ``total`` items has more failures than may be."""
+    fewest = FEWEST_FAILURES if context.items_in_run > total else 1
+    if total > 1 and len(failed) >= fewest and len(failed) > context.max_failed_fraction * total:
+        raise CryopipeError(failure_message(context, failed, f"{total} items"))
+
+
+def failure_message(context: Context, failed: Sequence[FailureLike], whole: str) -> str:
+    """Return what to tell a person when too many items failed, with the first reasons."""
+    reasons = "; ".join(f"{r.item}: {r.reason}" for r in failed[:5])
+    return (
+        f"{context.step}: {len(failed)} of {whole} failed, more than the allowed share of {context.max_failed_fraction:.0%}. "
+        f"First reasons: {reasons}. Mend or remove these inputs, or raise run.max_failed_fraction."
+    )
 
 
 def digest(*parts: object) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from cryopipe.ctf.estimate_ctf_ctffind import estimate_ctf
 from cryopipe.ctf.fit import Band, Fit, SearchRange, fit_ctf, score_and_gradient
 from cryopipe.ctf.model import Defocus, Microscope, equivalent_k2, from_uv, phase
 from cryopipe.ctf.spectrum import Spectrum, flattened_spectrum, make_spectrum
+from cryopipe.ctf.tile_spectra import Tiles, common_spectrum
 from cryopipe.errors import InputError
 from cryopipe.imaging.optics import CtfParameters, ctf
 from cryopipe.io.mrc import read_image, write_image
@@ -106,11 +109,12 @@ def test_noise_free_rings_give_the_exact_parameters(u: float, v: float, angle: f
 
 def test_defocus_is_as_exact_as_the_card_asks_at_two_ring_contrasts() -> None:
     truth = from_uv(12075, 11925, 25.0)
-    strong = np.array([errors(fit_ctf(simulated(truth, depth=0.2, seed=s), SCOPE, LIMITS), truth) for s in range(3)])
-    weak = np.array([errors(fit_ctf(simulated(truth, depth=0.05, seed=s), SCOPE, LIMITS), truth) for s in range(3)])
+    strong = np.array([errors(fit_ctf(simulated(truth, depth=0.2, seed=s), SCOPE, LIMITS), truth) for s in range(5)])
+    weak = np.array([errors(fit_ctf(simulated(truth, depth=0.05, seed=s), SCOPE, LIMITS), truth) for s in range(5)])
     assert np.sqrt((strong[:, 0] ** 2).mean()) <= 30.0
     assert np.sqrt((strong[:, 1] ** 2).mean()) <= 50.0
-    assert np.all(weak[:, 0] <= 150.0)
+    assert np.sqrt((weak[:, 0] ** 2).mean()) <= 150.0
+    assert np.all(weak[:, 0] <= 500.0)  # none on a wrong ring: at 5 Å they are 1270 Å apart
 
 
 @pytest.mark.parametrize(("mean", "astigmatism"), [(5000, 300), (27000, 200), (15000, 2500)])
@@ -144,9 +148,10 @@ def test_the_fit_limit_is_where_the_rings_end() -> None:
     assert 3.6 <= fit_resolution_A(profiles, 30.0) <= 4.6  # the card's limits
 
 
-def test_pure_noise_is_not_fitted_at_all() -> None:
-    noise = np.random.default_rng(9).standard_normal((1024, 1024)).astype(np.float32)
-    estimate = estimate_ctf(noise, 1.4, SCOPE, EstimateCtfCtffind())
+@pytest.mark.parametrize(("seed", "find_tilt"), [(9, False), (3, True)])
+def test_pure_noise_is_not_fitted_at_all(seed: int, find_tilt: bool) -> None:
+    noise = np.random.default_rng(seed).standard_normal((1280, 1280)).astype(np.float32)
+    estimate = estimate_ctf(noise, 1.4, SCOPE, EstimateCtfCtffind(find_tilt=find_tilt))
     assert estimate.resolution_A >= 15.0
 
 
@@ -218,7 +223,7 @@ def make_table(folder: Path, images: dict[str, np.ndarray], pixel: float) -> Pat
     return folder / "in.star"
 
 
-def run(folder: Path, table: Path, threads: int = 1) -> StarTable:
+def run(folder: Path, table: Path, threads: int = 1, **options: Any) -> StarTable:
     outputs = {"micrographs": folder / "out" / "ctf.star", "rejected": folder / "out" / "rejected.tsv"}
     context = Context(
         step="estimate_ctf_ctffind",
@@ -227,7 +232,7 @@ def run(folder: Path, table: Path, threads: int = 1) -> StarTable:
         max_failed_fraction=0.6,
         log=logging.getLogger("test"),
     )
-    estimate_ctf_ctffind.main({"micrographs": table}, outputs, EstimateCtfCtffind(box=256), context)
+    estimate_ctf_ctffind.main({"micrographs": table}, outputs, EstimateCtfCtffind(**({"box": 256} | options)), context)
     return read_table(outputs["micrographs"], "micrographs")
 
 
@@ -248,6 +253,55 @@ def test_the_step_writes_columns_pictures_and_profiles_and_quarantines_what_fail
     assert {p.name for p in (tmp_path / "out" / "pictures").iterdir()} == {"a_ctf.png", "a_epa.png"}
     assert [(r.item, r.kind) for r in read_rejections(tmp_path / "out" / "rejected.tsv")] == [("flat", "quarantined")]
     pd.testing.assert_frame_equal(run(tmp_path, table, threads=2).rows, result.rows)
+
+
+@pytest.mark.parametrize("tilt", [(30.0, -110.0), (50.0, 170.0)])
+def test_the_tilt_of_a_specimen_is_found_and_its_rings_reach_further(
+    tilt: tuple[float, float], simulate: Callable[..., np.ndarray]
+) -> None:
+    truth = from_uv(16000, 15700, 25.0)
+    image = simulate(truth, side=1800, seed=21, tilt_deg=tilt[0], axis_deg=tilt[1])
+    flat = estimate_ctf(image, 1.4, SCOPE, EstimateCtfCtffind())
+    found = estimate_ctf(image, 1.4, SCOPE, EstimateCtfCtffind(find_tilt=True))
+    assert found.tilt is not None
+    assert found.tilt.tilt_deg == pytest.approx(tilt[0], abs=3.0)  # the limits of the card
+    assert abs((found.tilt.axis_deg - tilt[1] + 180.0) % 360.0 - 180.0) < 10.0
+    assert found.resolution_A < flat.resolution_A - 0.3
+    assert errors(found.fit, truth)[0] < 60.0
+    assert errors(found.fit, truth)[1] < 60.0
+
+
+def test_tiles_of_one_plane_are_stretched_to_the_phase_of_the_centre() -> None:
+    centre = from_uv(12000.0, 11000.0, 30.0)
+    offsets = np.linspace(-3500.0, 3500.0, 21)
+    tiles = [
+        power(Defocus(12000.0 - 500.0 + o, centre.a_A, centre.b_A), depth=0.3, box=256, pixel=1.4) for o in offsets
+    ]
+    half = np.stack([np.sqrt(np.fft.ifftshift(t))[:, :129] for t in tiles]).astype(np.float32)
+    stack = Tiles(half, np.zeros(21), np.zeros(21), 1.4)
+    common = common_spectrum(stack, offsets, centre, SCOPE, min_resolution_A=30.0)
+    expected = flattened_spectrum(np.sqrt(power(centre, depth=0.3, box=256, pixel=1.4)), 1.4, min_resolution_A=30.0)
+    band = [Band(s, 30.0, 5.0).values for s in (common, expected)]
+    # 0.95: what linear interpolation between pixels leaves; without the stretch it is below 0.5
+    assert np.corrcoef(*band)[0, 1] > 0.95
+    unmoved = common_spectrum(stack, np.zeros(21), centre, SCOPE, min_resolution_A=30.0)
+    assert np.corrcoef(Band(unmoved, 30.0, 5.0).values, band[1])[0, 1] < 0.5
+
+
+def test_a_micrograph_too_small_for_tiles_is_refused_with_a_remedy() -> None:
+    image = np.random.default_rng(0).random((600, 700)).astype(np.float32)
+    with pytest.raises(InputError, match=r"a tilt needs 3\. Set estimate_ctf_ctffind.box to"):
+        estimate_ctf(image, 1.4, SCOPE, EstimateCtfCtffind(find_tilt=True, box=512))
+
+
+def test_tilt_and_phase_shift_are_columns_of_the_table(tmp_path: Path, simulate: Callable[..., np.ndarray]) -> None:
+    image = simulate(from_uv(11000.0, 10700.0, 35.0, 70.0), side=1280, seed=12, noise=0.7, tilt_deg=30.0, axis_deg=60.0)
+    result = run(tmp_path, make_table(tmp_path, {"a": image}, 1.4), box=512, find_tilt=True, find_phase_shift=True)
+    row = result.rows.iloc[0]
+    assert row["rlnPhaseShift"] == pytest.approx(70.0, abs=5.0)
+    assert row["crpCtfTilt"] == pytest.approx(30.0, abs=3.0)
+    assert row["crpCtfTiltAxis"] == pytest.approx(60.0, abs=10.0)
+    assert 0.5 * (row["rlnDefocusU"] + row["rlnDefocusV"]) == pytest.approx(10850.0, abs=150.0)
 
 
 def test_an_empty_batch_keeps_its_columns(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from cryopipe.config.movies import EstimateGain
 from cryopipe.context import Context
@@ -17,9 +19,11 @@ from cryopipe.io.mrc import read_image, write_image
 from cryopipe.io.star import StarTable, make_optics, write_table
 from cryopipe.movies import estimate_gain
 from cryopipe.movies.defects import find_defects, plan_repair, read_defects
-from cryopipe.movies.flat_field import flat_field, reproducibility
+from cryopipe.movies.estimate_gain import defects_and_residual
+from cryopipe.movies.flat_field import flat_field, reproducibility, smooth_background
+from cryopipe.movies.gain_decision import Decision
 from cryopipe.movies.gain_orientation import ORIENTATIONS, SENSES, as_correction, score_orientations, turn
-from cryopipe.movies.rank_gain import equalise_columns
+from cryopipe.movies.rank_gain import add_ideal_frame, rank_gain
 
 
 def camera(shape: tuple[int, int], sd: float, seed: int) -> np.ndarray:
@@ -34,6 +38,20 @@ def exposed(response: np.ndarray, electrons: float, seed: int) -> np.ndarray:
     waves = [0.1 * np.sin(9 * x + a) * np.cos(7 * y + b) for a, b in rng.uniform(0, 6.28, (12, 2))]
     specimen = 1.0 + np.mean(waves, axis=0) + 0.2 * x  # twelve movies, one illumination
     return rng.poisson(electrons * response * specimen).astype(np.float32)
+
+
+@functools.cache
+def phantom(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return response (3 %) and sum of 50 frames of 512² with 1 e/px each: five fields of view, moving specimens."""
+    rng = np.random.default_rng(seed)
+    response = camera((512, 512), 0.03, seed + 1000)
+    total = np.zeros((512, 512), np.float32)
+    for _ in range(5):
+        specimen = ndimage.gaussian_filter(rng.standard_normal((512, 512)), 4, mode="wrap")
+        specimen *= 0.05 / specimen.std()
+        for step in range(10):
+            total += rng.poisson(response * (1 + np.roll(specimen, (step, -step // 2), (0, 1))))
+    return response, total
 
 
 def written(gain: np.ndarray, orientation: str, sense: str) -> np.ndarray:
@@ -68,17 +86,55 @@ def test_pattern_and_noise_are_told_apart_by_two_halves() -> None:
     assert found.electrons_per_pixel == pytest.approx(800.0 * 1.1, rel=0.1)  # the illumination averages 1.1
 
 
-@pytest.mark.parametrize("sense", SENSES)
-@pytest.mark.parametrize("orientation", ORIENTATIONS)
-def test_all_sixteen_transforms_are_recovered(orientation: str, sense: str) -> None:
-    response = camera((256, 256), 0.03, 8)
-    field = flat_field(exposed(response, 50.0, 9), sigma_px=32)
-    file = written(1.0 / response, orientation, sense)
-    best, second, *_ = score_orientations(file, field.response, field.good, sigma_px=32)
-    assert (best.orientation, best.sense, best.shift_yx_px) == (orientation, sense, (0, 0))
-    assert best.score > 20 > second.score
-    turned = as_correction(file, orientation=orientation, sense=sense)
-    np.testing.assert_allclose(turned * response / np.mean(turned * response), 1.0, atol=1e-5)  # float32
+@pytest.mark.parametrize("seed", [8, 9, 10])
+def test_all_sixteen_transforms_are_recovered(seed: int) -> None:
+    response, total = phantom(seed)
+    field = flat_field(total, sigma_px=32)
+    for orientation in ORIENTATIONS:
+        for sense in SENSES:
+            file = written(1.0 / response, orientation, sense)
+            best, second, *_ = score_orientations(file, field.response, field.good, sigma_px=32)
+            assert (best.orientation, best.sense, best.shift_yx_px) == (orientation, sense, (0, 0))
+            # σg / √(σg² + 1/N) · 512 = 106; the card asks for 20; chance reaches 5 to 6
+            assert best.score > 80
+            assert second.score < 8
+            turned = as_correction(file, orientation=orientation, sense=sense)
+            np.testing.assert_allclose(turned * response / np.mean(turned * response), 1.0, atol=1e-5)  # float32
+
+
+@pytest.mark.parametrize("sd", [0.01, 0.03])
+def test_columns_and_tile_borders_that_survive_a_mirror_do_not_blur_the_decision(sd: float) -> None:
+    lines = np.zeros(512)
+    lines[[127, 128, 255, 256, 383, 384]] = 0.1
+    columns = 0.02 * np.random.default_rng(39).standard_normal(512)
+    response = camera((512, 512), sd, 40) * (1 + lines + columns) * (1 + lines)[:, None]
+    field = flat_field(exposed(response, 100.0, 41), sigma_px=32)
+    best, second, *_ = score_orientations(
+        written(1 / response, "rot180", "divide"), field.response, field.good, sigma_px=32
+    )
+    assert (best.orientation, best.sense) == ("rot180", "divide")
+    assert best.score > 0.8 * 512 * sd / np.hypot(sd, 0.1)  # σg / √(σg² + 1/N) · 512, less tile borders
+    assert best.score > 5 * second.score
+
+
+def test_a_gain_is_recovered_from_two_electrons_a_pixel() -> None:
+    response = camera((512, 512), 0.05, 30)
+    field = flat_field(exposed(response, 2.0, 31), sigma_px=32)
+    assert field.good.mean() > 0.999  # a tenth of the pixels counts nothing: that is chance, not death
+    best, *_ = score_orientations(written(1 / response, "rot90", "multiply"), field.response, field.good, sigma_px=32)
+    assert (best.orientation, best.sense) == ("rot90", "multiply")
+    assert best.score > 20  # expected: 0.05 √2 · 512 = 36
+
+
+def test_the_background_is_that_of_a_gaussian() -> None:
+    y, x = np.mgrid[0:500, 0:700]
+    image = (100 + 30 * np.sin(x / 90) + 20 * np.cos(y / 70)).astype(np.float32)
+    good = np.random.default_rng(32).random(image.shape) > 0.02
+    found = smooth_background(np.where(good, image, 1e6), good, 32.0)
+    exact = ndimage.gaussian_filter(image, 32, mode="reflect")
+    # boxes of whole blocks make σ 33.9 px, which takes 0.5 from these waves
+    np.testing.assert_allclose(found[100:-100, 100:-100], exact[100:-100, 100:-100], atol=0.6)
+    np.testing.assert_allclose(found, exact, atol=1.2)  # twice that at mirrored edges
 
 
 def test_a_gain_of_another_shape_is_refused_with_both_shapes() -> None:
@@ -97,19 +153,42 @@ def test_sideways_gains_are_tried_only_where_they_fit() -> None:
     assert scores[0].orientation == "rot90"
 
 
-def test_planted_hot_and_dead_pixels_are_found_and_no_others() -> None:
-    rng = np.random.default_rng(12)
-    response = camera((512, 512), 0.03, 13)
-    places = rng.choice(512 * 512, 20, replace=False)
-    total = exposed(response, 200.0, 14)
-    total.ravel()[places[:10]] *= 4
-    total.ravel()[places[10:]] = 0
-    field = flat_field(total, sigma_px=32)
-    background = total / np.where(field.good, field.response, 1)
-    ratio = total / np.where(field.good, background, 200.0)
-    dead, hot = find_defects(ratio, np.ones_like(ratio), hot_sigma=6.0)
+@pytest.mark.parametrize("seed", [12, 13])
+def test_planted_defects_are_found_and_no_others_and_the_residual_of_the_true_gain_is_shot_noise(seed: int) -> None:
+    response, total = phantom(seed)
+    places = np.random.default_rng(seed).choice(total.size, 20, replace=False)
+    total = total.copy()
+    total.flat[places[:10]] = 3 * total.flat[places[:10]] + 10
+    total.flat[places[10:]] = 0
+    truth = Decision((1 / response).astype(np.float32), "given", "")
+    dead, hot, residual = defects_and_residual(total, flat_field(total, sigma_px=32), truth, EstimateGain())
     assert set(np.flatnonzero(hot)) == set(places[:10])
     assert set(np.flatnonzero(dead)) == set(places[10:])
+    values = residual.response[~(dead | hot)]
+    assert values.std() == pytest.approx(50**-0.5, rel=0.05)  # the card's 5 %
+    # the card's 6 σ; among 262,000 Poisson numbers of mean 50 it is passed with a chance of 1 %
+    assert np.abs(values - 1).max() < 6 * 50**-0.5
+
+
+def test_uneven_illumination_makes_no_defects() -> None:
+    y, x = np.mgrid[-1:1:1024j, -1:1:1024j]
+    lit = 1 - 0.4 * (x**2 + y**2)  # a fifth is left in the corners
+    total = np.random.default_rng(33).poisson(60.0 * lit).astype(np.float32)
+    even = Decision(np.ones_like(total), "none", "")
+    dead, hot, _ = defects_and_residual(total, flat_field(total, sigma_px=32), even, EstimateGain())
+    assert (dead | hot).sum() == 0
+
+
+@pytest.mark.parametrize("electrons", [5.0, 30.0])
+def test_dark_pixels_are_dead_only_where_chance_makes_none(electrons: float) -> None:
+    total = np.random.default_rng(34).poisson(electrons, (1500, 1500)).astype(np.float32)
+    expected = np.full_like(total, electrons)
+    total[40, 50] = 0
+    dead, hot = find_defects(total, expected, np.ones_like(total), hot_sigma=6.0)
+    assert hot.sum() == 0
+    assert np.argwhere(dead).tolist() == ([[40, 50]] if electrons > 21 else [])
+    total[60, 70] = np.nan
+    assert find_defects(total, expected, np.ones_like(total), hot_sigma=6.0)[0][60, 70]
 
 
 def test_replaced_pixels_fluctuate_like_their_neighbours() -> None:
@@ -138,15 +217,46 @@ def test_a_defect_outside_the_frame_is_refused() -> None:
         plan_repair(np.array([[3, 70]]), (64, 64))
 
 
-def test_the_rank_method_equals_its_definition_with_ties() -> None:
-    frame = np.random.default_rng(18).poisson(2.0, (40, 30))
+def ideal_by_definition(frame: np.ndarray) -> np.ndarray:
+    """Return the column-wise equalised frame: each value has the highest rank among its ties."""
     columns = np.sort(frame, axis=0)
-    expected = np.empty(frame.shape)
-    for y in range(40):
-        for x in range(30):
-            rank = np.sum(columns[:, x] <= frame[y, x]) - 1
-            expected[y, x] = np.mean([columns[rank, c] for c in range(30)])
-    np.testing.assert_allclose(equalise_columns(frame), expected, rtol=1e-12)
+    result = np.empty(frame.shape)
+    for y, x in np.ndindex(frame.shape):
+        rank = np.sum(columns[:, x] <= frame[y, x]) - 1
+        result[y, x] = np.mean(columns[rank], dtype=np.float64)
+    return result
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "float32"])
+def test_the_rank_method_equals_its_definition_with_ties(dtype: str) -> None:
+    rng = np.random.default_rng(18)
+    frames = rng.poisson(2.0, (3, 40, 30))
+    if dtype == "int16":
+        frames -= 2
+    if dtype == "uint16":
+        frames *= 2000  # more levels than are counted one by one
+    frames = frames.astype(dtype)
+    ideal, expected = np.zeros((40, 30)), np.zeros((40, 30))
+    for frame in frames:
+        add_ideal_frame(frame, ideal)
+        expected += ideal_by_definition(frame) + ideal_by_definition(frame.T).T
+    np.testing.assert_allclose(ideal, expected, rtol=1e-12, atol=1e-12)
+    observed = frames.sum(axis=0, dtype=np.float64)
+    gain = np.divide(expected, 2 * observed, out=np.ones_like(expected), where=observed != 0)
+    np.testing.assert_allclose(rank_gain(ideal, observed), gain / gain.mean(), rtol=1e-6, atol=1e-12)  # float32
+
+
+def test_the_rank_method_finds_a_gain_of_rows_and_columns() -> None:
+    rng = np.random.default_rng(19)
+    response = (1 + 0.05 * rng.standard_normal(256))[:, None] * (1 + 0.05 * rng.standard_normal(256))
+    ideal, total = np.zeros((256, 256)), np.zeros((256, 256))
+    for _ in range(40):
+        frame = rng.poisson(20 * response).astype(np.uint8)
+        add_ideal_frame(frame, ideal)
+        total += frame
+    gain = rank_gain(ideal, total)
+    for axis in (0, 1):
+        assert np.corrcoef(gain.mean(axis=axis), 1 / response.mean(axis=axis))[0, 1] > 0.98
 
 
 def make_run(
@@ -173,10 +283,10 @@ def make_run(
     return {"movies": [folder / "movies.star"]}
 
 
-def run(folder: Path, inputs: dict, **params: object) -> tuple[dict, np.ndarray]:
+def run(folder: Path, inputs: dict, *, threads: int = 2, **params: object) -> tuple[dict, np.ndarray]:
     names = {"gain": "gain.mrc", "estimated": "e.mrc", "residual": "r.mrc", "defects": "d.tsv", "summary": "g.json"}
     outputs = {key: folder / value for key, value in names.items()}
-    context = Context(step="estimate_gain", work_dir=folder / "work", threads=2, log=logging.getLogger("test"))
+    context = Context(step="estimate_gain", work_dir=folder / "work", threads=threads, log=logging.getLogger("test"))
     estimate_gain.main(inputs, outputs, EstimateGain(**params), context)
     return json.loads(outputs["summary"].read_text()), read_image(outputs["gain"])[0]
 
@@ -204,11 +314,14 @@ def test_without_a_gain_the_estimate_is_used_where_it_removes_more_than_it_adds(
     assert summary["source"] == "estimated"
     good = gain > 0
     assert np.corrcoef(gain[good], 1 / response[good])[0, 1] > 0.8  # 320 electrons: 0.87 expected
+    assert good.all()
+    assert "electrons a pixel, 101 needed" in summary["reason"]  # 1/σg²
 
 
 def test_without_a_gain_a_poor_estimate_is_not_used(tmp_path: Path) -> None:
     summary, gain = run(tmp_path, make_run(tmp_path, camera((192, 160), 0.02, 22), movies=4))
     assert summary["source"] == "none"
+    assert "would add more noise than it removes" in summary["reason"]
     assert set(np.unique(gain)) <= {0.0, 1.0}
 
 
@@ -228,10 +341,66 @@ def test_movies_that_are_corrected_already_are_not_corrected_again(tmp_path: Pat
     assert gain[gain > 0].std() == 0
 
 
+def test_one_corrected_movie_is_not_corrected_again_although_its_frames_share_a_specimen(tmp_path: Path) -> None:
+    response = camera((192, 160), 0.05, 24)
+    inputs = make_run(tmp_path, response, movies=1, electrons=200.0, corrected=True)
+    write_image(tmp_path / "given.mrc", (1 / response).astype(np.float32), 1.0)
+    summary, _ = run(tmp_path, inputs | {"gain": tmp_path / "given.mrc"})
+    assert summary["source"] == "none"
+    assert "corrected already" in summary["reason"]
+    assert summary["electrons_per_pixel"] == pytest.approx(800.0, rel=0.05)
+
+
+def test_one_movie_is_not_taken_for_corrected_where_its_gain_is_of_lines_alone(tmp_path: Path) -> None:
+    response = np.ones((192, 1)) * (1 + 0.05 * np.random.default_rng(42).standard_normal(160))
+    inputs = make_run(tmp_path, response, movies=1, electrons=200.0)
+    write_image(tmp_path / "given.mrc", (1 / response).astype(np.float32), 1.0)
+    with pytest.raises(InputError, match="ambiguous"):
+        run(tmp_path, inputs | {"gain": tmp_path / "given.mrc"})
+
+
+def test_corrected_movies_without_a_gain_pass_as_they_are(tmp_path: Path) -> None:
+    inputs = make_run(tmp_path, camera((192, 160), 0.05, 29), movies=4, corrected=True)
+    summary, gain = run(tmp_path, inputs)
+    assert summary["source"] == "none"
+    assert "corrected already" in summary["reason"]
+    assert np.all(gain == 1)
+
+
+def test_a_gain_that_does_not_matter_passes_although_its_orientation_is_open(tmp_path: Path) -> None:
+    inputs = make_run(tmp_path, np.ones((192, 160)), movies=4)
+    write_image(tmp_path / "given.mrc", camera((192, 160), 0.005, 35).astype(np.float32), 1.0)
+    summary, _ = run(tmp_path, inputs | {"gain": tmp_path / "given.mrc"})
+    assert summary["source"] == "given"
+    assert "orientation not determined, but the gain varies by only 0.496%" in summary["reason"]
+
+
+def test_a_gain_of_another_shape_stops_the_run_with_its_file_and_the_remedy(tmp_path: Path) -> None:
+    inputs = make_run(tmp_path, camera((96, 80), 0.05, 36), movies=2)
+    write_image(tmp_path / "k3.mrc", np.ones((64, 80), np.float32), 1.0)
+    with pytest.raises(InputError, match=r"k3\.mrc: .* 80 x 64 pixels.* 80 x 96. Give the gain of this camera"):
+        run(tmp_path, inputs | {"gain": tmp_path / "k3.mrc"})
+
+
+def test_threads_do_not_change_the_answer_for_one_movie(tmp_path: Path) -> None:
+    inputs = make_run(tmp_path, camera((96, 96), 0.05, 37), movies=1)
+    assert run(tmp_path, inputs, threads=1)[0] == run(tmp_path, inputs, threads=2)[0]
+
+
+def test_an_unreadable_movie_is_left_out_and_none_left_is_an_error(tmp_path: Path) -> None:
+    inputs = make_run(tmp_path, camera((96, 96), 0.05, 38), movies=3)
+    (tmp_path / "mov_0001.mrcs").write_bytes(b"damaged")
+    assert run(tmp_path, inputs)[0]["movies"] == 2
+    for path in tmp_path.glob("*.mrcs"):
+        path.write_bytes(b"damaged")
+    with pytest.raises(InputError, match="none of the 3 movies could be read"):
+        run(tmp_path, inputs)
+
+
 def test_a_gain_of_another_camera_stops_the_run_with_its_scores(tmp_path: Path) -> None:
     inputs = make_run(tmp_path, camera((192, 160), 0.05, 25), movies=4)
     write_image(tmp_path / "given.mrc", camera((192, 160), 0.05, 26).astype(np.float32), 1.0)
-    with pytest.raises(InputError, match=r"ambiguous: best score \d"):
+    with pytest.raises(InputError, match=r"given\.mrc: .*ambiguous: best score \d.*Give more movies"):
         run(tmp_path, inputs | {"gain": tmp_path / "given.mrc"})
     summary, _ = run(tmp_path, inputs | {"gain": tmp_path / "given.mrc"}, orientation="rot180", sense="multiply")
     assert "set by the user" in summary["reason"]

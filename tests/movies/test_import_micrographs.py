@@ -99,3 +99,13 @@ def test_the_real_micrographs_of_empiar_10146_are_all_registered(tmp_path):
     assert set(table.rows["rlnImageSizeY"]) == {1200}
     _, rejected = run(tmp_path, paths, pixel_size_A=1.4)
     assert len(rejected) == 10
+
+
+def test_micrographs_of_several_groups_carry_the_facts_of_their_own(tmp_path):
+    paths = [make_micrograph(tmp_path / f"{name}.mrc", seed=i) for i, name in enumerate(["a1", "b1", "a2"])]
+    groups = [{"name": "a", "files": "a*.mrc"}, {"name": "b", "files": "b*.mrc", "voltage_kV": 200.0}]
+    table, rejected = run(tmp_path, paths, optics_groups=groups)
+    assert rejected == {}
+    assert list(table.rows["rlnOpticsGroup"]) == [1, 2, 1]
+    assert list(table.optics["rlnVoltage"]) == [300, 200]
+    assert set(table.optics["rlnMicrographPixelSize"]) == {1.5}

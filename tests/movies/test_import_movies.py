@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from cryopipe.config.movies import ImportMovies
 from cryopipe.context import Context
 from cryopipe.errors import ConfigError, CryopipeError, InputError
 from cryopipe.io.movies import write_movie
-from cryopipe.io.star import StarTable, read_rejections, read_table
+from cryopipe.io.star import StarTable, concatenate, read_rejections, read_table
 from cryopipe.movies import import_movies
+from cryopipe.movies.movie_list import movie_entries
 from tests.io.eer_encoder import encode_readout, write_eer
 
 FACTS = {"pixel_size_A": 0.5, "voltage_kV": 300.0, "cs_mm": 2.7, "amplitude_contrast": 0.1}
@@ -200,3 +202,133 @@ def test_missing_facts_are_named(tmp_path):
     params = ImportMovies.model_validate({"paths": [], **FACTS, "voltage_kV": None})
     with pytest.raises(ConfigError, match="voltage_kV"):
         import_movies.main({}, {}, params, Context("import_movies", tmp_path))
+
+
+def bytes_movie(path: Path, frames: np.ndarray) -> str:
+    """Write a movie of signed bytes as other programs do; tifffile keeps the type."""
+    tifffile.imwrite(path, frames, photometric="minisblack")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("centre", "signed", "wrapped"),
+    [(0, True, False), (-30, True, False), (120, False, True), (200, False, True), (60, False, False)],
+    ids=["around zero", "mostly negative", "half above 127", "all above 127", "none above 127"],
+)
+def test_unsigned_bytes_that_are_marked_as_signed_are_quarantined(tmp_path, centre, signed, wrapped):
+    # grey values of standard deviation 10 around their centre, as what they are and as what their type makes of them
+    values = np.random.default_rng(3).normal(centre, 10, (4, 40, 60)).round()
+    frames = values.astype(np.int8) if signed else values.astype(np.uint8).view(np.int8)
+    table, rejected = run(tmp_path, [bytes_movie(tmp_path / "a.tif", frames)])
+    assert len(table) == 1 - wrapped
+    assert ("unsigned bytes marked as signed" in rejected.get("a", "")) == wrapped
+
+
+def test_a_header_one_percent_off_is_quarantined_in_every_format(tmp_path):
+    paths = [make_movie(tmp_path / name, pixel_A=0.505) for name in ("a.tif", "b.mrcs")]
+    table, rejected = run(tmp_path, paths)
+    assert len(table) == 0
+    for item in ("a", "b"):
+        assert "the header says 0.505 Å/px, the configuration 0.5 (dataset.pixel_size_A)" in rejected[item]
+
+
+def test_a_given_frame_size_is_that_of_all_batches(tmp_path):
+    paths = [make_movie(tmp_path / f"{name}.tif", shape=(40, 58)) for name in "ab"]
+    table, rejected = run(tmp_path, [*paths, make_movie(tmp_path / "c.tif")], frame_size=(60, 40))
+    assert list(table.rows["crpItem"]) == ["c"]
+    assert "frames of 58 x 40 px, but 60 x 40 are expected" in rejected["a"]
+    assert list(rejected) == ["a", "b"]
+
+
+@pytest.mark.parametrize("suffix", [".mrcs", ".tif", ".eer"])
+def test_movies_cut_off_at_any_place_are_quarantined_and_the_counts_add_up(tmp_path, suffix):
+    if suffix == ".eer":
+        layout = (7, 2, 2)
+        readout = encode_readout([(3, 1, 0, 0), (50, 20, 1, 1)], (40, 60), layout, fixed=False)
+        write_eer(tmp_path / f"whole{suffix}", [readout] * 80, (40, 60), 65001, layout)
+    else:
+        make_movie(tmp_path / f"whole{suffix}")
+    data = (tmp_path / f"whole{suffix}").read_bytes()
+    cuts = [0, 7, 500, len(data) // 2, len(data) - 1]
+    for i, cut in enumerate(cuts):
+        (tmp_path / f"cut{i}{suffix}").write_bytes(data[:cut])
+    table, rejected = run(tmp_path, [str(p) for p in sorted(tmp_path.glob(f"*{suffix}"))])
+    assert list(table.rows["crpItem"]) == ["whole"]
+    assert sorted(rejected) == [f"cut{i}" for i in range(len(cuts))]
+    assert "empty (0 bytes)" in rejected["cut0"]
+
+
+def test_a_movie_that_may_not_be_read_or_is_a_folder_is_quarantined(tmp_path):
+    (tmp_path / "folder.tif").mkdir()
+    (tmp_path / "loop.mrcs").symlink_to(tmp_path / "loop.mrcs")
+    table, rejected = run(
+        tmp_path, [make_movie(tmp_path / "a.tif"), *(str(tmp_path / n) for n in ("folder.tif", "loop.mrcs"))]
+    )
+    assert list(table.rows["crpItem"]) == ["a"]
+    assert sorted(rejected) == ["folder", "loop"]
+
+
+def test_a_value_that_is_no_number_in_the_middle_is_found_when_all_frames_are_checked(tmp_path):
+    frames = np.random.default_rng(1).random((4, 40, 60)).astype(np.float32)
+    frames[1, 20, 30] = np.inf
+    write_movie(tmp_path / "a.mrcs", iter(frames), 0.5)
+    assert run(tmp_path, [str(tmp_path / "a.mrcs")])[1] == {}
+    _, rejected = run(tmp_path, [str(tmp_path / "a.mrcs")], check_frames="all")
+    assert "frame 2 has values that are not finite" in rejected["a"]
+
+
+def test_the_exposure_after_fifty_frames_is_that_before_plus_fifty_times_that_of_one(tmp_path):
+    paths = [make_movie(tmp_path / "a.tif", n=50), make_movie(tmp_path / "b.tif", n=49)]
+    table, _ = run(tmp_path, paths, dose_per_frame_e_A2=0.7, pre_exposure_e_A2=1.3)
+    assert list(table.rows["crpTotalExposure"]) == [1.3 + 50 * 0.7, 1.3 + 49 * 0.7]
+    assert set(table.rows["rlnMicrographDoseRate"]) == {0.7}
+    assert set(table.rows["rlnMicrographPreExposure"]) == {1.3}
+    entry = movie_entries(table)["a"]
+    assert (entry.dose_per_frame_e_A2, entry.pre_exposure_e_A2) == (0.7, 1.3)
+    unknown, _ = run(tmp_path, paths)
+    assert movie_entries(unknown)["a"].dose_per_frame_e_A2 is None
+
+
+def test_readouts_that_fill_no_frame_add_no_exposure(tmp_path, caplog):
+    layout = (7, 1, 1)
+    readout = encode_readout([(3, 1, 0, 0), (50, 20, 1, 1)], (40, 60), layout, fixed=False)
+    write_eer(tmp_path / "a.eer", [readout] * 23, (40, 60), 65002, layout)
+    with caplog.at_level(logging.WARNING, logger="cryopipe"):
+        table, _ = run(
+            tmp_path, [str(tmp_path / "a.eer")], eer_grouping=10, dose_per_frame_e_A2=1.25, pre_exposure_e_A2=2.0
+        )
+        assert (table.rows["crpFrames"][0], table.rows["crpTotalExposure"][0]) == (2, 4.5)
+        assert "in an EER frame" not in caplog.text
+        run(tmp_path, [str(tmp_path / "a.eer")], eer_grouping=10, dose_per_frame_e_A2=0.02)
+    assert "0.02 e/Å² in an EER frame of 10 readouts: choose eer_grouping" in caplog.text
+
+
+def test_movies_of_several_groups_carry_the_facts_of_their_own(tmp_path):
+    paths = []
+    for folder in ("day1", "day2"):
+        (tmp_path / folder).mkdir()
+        paths += [make_movie(tmp_path / folder / f"{folder}_{i}.tif", pixel_A=0.5) for i in range(2)]
+    groups = [
+        {"name": "first", "files": "day1/*.tif"},
+        {"name": "second", "files": "day2/*.tif", "voltage_kV": 200.0, "amplitude_contrast": 0.07},
+    ]
+    table, rejected = run(tmp_path, paths, optics_groups=groups)
+    assert rejected == {}
+    assert list(table.rows["rlnOpticsGroup"]) == [1, 1, 2, 2]
+    optics = table.optics.set_index("rlnOpticsGroupName")
+    assert list(optics["rlnVoltage"]) == [300, 200]
+    assert list(optics["rlnAmplitudeContrast"]) == [0.1, 0.07]
+    assert list(optics["rlnSphericalAberration"]) == [2.7, 2.7]
+    # a batch of one group alone numbers the groups alike, so that batches join
+    alone, _ = run(tmp_path, paths[2:], optics_groups=groups)
+    joined = concatenate([table.with_rows(table.rows[:2]), alone])
+    assert joined.optics.equals(table.optics)
+    assert joined.rows.equals(table.rows)
+
+
+@pytest.mark.parametrize(("files", "which"), [("day*", "first and second"), ("night/*", "none")])
+def test_a_movie_of_no_group_or_of_two_is_refused(tmp_path, files, which):
+    (tmp_path / "day1").mkdir()
+    groups = [{"name": "first", "files": files}, {"name": "second", "files": files}]
+    with pytest.raises(ConfigError, match=f"must belong to exactly one group, but {which} of first, second matches"):
+        run(tmp_path, [make_movie(tmp_path / "day1" / "a.tif")], optics_groups=groups)

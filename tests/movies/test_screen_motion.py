@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 
 from cryopipe.config.movies import ScreenMotion
 from cryopipe.context import Context
-from cryopipe.errors import CryopipeError
+from cryopipe.errors import CryopipeError, InputError
 from cryopipe.io.star import StarTable, make_optics, read_rejections, read_table, write_table
 from cryopipe.movies import screen_motion
+from cryopipe.movies.motion_measures import find_spike, measure_motion, motion_flag
 from cryopipe.movies.motion_star import Motion, write_motion
-from cryopipe.movies.screen_motion import measure_motion, rejection_reason, screen
+from cryopipe.movies.screen_motion import rejection_reason, screen
 
 
 def motion(
@@ -26,7 +28,7 @@ def motion(
 
 
 def rejected(m: Motion, **params: object) -> bool:
-    return rejection_reason(measure_motion(m), ScreenMotion(**params)) is not None
+    return rejection_reason(measure_motion(m, ScreenMotion(**params)), ScreenMotion(**params)) is not None
 
 
 def test_a_step_above_five_angstrom_is_rejected_and_the_reason_names_both_numbers() -> None:
@@ -91,8 +93,86 @@ def test_only_the_planted_drift_is_rejected() -> None:
 
 def test_rejecting_everything_stops_with_limits_that_would_not() -> None:
     motions: dict[str, Motion | str] = {f"m{i}": motion([0, 30.0 + i]) for i in range(10)}
-    with pytest.raises(CryopipeError, match=r"all 10 movies.*max_frame_shift_A 38.1"):
+    with pytest.raises(CryopipeError, match=r"all 10 movies.*max_frame_shift_A 38.0"):
         screen(motions, ScreenMotion())
+
+
+@pytest.mark.parametrize("criterion", ["legacy2020", "path"])
+@pytest.mark.parametrize("reject", ["frame", "movie", "and", "or"])
+def test_the_limits_that_are_said_to_keep_ninety_percent_do(reject: str, criterion: str) -> None:
+    rng = np.random.default_rng(2)
+    motions: dict[str, Motion | str] = {
+        f"m{i}": motion(list(np.cumsum(rng.uniform(20, 60, 8))), list(rng.uniform(0, 60, 8))) for i in range(40)
+    }
+    with pytest.raises(CryopipeError) as caught:
+        screen(motions, ScreenMotion(reject=reject, criterion=criterion))
+    advice = {name: float(x) for name, x in re.findall(r"(max_(?:frame|movie)_shift_A) (\d+\.\d)", str(caught.value))}
+    assert set(advice) == {
+        "frame": {"max_frame_shift_A"}, "movie": {"max_movie_shift_A"},
+    }.get(reject, {"max_frame_shift_A", "max_movie_shift_A"})  # fmt: skip
+    accepted, _ = screen(motions, ScreenMotion(reject=reject, criterion=criterion, **advice))
+    assert 36 <= len(accepted) <= 38  # 90 % of 40, and few more by rounding up
+
+
+def test_a_batch_without_any_trajectory_stops_and_a_small_one_does_not() -> None:
+    with pytest.raises(CryopipeError, match=r"none of the 5 movies has a trajectory \(m0: no_alignment: gone"):
+        screen({f"m{i}": "gone" for i in range(5)}, ScreenMotion())
+    accepted, rejections = screen({f"m{i}": motion([0, 99]) for i in range(4)}, ScreenMotion())
+    assert (len(accepted), len(rejections)) == (0, 4)
+
+
+def test_all_five_measures_of_a_track_are_right() -> None:
+    measures = measure_motion(motion([0, 3, 3, 0], [0, 4, 4, 4], pixel=2.0))
+    assert (measures.step_max_norm, measures.step_euclidean) == (8.0, 10.0)
+    assert (measures.range_max_norm, measures.diameter, measures.path) == (8.0, 10.0, 16.0)
+
+
+def test_first_frames_can_be_skipped() -> None:
+    settling = motion([0, 20, 21, 22, 23, 24], frames=[1, 2, 3, 4, 5, 6])
+    assert rejected(settling)
+    assert not rejected(settling, skip=1)
+    assert measure_motion(settling, ScreenMotion(skip=1)).path == 4.0
+    assert motion_flag(motion([0, 5, 5, 5]), ScreenMotion(skip=1)) == "no_motion"
+    reason = screen({"a": settling}, ScreenMotion(skip=6))[1][0].reason
+    assert reason == "no_alignment: skip 6 leaves no frame of 6"
+
+
+def test_a_frame_that_jumps_out_and_back_is_a_spike_and_left_out_on_request() -> None:
+    track = np.arange(20) * 0.2 + 0.1 * np.random.default_rng(3).standard_normal(20)
+    spiked = track.copy()
+    spiked[7] += 9
+    assert find_spike(motion(list(track))) is None
+    assert find_spike(motion(list(spiked))) == 7
+    assert motion_flag(motion(list(spiked)), ScreenMotion()) == "spike"
+    assert rejected(motion(list(spiked)))
+    assert not rejected(motion(list(spiked)), ignore_spikes=True)
+    assert measure_motion(motion(list(spiked)), ScreenMotion(ignore_spikes=True)).range_max_norm < 5
+    reason = screen({"a": motion(list(spiked))}, ScreenMotion())[1][0].reason
+    assert reason.endswith("exceeds 5 Å (one frame alone jumps out and back)")
+
+
+@pytest.mark.parametrize("frames", [slice(7, None), slice(7, 9), slice(0, 1)])
+def test_a_jump_that_stays_a_pair_of_frames_and_the_first_frame_are_no_spikes(frames: slice) -> None:
+    track = np.arange(20) * 0.2 + 0.1 * np.random.default_rng(4).standard_normal(20)
+    track[frames] += 9
+    jump = motion(list(track))
+    assert find_spike(jump) is None
+    assert rejected(jump, ignore_spikes=True)
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (motion([0, np.nan, 1]), "shift of frame 2 is not a number"),
+        (motion([]), "no frames"),
+        (motion([0, 1, 2], frames=[1, 2, 2]), "a frame twice"),
+    ],
+)
+def test_a_trajectory_that_says_nothing_is_no_alignment(broken: Motion, words: str) -> None:
+    accepted, rejections = screen({"a": broken}, ScreenMotion())
+    assert not accepted
+    assert rejections[0].reason.startswith("no_alignment: ")
+    assert words in rejections[0].reason
 
 
 def make_table(folder: Path, tracks: dict[str, np.ndarray]) -> Path:
@@ -136,6 +216,28 @@ def test_the_step_accounts_for_every_micrograph(tmp_path: Path) -> None:
         "bad": "largest step between frames 6.0 Å exceeds 5 Å and motion over the movie 24.0 Å exceeds 15 Å",
         "lost": "no_alignment",
     }
+
+
+def test_screening_what_was_accepted_changes_nothing(tmp_path: Path) -> None:
+    line = np.stack([np.arange(6.0), np.zeros(6)], axis=1)
+    spiked = line + np.array([0, 0, 2, 0, 0, 0])[:, None]  # 4 Å aside, 6 Å in one step
+    first, rejections = run(tmp_path, make_table(tmp_path, {"good": 0.5 * line, "bad": 3 * line, "odd": 0.6 * spiked}))
+    assert [r.item for r in rejections] == ["bad"]
+    assert list(first.rows["crpMotionFlag"]) == ["none", "spike"]
+    second, rejections = run(tmp_path, tmp_path / "out.star")
+    assert rejections == []
+    pd.testing.assert_frame_equal(first.rows, second.rows)
+
+
+def test_two_micrographs_of_one_name_and_a_table_without_trajectories_are_refused(tmp_path: Path) -> None:
+    line = np.stack([np.arange(5.0), np.zeros(5)], axis=1)
+    table = read_table(make_table(tmp_path, {"a": line}), "micrographs")
+    write_table(tmp_path / "two.star", table.with_rows(pd.concat([table.rows, table.rows], ignore_index=True)))
+    with pytest.raises(InputError, match=r"two\.star: two micrographs are called a"):
+        run(tmp_path, tmp_path / "two.star")
+    write_table(tmp_path / "none.star", table.with_rows(table.rows.drop(columns="rlnMicrographMetadata")))
+    with pytest.raises(InputError, match=r"none\.star: no column rlnMicrographMetadata. Make"):
+        run(tmp_path, tmp_path / "none.star")
 
 
 def test_an_empty_batch_is_legal(tmp_path: Path) -> None:

@@ -68,8 +68,35 @@ def test_a_kept_row_is_ignored_when_parameters_or_files_changed(tmp_path: Path) 
 
 def test_too_many_failures_stop_the_run_with_the_first_reasons(tmp_path: Path) -> None:
     items = {f"m{i}": -1 for i in range(4)}
-    with pytest.raises(CryopipeError, match=r"4 of 4 items failed.*m0: negative value -1"):
+    with pytest.raises(
+        CryopipeError, match=r"3 of 4 items failed, more than the allowed share of 50%.*m0: negative value -1"
+    ):
         process_items(items, square, Context(step="s", work_dir=tmp_path, max_failed_fraction=0.5), fingerprint="f")
+
+
+def test_the_run_stops_as_soon_as_too_many_failed_and_not_after_the_last_item(tmp_path: Path) -> None:
+    tried: list[str] = []
+
+    def fail(name: str, item: int) -> dict[str, Any]:
+        tried.append(name)
+        raise InputError("no")
+
+    with pytest.raises(CryopipeError, match="21 of 100 items failed"):
+        process_items({f"m{i}": i for i in range(100)}, fail, Context(step="s", work_dir=tmp_path), fingerprint="f")
+    assert len(tried) == 21
+
+
+@pytest.mark.parametrize(("bad", "in_run", "stops"), [(4, 100, False), (5, 100, True), (2, 8, True), (1, 8, False)])
+def test_a_batch_of_several_stops_the_run_only_by_failures_that_are_not_few(
+    tmp_path: Path, bad: int, in_run: int, stops: bool
+) -> None:
+    items = {f"m{i}": (-1 if i < bad else i) for i in range(8)}
+    context = Context(step="s", work_dir=tmp_path, max_failed_fraction=0.2, items_in_run=in_run)
+    if stops:
+        with pytest.raises(CryopipeError, match=f"{bad} of 8 items failed"):
+            process_items(items, square, context, fingerprint="f")
+    else:
+        assert len(process_items(items, square, context, fingerprint="f").rejections) == bad
 
 
 def test_a_defect_of_the_program_is_not_put_into_quarantine(tmp_path: Path) -> None:

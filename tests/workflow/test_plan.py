@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cryopipe.errors import ConfigError
+from cryopipe.errors import ConfigError, InputError
 from cryopipe.workflow import code
 from cryopipe.workflow.code import code_digest
 from cryopipe.workflow.plan import CODE_VARIABLE, Plan
@@ -47,6 +47,86 @@ def test_a_manifest_is_extended_by_the_planning_process_alone(tmp_path: Path) ->
     assert not (tmp_path / "manifest.txt").exists()
 
 
+FACTS = {"pixel_size_A": 1.0, "voltage_kV": 300, "cs_mm": 2.7, "particle_diameter_A": 100, "symmetry": "C1"}
+
+
+def archived(tmp_path: Path, listing: str, movies: str = "empiar:10248/data/*.tif", **options: Any) -> Plan:
+    (tmp_path / "list.txt").write_text(listing)
+    tree = {
+        "dataset": FACTS | {"movies": movies},
+        "movies": {"fetch_movies": {"listing": str(tmp_path / "list.txt")}},
+        "run": {"batch_size": 2},
+    }
+    return Plan.of(tree, root=ROOT, default="", results=tmp_path / "run", **options)
+
+
+def test_archived_movies_are_batched_by_their_names_with_what_the_list_knows_of_them(tmp_path: Path) -> None:
+    md5 = "0123456789abcdef" * 2
+    plan = archived(tmp_path, f"{md5}  data/b.tif\n77  data/a.tif\ndata/c.tif\nnotes.txt\n")
+    a, b, c = (f"empiar:10248/data/{name}.tif" for name in "abc")
+    assert plan.batches == {"batch_0001": [a, b], "batch_0002": [c]}
+    first = plan.params("fetch_movies", batch="batch_0001")
+    assert (first["paths"], first["sizes"], first["checksums"]) == ([a, b], {a: 77}, {b: md5})
+    assert builtins_only(first)
+    assert plan.params("fetch_movies", batch="batch_0002")["checksums"] == {}
+    assert plan.params("import_movies", batch="batch_0001")["paths"] == []
+    # one that the archive gets later goes to the end and changes no other batch
+    later = archived(tmp_path, "77  data/a.tif\ndata/0.tif\ndata/c.tif\n" + f"{md5}  data/b.tif\n")
+    assert later.params("fetch_movies", batch="batch_0001") == first
+    assert later.batches["batch_0002"] == [c, "empiar:10248/data/0.tif"]
+
+
+@pytest.mark.parametrize(
+    ("movies", "message"),
+    [
+        ("empiar:10248", r"for example empiar:10248/data/\*\.tif"),
+        ("empiar:10248/other/*.tif", r"dataset\.movies: no file of .*list\.txt matches other/\*\.tif"),
+    ],
+)
+def test_an_archive_that_has_no_such_movies_is_named_before_any_job(tmp_path: Path, movies: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        _ = archived(tmp_path, "data/a.tif\n", movies).batches
+
+
+def test_each_movie_belongs_to_one_group_and_each_group_has_movies(tmp_path: Path) -> None:
+    for name in ("day1/a.tif", "day1/b.tif", "day2/c.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def plan(*groups: dict[str, Any]) -> Plan:
+        tree = {"dataset": FACTS | {"movies": "*/*.tif", "optics_groups": list(groups)}}
+        return Plan.of(tree, root=tmp_path, default="", results=tmp_path / "run")
+
+    one, two = {"name": "one", "files": "day1/*"}, {"name": "two", "files": "day2/*", "cs_mm": 2.62}
+    good = plan(one, two)
+    assert len(good.batches["batch_0001"]) == 3
+    assert builtins_only(good.params("import_movies", batch="batch_0001"))
+    assert [g["cs_mm"] for g in good.params("import_movies")["optics_groups"]] == [None, 2.62]
+    with pytest.raises(ConfigError, match=r"day2/c\.tif must belong to exactly one group, but none of one matches it"):
+        _ = plan(one).batches
+    with pytest.raises(ConfigError, match=r"but one and all of one, all matches it"):
+        _ = plan(one, {"name": "all", "files": "*.tif"}).batches
+    with pytest.raises(ConfigError, match="no file belongs to three"):
+        _ = plan(one, two, {"name": "three", "files": "day3/*"}).batches
+
+
+@pytest.mark.parametrize(
+    ("group", "message"),
+    [
+        ({"pixel_size_A": 1.01}, r"optics group g has 1\.01 Å/px and the dataset 1: .* Make one run for each"),
+        ({"dose_per_frame_e_A2": 2.0}, r"dose_per_frame_e_A2 = 2 and the dataset None: align_movies weights"),
+        ({"pre_exposure_e_A2": 1.0}, r"pre_exposure_e_A2 = 1 and the dataset 0\.0"),
+        ({"voltage": 200}, r"dataset\.optics_groups\.0\.voltage: there is no such key; did you mean 'voltage_kV'"),
+    ],
+)
+def test_groups_that_one_run_cannot_process_are_refused_with_the_remedy(
+    tmp_path: Path, group: dict[str, Any], message: str
+) -> None:
+    tree = {"dataset": FACTS | {"movies": "Makefile", "optics_groups": [{"name": "g", "files": "*"} | group]}}
+    with pytest.raises(ConfigError, match=message):
+        Plan.of(tree, root=ROOT, default="", results=tmp_path)
+
+
 def test_a_gain_that_is_not_there_is_named_before_any_job() -> None:
     tree = {
         "dataset": {
@@ -55,6 +135,12 @@ def test_a_gain_that_is_not_there_is_named_before_any_job() -> None:
         }
     }  # fmt: skip
     with pytest.raises(ConfigError, match=r"dataset\.gain: there is no file .*nowhere\.mrc"):
+        Plan.of(tree, root=ROOT, default="")
+
+
+def test_a_gain_in_an_archive_is_refused_with_its_address() -> None:
+    tree = {"dataset": FACTS | {"movies": "Makefile", "gain": "empiar:10248/data/gain.mrc"}}
+    with pytest.raises(ConfigError, match=r"Fetch https://ftp\.ebi\.ac\.uk/.*/10248/data/gain\.mrc and give the path"):
         Plan.of(tree, root=ROOT, default="")
 
 

@@ -1,6 +1,6 @@
 # Stage movies: from raw movies to aligned, dose-weighted, screened micrographs.
-# Needs: movies (or aligned micrographs), a gain reference if there is one. Leaves: micrograph tables, one a batch, and what was rejected and why.
-# Steps: import_movies -> estimate_gain -> align_movies -> screen_motion; or import_micrographs alone.
+# Needs: movies, here or in a public archive (or aligned micrographs), a gain reference if there is one. Leaves: micrograph tables, one a batch, and what was rejected and why.
+# Steps: (fetch_movies ->) import_movies -> estimate_gain -> align_movies -> screen_motion; or import_micrographs alone.
 
 # The simulated movies and their gain are files of this run; real ones lie where the config says. [] is an input that there is not.
 SIMULATED = "simulation/simulate_movies/movies.star" if plan.source == "simulation" else []
@@ -31,9 +31,35 @@ if plan.source == "micrographs":
 
 else:
 
+    if plan.is_remote:
+
+        rule fetch_movies:
+            output:
+                fetched="movies/fetch_movies/{batch}_fetched.star",
+                rejected="movies/fetch_movies/{batch}_rejected.tsv",
+            log:
+                "logs/movies/fetch_movies/{batch}.log",
+            benchmark:
+                "benchmarks/movies/fetch_movies/{batch}.tsv"
+            # where the workflow was started: compute nodes often cannot reach the network
+            localrule: True
+            threads: 1
+            resources:
+                mem_mb=500,
+                runtime=2880,
+                gpu=plan.gpus("fetch_movies"),
+                download=1,
+            params:
+                step=lambda wildcards: plan.params("fetch_movies", batch=wildcards.batch),
+                run=plan.run("fetch_movies"),
+                code=plan.code("fetch_movies"),
+            script:
+                "../scripts/movies/fetch_movies.py"
+
     rule import_movies:
         input:
             listing=SIMULATED,
+            fetched="movies/fetch_movies/{batch}_fetched.star" if plan.is_remote else [],
         output:
             movies="movies/import_movies/{batch}_movies.star",
             rejected="movies/import_movies/{batch}_rejected.tsv",

@@ -7,7 +7,8 @@ STEPS_IN_BATCHES = (
     (
         {"import_micrographs": "movies"}
         if plan.source == "micrographs"
-        else {"import_movies": "movies", "align_movies": "movies", "screen_motion": "movies"}
+        else ({"fetch_movies": "movies"} if plan.is_remote else {})
+        | {"import_movies": "movies", "align_movies": "movies", "screen_motion": "movies"}
     )
     | dict.fromkeys([*plan.ctf_estimators, *plan.ctf_passes], "ctf")
     | {"pick_log": "picking", "extract_particles": "particles"}

@@ -41,6 +41,10 @@ class EstimateCtfCtffind(Params):
     )
     candidates: int = parameter("Peaks of the search that are refined.", default=5, ge=1, le=50)
     find_phase_shift: bool = parameter("Fit the phase shift of a phase plate, too.", default=False)
+    find_tilt: bool = parameter(
+        "Fit the tilt of the specimen from tiles of three quarters of the box; defocus is then that of the centre.",
+        default=False,
+    )
 
     @model_validator(mode="after")
     def _ranges(self) -> EstimateCtfCtffind:
@@ -84,6 +88,7 @@ class EstimateCtfGctf(Params):
     defocus_step_A: float = parameter("Step of the search.", unit="Å", default=100.0, ge=20, le=1000)
     astigmatism_A: float = parameter("Astigmatism of the starting points; the fit is free.", unit="Å", default=1000.0)
     b_factor_A2: float = parameter("High frequencies weigh exp(-B k²/4).", unit="Å²", default=150.0, ge=0)
+    find_phase_shift: bool = parameter("Fit the phase shift of a phase plate, too.", default=False)
 
     @model_validator(mode="after")
     def _ranges(self) -> EstimateCtfGctf:
@@ -107,7 +112,10 @@ class EstimateCtfXmipp(Params):
     )
     overlap: float = parameter("Share of a window's side that the next one overlaps.", default=0.7, ge=0, le=0.9)
     border_windows: int = parameter(
-        "Rows and columns of windows left out at each side (films have dark edges, cameras none).", default=0, ge=0, le=8
+        "Rows and columns of windows left out at each side (films have dark edges, cameras none).",
+        default=0,
+        ge=0,
+        le=8,
     )
     taper_fraction: float = parameter(
         "Share of a window's side over which each edge falls to 0.", default=0.025, ge=0.002, le=0.5

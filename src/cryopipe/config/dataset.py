@@ -2,9 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Literal
 
+from pydantic import model_validator
+
 from cryopipe.config.base import Params, parameter
+from cryopipe.errors import ConfigError
+
+#: Facts that a group of movies may have of its own; null in the group means that of the dataset.
+GROUP_FACTS = (
+    "pixel_size_A",
+    "voltage_kV",
+    "cs_mm",
+    "amplitude_contrast",
+    "dose_per_frame_e_A2",
+    "pre_exposure_e_A2",
+)
+
+
+class OpticsGroup(Params):
+    """Movies of one acquisition among several; a fact that is null is that of the whole dataset."""
+
+    name: str = parameter("Name of the optics group.")
+    files: str = parameter("Glob that the path (or archive name) of each of its movies matches; ``*`` crosses folders.")
+    pixel_size_A: float | None = parameter("Pixel size of the movies.", unit="Å", default=None, gt=0.1, lt=20)
+    voltage_kV: float | None = parameter("Acceleration voltage.", unit="kV", default=None, ge=60, le=1000)
+    cs_mm: float | None = parameter("Spherical aberration.", unit="mm", default=None, ge=0, le=10)
+    amplitude_contrast: float | None = parameter("Fraction of amplitude contrast.", default=None, ge=0, lt=1)
+    dose_per_frame_e_A2: float | None = parameter("Exposure of one frame.", unit="e/Å²", default=None, gt=0, le=50)
+    pre_exposure_e_A2: float | None = parameter(
+        "Exposure before the first frame.", unit="e/Å²", default=None, ge=0, le=100
+    )
 
 
 class Dataset(Params):
@@ -14,10 +44,18 @@ class Dataset(Params):
     """
 
     movies: str | None = parameter(
-        "Movie files (MRC, MRCS, TIFF, EER): a path or glob, relative to the folder of the Snakefile.", default=None
+        "Movie files (MRC, MRCS, TIFF, EER): a path or glob, relative to the folder of the Snakefile; or files of EMPIAR that "
+        "are downloaded, empiar:<number>/<path pattern>, for example empiar:10248/data/*.tif.",
+        default=None,
     )
     micrographs: str | None = parameter(
         "Aligned micrographs, instead of movies: a path or glob. The run then starts at the CTF stage.", default=None
+    )
+    optics_groups: list[OpticsGroup] = parameter(
+        "Groups of movies that differ in voltage, Cs or amplitude contrast: name, files (a glob) and the facts "
+        "that are their own (voltage_kV, cs_mm, amplitude_contrast). Each movie must belong to exactly one; "
+        "empty: all are one group.",
+        default=[],
     )
     gain: str | None = parameter(
         "Gain reference file, any orientation, multiplying or dividing; null if there is none.", default=None
@@ -40,6 +78,53 @@ class Dataset(Params):
         "Atomic model (PDB or mmCIF) whose density judges the map; null if there is none.", default=None
     )
 
+    @model_validator(mode="after")
+    def _groups_that_can_be_processed_together(self) -> Dataset:
+        groups = self.optics_groups
+        names = [group.name for group in groups]
+        if len(set(names)) < len(names):
+            raise ValueError(f"optics_groups: a name stands twice among {', '.join(names)}")
+        for group in groups:
+            pixel_A, others_A = group.pixel_size_A, self.pixel_size_A
+            if pixel_A is not None and others_A is not None and abs(pixel_A - others_A) > 1e-3 * others_A:
+                raise ValueError(
+                    f"optics group {group.name} has {pixel_A:g} Å/px and the dataset {others_A:g}: images of different pixel "
+                    "sizes are not processed in one run. Make one run for each"
+                )
+            for fact in ("dose_per_frame_e_A2", "pre_exposure_e_A2"):
+                own = getattr(group, fact)
+                if own is not None and own != getattr(self, fact):
+                    raise ValueError(
+                        f"optics group {group.name} has {fact} = {own:g} and the dataset {getattr(self, fact)}: align_movies "
+                        "weights all movies of a run by one exposure. Make one run for each"
+                    )
+        return self
+
+
+def group_of(name: str, groups: Sequence[OpticsGroup]) -> OpticsGroup:
+    """Return the one group whose glob ``name`` matches, from its start or from any folder in it.
+
+    Parameters
+    ----------
+    name : str
+        Path of a movie, or its name in an archive.
+    groups : sequence of OpticsGroup
+        All groups of the dataset.
+
+    Raises
+    ------
+    ConfigError
+        None does, or more than one.
+    """
+    found = [g for g in groups if fnmatchcase(name, g.files) or fnmatchcase(name, f"*/{g.files}")]
+    if len(found) != 1:
+        which = " and ".join(g.name for g in found) or "none"
+        raise ConfigError(
+            f"dataset.optics_groups: {name} must belong to exactly one group, but {which} of "
+            f"{', '.join(g.name for g in groups)} matches it. Correct the groups' files."
+        )
+    return found[0]
+
 
 class Run(Params):
     """How the run is carried out; nothing here changes a result."""
@@ -54,5 +139,8 @@ class Run(Params):
         default="auto",
     )
     max_failed_fraction: float = parameter(
-        "Share of a batch that may be quarantined before the run stops.", default=0.2, ge=0, le=1
+        "Share of the run's movies or micrographs, over all batches, that a step may quarantine before the run stops.",
+        default=0.2,
+        ge=0,
+        le=1,
     )

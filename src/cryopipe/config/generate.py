@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -96,6 +96,8 @@ def main() -> int:
 
 
 def _model_of(info: FieldInfo) -> type[BaseModel] | None:
+    if get_origin(info.annotation) is list:
+        return None  # a list of models is a value, no section
     for option in (info.annotation, *getattr(info.annotation, "__args__", ())):
         if inspect.isclass(option) and issubclass(option, BaseModel):
             return option

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -58,7 +59,13 @@ def _describe(fault: Mapping[str, Any]) -> str:
 def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
     model: Any = Config
     for part in location[:-1]:
-        annotation = model.model_fields[str(part)].annotation
-        options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(option for option in options if isinstance(option, type) and issubclass(option, BaseModel))
+        if isinstance(part, str):
+            model = _model_in(model.model_fields[part].annotation)
     return list(model.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model in an annotation: a model, one that may be None, a list of them."""
+    if inspect.isclass(annotation) and not get_args(annotation):
+        return annotation if issubclass(annotation, BaseModel) else None
+    return next(filter(None, map(_model_in, get_args(annotation))), None)

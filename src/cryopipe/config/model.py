@@ -18,6 +18,7 @@ from cryopipe.config.initial_volume import InitialRelionSgd
 from cryopipe.config.movies import (
     AlignMovies,
     EstimateGain,
+    FetchMovies,
     ImportMicrographs,
     ImportMovies,
     ScreenMotion,
@@ -39,6 +40,7 @@ class SimulationStage(Params):
 class MoviesStage(Params):
     """Stage movies: from raw movies to aligned, screened micrographs."""
 
+    fetch_movies: FetchMovies = FetchMovies()
     import_movies: ImportMovies = ImportMovies()
     import_micrographs: ImportMicrographs = ImportMicrographs()
     estimate_gain: EstimateGain = EstimateGain()

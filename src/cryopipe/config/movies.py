@@ -5,6 +5,38 @@ from __future__ import annotations
 from typing import Literal
 
 from cryopipe.config.base import Params, parameter
+from cryopipe.config.dataset import OpticsGroup
+
+
+class FetchMovies(Params):
+    """Step ``fetch_movies``: download the movies of a batch from a public archive, where dataset.movies names one."""
+
+    paths: list[str] = parameter("The files of this batch; filled from the manifest of the run.", default=[])
+    sizes: dict[str, int] = parameter("Their sizes in bytes; filled from the list.", default={})
+    checksums: dict[str, str] = parameter("Their checksums; filled from the list.", default={})
+    base_url: str = parameter(
+        "Folder of all entries of the archive: EMPIAR's, or that of a mirror.",
+        default="https://ftp.ebi.ac.uk/empiar/world_availability",
+    )
+    listing: str | None = parameter(
+        "List of the entry's files, a line each: checksum (MD5 or SHA-256) and size in bytes where known, then the path, as "
+        "md5sum and sha256sum write; null: the archive's HTML indices are read, once a run.",
+        default=None,
+    )
+    folder: str | None = parameter(
+        "Where the movies go, relative to the folder of the Snakefile, for runs that share them; null: into the run's folder.",
+        default=None,
+    )
+    connections: int = parameter("Files of a batch that are received at a time.", default=2, ge=1, le=16)
+    attempts: int = parameter("Attempts without progress after which a file is quarantined.", default=5, ge=1, le=50)
+    wait_s: float = parameter(
+        "Pause after the first failed attempt; it doubles each time, up to two minutes.",
+        unit="s",
+        default=2.0,
+        ge=0,
+        le=120,
+    )
+    timeout_s: float = parameter("Silence of the server that ends an attempt.", unit="s", default=60.0, ge=0.1, le=3600)
 
 
 class ImportMovies(Params):
@@ -12,8 +44,16 @@ class ImportMovies(Params):
 
     paths: list[str] = parameter("The movies of this batch; filled from the manifest of the run.", default=[])
     optics_group_name: str = parameter("Name of the optics group of these movies.", default="opticsGroup1")
+    optics_groups: list[OpticsGroup] | None = parameter(
+        "Groups of movies with facts of their own.", derived="dataset.optics_groups"
+    )
     frames: int | None = parameter(
         "Number of frames that every movie must have; null: they may differ (a warning above 5 %).", default=None, ge=1
+    )
+    frame_size: tuple[int, int] | None = parameter(
+        "Columns and rows that every movie must have; null: the most frequent size of each batch.",
+        unit="px",
+        default=None,
     )
     check_frames: Literal["ends", "all"] = parameter(
         "Frames that are decoded to find damaged data: the first and the last, or all (slower).", default="ends"
@@ -29,7 +69,9 @@ class ImportMovies(Params):
         "Fraction of amplitude contrast.", derived="dataset.amplitude_contrast"
     )
     dose_per_frame_e_A2: float | None = parameter(
-        "Exposure of one frame, to check it against the counts.", unit="e/Å²", derived="dataset.dose_per_frame_e_A2"
+        "Exposure of one frame (of an EER movie: of eer_grouping readouts), to check it against the counts.",
+        unit="e/Å²",
+        derived="dataset.dose_per_frame_e_A2",
     )
     pre_exposure_e_A2: float | None = parameter(
         "Exposure before the first frame.", unit="e/Å²", derived="dataset.pre_exposure_e_A2"
@@ -41,6 +83,9 @@ class ImportMicrographs(Params):
 
     paths: list[str] = parameter("The micrographs of this batch; filled from the manifest of the run.", default=[])
     optics_group_name: str = parameter("Name of the optics group of these micrographs.", default="opticsGroup1")
+    optics_groups: list[OpticsGroup] | None = parameter(
+        "Groups of micrographs with facts of their own.", derived="dataset.optics_groups"
+    )
     dose_weighted_suffix: str | None = parameter(
         "Ending of the stem of the dose-weighted twin beside each micrograph (x.mrc, x_DW.mrc: _DW); "
         "null: the given micrograph serves both purposes.",
@@ -126,14 +171,13 @@ class AlignMovies(Params):
     patch_A: float = parameter(
         "Side of a patch; their number follows from the frame.", unit="Å", default=500.0, ge=100, le=2000
     )
-    patch_frames: int | None = parameter(
-        "Neighbouring frames added up for the correlations of a patch; null: 5 e/Å² worth of them.",
-        default=None,
-        ge=1,
-        le=50,
-    )
-    max_local_shift_A: float = parameter(
-        "Largest local shift between two frames that is searched.", unit="Å", default=12.0, ge=2, le=100
+    finest_resolution_A: float = parameter(
+        "Finest detail of the refinement, which gives every frequency the weight of what frames share in it; "
+        "vitreous ice has a ring at 3.7 Å.",
+        unit="Å",
+        default=3.5,
+        ge=2,
+        le=100,
     )
     binning: int = parameter("Fourier binning of the averages (2 for super-resolution movies).", default=1, ge=1, le=8)
     float16: bool = parameter("Write averages as float16 MRC (mode 12): half the size.", default=False)
@@ -169,4 +213,10 @@ class ScreenMotion(Params):
     )
     reject: Literal["frame", "movie", "and", "or"] = parameter(
         "Which of the two limits must be exceeded to reject a movie.", default="or"
+    )
+    skip: int = parameter("First frames that do not count (the specimen settles).", default=0, ge=0, le=100)
+    ignore_spikes: bool = parameter(
+        "Leave a single frame that jumps out and back (a mistaken shift, no motion) out of the measures; it is flagged "
+        "either way.",
+        default=False,
     )

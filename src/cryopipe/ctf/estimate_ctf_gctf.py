@@ -2,12 +2,13 @@
 
 A second opinion: it shares with the other estimators the formula of the CTF alone. Its spectrum is the logarithm of
 windows' mean amplitudes (`log_spectrum`), its fit a global search on the rotational average and a local one in two
-dimensions (`log_fit`), its resolution that of the equiphase average.
+dimensions (`log_fit`), by option with the phase shift of a phase plate, its resolution that of the equiphase average.
+Fits of parts of the band and of the micrograph validate it (`log_validation`).
 
 References
 ----------
-K. Zhang 2016, J. Struct. Biol. 193:1, doi:10.1016/j.jsb.2015.11.003. Known limits: no phase plate, no defocus per
-particle or frame; rings of an astigmatism of several thousand Å vanish from the rotational average that is searched.
+K. Zhang 2016, J. Struct. Biol. 193:1, doi:10.1016/j.jsb.2015.11.003. Known limits: no defocus per particle or
+frame; rings of an astigmatism of several thousand Å vanish from the rotational average that is searched.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from cryopipe.config.ctf import EstimateCtfGctf
 from cryopipe.context import Context
 from cryopipe.ctf.log_fit import LogFit, fit_log_spectrum
 from cryopipe.ctf.log_spectrum import LogSpectrum, log_spectrum
+from cryopipe.ctf.log_validation import validation_score
 from cryopipe.ctf.model import Microscope, phase
 from cryopipe.errors import InputError
 from cryopipe.io.atomic import atomic_path, atomic_write
@@ -41,6 +43,7 @@ _COLUMNS = {
     "rlnCtfMaxResolution": "float64",
     "rlnCtfValidationScore": "float64",
 }
+_TURN_DEG, _SMOOTHED_DEG = 0.5, 4.0
 
 
 def estimate_ctf(
@@ -84,26 +87,47 @@ def estimate_ctf(
         coarse_A=params.min_resolution_A,
         fine_A=params.max_resolution_A,
         b_factor_A2=params.b_factor_A2,
+        find_phase_shift=params.find_phase_shift,
     )
     return fit, spectrum
 
 
 def diagnostic_image(fit: LogFit, spectrum: LogSpectrum, microscope: Microscope) -> np.ndarray:
-    """Return ``[box, box]`` float32, 0..1: left half the smoothed spectrum, right half |CTF| to the fit's resolution."""
+    """Return ``[box, box]`` float32, 0..1: left half the spectrum, right half |CTF| to the fit's resolution.
+
+    The spectrum is averaged along the rings over some 10° and scaled radius by radius, so that weak rings are seen.
+    """
     box = spectrum.box
-    smooth = ndimage.gaussian_filter(spectrum.values, 1.5, mode="wrap")
-    right = np.fft.fftshift(smooth, axes=0)[:, : box // 2]
+    right = _along_rings(np.fft.fftshift(spectrum.values, axes=0)[:, : box // 2])
     # Friedel mate: (x, y) -> (-x, -y)
-    left = np.roll(right[::-1, ::-1], (1, 0), axis=(0, 1))
-    left = np.clip(0.5 + 0.25 * left / max(float(right.std()), 1e-12), 0.0, 1.0)
+    left = np.clip(0.5 + 0.25 * np.roll(right[::-1, ::-1], (1, 0), axis=(0, 1)), 0.0, 1.0)
     unit = 1.0 / (box * spectrum.pixel_size_A)
     ky, kx = (np.arange(box)[:, None] - box // 2) * unit, np.arange(box // 2)[None, :] * unit
     k2 = kx**2 + ky**2
     d = fit.defocus
     local = d.mean_A + (d.a_A * (kx**2 - ky**2) + d.b_A * 2.0 * kx * ky) / np.where(k2 > 0, k2, 1.0)
-    model = np.abs(np.sin(phase(k2, local, microscope)))
+    model = np.abs(np.sin(phase(k2, local, microscope, d.phase_shift_rad)))
     model = np.where(k2 <= 1.0 / fit.resolution_A**2, model, 0.5)
     return np.concatenate([left, model], axis=1).astype(np.float32)
+
+
+def _along_rings(right: np.ndarray) -> np.ndarray:
+    """Return a half plane ``[box, box // 2]`` smoothed along rings, each ring in units of its own scatter."""
+    half = right.shape[1]
+    angles = np.radians(np.arange(-90.0, 90.0, _TURN_DEG))
+    radii = np.arange(int(np.sqrt(2.0) * half) + 1)
+    y, x = (np.outer(radii, f(angles)) for f in (np.sin, np.cos))
+    polar = ndimage.map_coordinates(right, [y + half, x], order=1, mode="nearest")  # [radius, angle]
+    # a turn by 180° is the Friedel mate: the angles are periodic
+    smooth = ndimage.gaussian_filter1d(polar, _SMOOTHED_DEG / _TURN_DEG, axis=1, mode="wrap")
+    smooth = ndimage.gaussian_filter1d(smooth, 0.7, axis=0)
+    spread = np.sqrt(ndimage.uniform_filter1d((smooth**2).mean(axis=1), 9, mode="nearest"))
+    scaled = smooth / np.maximum(spread, 1e-12)[:, None]
+    y, x = np.mgrid[-half:half, 0:half]
+    place = (np.degrees(np.arctan2(y, x)) + 90.0) / _TURN_DEG
+    padded = np.concatenate([scaled, scaled[:, :1]], axis=1)
+    result: np.ndarray = ndimage.map_coordinates(padded, [np.hypot(x, y), place], order=1, mode="nearest")
+    return result
 
 
 def epa_text(fit: LogFit) -> str:
@@ -131,8 +155,25 @@ def _process(item: str, record: dict[str, object], folder: Path, params: Estimat
     atomic_write(folder / "diagnostics" / f"{item}_EPA.log", epa_text(fit))
     with atomic_path(folder / "pictures" / f"{item}_ctf.png") as temporary:
         imsave(temporary, shown, cmap="gray", vmin=0.0, vmax=1.0)
-    astigmatism = d.u_A - d.v_A
-    values = (str(ctf_image), d.u_A, d.v_A, d.angle_deg, 0.0, astigmatism, fit.score, fit.resolution_A, fit.validation)
+    validation = validation_score(
+        spectrum,
+        fit,
+        microscope,
+        coarse_A=params.min_resolution_A,
+        fine_A=params.max_resolution_A,
+        b_factor_A2=params.b_factor_A2,
+    )
+    values = (
+        str(ctf_image),
+        d.u_A,
+        d.v_A,
+        d.angle_deg,
+        float(np.degrees(d.phase_shift_rad)),
+        d.u_A - d.v_A,
+        fit.score,
+        fit.resolution_A,
+        validation,
+    )
     return dict(zip(_COLUMNS, values, strict=True))
 
 

@@ -27,11 +27,14 @@ class LogSpectrum:
     ----------
     values : ndarray ``[box, box // 2 + 1]`` float32
         Row y holds the frequency ``fftfreq(box)[y]``, column x the frequency x / box (cycles per pixel).
+    regions : ndarray ``[4, box, box // 2 + 1]`` float32
+        The same of the four quarters of the micrograph.
     pixel_size_A : float
         Pixel size of the windows.
     """
 
     values: np.ndarray
+    regions: np.ndarray
     pixel_size_A: float
 
     @property
@@ -76,14 +79,22 @@ def log_spectrum(
     starts = [np.arange(0, n - box + 1, box // 2) for n in image.shape]
     taper = np.hanning(box + 1)[:box].astype(np.float32)
     mask = taper[:, None] * taper[None, :]
-    total = np.zeros((box, box // 2 + 1))
+    # every window belongs to the quarter of the micrograph that its centre lies in: there are two by two at least
+    sums = np.zeros((4, box, box // 2 + 1))
     for y in starts[0]:
         for x in starts[1]:
             window = image[y : y + box, x : x + box]
-            total += np.abs(scipy.fft.rfft2((window - window.mean()) * mask, workers=1))
-    logarithm = np.log(total + _FLOOR * np.median(total))
-    background = ndimage.uniform_filter(_full(logarithm), convolution_px, mode="wrap")[:, : box // 2 + 1]
-    return LogSpectrum((logarithm - background).astype(np.float32), pixel_size_A)
+            quarter = 2 * (2 * y > starts[0][-1]) + (2 * x > starts[1][-1])
+            sums[quarter] += np.abs(scipy.fft.rfft2((window - window.mean()) * mask, workers=1))
+    values, *regions = (_logarithm(a, convolution_px) for a in (sums.sum(axis=0), *sums))
+    return LogSpectrum(values, np.stack(regions), pixel_size_A)
+
+
+def _logarithm(amplitude: np.ndarray, convolution_px: int) -> np.ndarray:
+    """Return the logarithm of a half plane less its box-car average, float32."""
+    logarithm = np.log(amplitude + _FLOOR * np.median(amplitude))
+    background = ndimage.uniform_filter(_full(logarithm), convolution_px, mode="wrap")[:, : logarithm.shape[1]]
+    return (logarithm - background).astype(np.float32)
 
 
 def _full(half: np.ndarray) -> np.ndarray:

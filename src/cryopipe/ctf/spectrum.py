@@ -96,20 +96,20 @@ def amplitude_spectrum(
             f"{side * box // large // 2 * 2} or less."
         )
     padded = np.zeros((side, side), dtype=np.float32)
-    padded[: micrograph.shape[0], : micrograph.shape[1]] = _prepared(micrograph)
+    padded[: micrograph.shape[0], : micrograph.shape[1]] = prepared(micrograph)
     amplitude = np.abs(scipy.fft.rfft2(padded, workers=workers))
-    _flatten_center(amplitude, side, pixel_size_A, _FLATTEN * min_resolution_A)
+    flatten_center(amplitude, side, pixel_size_A, _FLATTEN * min_resolution_A)
     # Cropping the transform of the (even) amplitude image resamples it: a local average over side/large pixels.
     lags = scipy.fft.irfft2(amplitude, s=(side, side), workers=workers)
     keep = np.r_[0 : large // 2, side - large // 2 : side]
     small = scipy.fft.rfft2(lags[np.ix_(keep, keep)]).real  # [large, large // 2 + 1]
-    full = np.fft.fftshift(_full_plane(small))
+    full = np.fft.fftshift(full_plane(small))
     start = (large - box) // 2
     cut = full[start : start + box, start : start + box] if large > box else full
     return (cut / cut.mean()).astype(np.float32), pixel_size_A * large / box
 
 
-def _prepared(micrograph: np.ndarray) -> np.ndarray:
+def prepared(micrograph: np.ndarray) -> np.ndarray:
     """Return the micrograph with outliers clipped, mean 0, tapered at its edges, float32."""
     image = np.asarray(micrograph, dtype=np.float32)
     mean, sd = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
@@ -126,7 +126,7 @@ def _prepared(micrograph: np.ndarray) -> np.ndarray:
     return clipped
 
 
-def _flatten_center(amplitude: np.ndarray, side: int, pixel_size_A: float, resolution_A: float) -> None:
+def flatten_center(amplitude: np.ndarray, side: int, pixel_size_A: float, resolution_A: float) -> None:
     """Set frequencies coarser than ``resolution_A`` of a half spectrum to the mean found there, in place."""
     radius = max(side * pixel_size_A / resolution_A, 2.0)
     reach = int(np.ceil(radius))
@@ -136,7 +136,7 @@ def _flatten_center(amplitude: np.ndarray, side: int, pixel_size_A: float, resol
     amplitude[:, : reach + 1][inside] = amplitude[:, : reach + 1][ring].mean()
 
 
-def _full_plane(half: np.ndarray) -> np.ndarray:
+def full_plane(half: np.ndarray) -> np.ndarray:
     """Return the full plane [n, n] of an even real spectrum given by its half [n, n // 2 + 1], n even."""
     n = half.shape[0]
     full = np.empty((n, n), dtype=half.dtype)

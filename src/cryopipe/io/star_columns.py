@@ -24,7 +24,7 @@ rlnMicrographGainName rlnMicrographDefectFile rlnCtfImage rlnCtfPowerSpectrum rl
 rlnImageOriginalName rlnOpticsGroupName rlnMtfFileName rlnParticleName rlnOriginalParticleName rlnGroupName
 rlnReferenceImage rlnReconstructImageName rlnUnfilteredMapHalf1 rlnUnfilteredMapHalf2 rlnMaskName rlnSymmetryGroup
 rlnOddZernike rlnEvenZernike  rlnTomoName rlnHelicalTrackName crpItem crpKind crpReason crpMicrographNameDW
-crpFirst64KiBSha256 crpCurve crpStep crpSource
+crpFirst64KiBSha256 crpCurve crpStep crpSource crpChecksum
 """
 _INT = """
 rlnOpticsGroup rlnImageSize rlnImageSizeX rlnImageSizeY rlnImageSizeZ rlnImageDimensionality rlnOriginalImageSize
@@ -51,7 +51,7 @@ rlnFourierShellCorrelationCorrected rlnFourierShellCorrelationMaskedMaps rlnFour
 rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps rlnFinalResolution rlnBfactorUsedForSharpening
 rlnGroupScaleCorrection rlnSigma2Noise rlnReferenceSigma2 rlnReferenceTau2 rlnSsnrMap rlnGoldStandardFsc
 rlnParticleBoxFractionSolventMask rlnLogAmplitudesOriginal rlnLogAmplitudesWeighted rlnLogAmplitudesSharpened
-rlnResolutionSquared crpHeight crpHeaderPixelSize crpMeanCounts crpScore crpWeight
+rlnResolutionSquared crpHeight crpHeaderPixelSize crpMeanCounts crpTotalExposure crpScore crpWeight
 """
 _TYPES: dict[str, ColumnType] = {
     **dict.fromkeys(_TEXT.split(), "text"),

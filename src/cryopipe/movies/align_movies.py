@@ -1,23 +1,29 @@
 """Step ``align_movies``: global and local motion, plain and dose-weighted averages, motion files for polishing.
 
-Every two frames are correlated and the frame positions follow by robust least squares (`global_alignment`); patches
-then follow how the specimen bends, and a spline over (x, y, t) is fitted to them (`local_alignment`). Frames are
-warped and averaged in one pass, once plainly (for CTF estimation) and once exposure-weighted (for picking and
-extraction). The reference frame, whose shift is zero, is the middle one, ``n // 2``: coordinates on the
-micrograph are those of the specimen during that frame.
+Every two frames are correlated and the frame positions follow by robust least squares (`global_alignment`); then the
+positions and a spline field over (x, y, t) are refined together on patches, each against the sum of all frames, with
+the weights that the measured signal gives (`joint_motion`). Frames are warped and averaged in one pass, once plainly
+(for CTF estimation) and once exposure-weighted (for picking and extraction). The reference frame, whose shift is
+zero, is the middle one, ``n // 2``: coordinates on the micrograph are those of the specimen during that frame.
 
 References
 ----------
 Střelák et al. 2020, Electronics 9:1040, doi:10.3390/electronics9061040 (FlexAlign); Grant & Grigorieff 2015, eLife
-4:e06980, doi:10.7554/eLife.06980 (exposure filter). Known limit: a frame below about 750 Å gets no local model.
+4:e06980, doi:10.7554/eLife.06980 (exposure filter). Known limits: a frame below about 750 Å gets no local model; a
+specimen that tears, whose motion is not smooth over 500 Å, is followed on the whole only.
+
+Memory on two threads: some 15 images in float32 at the movie's sampling, decoded frames up to `frame_cache_GB`, and
+1 GB of spectra at most: 2.5 GB for 3838 x 3710 x 50, 4 GB for a super-resolution movie of 7676 x 7420, binned by 2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -37,18 +43,19 @@ from cryopipe.movies.global_alignment import (
     GlobalMotion,
     estimate_global_motion,
 )
-from cryopipe.movies.local_alignment import LocalMotion, estimate_local_motion
+from cryopipe.movies.joint_motion import refine_motion
+from cryopipe.movies.local_alignment import LocalMotion
 from cryopipe.movies.motion_pictures import composite_spectrum, save_grey, save_trajectory, thumbnail
 from cryopipe.movies.motion_star import accumulated_motion_A, write_motion
 from cryopipe.movies.movie_list import MovieEntry, movie_entries
+from cryopipe.movies.patch_spectra import patch_spectra, reduced, reduction
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 #: Movies whose frames, as float32, are smaller than this are aligned side by side, one thread each; of larger ones the
 #: threads share one, so that memory does not multiply.
 _SMALL_MOVIE_BYTES = 256e6
-
-#: Exposure that a patch needs for a correlation (1.5 e/Å², as for bright phantoms, left most patches of a real faint
-#: micrograph in noise), and how many groups of frames there should be at least.
-_GROUP_E_A2, _FEWEST_GROUPS = 5.0, 8
 
 _COLUMNS = (
     "rlnMicrographName",
@@ -75,16 +82,15 @@ class Camera:
     gain: np.ndarray
     repair: DefectRepair
 
-    def correct(self, raw: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Return the corrected frame [y, x] float32."""
+    def correct(self, raw: np.ndarray, rng: np.random.Generator, out: np.ndarray | None = None) -> np.ndarray:
+        """Return the corrected frame [y, x] float32, in ``out`` where given (new memory of its size costs time)."""
         if raw.shape != self.gain.shape:
             raise ItemError(
                 f"frames have {raw.shape[1]} x {raw.shape[0]} pixels, the gain {self.gain.shape[1]} x "
                 f"{self.gain.shape[0]}. "
                 "Movies of another size are another dataset."
             )
-        frame = raw * self.gain
-        frame = frame.astype(np.float32, copy=False)
+        frame = np.multiply(raw, self.gain, out=out, dtype=np.float32, casting="same_kind")
         self.repair.apply(frame, rng)
         return frame
 
@@ -111,12 +117,6 @@ def correlation_resolution_A(params: AlignMovies) -> float:
     if params.max_resolution_A is not None:
         return params.max_resolution_A
     return 15.0 if (params.dose_per_frame_e_A2 or 0.0) > 1.0 else 20.0
-
-
-def patch_group(n_frames: int, dose_per_frame_e_A2: float | None) -> int:
-    """Return how many frames the correlations of patches add up: 5 e/Å² worth, but an eighth of the movie at most."""
-    wanted = int(np.ceil(_GROUP_E_A2 / dose_per_frame_e_A2)) if dose_per_frame_e_A2 else n_frames
-    return max(1, min(wanted, n_frames // _FEWEST_GROUPS))
 
 
 def align_movie(
@@ -153,19 +153,29 @@ def align_movie(
     """
     n, ny, nx = movie.shape
     grid = correlation_grid((ny, nx), pixel_size_A, correlation_resolution_A(params))
+    block = reduction(pixel_size_A, params.finest_resolution_A)
     keep = n * ny * nx * movie.dtype.itemsize <= params.frame_cache_GB * 1e9
     cache: list[np.ndarray] = []
     small: list[np.ndarray] = []
     spectra = []
     unaligned = np.zeros((ny, nx), dtype=np.float32)
-    for index, raw in enumerate(movie.iterate(threads=workers)):
+
+    buffers = [np.empty((ny, nx), dtype=np.float32) for _ in range(max(workers, 1))]
+
+    def correct(slot: int, numbered: tuple[int, np.ndarray]) -> np.ndarray:
+        return camera.correct(numbered[1], frame_rng(numbered[0]), out=buffers[slot])
+
+    def prepare(slot: int, numbered: tuple[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        frame = correct(slot, numbered)
+        return frame, correlation_spectrum(frame, grid), reduced(frame, block)
+
+    for raws, prepared in in_groups(enumerate(movie.iterate(threads=workers)), prepare, workers):
         if keep:
-            cache.append(raw)
-        frame = camera.correct(raw, frame_rng(index))
-        unaligned += frame
-        spectra.append(correlation_spectrum(frame, grid, workers=workers))
-        if params.local:
-            small.append(_reduced(frame, grid.block))
+            cache += [raw for _, raw in raws]
+        for frame, spectrum, little in prepared:
+            unaligned += frame
+            spectra.append(spectrum)
+            small.append(little)
     motion = estimate_global_motion(
         spectra,
         grid,
@@ -175,31 +185,39 @@ def align_movie(
         workers=workers,
     )
     del spectra
+    patches = patch_spectra(
+        small,
+        block,
+        (ny, nx),
+        pixel_size_A,
+        motion.shifts_px,
+        patch_A=params.patch_A,
+        finest_A=params.finest_resolution_A,
+        workers=workers,
+    )
+    small.clear()
+    shifts, local = refine_motion(
+        patches,
+        motion.shifts_px,
+        shape=(ny, nx),
+        reference=motion.reference,
+        resolution_A=grid.resolution_A,
+        local=params.local,
+        workers=workers,
+    )
+    del patches
+    motion = replace(motion, shifts_px=shifts)
     dose = params.dose_per_frame_e_A2
-    local = None
-    if params.local:
-        local = estimate_local_motion(
-            small,
-            grid.block,
-            (ny, nx),
-            pixel_size_A,
-            motion.shifts_px,
-            reference=motion.reference,
-            resolution_A=grid.resolution_A,
-            patch_A=params.patch_A,
-            group=params.patch_frames or patch_group(n, dose),
-            max_shift_A=params.max_local_shift_A,
-            workers=workers,
-        )
-        small.clear()
     exposures = None if dose is None else (params.pre_exposure_e_A2 or 0.0) + dose * np.arange(1, n + 1)
     sums = FrameSums((ny, nx), pixel_size_A, voltage_kV, exposures, frames=n, binning=params.binning, workers=workers)
     frames: Iterator[np.ndarray] = iter(cache) if keep else movie.iterate(threads=workers)
-    for index, raw in enumerate(frames):
-        shift = motion.shifts_px[index]
-        field = shift if local is None else local.nodes(index, SPACING) + shift[:, None, None]
-        sums.add(camera.correct(raw, frame_rng(index)), field)
+    for raws, corrected in in_groups(enumerate(frames), correct, workers):
+        for (index, _), frame in zip(raws, corrected, strict=True):
+            shift = motion.shifts_px[index]
+            field = shift if local is None else local.nodes(index, SPACING) + shift[:, None, None]
+            sums.add(frame, field)
     cache.clear()
+    buffers.clear()
     weighted = None if dose is None else sums.weighted_average()
     unaligned /= np.float32(n)
     if params.binning > 1:
@@ -207,13 +225,15 @@ def align_movie(
     return AlignedMovie(sums.average(), weighted, unaligned, motion, local)
 
 
-def _reduced(frame: np.ndarray, block: int) -> np.ndarray:
-    """Return the frame binned by ``block``, without its mean, float16, of deviation 1."""
-    ny, nx = (length // block for length in frame.shape)
-    binned = frame[: ny * block, : nx * block].reshape(ny, block, nx, block).sum(axis=(1, 3), dtype=np.float32)
-    binned -= binned.mean(dtype=np.float64).astype(np.float32)
-    deviation = float(binned.std(dtype=np.float64))
-    return np.clip(binned / np.float32(max(deviation, 1e-6)), -1000, 1000).astype(np.float16)
+def in_groups(items: Iterable[S], work: Callable[[int, S], T], workers: int) -> Iterator[tuple[list[S], list[T]]]:
+    """Yield ``workers`` items at a time with what ``work(place in the group, item)`` made of each, one thread an item.
+
+    No more than these results exist at once: they are as large as frames.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        while group := list(itertools.islice(source, max(workers, 1))):
+            yield group, list(pool.map(work, range(len(group)), group))
 
 
 def _item_files(folder: Path, item: str) -> dict[str, Path]:
@@ -265,7 +285,7 @@ def _process(
     shown = result.average if result.weighted is None else result.weighted
     save_grey(files["psd"], composite_spectrum(result.unaligned, result.average))
     save_grey(files["thumbnail"], thumbnail(shown), low=0.5, high=99.5)
-    save_trajectory(files["shifts"], shifts, entry.pixel_size_A, entry.item)
+    save_trajectory(files["shifts"], shifts, entry.pixel_size_A, entry.item, result.local)
     total, early, late = accumulated_motion_A(shifts, entry.pixel_size_A, dose, before)
     values = (
         str(files["average"]),

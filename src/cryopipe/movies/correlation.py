@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.fft
+from scipy.fft import prev_fast_len
 
 #: A Gaussian exp(-k²/2σ²) with the value 1/2 at 1/d has σ = _HALF_WIDTH / d.
 _HALF_WIDTH = 0.8493218
 #: Frequencies beyond this multiple of 1/d weigh less than 2e-4 in the product of two filtered spectra.
 _CUT = 2.5
 #: Coarser structure is as often illumination, fixed to the camera, as specimen, and would pull shifts to zero.
-_HIGH_PASS_A, _HIGH_PASS_PX = 600.0, 2.0
+HIGH_PASS_A, HIGH_PASS_PX = 600.0, 2.0
 _RING_PX = 4.0
 _PAIRS_AT_ONCE = 8
 
@@ -61,7 +62,7 @@ def correlation_grid(shape: tuple[int, int], pixel_size_A: float, resolution_A: 
     """Choose binning, frequencies and filter for frames of ``shape`` (y, x) and a resolution."""
     resolution = max(resolution_A, 2.5 * pixel_size_A)
     block = max(1, int(resolution / (8.0 * _HALF_WIDTH) / pixel_size_A))
-    ny, nx = (n // block for n in shape)
+    ny, nx = (prev_fast_len(n // block, True) for n in shape)
     step = block * pixel_size_A
     cut = min(_CUT / resolution, 0.5 / step)
     all_ky, all_kx = np.fft.fftfreq(ny, step), np.fft.rfftfreq(nx, step)
@@ -69,7 +70,7 @@ def correlation_grid(shape: tuple[int, int], pixel_size_A: float, resolution_A: 
     squared = ky[:, None] ** 2 + kx[None, :] ** 2
     low_pass = np.exp(-0.5 * squared * (resolution / _HALF_WIDTH) ** 2)
     pixels = (ky[:, None] * ny * step) ** 2 + (kx[None, :] * nx * step) ** 2
-    high_pass = 1.0 - np.exp(-0.5 * np.minimum(pixels / _HIGH_PASS_PX**2, squared * _HIGH_PASS_A**2))
+    high_pass = 1.0 - np.exp(-0.5 * np.minimum(pixels / HIGH_PASS_PX**2, squared * HIGH_PASS_A**2))
     friedel = np.where(kx > 0, np.sqrt(2.0), 1.0)
     weight = (low_pass * high_pass * friedel).astype(np.float32)
     ring = np.rint(np.sqrt(pixels) / _RING_PX).astype(np.int32)
@@ -79,17 +80,32 @@ def correlation_grid(shape: tuple[int, int], pixel_size_A: float, resolution_A: 
 def correlation_spectrum(frame: np.ndarray, grid: CorrelationGrid, *, workers: int = 1) -> np.ndarray:
     """Return the cropped spectrum of a frame [y, x]: complex64 ``[ky, kx]``, not filtered."""
     b = grid.block
-    ny, nx = (n // b for n in grid.shape)
-    binned = frame[: ny * b, : nx * b].reshape(ny, b, nx, b).sum(axis=(1, 3), dtype=np.float32) if b > 1 else frame
+    ny, nx = (prev_fast_len(n // b, True) for n in grid.shape)
+    tapered = binned(frame[: ny * b, : nx * b], b)
+    tapered -= tapered.mean(dtype=np.float64).astype(np.float32)
     # The step between opposite edges stays where the camera is; it would put a cross through zero shift.
-    tapered = (binned - binned.mean(dtype=np.float64).astype(np.float32)) * _taper(ny)[:, None] * _taper(nx)[None, :]
+    tapered *= taper(ny)[:, None]
+    tapered *= taper(nx)
     spectrum = scipy.fft.rfft2(tapered, workers=workers)
     keep_y = np.abs(np.fft.fftfreq(ny, b * grid.pixel_size_A)) <= np.abs(grid.ky).max()
     cropped: np.ndarray = spectrum[keep_y, : len(grid.kx)].astype(np.complex64)
     return cropped
 
 
-def _taper(n: int) -> np.ndarray:
+def binned(frame: np.ndarray, block: int) -> np.ndarray:
+    """Return sums [y // block, x // block] float32 over ``block`` x ``block`` pixels of ``frame`` [y, x]."""
+    ny, nx = (length // block for length in frame.shape)
+    # by rows first: whole lines are added, and the strided additions see a fraction of them
+    rows = frame[0 : ny * block : block].astype(np.float32)
+    for i in range(1, block):
+        rows += frame[i : ny * block : block]
+    columns = rows[:, 0 : nx * block : block].copy()
+    for i in range(1, block):
+        columns += rows[:, i : nx * block : block]
+    return columns
+
+
+def taper(n: int) -> np.ndarray:
     """Return a window [n] that rises from 0 to 1 over the outer sixteenth at both ends, float32."""
     width = max(1, n // 16)
     ramp = 0.5 - 0.5 * np.cos(np.pi * (np.arange(width) + 0.5) / width)

@@ -11,44 +11,52 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from cryopipe.errors import InputError
 from cryopipe.io.atomic import atomic_write
-from cryopipe.movies.flat_field import robust_center_and_sd
+from cryopipe.movies.flat_field import deviations, robust_center_and_sd
 
 _WINDOW = 2  # 5 x 5 pixels
 _ENOUGH_NEIGHBOURS = 7
-_FEWEST_COUNTS = 30.0
+_CHANCE = 1e-9
 
 
-def find_defects(corrected_ratio: np.ndarray, gain: np.ndarray, *, hot_sigma: float) -> tuple[np.ndarray, np.ndarray]:
+def find_defects(
+    total: np.ndarray, expected: np.ndarray, gain: np.ndarray, *, hot_sigma: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Find dead and hot pixels.
 
     Parameters
     ----------
-    corrected_ratio : ndarray ``[y, x]``
-        Gain-corrected sum of frames over its smooth surroundings (not clipped).
+    total : ndarray ``[y, x]``
+        Sum of frames, without the gain.
+    expected : ndarray ``[y, x]``
+        What its surroundings and the gain let one expect there.
     gain : ndarray ``[y, x]``
         Multiplicative gain; zeros are dead pixels.
     hot_sigma : float
-        Limit in robust standard deviations of the square root of the counts.
+        Limit in robust standard deviations of √total - √expected.
 
     Returns
     -------
     dead, hot : ndarray ``[y, x]`` bool
-        Dead pixels include cold ones (far below their surroundings and below half of them). With less than about 30
-        counts a pixel a dark one may be chance: then only zeros of the gain are dead.
+        Dead pixels include those whose sum is no number, and cold ones: ``hot_sigma`` below their surroundings, below half
+        of them, and with so few counts that chance has them once in 10⁹ pixels. With less than about 21 counts a pixel a
+        dark one may be chance: then only zeros of the gain are dead.
     """
-    dead = gain == 0
-    root = np.sqrt(np.maximum(np.where(np.isfinite(corrected_ratio), corrected_ratio, 0), 0))
+    dead = (gain == 0) | ~np.isfinite(total)
+    found = deviations(total, expected)
     live = ~dead
     for _ in range(2):
-        center, sd = robust_center_and_sd(root[live])
-        live = ~dead & (np.abs(root - center) <= hot_sigma * sd)
-    hot = ~dead & (root > center + hot_sigma * sd)
-    # var √r = 1/(4 N): the spread of the ratio bounds the number of counts from below
-    if 1.0 / max(2.0 * sd * center, 1e-9) ** 2 >= _FEWEST_COUNTS:
-        dead = dead | ((root < center - hot_sigma * sd) & (root < np.sqrt(0.5) * center))
+        center, sd = robust_center_and_sd(found[live])
+        live = ~dead & (np.abs(found - center) <= hot_sigma * sd)
+    hot = ~dead & (found > center + hot_sigma * sd)
+    cold = np.flatnonzero(~dead & (found < center - hot_sigma * sd) & (total < expected / 2))
+    # the deviation of √counts is 1/2, so that 4 sd² is one electron in the units of the sum (more, with a pattern)
+    electron = 4.0 * sd**2
+    cold = cold[total.flat[cold] / electron < stats.poisson.ppf(_CHANCE, expected.flat[cold] / electron)]
+    dead.flat[cold] = True
     return dead, hot
 
 

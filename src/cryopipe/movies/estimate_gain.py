@@ -1,8 +1,8 @@
 """Step ``estimate_gain``: the camera's gain as the movies show it, the orientation and sense of a given one, defects.
 
 The movies' own response is their summed frames over the smooth background (`flat_field`); a given gain is compared
-with it in 8 orientations and both senses (`gain_orientation`). What a gain leaves behind (residual) is measured in
-the same way.
+with it in 8 orientations and both senses (`gain_orientation`); `gain_decision` says which gain is used. What a gain
+leaves behind (residual) is measured in the same way.
 
 References
 ----------
@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,209 +30,41 @@ from cryopipe.io.mrc import write_image
 from cryopipe.io.star import concatenate, read_table
 from cryopipe.movies.defects import find_defects, write_defects
 from cryopipe.movies.flat_field import FlatField, Reproducibility, flat_field, reproducibility, smooth_background
-from cryopipe.movies.gain_orientation import OrientationScore, as_correction, score_orientations
-from cryopipe.movies.movie_list import MovieEntry, movie_entries, read_reference
-from cryopipe.movies.rank_gain import ideal_frame, rank_gain
-
-#: Below this share of the shot noise (in variance, summed over all frames used) a gain cannot matter to any micrograph.
-_MATERIAL_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class FrameSums:
-    """Sums over the frames of all movies, in two halves of the movies (by name, alternating).
-
-    Attributes
-    ----------
-    halves : list of ndarray ``[y, x]`` float32
-        Two sums; the second is absent with one movie.
-    ideal : ndarray ``[y, x]`` float64 or None
-        Sum of the rank-equalised frames (method ``rank``).
-    movies, frames : int
-        How many entered.
-    """
-
-    halves: list[np.ndarray]
-    ideal: np.ndarray | None
-    movies: int
-    frames: int
-
-    @property
-    def total(self) -> np.ndarray:
-        """Sum of both halves [y, x]."""
-        return sum(self.halves[1:], self.halves[0])
+from cryopipe.movies.gain_decision import Decision, decide_gain, estimated_gain
+from cryopipe.movies.gain_orientation import OrientationScore, score_orientations
+from cryopipe.movies.movie_list import movie_entries, read_reference
+from cryopipe.movies.movie_totals import FrameSums, sum_frames
+from cryopipe.movies.rank_gain import rank_gain
 
 
-@dataclass(frozen=True)
-class Decision:
-    """What is done with the gain: the multiplicative gain to use [y, x], from where, and why."""
+def defects_and_residual(
+    total: np.ndarray, field: FlatField, decision: Decision, params: EstimateGain
+) -> tuple[np.ndarray, np.ndarray, FlatField]:
+    """Return dead and hot pixels [y, x] of the summed frames ``total``, and the response that the gain leaves behind."""
+    # against its own estimate no pixel stands out: that is judged by the bare sum
+    gain = np.ones_like(decision.gain) if decision.source == "estimated" else decision.gain
+    corrected = total * gain
+    expected = smooth_background(corrected, field.good & (gain > 0), params.background_sigma_px)
+    expected /= np.where(gain > 0, gain, 1)
+    dead, hot = find_defects(total, expected, gain, hot_sigma=params.hot_sigma)
+    if decision.source == "estimated":
+        corrected = total * decision.gain
+    return dead, hot, flat_field(corrected, sigma_px=params.background_sigma_px, good=~(dead | hot))
 
-    gain: np.ndarray
-    source: str
-    reason: str
-    orientation: str | None = None
-    sense: str | None = None
 
-
-def sum_frames(entries: Sequence[MovieEntry], params: EstimateGain, context: Context) -> FrameSums:
-    """Add up the frames of all movies, one movie a thread; a movie that cannot be read is left out with a warning.
-
-    Raises
-    ------
-    InputError
-        No movie could be read, or their frames differ in size.
-    """
-
-    def one(entry: MovieEntry) -> tuple[np.ndarray, np.ndarray | None, int] | None:
-        try:
-            with entry.open() as movie:
-                used = range(0, len(movie), params.frame_step)
-                total = np.zeros(movie.shape[1:], dtype=np.float32)
-                ideal = np.zeros(movie.shape[1:]) if params.method == "rank" else None
-                for index in used:
-                    frame = movie.read_frame(index)
-                    np.add(total, frame, out=total, casting="unsafe")
-                    if ideal is not None:
-                        ideal += ideal_frame(frame)
-                return total, ideal, len(used)
-        except (InputError, OSError, ValueError) as error:
-            context.log.warning("%s: %s is left out: %s", context.step, entry.item, error)
-            return None
-
-    halves: list[np.ndarray] = []
-    ideal_sum: np.ndarray | None = None
-    movies = frames = 0
-    chosen = sorted(entries, key=lambda e: e.item)[:: params.movie_step]
-    with ThreadPoolExecutor(max(context.threads, 1)) as pool:
-        for start in range(0, len(chosen), 8):  # in groups, so that finished sums do not pile up in memory
-            for entry, result in zip(chosen[start : start + 8], pool.map(one, chosen[start : start + 8]), strict=True):
-                if result is None:
-                    continue
-                total, ideal, count = result
-                if halves and total.shape != halves[0].shape:
-                    raise InputError(
-                        f"{entry.path} has frames of {total.shape[1]} x {total.shape[0]} pixels, the movies before it "
-                        f"{halves[0].shape[1]} x {halves[0].shape[0]}. One gain cannot fit both: run them as two "
-                        "datasets."
-                    )
-                if movies < 2:
-                    halves.append(total)
-                else:
-                    halves[movies % 2] += total
-                if ideal is not None:
-                    ideal_sum = ideal if ideal_sum is None else ideal_sum + ideal
-                movies, frames = movies + 1, frames + count
-            context.progress(min(start + 8, len(chosen)), len(chosen), "movies summed")
-    if not halves:
-        raise InputError(
-            f"none of the {len(chosen)} movies could be read, so there is nothing to estimate a gain from. See "
-            "the warnings above."
+def _scores(
+    path: Path | None, field: FlatField, params: EstimateGain, context: Context
+) -> tuple[np.ndarray | None, list[OrientationScore]]:
+    """Return the given gain, if any, and the scores of its orientations, best first."""
+    if not path:
+        return None, []
+    given = read_reference(path)
+    try:
+        return given, score_orientations(
+            given, field.response, field.good, sigma_px=params.background_sigma_px, workers=context.threads
         )
-    return FrameSums(halves, ideal_sum, movies, frames)
-
-
-def decide_gain(
-    given: np.ndarray | None,
-    scores: Sequence[OrientationScore],
-    field: FlatField,
-    evidence: Reproducibility | None,
-    params: EstimateGain,
-) -> Decision:
-    """Choose between the given gain (oriented), the estimated one and none.
-
-    Parameters
-    ----------
-    given : ndarray ``[y', x']`` or None
-        The gain reference as it came.
-    scores : sequence of OrientationScore
-        Best first; empty without a given gain.
-    field : FlatField
-        The movies' own response.
-    evidence : Reproducibility or None
-        Fixed pattern and noise of the response; None with a single movie.
-    params : EstimateGain
-        Limits, and an orientation or sense fixed by the user.
-
-    Raises
-    ------
-    InputError
-        The orientation is ambiguous although the gain matters, or it fits only when shifted.
-    """
-    ones = np.ones_like(field.response)
-    if given is None:
-        return _without_reference(field, evidence, ones)
-    allowed = [s for s in scores if params.orientation in ("auto", s.orientation) and params.sense in ("auto", s.sense)]
-    if not allowed:
-        raise InputError(
-            f"orientation {params.orientation} does not fit: the gain has shape {given.shape}, the frames "
-            f"{field.response.shape} (y, x)."
-        )
-    best = allowed[0]
-    chosen = Decision(
-        as_correction(given, orientation=best.orientation, sense=best.sense), "given", "", best.orientation, best.sense
-    )
-    if params.orientation != "auto" and params.sense != "auto":
-        return _with(chosen, f"orientation and sense are set by the user (score {best.score:.1f} σ)")
-    others = [s for s in allowed[1:] if s.score > 0]
-    margin = best.score / others[0].score if others else np.inf
-    if best.score >= params.min_score and margin >= params.min_margin:
-        if best.shift_yx_px != (0, 0):
-            y, x = best.shift_yx_px
-            raise InputError(
-                f"the gain reference fits the movies only when shifted by {x}, {y} pixels (x, y) in orientation "
-                f"{best.orientation}: "
-                "it was cut or padded differently. Give the gain of the same camera area."
-            )
-        return _with(chosen, f"score {best.score:.1f} σ, {margin:.1f} times the second best")
-    return _ambiguous(chosen, best, margin, evidence, params, ones)
-
-
-def _without_reference(field: FlatField, evidence: Reproducibility | None, ones: np.ndarray) -> Decision:
-    if evidence is None:
-        return Decision(ones, "none", "no gain given, and one movie alone cannot tell gain from specimen")
-    pattern, noise = evidence.pattern_sd, evidence.noise_sd
-    text = f"fixed pattern {pattern:.2%}, noise of its estimate {noise:.2%}"
-    if pattern > noise:
-        return Decision(1.0 / np.maximum(field.response, np.float32(0.05)), "estimated", f"no gain given; {text}")
-    return Decision(ones, "none", f"no gain given, and its estimate would add more noise than it removes ({text})")
-
-
-def _ambiguous(
-    chosen: Decision,
-    best: OrientationScore,
-    margin: float,
-    evidence: Reproducibility | None,
-    params: EstimateGain,
-    ones: np.ndarray,
-) -> Decision:
-    """Decide when no orientation stands out: the gain does not matter, the movies are corrected already, or stop."""
-    live = chosen.gain[chosen.gain > 0]
-    spread = float(np.std(live, dtype=np.float64))
-    facts = f"best score {best.score:.1f} σ ({best.orientation}, {best.sense}), {margin:.1f} times the second best"
-    if evidence is not None:
-        if (spread / evidence.noise_sd) ** 2 < _MATERIAL_SHARE:
-            return _with(
-                chosen,
-                f"orientation not determined, but the gain varies by only {spread:.3%}, below the noise; {facts}",
-            )
-        expected = spread / np.hypot(spread, evidence.noise_sd) * np.sqrt(chosen.gain.size)
-        if best.score < params.min_score < expected / 2 and evidence.pattern_sd**2 < 0.1 * spread**2:
-            return Decision(
-                ones,
-                "none",
-                f"the movies show no trace of the given gain ({facts}; {expected:.0f} σ expected): they are "
-                "corrected already",
-            )
-    raise InputError(
-        f"the orientation of the gain reference is ambiguous: {facts}; {params.min_score:g} σ and "
-        f"{params.min_margin:g} times are asked for, "
-        f"and the gain varies by {spread:.2%}, so it matters. Give more movies, the right gain, or set "
-        "estimate_gain.orientation and .sense."
-    )
-
-
-def _with(decision: Decision, reason: str) -> Decision:
-    return Decision(decision.gain, decision.source, reason, decision.orientation, decision.sense)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def residual_statistics(residual: np.ndarray, good: np.ndarray, evidence: Reproducibility | None) -> dict[str, Any]:
@@ -254,61 +85,68 @@ def residual_statistics(residual: np.ndarray, good: np.ndarray, evidence: Reprod
     }
 
 
+def summarise(
+    sums: FrameSums,
+    decision: Decision,
+    scores: Sequence[OrientationScore],
+    evidence: Reproducibility | None,
+    params: EstimateGain,
+) -> dict[str, Any]:
+    """Return what the summary says of estimate and decision."""
+    transform = None
+    if decision.orientation is not None:
+        transform = {
+            "orientation": decision.orientation,
+            "mirror": decision.orientation.startswith("mirror"),
+            "rot90": int(decision.orientation.rsplit("rot", 1)[1]),
+            "inverted": decision.sense == "divide",
+            "shift_yx_px": [0, 0],
+        }
+    return {
+        "movies": sums.movies,
+        "frames": sums.frames,
+        "method": params.method,
+        "source": decision.source,
+        "reason": decision.reason,
+        "transform": transform,
+        "scores": [asdict(s) for s in scores],
+        "score_margin": scores[0].score / scores[1].score if len(scores) > 1 and scores[1].score > 0 else None,
+        "fixed_pattern_sd": None if evidence is None else evidence.pattern_sd,
+        "estimate_noise_sd": None if evidence is None else evidence.noise_sd,
+        "electrons_per_pixel": None if evidence is None else evidence.electrons_per_pixel,
+    }
+
+
 def main(inputs: dict[str, Any], outputs: dict[str, Path], params: EstimateGain, context: Context) -> None:
     """Estimate gain and defects from all movies; inputs ``movies`` (tables), ``gain`` (optional)."""
     tables = inputs["movies"] if isinstance(inputs["movies"], list) else [inputs["movies"]]
-    table = concatenate([read_table(path, "movies") for path in tables])
-    entries = list(movie_entries(table).values())
+    entries = list(movie_entries(concatenate([read_table(path, "movies") for path in tables])).values())
     sums = sum_frames(entries, params, context)
-    total = sums.total
+    total, one_movie = sums.total, sums.movies == 1
     sigma = params.background_sigma_px
     field = flat_field(total, sigma_px=sigma)
-    evidence = reproducibility(*sums.halves, sigma_px=sigma, good=field.good) if sums.movies > 1 else None
-    estimated = (
-        1.0 / np.maximum(field.response, np.float32(0.05)) if sums.ideal is None else rank_gain(sums.ideal, total)
-    )
-    given = read_reference(inputs["gain"]) if inputs.get("gain") else None
-    scores = (
-        score_orientations(given, field.response, field.good, sigma_px=sigma, workers=context.threads)
-        if given is not None
-        else []
-    )
-    decision = decide_gain(given, scores, field, evidence, params)
+    evidence = None
+    if len(sums.halves) == 2:
+        evidence = reproducibility(*sums.halves, sigma_px=sigma, good=field.good, fine=one_movie)
+    sums.halves.clear()  # two images less in memory
+    estimated = estimated_gain(field) if sums.ideal is None else rank_gain(sums.ideal, total)
+    given, scores = _scores(inputs.get("gain"), field, params, context)
+    try:
+        decision = decide_gain(given, scores, field, evidence, params, one_movie=one_movie)
+    except InputError as error:
+        raise InputError(f"{inputs['gain']}: {error}") from error
     if decision.source == "estimated":
-        decision = Decision(estimated, decision.source, decision.reason)
+        decision = replace(decision, gain=estimated)
     context.log.info("%s: gain %s: %s", context.step, decision.source, decision.reason)
 
-    corrected = total * decision.gain
-    alive = field.good & (decision.gain > 0)
-    ratio = corrected / np.maximum(smooth_background(corrected, alive, sigma), np.float32(1e-20))
-    dead, hot = find_defects(ratio, decision.gain, hot_sigma=params.hot_sigma)
-    residual = flat_field(corrected, sigma_px=sigma, good=~(dead | hot))
+    dead, hot, residual = defects_and_residual(total, field, decision, params)
     pixel_size_A = entries[0].pixel_size_A
     write_image(outputs["estimated"], estimated.astype(np.float32), pixel_size_A)
     write_image(outputs["residual"], residual.response, pixel_size_A)
     # zeros mark defects for every program that reads the gain
     write_image(outputs["gain"], np.where(dead | hot, 0, decision.gain).astype(np.float32), pixel_size_A)
     write_defects(outputs["defects"], dead, hot)
-    summary = {
-        "movies": sums.movies,
-        "frames": sums.frames,
-        "method": params.method,
-        "source": decision.source,
-        "reason": decision.reason,
-        "transform": None
-        if decision.orientation is None
-        else {
-            "orientation": decision.orientation,
-            "mirror": decision.orientation.startswith("mirror"),
-            "rot90": int(decision.orientation.rsplit("rot", 1)[1]),
-            "inverted": decision.sense == "divide",
-            "shift_yx_px": [0, 0],
-        },
-        "scores": [asdict(s) for s in scores],
-        "score_margin": scores[0].score / scores[1].score if len(scores) > 1 and scores[1].score > 0 else None,
-        "fixed_pattern_sd": None if evidence is None else evidence.pattern_sd,
-        "estimate_noise_sd": None if evidence is None else evidence.noise_sd,
-        "electrons_per_pixel": None if evidence is None else evidence.electrons_per_pixel,
+    summary = summarise(sums, decision, scores, evidence, params) | {
         "mean_counts_per_frame": float(total[field.good].mean(dtype=np.float64)) / max(sums.frames, 1),
         "residual": residual_statistics(residual.response, residual.good, evidence),
         "dead_pixels": int(dead.sum()),

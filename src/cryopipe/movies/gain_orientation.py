@@ -53,21 +53,28 @@ def possible_orientations(gain_shape: tuple[int, int], frame_shape: tuple[int, i
     if not fitting:
         raise InputError(
             f"the gain reference has {gain_shape[1]} x {gain_shape[0]} pixels (x, y), but the frames have "
-            f"{frame_shape[1]} x "
-            f"{frame_shape[0]}. Give the gain of this camera, in this mode (counting or super-resolution)."
+            f"{frame_shape[1]} x {frame_shape[0]}. Give the gain of this camera, in this mode (counting or super-resolution)."
         )
     return fitting
 
 
 def high_passed(image: np.ndarray, good: np.ndarray, sigma_px: float) -> np.ndarray:
-    """Return ``image`` over its smooth background, with mean 0 and deviation 1; 0 at pixels not ``good``."""
+    """Return ``image`` [y, x] over its smooth background, rows and columns with mean 0, deviation 1; 0 where not ``good``."""
     background = smooth_background(image, good, sigma_px)
-    ratio = np.where(good, image / np.where(np.abs(background) > 1e-12, background, 1), 0).astype(np.float32)
-    values = ratio[good]
-    deviation = float(values.std(dtype=np.float64))
-    if deviation == 0:
-        return np.zeros_like(ratio)
-    return np.where(good, (ratio - values.mean(dtype=np.float64)) / deviation, 0).astype(np.float32)
+    ratio = np.zeros(image.shape, dtype=np.float32)
+    np.divide(image, background, out=ratio, where=good & (np.abs(background) > 1e-12), casting="same_kind")
+    number = max(np.count_nonzero(good), 1)
+    ratio -= np.float32(ratio.sum(dtype=np.float64) / number)
+    ratio *= good
+    # what is constant along a line (columns, tile borders) looks the same after a mirror along it, and has no vote
+    for axis in (0, 1):
+        lines = ratio.sum(axis=axis, dtype=np.float64) / np.maximum(good.sum(axis=axis), 1)
+        ratio -= np.expand_dims(lines, axis).astype(np.float32)
+    ratio *= good
+    deviation = float(np.sqrt(np.square(ratio).sum(dtype=np.float64) / number))
+    if deviation > 0:
+        ratio /= np.float32(deviation)
+    return ratio
 
 
 def score_orientations(

@@ -9,14 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cryopipe.config.base import require
 from cryopipe.config.movies import ImportMicrographs
 from cryopipe.context import Context
 from cryopipe.errors import InputError
 from cryopipe.io.mrc import read_image
-from cryopipe.io.star import StarTable, make_optics, write_rejections, write_table
+from cryopipe.io.star import StarTable, write_rejections, write_table
 from cryopipe.items import Row, digest, process_items
-from cryopipe.movies.registration import check_pixel_size, input_state, same_size, typed_rows, unique_items
+from cryopipe.movies.registration import (
+    check_pixel_size,
+    grouped,
+    input_state,
+    optics_table,
+    same_size,
+    typed_rows,
+    unique_items,
+)
 
 COLUMNS = {
     "rlnMicrographName": "str",
@@ -28,8 +35,8 @@ COLUMNS = {
 }
 
 
-def check_micrograph(path: Path, params: ImportMicrographs) -> Row:
-    """Check a micrograph, and its dose-weighted twin if there is one, and return its row of ``micrographs.star``.
+def check_micrograph(path: Path, params: ImportMicrographs, group: int = 1) -> Row:
+    """Check a micrograph, and its dose-weighted twin if there is one; return its row in optics group ``group``.
 
     Raises
     ------
@@ -46,7 +53,7 @@ def check_micrograph(path: Path, params: ImportMicrographs) -> Row:
     return {
         "rlnMicrographName": str(path),
         "crpMicrographNameDW": str(twin),
-        "rlnOpticsGroup": 1,
+        "rlnOpticsGroup": group,
         "rlnImageSizeX": shape[1],
         "rlnImageSizeY": shape[0],
         "crpItem": path.stem,
@@ -67,23 +74,21 @@ def main(
     inputs: Mapping[str, Path | list[Path]], outputs: Mapping[str, Path], params: ImportMicrographs, context: Context
 ) -> None:
     """Check the micrographs of ``params.paths``; write outputs ``micrographs`` (STAR) and ``rejected`` (TSV)."""
-    pixel_A, voltage, cs, contrast = require(params, "pixel_size_A", "voltage_kV", "cs_mm", "amplitude_contrast")
+    optics = optics_table(params, aligned=True)
     items = unique_items(params.paths)
+    own = grouped({item: str(path) for item, path in items.items()}, params)
+
+    def check(item: str, path: Path) -> Row:
+        group, facts = own[item]
+        return check_micrograph(path, facts, group)
+
     results = process_items(
         items,
-        lambda name, path: check_micrograph(path, params),
+        check,
         context,
         fingerprint=digest(params.model_dump(exclude={"paths"}), input_state(items)),
         workers=context.threads,
     )
     rows, odd = same_size(results.rows, "a micrograph")
-    optics = make_optics(
-        voltage_kV=voltage,
-        cs_mm=cs,
-        amplitude_contrast=contrast,
-        movie_pixel_size_A=pixel_A,
-        micrograph_pixel_size_A=pixel_A,
-        name=params.optics_group_name,
-    )
     write_table(outputs["micrographs"], StarTable("micrographs", optics, typed_rows(rows, COLUMNS)))
     write_rejections(outputs["rejected"], [*results.rejections, *odd])

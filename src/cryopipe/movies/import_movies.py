@@ -16,14 +16,21 @@ from pathlib import Path
 
 import numpy as np
 
-from cryopipe.config.base import require
 from cryopipe.config.movies import ImportMovies
 from cryopipe.context import Context
 from cryopipe.errors import InputError
 from cryopipe.io.movies import Movie, open_movie
-from cryopipe.io.star import StarTable, make_optics, write_rejections, write_table
+from cryopipe.io.star import StarTable, read_blocks, write_rejections, write_table
 from cryopipe.items import Row, digest, process_items
-from cryopipe.movies.registration import check_pixel_size, input_state, same_size, typed_rows, unique_items
+from cryopipe.movies.registration import (
+    check_pixel_size,
+    grouped,
+    input_state,
+    optics_table,
+    same_size,
+    typed_rows,
+    unique_items,
+)
 
 COLUMNS = {
     "rlnMicrographMovieName": "str",
@@ -35,6 +42,9 @@ COLUMNS = {
     "crpBytes": "int64",
     "crpMeanCounts": "float64",
     "crpHeaderPixelSize": "float64",
+    "rlnMicrographDoseRate": "float64",
+    "rlnMicrographPreExposure": "float64",
+    "crpTotalExposure": "float64",
     "rlnEERGrouping": "int64",
     "rlnEERUpsampling": "int64",
     "crpFirst64KiBSha256": "str",
@@ -44,11 +54,13 @@ MAX_EXPOSURE_E_A2 = 500.0
 #: Counts over exposure in which the two agree: the specimen takes away some 20 %, coincidence at high rates as much
 #: again, and exposures are measured to 20 % or so. The errors to be found (per pixel, total) are factors of 2 and more.
 COUNTS_RATIO = (0.6, 1.3)
+#: Exposures of an EER frame, e/Å²: below, a frame has too little signal to be aligned; above, it hides motion.
+EER_FRACTION_E_A2 = (0.25, 2.5)
 #: Averages above this are grey values of an integrating camera, not counts of electrons.
 _MOST_COUNTS = 60.0
 
 
-def check_movie(path: Path, params: ImportMovies) -> Row:
+def check_movie(path: Path, params: ImportMovies, group: int = 1) -> Row:
     """Check one movie and return its row of ``movies.star``.
 
     Parameters
@@ -56,13 +68,16 @@ def check_movie(path: Path, params: ImportMovies) -> Row:
     path : Path
         The movie.
     params : ImportMovies
-        Facts to check it against.
+        Facts to check it against: those of its optics group.
+    group : int
+        Number of that group.
 
     Returns
     -------
     dict
         Values of `COLUMNS`; ``crpMeanCounts`` is the mean of the decoded frames, per pixel and frame, and
-        ``crpHeaderPixelSize`` 0 where the header has none. The EER columns matter to EER movies only.
+        ``crpHeaderPixelSize`` 0 where the header has none. The EER columns matter to EER movies only. Exposures
+        are in e/Å²: ``rlnMicrographDoseRate`` of a frame (0 where unknown), ``crpTotalExposure`` at the end of the last.
 
     Raises
     ------
@@ -73,6 +88,10 @@ def check_movie(path: Path, params: ImportMovies) -> Row:
         n, ny, nx = movie.shape
         if params.frames is not None and n != params.frames:
             raise InputError(f"{path}: {n} frames, but {params.frames} are expected. Was the transfer complete?")
+        if params.frame_size is not None and (nx, ny) != params.frame_size:
+            raise InputError(
+                f"{path}: frames of {nx} x {ny} px, but {' x '.join(map(str, params.frame_size))} are expected."
+            )
         header_A = movie.pixel_size_A
         check_pixel_size(path, header_A, params.pixel_size_A)
         _check_exposure(path, n, params)
@@ -81,7 +100,7 @@ def check_movie(path: Path, params: ImportMovies) -> Row:
         head = hashlib.sha256(stream.read(65536)).hexdigest()
     return {
         "rlnMicrographMovieName": str(path),
-        "rlnOpticsGroup": 1,
+        "rlnOpticsGroup": group,
         "rlnImageSizeX": nx,
         "rlnImageSizeY": ny,
         "crpItem": path.stem,
@@ -89,14 +108,25 @@ def check_movie(path: Path, params: ImportMovies) -> Row:
         "crpBytes": path.stat().st_size,
         "crpMeanCounts": mean,
         "crpHeaderPixelSize": header_A or 0.0,
+        "rlnMicrographDoseRate": params.dose_per_frame_e_A2 or 0.0,
+        "rlnMicrographPreExposure": params.pre_exposure_e_A2 or 0.0,
+        "crpTotalExposure": exposure_after_e_A2(n, params),
         "rlnEERGrouping": params.eer_grouping,
         "rlnEERUpsampling": params.eer_upsampling,
         "crpFirst64KiBSha256": head,
     }
 
 
+def exposure_after_e_A2(frame: int, params: ImportMovies) -> float:
+    """Return the exposure (e/Å²) at the end of frame ``frame`` (from 1): what came before, and that of so many frames.
+
+    A frame of an EER movie is a group of ``params.eer_grouping`` readouts; readouts of an incomplete last group do not count.
+    """
+    return (params.pre_exposure_e_A2 or 0.0) + frame * (params.dose_per_frame_e_A2 or 0.0)
+
+
 def _check_exposure(path: Path, n_frames: int, params: ImportMovies) -> None:
-    total = n_frames * (params.dose_per_frame_e_A2 or 0.0) + (params.pre_exposure_e_A2 or 0.0)
+    total = exposure_after_e_A2(n_frames, params)
     if total > MAX_EXPOSURE_E_A2:
         raise InputError(
             f"{path}: {n_frames} frames of {params.dose_per_frame_e_A2} e/Å² after {params.pre_exposure_e_A2} are "
@@ -113,8 +143,22 @@ def _check_frames(movie: Movie, which: str) -> float:
         low, high = frame.min(), frame.max()
         if low == high:
             raise InputError(f"{movie.path}: all pixels of frame {index + 1} have the value {low}: a blank frame.")
+        if frame.dtype == np.int8 and low < 0 and wraps(frame):
+            raise InputError(
+                f"{movie.path}: frame {index + 1} has values from {low} to {high} that only make sense from 0 to 255: unsigned "
+                "bytes marked as signed. Write the movie as unsigned (for MRC: mode 6, or IMOD's flag for unsigned bytes)."
+            )
         means.append(float(frame.mean(dtype=np.float64)))
     return float(np.mean(means))
+
+
+def wraps(frame: np.ndarray) -> bool:
+    """Tell whether signed bytes are unsigned ones misread: values above 127 became negative and lie far from their neighbours.
+
+    One distribution of grey values is torn into two by the wrong reading, which makes it wider. Where all values are
+    negative both readings are equally wide, and a movie without a positive value is none.
+    """
+    return bool(frame.max() < 0 or frame.std() > frame.view(np.uint8).std())
 
 
 def _report(rows: Sequence[Row], params: ImportMovies, context: Context) -> None:
@@ -129,6 +173,15 @@ def _report(rows: Sequence[Row], params: ImportMovies, context: Context) -> None
     for row in rows:
         if abs(row["crpFrames"] - usual) > 0.05 * usual:
             context.log.warning("%s has %d frames, most movies %g", row["crpItem"], row["crpFrames"], usual)
+    dose = params.dose_per_frame_e_A2
+    read_as_events = any(row["rlnMicrographMovieName"].lower().endswith(".eer") for row in rows)
+    if read_as_events and dose is not None and not EER_FRACTION_E_A2[0] <= dose <= EER_FRACTION_E_A2[1]:
+        context.log.warning(
+            "%g e/Å² in an EER frame of %d readouts: choose eer_grouping so that a frame has 0.5 to 1.3 e/Å², and change "
+            "dataset.dose_per_frame_e_A2 with it",
+            dose,
+            params.eer_grouping,
+        )
     mean = float(np.median([row["crpMeanCounts"] for row in rows]))
     if params.dose_per_frame_e_A2 is None or params.pixel_size_A is None or not 0 < mean < _MOST_COUNTS:
         return
@@ -145,15 +198,31 @@ def _report(rows: Sequence[Row], params: ImportMovies, context: Context) -> None
         )
 
 
+def _movies(fetched: Path | list[Path] | None, paths: Sequence[str]) -> tuple[dict[str, str], dict[str, Path]]:
+    """Return ``{item: name}`` (as the configuration calls it) and ``{item: file}`` of a batch."""
+    if not isinstance(fetched, Path):
+        items = unique_items(paths)
+        return {item: str(path) for item, path in items.items()}, items
+    rows = read_blocks(fetched)["fetched"].to_dict("records")
+    names = {str(row["crpItem"]): str(row["crpSource"]) for row in rows}
+    return names, {str(row["crpItem"]): Path(str(row["rlnMicrographMovieName"])) for row in rows}
+
+
 def main(
     inputs: Mapping[str, Path | list[Path]], outputs: Mapping[str, Path], params: ImportMovies, context: Context
 ) -> None:
-    """Check the movies of ``params.paths``; write outputs ``movies`` (STAR) and ``rejected`` (TSV)."""
-    pixel_A, voltage, cs, contrast = require(params, "pixel_size_A", "voltage_kV", "cs_mm", "amplitude_contrast")
-    items = unique_items(params.paths)
+    """Check the movies of ``params.paths`` or of input ``fetched``; write outputs ``movies`` (STAR) and ``rejected`` (TSV)."""
+    optics = optics_table(params, aligned=False)
+    names, items = _movies(inputs.get("fetched"), params.paths)
+    own = grouped(names, params)
+
+    def check(item: str, path: Path) -> Row:
+        group, facts = own[item]
+        return check_movie(path, facts, group)
+
     results = process_items(
         items,
-        lambda name, path: check_movie(path, params),
+        check,
         context,
         fingerprint=digest(params.model_dump(exclude={"paths"}), input_state(items)),
         workers=context.threads,
@@ -161,12 +230,5 @@ def main(
     rows, odd = same_size(results.rows, "frames")
     if rows:
         _report(rows, params, context)
-    optics = make_optics(
-        voltage_kV=voltage,
-        cs_mm=cs,
-        amplitude_contrast=contrast,
-        movie_pixel_size_A=pixel_A,
-        name=params.optics_group_name,
-    )
     write_table(outputs["movies"], StarTable("movies", optics, typed_rows(rows, COLUMNS)))
     write_rejections(outputs["rejected"], [*results.rejections, *odd])

@@ -9,6 +9,7 @@ import numpy as np
 from cryopipe.config.movies import ScreenMotion
 from cryopipe.movies.motion_star import Motion
 
+_SPIKE_A, _SPIKE_FACTOR, _FEWEST_INNER = 1.0, 5.0, 4
 _DEFAULT_LIMITS_A = {"legacy2020": (5.0, 15.0), "path": (10.0, 45.0)}
 
 
@@ -33,8 +34,12 @@ class MotionMeasures:
     path: float
 
 
-def measure_motion(motion: Motion) -> MotionMeasures:
-    """Measure a trajectory; a step across dropped frames is shared out evenly among them."""
+def measure_motion(motion: Motion, params: ScreenMotion | None = None) -> MotionMeasures:
+    """Measure a trajectory from frame ``skip`` on; a step across frames that are not there is shared out among them."""
+    params = params or ScreenMotion()
+    motion = _without_first(motion, params.skip)
+    if params.ignore_spikes and (spike := find_spike(motion)) is not None:
+        motion = _without(motion, spike)
     track = motion.shifts_px * motion.pixel_size_A
     if len(track) < 2:
         return MotionMeasures(0.0, 0.0, 0.0, 0.0, 0.0)
@@ -49,6 +54,54 @@ def measure_motion(motion: Motion) -> MotionMeasures:
         diameter=float(np.hypot(differences[..., 0], differences[..., 1]).max()),
         path=float(lengths.sum()),
     )
+
+
+def find_spike(motion: Motion) -> int | None:
+    """Return the index of a single frame that jumps out and back, or None.
+
+    Such a frame lies more than 1 Å, and more than 5 times as far as others do, off the line between its
+    neighbours, and without it no other frame does. The first and the last frame have no two neighbours.
+    """
+    found = _off_line_A(motion)
+    if len(found) < _FEWEST_INNER:
+        return None
+    spike = int(found.argmax()) + 1
+    others = _off_line_A(_without(motion, spike))
+    limit = max(_SPIKE_A, _SPIKE_FACTOR * float(np.median(others)))
+    if found[spike - 1] <= limit or (others > limit).any():
+        return None
+    return spike
+
+
+def motion_flag(motion: Motion, params: ScreenMotion) -> str:
+    """Return ``no_motion`` (exactly zero: not measured, but aligned elsewhere), ``spike``, or ``none``."""
+    motion = _without_first(motion, params.skip)
+    if not np.ptp(motion.shifts_px, axis=0).any():
+        return "no_motion"
+    return "none" if find_spike(motion) is None else "spike"
+
+
+def _without_first(motion: Motion, skip: int) -> Motion:
+    kept = motion.frames > skip
+    return Motion(motion.shifts_px[kept], motion.pixel_size_A, motion.frames[kept])
+
+
+def _without(motion: Motion, index: int) -> Motion:
+    return Motion(np.delete(motion.shifts_px, index, axis=0), motion.pixel_size_A, np.delete(motion.frames, index))
+
+
+def _off_line_A(motion: Motion) -> np.ndarray:
+    """Return how far [n - 2], in Å, each inner frame lies off the line between its neighbours."""
+    track, t = motion.shifts_px * motion.pixel_size_A, motion.frames.astype(np.float64)
+    part = ((t[1:-1] - t[:-2]) / (t[2:] - t[:-2]))[:, None]
+    result: np.ndarray = np.hypot(*(track[1:-1] - track[:-2] - part * (track[2:] - track[:-2])).T)
+    return result
+
+
+def excess(measures: MotionMeasures, params: ScreenMotion) -> float:
+    """Return how many times the limits would have to be wider for the movie just to pass (1 or less: it passes)."""
+    ratios = [value / limit for value, limit in zip(judged(measures, params), limits_A(params), strict=True)]
+    return {"frame": ratios[0], "movie": ratios[1], "and": min(ratios), "or": max(ratios)}[params.reject]
 
 
 def limits_A(params: ScreenMotion) -> tuple[float, float]:

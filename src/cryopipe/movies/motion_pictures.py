@@ -8,14 +8,18 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import scipy.fft
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy import ndimage
 
 from cryopipe.io.atomic import atomic_path
+from cryopipe.movies.local_alignment import LocalMotion
 
 _WINDOW_PX = 384
 _OVERLAP = 0.4
+#: Places along a side whose tracks are drawn.
+_PLACES = 6
 # Matplotlib's text layout keeps global state.
 _DRAWING = threading.Lock()
 
@@ -70,13 +74,18 @@ def thumbnail(micrograph: np.ndarray, size_px: int = 512) -> np.ndarray:
     return small
 
 
-def save_trajectory(path: Path, shifts_px: np.ndarray, pixel_size_A: float, title: str) -> None:
-    """Plot the shifts ``[n, 2]`` (x, y; to apply) in Å: as a track with its start marked, and over the frames."""
+def save_trajectory(
+    path: Path, shifts_px: np.ndarray, pixel_size_A: float, title: str, local: LocalMotion | None = None
+) -> None:
+    """Plot the shifts ``[n, 2]`` (x, y; to apply) in Å: as a track with its start marked, and over the frames.
+
+    With a local field, the tracks of places spread over the frame, enlarged, too: global and local motion together.
+    """
     track = shifts_px * pixel_size_A
     with _DRAWING:
-        figure = Figure(figsize=(8, 3.6), layout="constrained")
+        figure = Figure(figsize=(8 if local is None else 12, 3.6), layout="constrained")
         FigureCanvasAgg(figure)
-        plane, time = figure.subplots(1, 2)
+        plane, time, *rest = figure.subplots(1, 2 if local is None else 3)
         plane.plot(track[:, 0], track[:, 1], "-", color="0.6", linewidth=1)
         plane.scatter(track[:, 0], track[:, 1], c=np.arange(len(track)), cmap="viridis", s=14, zorder=3)
         plane.plot(*track[0], "o", mfc="none", mec="red", ms=10, label="first frame")
@@ -90,5 +99,24 @@ def save_trajectory(path: Path, shifts_px: np.ndarray, pixel_size_A: float, titl
         other = time.secondary_yaxis("right", functions=(lambda a: a / pixel_size_A, lambda p: p * pixel_size_A))
         other.set_ylabel("shift [px]")
         time.legend(fontsize="small")
+        if local is not None:
+            _draw_patches(rest[0], shifts_px, local)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=90)
+
+
+def _draw_patches(axes: Axes, shifts_px: np.ndarray, local: LocalMotion) -> None:
+    """Draw the tracks of 6 x 6 places of the frame: as the local field moves them, and (grey) as the whole moves."""
+    n, ny, nx = local.shape
+    y, x = ((np.arange(_PLACES) + 0.5) * length / _PLACES for length in (ny, nx))
+    bend = np.stack([local.at(t, y, x) for t in range(n)]).transpose(0, 2, 3, 1)  # [n, y, x, 2]
+    total = bend + shifts_px[:, None, None]
+    total -= total[0]
+    scale = 0.75 * min(ny, nx) / _PLACES / max(float(np.abs(total).max()), 1e-9)
+    whole = (shifts_px - shifts_px[0]) * scale
+    for i, j in np.ndindex(_PLACES, _PLACES):
+        axes.plot(x[j] + whole[:, 0], y[i] + whole[:, 1], "-", color="0.8", linewidth=0.8)
+        axes.plot(x[j] + scale * total[:, i, j, 0], y[i] + scale * total[:, i, j, 1], "-", color="C0", linewidth=1)
+        axes.plot(x[j], y[i], "o", color="red", ms=2.5)
+    axes.set(xlim=(0, nx), ylim=(0, ny), xlabel="x [px]", ylabel="y [px]", title=f"over the frame, × {scale:.0f}")
+    axes.set_aspect("equal")

@@ -110,8 +110,7 @@ def polynomial_model(local: LocalMotion) -> np.ndarray:
     y, x = np.linspace(0, ny, _SAMPLES), np.linspace(0, nx, _SAMPLES)
     field = np.stack([local.at(frame, np.minimum(y, ny - 1), np.minimum(x, nx - 1)) for frame in range(n)])
     field -= field[0]
-    v, u = np.meshgrid(y / ny - 0.5, x / nx - 0.5, indexing="ij")
-    space = np.stack([np.ones_like(u), u, u**2, v, v**2, u * v], axis=-1).reshape(-1, 6)
+    space = _space(y / ny - 0.5, x / nx - 0.5).reshape(6, -1).T
     # in units of the movie's length the powers of time stay comparable
     time = (np.arange(n) / max(n - 1, 1))[:, None] ** np.arange(1, 4)
     design = np.einsum("ps,ft->fpst", space, time).reshape(n * len(space), 18)
@@ -120,6 +119,40 @@ def polynomial_model(local: LocalMotion) -> np.ndarray:
     scale = np.tile(float(max(n - 1, 1)) ** -np.arange(1.0, 4.0), 6)
     result: np.ndarray = solution.T * scale
     return result
+
+
+def _space(y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return 1, x, x², y, y², xy ``[6, a, b]`` at rows ``y`` [a] and columns ``x`` [b]."""
+    v, u = np.meshgrid(y, x, indexing="ij")
+    return np.stack([np.ones_like(u), u, u**2, v, v**2, u * v])
+
+
+def read_polynomial(path: Path) -> np.ndarray | None:
+    """Return the coefficients ``[2, 18]`` of RELION's local model in a motion file of ours or its own, or None.
+
+    Raises
+    ------
+    InputError
+        There are not 36 of them.
+    """
+    blocks = read_blocks(path)
+    if "local_motion_model" not in blocks:
+        return None
+    table = blocks["local_motion_model"].sort_values("rlnMotionModelCoeffsIdx")
+    values = table["rlnMotionModelCoeff"].to_numpy(dtype=np.float64)
+    if len(values) != 36:
+        raise InputError(f"{path}: data_local_motion_model has {len(values)} coefficients, not 2 x 18. Align again.")
+    return values.reshape(2, 18)
+
+
+def polynomial_field(coefficients: np.ndarray, frames: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Return the field ``[n, 2, a, b]`` of RELION's local model, in px, zero in frame 0.
+
+    ``frames`` [n] count from 0; ``y`` [a] and ``x`` [b] run from -1/2 to 1/2 across the frame.
+    """
+    time = np.asarray(frames, dtype=np.float64)[:, None] ** np.arange(1, 4)
+    field: np.ndarray = np.einsum("cst,sab,nt->ncab", coefficients.reshape(2, 6, 3), _space(y, x), time)
+    return field
 
 
 def read_motion(path: Path) -> Motion:

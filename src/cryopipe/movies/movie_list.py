@@ -29,6 +29,8 @@ class MovieEntry:
         Pixel size of the movie, acceleration voltage.
     eer_grouping, eer_upsampling : int
         How EER events become frames; unused for other formats.
+    dose_per_frame_e_A2, pre_exposure_e_A2 : float or None
+        Exposure of a frame and before the first, e/Å²; None where the table does not say.
     """
 
     item: str
@@ -38,6 +40,8 @@ class MovieEntry:
     voltage_kV: float
     eer_grouping: int = 40
     eer_upsampling: int = 1
+    dose_per_frame_e_A2: float | None = None
+    pre_exposure_e_A2: float | None = None
 
     def open(self) -> Movie:
         """Open the movie."""
@@ -70,6 +74,8 @@ def movie_entries(table: StarTable) -> dict[str, MovieEntry]:
             voltage_kV=float(row["rlnVoltage"]),
             eer_grouping=int(row.get("rlnEERGrouping", 40)),
             eer_upsampling=int(row.get("rlnEERUpsampling", 1)),
+            dose_per_frame_e_A2=float(row.get("rlnMicrographDoseRate", 0.0)) or None,
+            pre_exposure_e_A2=float(row["rlnMicrographPreExposure"]) if "rlnMicrographPreExposure" in row else None,
         )
     return entries
 

@@ -8,23 +8,73 @@ only through ties of integer counts; with continuous data only its row and colum
 
 from __future__ import annotations
 
+from typing import Any
+
+import numba
 import numpy as np
+
+#: Integers with more levels than this are sorted instead of counted.
+_MOST_LEVELS = 4096
+
+
+def add_ideal_frame(frame: np.ndarray, total: np.ndarray) -> None:
+    """Add the column-wise and the row-wise equalised ``frame`` [y, x], twice the ideal frame, to ``total`` (float64)."""
+    if frame.dtype.kind in "iu":
+        low = int(frame.min())
+        levels = int(frame.max()) - low + 1
+        if levels <= _MOST_LEVELS:
+            columns, rows = _cumulative_counts(frame, low, levels)
+            _add_quantiles(frame, low, columns, _quantiles(columns), rows, _quantiles(rows), total)
+            return
+    total += equalise_columns(frame)
+    total += equalise_columns(np.ascontiguousarray(frame.T)).T
 
 
 def equalise_columns(frame: np.ndarray) -> np.ndarray:
     """Return ``frame`` [y, x] with each value replaced by the columns' mean quantile of its rank in its column."""
-    ordered = np.sort(frame, axis=0)
-    reference = ordered.mean(axis=1, dtype=np.float64)
-    result = np.empty(frame.shape, dtype=np.float64)
-    for x in range(frame.shape[1]):
-        rank = np.searchsorted(ordered[:, x], frame[:, x], side="right") - 1
-        result[:, x] = reference[rank]
+    columns = np.ascontiguousarray(frame.T)
+    ordered = np.sort(columns, axis=1)
+    reference = ordered.mean(axis=0, dtype=np.float64)
+    result = np.empty(columns.shape, dtype=np.float64)
+    for column, values, out in zip(columns, ordered, result, strict=True):
+        out[:] = reference[np.searchsorted(values, column, side="right") - 1]
+    return result.T
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _cumulative_counts(frame: Any, low: int, levels: int) -> Any:
+    """Return, for each column and each row of integers, how many of its values are at most ``low`` + 0, 1, 2 ..."""
+    columns = np.zeros((frame.shape[1], levels), dtype=np.int32)
+    rows = np.zeros((frame.shape[0], levels), dtype=np.int32)
+    for y in range(frame.shape[0]):
+        for x in range(frame.shape[1]):
+            level = int(frame[y, x]) - low
+            columns[x, level] += 1
+            rows[y, level] += 1
+    for counts in (columns, rows):
+        for line in range(counts.shape[0]):
+            for level in range(1, levels):
+                counts[line, level] += counts[line, level - 1]
+    return columns, rows
+
+
+def _quantiles(counts: np.ndarray) -> np.ndarray:
+    """Return the mean over lines of their sorted values above the lowest, from their cumulative ``counts`` [line, level].
+
+    The value of rank r in a line is the number of levels that at most r values of it reach.
+    """
+    length = int(counts[0, -1])
+    result: np.ndarray = np.bincount(counts.ravel(), minlength=length + 1)[:length].cumsum() / len(counts)
     return result
 
 
-def ideal_frame(frame: np.ndarray) -> np.ndarray:
-    """Return the sum of the column-wise and the row-wise equalised ``frame`` [y, x]: twice the ideal frame, float64."""
-    return equalise_columns(frame) + equalise_columns(np.ascontiguousarray(frame.T)).T
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _add_quantiles(frame: Any, low: int, columns: Any, by_column: Any, rows: Any, by_row: Any, total: Any) -> None:
+    """Add to ``total`` the quantiles that belong to the ranks (the highest among ties) in column and row."""
+    for y in range(frame.shape[0]):
+        for x in range(frame.shape[1]):
+            level = int(frame[y, x]) - low
+            total[y, x] += 2 * low + by_column[columns[x, level] - 1] + by_row[rows[y, level] - 1]
 
 
 def rank_gain(ideal_sum: np.ndarray, frame_sum: np.ndarray) -> np.ndarray:

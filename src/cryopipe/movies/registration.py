@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import pandas as pd
 
+from cryopipe.config.base import require
+from cryopipe.config.dataset import GROUP_FACTS, OpticsGroup, group_of
+from cryopipe.config.movies import ImportMicrographs, ImportMovies
 from cryopipe.errors import InputError
+from cryopipe.io.star import make_optics
 from cryopipe.items import Rejection, Row
 
 #: Every hand-over of a pixel size stops above this relative difference.
 PIXEL_TOLERANCE = 1e-3
+ImportParams = TypeVar("ImportParams", bound=ImportMovies | ImportMicrographs)
 
 
 def unique_items(paths: Sequence[str]) -> dict[str, Path]:
@@ -48,8 +53,66 @@ def check_pixel_size(path: Path, header_A: float | None, config_A: float | None)
         )
 
 
+def grouped(names: Mapping[str, str], params: ImportParams) -> dict[str, tuple[int, ImportParams]]:
+    """Return for each item the number of its optics group (from 1) and the parameters with the facts of that group.
+
+    Parameters
+    ----------
+    names : mapping
+        Item to the path, or name in an archive, that the globs of the groups are put to.
+    params : ImportMovies or ImportMicrographs
+        Facts of the dataset, and its groups if there are any.
+
+    Raises
+    ------
+    ConfigError
+        An item belongs to no group or to several.
+    """
+    groups = params.optics_groups
+    if not groups:
+        return dict.fromkeys(names, (1, params))
+    own = {group.name: (number, _with_facts(params, group)) for number, group in enumerate(groups, 1)}
+    return {item: own[group_of(name, groups).name] for item, name in names.items()}
+
+
+def optics_table(params: ImportMovies | ImportMicrographs, *, aligned: bool) -> pd.DataFrame:
+    """Return the optics groups of the dataset, the same in every batch: one, or those of ``params.optics_groups``.
+
+    Parameters
+    ----------
+    params : ImportMovies or ImportMicrographs
+        Facts and groups.
+    aligned : bool
+        Whether the files are aligned micrographs, which have a pixel size of their own.
+    """
+    groups = params.optics_groups
+    members = [_with_facts(params, group) for group in groups] if groups else [params]
+    names = [group.name for group in groups] if groups else [params.optics_group_name]
+    tables = []
+    for number, (name, facts) in enumerate(zip(names, members, strict=True), 1):
+        pixel_A, voltage, cs, contrast = require(facts, "pixel_size_A", "voltage_kV", "cs_mm", "amplitude_contrast")
+        table = make_optics(
+            voltage_kV=voltage,
+            cs_mm=cs,
+            amplitude_contrast=contrast,
+            movie_pixel_size_A=pixel_A,
+            micrograph_pixel_size_A=pixel_A if aligned else None,
+            name=name,
+        )
+        tables.append(table.assign(rlnOpticsGroup=number))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _with_facts(params: ImportParams, group: OpticsGroup) -> ImportParams:
+    known = [fact for fact in GROUP_FACTS if fact in type(params).model_fields and getattr(group, fact) is not None]
+    return cast(ImportParams, params.model_copy(update={fact: getattr(group, fact) for fact in known}))
+
+
 def same_size(rows: Sequence[Row], what: str) -> tuple[list[Row], list[Rejection]]:
-    """Keep the rows of the most frequent image size, the earliest of equally frequent ones; reject the others."""
+    """Keep the rows of the most frequent image size, the earliest of equally frequent ones; reject the others.
+
+    ``what`` they are stands in the reason. One gain, and one set of averages, cannot serve several sizes.
+    """
     sizes = Counter((row["rlnImageSizeX"], row["rlnImageSizeY"]) for row in rows)
     if len(sizes) < 2:
         return list(rows), []

@@ -3,6 +3,7 @@
 All measures are computed and stored; one pair of them decides. ``legacy2020``: largest step along x or y between
 neighbouring frames, and largest range of x or y (xmipp3 movie maxshift of 2020: 5 and 15 Å). ``path``: largest
 Euclidean step and length of the path (the version of 2025: 10 and 45 Å). A value equal to its limit passes.
+Exactly zero motion is no measurement but its absence: accepted, and flagged.
 """
 
 from __future__ import annotations
@@ -18,31 +19,41 @@ from cryopipe.context import Context
 from cryopipe.errors import CryopipeError, InputError
 from cryopipe.io.star import read_table, write_rejections, write_table
 from cryopipe.items import Rejection
-from cryopipe.movies.motion_measures import MotionMeasures, judged, limits_A, measure_motion
+from cryopipe.movies.motion_measures import MotionMeasures, excess, judged, limits_A, measure_motion, motion_flag
 from cryopipe.movies.motion_star import Motion, read_motion
 
 #: From this number of movies on, rejecting every one of them is taken for a wrong limit or pixel size, not for bad
 #: movies.
-_ENOUGH_TO_STOP = 10
+_ENOUGH_TO_STOP = 5
+_LIMITS = ("max_frame_shift_A", "max_movie_shift_A")
 #: Columns of the measures, in the order of `MotionMeasures`, Å.
 _COLUMNS = ("crpMotionStepMax", "crpMotionStepEuclidean", "crpMotionRange", "crpMotionDiameter", "crpMotionPath")
 
 
 def rejection_reason(measures: MotionMeasures, params: ScreenMotion) -> str | None:
     """Return why a movie is rejected, naming values and limits, or None if it passes."""
+    if excess(measures, params) <= 1:
+        return None
     (step, travel), (step_limit, travel_limit) = judged(measures, params), limits_A(params)
     parts = []
     if step > step_limit:
         parts.append(f"largest step between frames {step:.1f} Å exceeds {step_limit:g} Å")
     if travel > travel_limit:
         parts.append(f"motion over the movie {travel:.1f} Å exceeds {travel_limit:g} Å")
-    fails = {
-        "frame": step > step_limit,
-        "movie": travel > travel_limit,
-        "and": len(parts) == 2,
-        "or": len(parts) > 0,
-    }
-    return " and ".join(parts) if fails[params.reject] else None
+    return " and ".join(parts)
+
+
+def no_alignment(motion: Motion, params: ScreenMotion) -> str | None:
+    """Return why a trajectory tells nothing of the motion, or None if it does."""
+    if not len(motion.frames):
+        return "the motion file lists no frames"
+    if motion.frames.max() <= params.skip:
+        return f"skip {params.skip} leaves no frame of {motion.frames.max()}"
+    if not np.isfinite(motion.shifts_px).all():
+        return f"the shift of frame {motion.frames[~np.isfinite(motion.shifts_px).all(axis=1)][0]} is not a number"
+    if (np.diff(motion.frames) <= 0).any():
+        return "the motion file lists a frame twice"
+    return None
 
 
 def screen(motions: dict[str, Motion | str], params: ScreenMotion) -> tuple[dict[str, MotionMeasures], list[Rejection]]:
@@ -64,47 +75,80 @@ def screen(motions: dict[str, Motion | str], params: ScreenMotion) -> tuple[dict
     Raises
     ------
     CryopipeError
-        All of ten or more movies would be rejected; the message names the limits that would keep 90 %.
+        All of five or more movies would be rejected; the message names the limits that would keep 90 %.
     """
     accepted: dict[str, MotionMeasures] = {}
     rejections: list[Rejection] = []
-    found: list[tuple[float, float]] = []
+    found: list[MotionMeasures] = []
     for item, motion in motions.items():
-        if isinstance(motion, str):
-            rejections.append(Rejection(item, "rejected", f"no_alignment: {motion}"))
+        lacking = motion if isinstance(motion, str) else no_alignment(motion, params)
+        if isinstance(motion, str) or lacking is not None:
+            rejections.append(Rejection(item, "rejected", f"no_alignment: {lacking}"))
             continue
-        measures = measure_motion(motion)
-        found.append(judged(measures, params))
+        measures = measure_motion(motion, params)
+        found.append(measures)
         reason = rejection_reason(measures, params)
         if reason is None:
             accepted[item] = measures
-        else:
-            rejections.append(Rejection(item, "rejected", reason))
-    if len(found) >= _ENOUGH_TO_STOP and not accepted:
-        step, travel = np.percentile(np.array(found), 90, axis=0)
-        raise CryopipeError(
-            f"screen_motion would reject all {len(found)} movies. Limits that keep 90 %: max_frame_shift_A {step:.1f}, "
-            f"max_movie_shift_A {travel:.1f}. Is the pixel size right? Are these movies worth going on with?"
-        )
+            continue
+        spike = " (one frame alone jumps out and back)" if motion_flag(motion, params) == "spike" else ""
+        rejections.append(Rejection(item, "rejected", reason + spike))
+    if len(motions) >= _ENOUGH_TO_STOP and not accepted:
+        raise CryopipeError(_all_rejected(found, rejections, params))
     return accepted, rejections
+
+
+def _all_rejected(found: list[MotionMeasures], rejections: list[Rejection], params: ScreenMotion) -> str:
+    """Return what to say when no movie is left: how far they moved and which limits would keep 90 % of them."""
+    if not found:
+        return (
+            f"screen_motion: none of the {len(rejections)} movies has a trajectory ({rejections[0].item}: "
+            f"{rejections[0].reason}). Run align_movies again."
+        )
+    excesses = np.array([excess(m, params) for m in found])
+    kept = np.argsort(excesses, kind="stable")[: int(np.ceil(0.9 * len(found)))]
+    values = np.array([judged(m, params) for m in found])
+    limits = np.array(limits_A(params))
+    wider = excesses[kept].max() * limits if params.reject == "and" else np.maximum(values[kept].max(axis=0), limits)
+    # rounded up, so that the limits as they are printed keep the 90 %
+    advice = [f"{name} {np.ceil(10 * x) / 10:.1f}" for name, x in zip(_LIMITS, wider, strict=True)]
+    advice = {"frame": advice[:1], "movie": advice[1:]}.get(params.reject, advice)
+    spread = ", ".join(
+        f"{name} {' / '.join(f'{v:.1f}' for v in np.percentile(column, [0, 25, 50, 75, 100]))} Å"
+        for name, column in zip(("largest step", "motion over the movie"), values.T, strict=True)
+    )
+    return (
+        f"screen_motion would reject all {len(rejections)} movies ({len(rejections) - len(found)} of them have no "
+        f"trajectory). Smallest, quartiles and largest: {spread}. Limits that keep 90 %: {', '.join(advice)}. "
+        "Is the pixel size right? Are these movies worth going on with?"
+    )
 
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: ScreenMotion, context: Context) -> None:
     """Screen a batch; input ``micrographs``."""
     table = read_table(inputs["micrographs"], "micrographs")
+    rows = table.rows.drop(columns=[*_COLUMNS, "crpMotionFlag"], errors="ignore")
+    for column in ("crpItem", "rlnMicrographMetadata"):
+        if column not in rows and len(rows):
+            raise InputError(f"{inputs['micrographs']}: no column {column}. Make the table with align_movies.")
     motions: dict[str, Motion | str] = {}
-    for record in table.rows.to_dict("records"):
+    for record in rows.to_dict("records"):
+        item = str(record["crpItem"])
+        if item in motions:
+            raise InputError(f"{inputs['micrographs']}: two micrographs are called {item}. Name each movie once.")
         try:
-            motions[str(record["crpItem"])] = read_motion(Path(record["rlnMicrographMetadata"]))
-        except InputError as error:
-            motions[str(record["crpItem"])] = str(error)
+            motions[item] = read_motion(Path(record["rlnMicrographMetadata"]))
+        except (InputError, OSError) as error:
+            motions[item] = str(error)
     accepted, rejections = screen(motions, params)
     kept = np.array([item in accepted for item in motions], dtype=bool)
     values = np.array([astuple(m) for m in accepted.values()], dtype=np.float64).reshape(-1, len(_COLUMNS))
     measures = pd.DataFrame(values, columns=list(_COLUMNS))
-    # Exactly zero motion is no measurement but its absence (movies aligned elsewhere): accepted, and said.
-    measures["crpMotionFlag"] = np.where(measures["crpMotionPath"] == 0, "no_motion", "none").astype(object)
-    rows = pd.concat([table.rows[kept].reset_index(drop=True), measures], axis=1)
-    write_table(outputs["micrographs"], table.with_rows(rows))
+    flags = [motion_flag(m, params) for item, m in motions.items() if item in accepted and isinstance(m, Motion)]
+    measures["crpMotionFlag"] = np.array(flags, dtype=object)
+    write_table(
+        outputs["micrographs"], table.with_rows(pd.concat([rows[kept].reset_index(drop=True), measures], axis=1))
+    )
     write_rejections(outputs["rejected"], rejections)
-    context.log.info("%s: %d accepted, %d rejected", context.step, len(accepted), len(rejections))
+    say = context.log.info if accepted or not motions else context.log.warning
+    say("%s: %d accepted, %d rejected", context.step, len(accepted), len(rejections))

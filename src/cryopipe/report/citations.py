@@ -4,6 +4,9 @@ from __future__ import annotations
 
 #: ``{step: [(reference, DOI)]}``
 CITATIONS: dict[str, list[tuple[str, str]]] = {
+    "fetch_movies": [
+        ("Iudin et al. 2023, EMPIAR: the Electron Microscopy Public Image Archive", "10.1093/nar/gkac1062"),
+    ],
     "estimate_gain": [
         (
             "Sorzano et al. 2018, Blind estimation of DED camera gain in electron microscopy",

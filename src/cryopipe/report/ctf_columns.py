@@ -50,7 +50,9 @@ QUALITY = (
     Column("crpIciness", "ice ring", "", 3, "high", "(Amplitude at 3.9-3.5 Å to that at 30-6 Å)²."),
     Column("crpCtfEnvelopeBFactor", "B factor", "Å²", 0, "high", "Of the envelope."),
     Column("crpCtfAliasingResolution", "aliasing", "Å", 2, "high", "From here on rings are closer than the box resolves."),
-    Column("rlnCtfValidationScore", "validation", "", 0, "low", "Self-consistency of the rings (Gctf)."),
+    Column("rlnCtfValidationScore", "validation", "", 2, "low", "Self-consistency of the rings, 0 to 1 (gctf)."),
+    Column("crpCtfTilt", "tilt", "°", 1, "high", "Of the specimen (ctffind)."),
+    Column("crpCtfTiltAxis", "tilt axis", "°", 0, says="Direction of the axis, from x towards y."),
 )  # fmt: skip
 _OF_EACH = {
     "DefocusU": ("U", "Å", 0, ""),

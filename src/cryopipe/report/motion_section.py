@@ -45,7 +45,7 @@ _MEASURES = {
 }
 
 
-def motion_table(inputs: Inputs, losses: Sequence[Loss], run: Path) -> pd.DataFrame:
+def motion_table(inputs: Inputs, losses: Sequence[Loss], run: Path, screening: ScreenMotion) -> pd.DataFrame:
     """Return one row for each aligned movie: measures of its motion and what became of it.
 
     What `screen_motion` measured stands in its table for the movies that it accepted; the others are measured here.
@@ -56,16 +56,16 @@ def motion_table(inputs: Inputs, losses: Sequence[Loss], run: Path) -> pd.DataFr
     known = screened.set_index("crpItem")[[name for name in _MEASURES if name in screened]]
     lost = {loss.item: loss.kind for loss in losses if loss.step == "screen_motion"}
     absent = frame.index.difference(known.index, sort=False)
-    measured = [_measured(run / str(frame.loc[item, "rlnMicrographMetadata"])) for item in absent]
+    measured = [_measured(run / str(frame.loc[item, "rlnMicrographMetadata"]), screening) for item in absent]
     parts = [part for part in (known, pd.DataFrame(measured, index=absent, columns=list(_MEASURES))) if len(part)]
     if parts:
         frame = frame.join(pd.concat(parts))
     return numeric(frame.assign(status=[lost.get(str(item), "accepted") for item in frame.index]), COLUMNS)
 
 
-def _measured(path: Path) -> dict[str, float]:
+def _measured(path: Path, screening: ScreenMotion) -> dict[str, float]:
     try:
-        measures = measure_motion(read_motion(path))
+        measures = measure_motion(read_motion(path), screening)
     except InputError:
         return {}  # why it cannot be read is the reason that screen_motion gave
     return {column: getattr(measures, name) for column, name in _MEASURES.items()}
@@ -75,7 +75,7 @@ def motion_section(
     inputs: Inputs, losses: Sequence[Loss], run: Path, params: Report, screening: ScreenMotion
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the numbers for the JSON, and what the page shows."""
-    frame = motion_table(inputs, losses, run)
+    frame = motion_table(inputs, losses, run, screening)
     numbers = {"movies": len(frame), "summary": summary(frame, COLUMNS), "table": numbers_of(frame, COLUMNS)}
     accepted = frame[frame["status"] == "accepted"]
     shown = worst_and_sample(accepted, [c for c in COLUMNS if c.key in accepted], params.max_pictures)

@@ -16,6 +16,7 @@ from cryopipe.io.star import read_rejections
 
 #: What one item of a step is; the steps stand in the order of the data flow.
 COUNTED = {
+    "fetch_movies": "movies",
     "import_movies": "movies",
     "align_movies": "movies",
     "screen_motion": "movies",

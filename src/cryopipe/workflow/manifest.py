@@ -8,6 +8,9 @@ from pathlib import Path
 from cryopipe.errors import ConfigError
 from cryopipe.io.atomic import atomic_write
 
+#: The manifest's name in the folder of a run.
+MANIFEST = "manifest.txt"
+
 
 def update_manifest(path: Path, files: Iterable[str]) -> list[str]:
     """Append the files that ``path`` does not list yet, in sorted order, and return the whole list.

@@ -14,13 +14,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cryopipe.config.dataset import group_of
 from cryopipe.config.derive import facts, resolve
 from cryopipe.config.load import load_config, parse_config
 from cryopipe.config.model import Config, step_params
 from cryopipe.errors import ConfigError
+from cryopipe.io.archive import ArchiveFile, address, is_remote
+from cryopipe.workflow.archive import archived_files
 from cryopipe.workflow.code import code_digest
 from cryopipe.workflow.devices import gpu_count
-from cryopipe.workflow.manifest import batches, read_manifest, update_manifest
+from cryopipe.workflow.manifest import MANIFEST, batches, read_manifest, update_manifest
 
 #: Steps with a GPU path; the others never ask the scheduler for one.
 GPU_STEPS = frozenset({"classify_2d"})
@@ -83,6 +86,11 @@ class Plan:
         return "movies" if self.config.dataset.movies is not None else "micrographs"
 
     @property
+    def is_remote(self) -> bool:
+        """Whether the movies are downloaded."""
+        return self.source == "movies" and is_remote(str(self.config.dataset.movies))
+
+    @property
     def has_truth(self) -> bool:
         """Whether the data are simulated, so that the truth can judge the result."""
         return self.source == "simulation"
@@ -90,9 +98,31 @@ class Plan:
     @cached_property
     def batches(self) -> dict[str, list[str]]:
         """``{"batch_0001": [files]}`` from the append-only manifest of this run."""
-        manifest = self.results / "manifest.txt"
+        manifest = self.results / MANIFEST
         files = update_manifest(manifest, self.files()) if self._extend else read_manifest(manifest) or self.files()
+        self._check_groups(files)
         return batches(files, self.config.run.batch_size)
+
+    def _check_groups(self, files: list[str]) -> None:
+        groups = self.config.dataset.optics_groups
+        used = {group_of(file, groups).name for file in files} if groups else set()
+        unused = [group.name for group in groups if group.name not in used]
+        if unused:
+            raise ConfigError(
+                f"dataset.optics_groups: no file belongs to {', '.join(unused)}. Correct its files or leave it out."
+            )
+
+    @cached_property
+    def archived(self) -> dict[str, ArchiveFile]:
+        """``{name in the manifest: file}`` of the archived files that are to be downloaded."""
+        params = self.config.movies.fetch_movies
+        return archived_files(
+            str(self.config.dataset.movies),
+            base_url=params.base_url,
+            listing=self.root / params.listing if params.listing else None,
+            results=self.results,
+            keep=self._extend,
+        )
 
     def files(self) -> list[str]:
         """Return the movies or micrographs that the configuration names now, whatever the manifest lists from before.
@@ -104,6 +134,8 @@ class Plan:
         """
         if self.config.simulation is not None:
             return self.config.simulation.simulate_movies.movie_paths("simulation/simulate_movies")
+        if self.is_remote:
+            return list(self.archived)
         kind = self.source
         pattern = str(getattr(self.config.dataset, kind))
         found = sorted(glob.glob(str(self.root / pattern), recursive=True))
@@ -140,9 +172,22 @@ class Plan:
         return [step for step in self.steps if step in needed - set(self.ctf_passes)]
 
     def params(self, step: str, *, batch: str = "") -> dict[str, Any]:
-        """Return the complete parameters of ``step``; the import steps also get the files of their batch."""
-        extra = {"paths": self.batches[batch]} if batch else {}
-        return self._params[step] | extra
+        """Return the complete parameters of ``step``; the steps at the start also get the files of their batch."""
+        params = self._params[step]
+        if step == "fetch_movies":
+            return params | self._wanted(self.batches[batch] if batch else [])
+        return params | ({"paths": self.batches[batch]} if batch and not self.is_remote else {})
+
+    def _wanted(self, names: list[str]) -> dict[str, Any]:
+        """Return what ``fetch_movies`` has to know of its files besides what the configuration says."""
+        folder = self.config.movies.fetch_movies.folder
+        known = [(name, self.archived[name]) for name in names if name in self.archived]
+        return {
+            "paths": names,
+            "sizes": {name: file.size for name, file in known if file.size is not None},
+            "checksums": {name: file.checksum for name, file in known if file.checksum is not None},
+            "folder": str(self.root / folder) if folder else None,
+        }
 
     def run(self, step: str) -> dict[str, Any]:
         """Return what :func:`cryopipe.workflow.step.run_step` needs besides the parameters."""
@@ -176,6 +221,9 @@ class Plan:
     def _existing(self, key: str, path: str | None) -> str | None:
         if path is None:
             return None
+        if is_remote(path):
+            url = address(self.config.movies.fetch_movies.base_url, path)
+            raise ConfigError(f"{key}: only movies are downloaded. Fetch {url} and give the path of the file.")
         full = self.root / path
         if not full.is_file():
             raise ConfigError(f"{key}: there is no file {full}. Paths are relative to the folder of the Snakefile.")

@@ -18,6 +18,8 @@ from cryopipe.config.base import Params
 from cryopipe.context import Context
 from cryopipe.errors import CryopipeError
 from cryopipe.workflow.devices import gpu_lease, resolve_device
+from cryopipe.workflow.failures import failures_within_share
+from cryopipe.workflow.manifest import MANIFEST, read_manifest
 from cryopipe.workflow.provenance import write_provenance
 
 
@@ -78,6 +80,8 @@ def execute(
         threads=threads,
         device=device,
         max_failed_fraction=float(run["max_failed_fraction"]),
+        # not a parameter: a movie that comes late must not run the other batches again
+        items_in_run=len(read_manifest(Path(MANIFEST))),
         log=log,
     )
     work_dir.mkdir(parents=True, exist_ok=True)
@@ -91,7 +95,8 @@ def execute(
             f"{step} ended without writing {', '.join(missing)}: a defect of the step, please report it."
         )
     seconds = time.perf_counter() - start
-    write_provenance(inputs=inputs, outputs=outputs, params=params, context=context, code=code, seconds=seconds)
+    with failures_within_share(outputs, params, context, code):
+        write_provenance(inputs=inputs, outputs=outputs, params=params, context=context, code=code, seconds=seconds)
     log.info("%s: done in %.1f s on the %s", step, seconds, device)
 
 

@@ -80,12 +80,85 @@ def _mirror(i, n):
     return 2 * n - 2 - i if i >= n else i
 
 
+@njit(inline="always")
+def _pixel(c, x, y, dx, dy, fill):
+    """Return one warped pixel; anywhere."""
+    ny, nx = c.shape
+    u, v = np.float32(x) - dx, np.float32(y) - dy
+    if not (u >= 0 and v >= 0 and u <= nx - 1 and v <= ny - 1):
+        return fill
+    p, q = int(u), int(v)
+    a0, a1, a2, a3 = _taps(u - np.float32(p))
+    b0, b1, b2, b3 = _taps(v - np.float32(q))
+    r0, r1, r2, r3 = _mirror(q - 1, ny), q, _mirror(q + 1, ny), _mirror(q + 2, ny)
+    c0, c1, c2, c3 = _mirror(p - 1, nx), p, _mirror(p + 1, nx), _mirror(p + 2, nx)
+    return (
+        b0 * (a0 * c[r0, c0] + a1 * c[r0, c1] + a2 * c[r0, c2] + a3 * c[r0, c3])
+        + b1 * (a0 * c[r1, c0] + a1 * c[r1, c1] + a2 * c[r1, c2] + a3 * c[r1, c3])
+        + b2 * (a0 * c[r2, c0] + a1 * c[r2, c1] + a2 * c[r2, c2] + a3 * c[r2, c3])
+        + b3 * (a0 * c[r3, c0] + a1 * c[r3, c1] + a2 * c[r3, c2] + a3 * c[r3, c3])
+    )
+
+
+@njit(inline="always")
+def _run(r0, r1, r2, r3, dx, dy, whole_x, whole_y, line):
+    """Fill ``line`` with warped pixels whose whole-pixel shift is the same: loads are contiguous, lanes are pixels."""
+    for i in range(line.size):
+        a0, a1, a2, a3 = _taps(-dx[i] - whole_x)
+        b0, b1, b2, b3 = _taps(-dy[i] - whole_y)
+        line[i] = (
+            b0 * (a0 * r0[i] + a1 * r0[i + 1] + a2 * r0[i + 2] + a3 * r0[i + 3])
+            + b1 * (a0 * r1[i] + a1 * r1[i + 1] + a2 * r1[i + 2] + a3 * r1[i + 3])
+            + b2 * (a0 * r2[i] + a1 * r2[i + 1] + a2 * r2[i + 2] + a3 * r2[i + 3])
+            + b3 * (a0 * r3[i] + a1 * r3[i + 1] + a2 * r3[i + 2] + a3 * r3[i + 3])
+        )
+
+
+@njit(inline="always")
+def _warp_line(c, y, dx, dy, spacing, fill, line):
+    """Fill ``line`` with row ``y`` warped by (dx, dy): stretches between nodes of one whole-pixel shift, joined, fast.
+
+    A shift is linear between nodes, so that its whole part is that of both ends or changes in between: then, and at
+    the borders, pixel by pixel.
+    """
+    ny, nx = c.shape
+    first, column, row, running = 0, 0, 0, False
+    for start in range(0, nx + spacing, spacing):
+        end = min(start + spacing, nx)
+        new_column, new_row, plain = 0, 0, False
+        if start < nx:
+            new_column, new_row = int(np.floor(-dx[start])), int(np.floor(-dy[start]))
+            plain = (
+                new_column == int(np.floor(-dx[end - 1]))
+                and new_row == int(np.floor(-dy[end - 1]))
+                and start + new_column >= 1
+                and end + new_column + 1 < nx
+                and y + new_row >= 1
+                and y + new_row + 2 < ny
+            )
+        else:
+            start = nx
+        if running and not (plain and new_column == column and new_row == row):
+            q, low, high = y + row, first + column - 1, start + column + 2
+            _run(
+                c[q - 1, low:high], c[q, low:high], c[q + 1, low:high], c[q + 2, low:high],
+                dx[first:start], dy[first:start], np.float32(column), np.float32(row), line[first:start],
+            )  # fmt: skip
+            running = False
+        if plain and not running:
+            first, column, row, running = start, new_column, new_row, True
+        if not plain:
+            for x in range(start, end):
+                line[x] = _pixel(c, x, y, dx[x], dy[x], fill)
+
+
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def accumulate(coefficients, shifts, spacing, weights, fill, sums, first, last):
     """Add rows first..last of the warped frame, times each weight, to ``sums`` [r, y, x]."""
-    ny, nx = coefficients.shape
+    nx = coefficients.shape[1]
     nodes = shifts.shape[2]
     line = np.empty(nx, dtype=np.float32)
+    dx, dy = np.empty(nx, dtype=np.float32), np.empty(nx, dtype=np.float32)
     row_x, row_y = np.empty(nodes, dtype=np.float32), np.empty(nodes, dtype=np.float32)
     inverse = np.float32(1.0 / spacing)
     for y in range(first, last):
@@ -94,30 +167,14 @@ def accumulate(coefficients, shifts, spacing, weights, fill, sums, first, last):
         for i in range(nodes):
             row_x[i] = shifts[0, j, i] + f * (shifts[0, j + 1, i] - shifts[0, j, i])
             row_y[i] = shifts[1, j, i] + f * (shifts[1, j + 1, i] - shifts[1, j, i])
-        for x in range(nx):
-            i = x // spacing
-            f = np.float32(x - i * spacing) * inverse
-            u = np.float32(x) - (row_x[i] + f * (row_x[i + 1] - row_x[i]))
-            v = np.float32(y) - (row_y[i] + f * (row_y[i + 1] - row_y[i]))
-            if not (u >= 0 and v >= 0 and u <= nx - 1 and v <= ny - 1):
-                line[x] = fill
-                continue
-            p, q = int(u), int(v)
-            a0, a1, a2, a3 = _taps(u - np.float32(p))
-            b0, b1, b2, b3 = _taps(v - np.float32(q))
-            if p >= 1 and q >= 1 and p + 2 < nx and q + 2 < ny:
-                r0, r1, r2, r3 = q - 1, q, q + 1, q + 2
-                c0, c1, c2, c3 = p - 1, p, p + 1, p + 2
-            else:
-                r0, r1, r2, r3 = _mirror(q - 1, ny), q, _mirror(q + 1, ny), _mirror(q + 2, ny)
-                c0, c1, c2, c3 = _mirror(p - 1, nx), p, _mirror(p + 1, nx), _mirror(p + 2, nx)
-            c = coefficients
-            line[x] = (
-                b0 * (a0 * c[r0, c0] + a1 * c[r0, c1] + a2 * c[r0, c2] + a3 * c[r0, c3])
-                + b1 * (a0 * c[r1, c0] + a1 * c[r1, c1] + a2 * c[r1, c2] + a3 * c[r1, c3])
-                + b2 * (a0 * c[r2, c0] + a1 * c[r2, c1] + a2 * c[r2, c2] + a3 * c[r2, c3])
-                + b3 * (a0 * c[r3, c0] + a1 * c[r3, c1] + a2 * c[r3, c2] + a3 * c[r3, c3])
-            )
+        for start in range(0, nx, spacing):
+            i = start // spacing
+            slope_x, slope_y = row_x[i + 1] - row_x[i], row_y[i + 1] - row_y[i]
+            for x in range(start, min(start + spacing, nx)):
+                g = np.float32(x - start) * inverse
+                dx[x] = row_x[i] + g * slope_x
+                dy[x] = row_y[i] + g * slope_y
+        _warp_line(coefficients, y, dx, dy, spacing, fill, line)
         for r in range(weights.size):
             w = weights[r]
             target = sums[r, y]

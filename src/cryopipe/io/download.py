@@ -1,0 +1,301 @@
+"""Receive a file over HTTP(S) so that it is whole or not there: resumed, counted, compared with its checksum, renamed.
+
+Bytes go to ``<name>.part``; a transfer that broke off, or a program that was killed, goes on at its end by an HTTP range
+(RFC 9110, sections 13 and 14). ``<name>.part.tag`` keeps the server's validator, so that a file that changed in between is
+not patched together from two. A server that ignores ranges costs the transfer from the start, nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import http.client
+import os
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Protocol
+
+from cryopipe.errors import CryopipeError, InputError
+
+Progress = Callable[[int, int | None], None]
+
+_BLOCK = 1 << 20
+#: An attempt that brings this much counts as none: a long transfer may break off more often than a short one.
+_WORTHWHILE = 64 << 20
+#: Answers below 500 after which the same request may succeed: timeout, too early, too many requests.
+_PASSING = frozenset({408, 425, 429})
+#: Refusals of a HEAD that say nothing about the file itself.
+_NO_HEAD = frozenset({403, 405, 501})
+_LONGEST_WAIT_S = 120.0
+_HASHES = {32: "md5", 64: "sha256"}
+
+
+class _TryAgain(Exception):
+    """An attempt failed in a way that another may not."""
+
+    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
+
+
+class _Response(Protocol):
+    status: int
+    headers: http.client.HTTPMessage
+
+    def read1(self, amount: int) -> bytes: ...
+    def __enter__(self) -> _Response: ...
+    def __exit__(self, *arguments: object) -> None: ...
+
+
+def download(
+    url: str,
+    path: Path,
+    *,
+    size: int | None = None,
+    checksum: str | None = None,
+    attempts: int = 5,
+    wait_s: float = 2.0,
+    timeout_s: float = 60.0,
+    progress: Progress = lambda have, total: None,
+) -> int:
+    """Make ``path`` the file at ``url`` and return its size in bytes; one that is there and checks out is kept.
+
+    Parameters
+    ----------
+    url : str
+        Address, http or https. Proxies are taken from the usual environment variables.
+    path : Path
+        Where the file goes, by renaming a complete ``<path>.part``.
+    size : int, optional
+        Bytes that it must have; without it the server is asked first (HEAD), and must say the same when it sends.
+    checksum : str, optional
+        MD5 (32 hexadecimal digits) or SHA-256 (64) that it must have. A file with another one is received anew.
+    attempts : int
+        Attempts without much progress before it is given up.
+    wait_s : float
+        Pause after the first failed attempt, seconds; it doubles each time, up to two minutes.
+    timeout_s : float
+        Silence of the server that ends an attempt, seconds.
+    progress : callable
+        Called with (bytes that are there, bytes in all or None) after each block.
+
+    Raises
+    ------
+    InputError
+        The server refuses it for good (404 ...), or no attempt gave the whole file; the message has the last reason.
+    CryopipeError
+        It cannot be written here (disk full, no permission): no fault of this file, so nothing goes on.
+    """
+    check_address(url)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+    failed = 0
+    while True:
+        before = _bytes_there(path)
+        try:
+            return _attempt(url, path, size, checksum, timeout_s, progress)
+        except (_TryAgain, OSError, http.client.HTTPException) as error:
+            reason = str(error) or type(error).__name__
+            pause = error.wait_s if isinstance(error, _TryAgain) else 0.0
+        failed = 1 if _bytes_there(path) - before >= _WORTHWHILE else failed + 1
+        if failed >= attempts:
+            raise InputError(f"{url}: not received in {attempts} attempts; the last ended so: {reason}.")
+        time.sleep(min(max(pause, wait_s * 2 ** (failed - 1)), _LONGEST_WAIT_S))
+
+
+def fetch_page(url: str, *, attempts: int = 5, wait_s: float = 2.0, timeout_s: float = 60.0) -> str:
+    """Return the text at ``url`` (a directory's index).
+
+    Raises
+    ------
+    InputError
+        It cannot be had; the message says why.
+    """
+    check_address(url)
+    for failed in range(1, attempts + 1):
+        try:
+            with _ask(url, {}, "GET", timeout_s) as response:
+                return b"".join(iter(lambda: response.read1(_BLOCK), b"")).decode("utf-8", "replace")
+        except (_TryAgain, OSError, http.client.HTTPException) as error:
+            reason = str(error) or type(error).__name__
+        if failed < attempts:
+            time.sleep(min(wait_s * 2 ** (failed - 1), _LONGEST_WAIT_S))
+    raise InputError(f"{url}: no answer in {attempts} attempts; the last ended so: {reason}.")
+
+
+def check_address(url: str) -> None:
+    """Refuse what is no http(s) address: file: and ftp: would be opened otherwise."""
+    if not re.match(r"https?://[^/\s]+", url):
+        raise InputError(f"{url!r} is no address that starts with http:// or https://.")
+
+
+def _attempt(url: str, path: Path, size: int | None, checksum: str | None, timeout_s: float, progress: Progress) -> int:
+    expected = size if size is not None else _size_at(url, timeout_s)
+    if path.is_file():
+        if _fits(path, expected, checksum):
+            return path.stat().st_size
+        path.unlink()
+    part = path.with_name(path.name + ".part")
+    try:
+        stream = part.open("ab+")
+    except OSError as error:
+        raise _unwritable(part, error) from error
+    with stream:
+        # a job that outlived the kill of its workflow may still be writing
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        if not part.exists() or os.fstat(stream.fileno()).st_ino != part.stat().st_ino:
+            raise _TryAgain("another process received it meanwhile")
+        total = _receive(url, part, stream, expected, timeout_s, progress)
+        if checksum is not None and (found := _digest(part, checksum)) != checksum.lower():
+            _discard(stream)
+            raise _TryAgain(f"its {_HASHES[len(checksum)]} is {found} instead of {checksum.lower()}")
+        os.fsync(stream.fileno())
+        part.replace(path)
+        _tag(part).unlink(missing_ok=True)
+    return total
+
+
+def _receive(
+    url: str, part: Path, stream: IO[bytes], expected: int | None, timeout_s: float, progress: Progress
+) -> int:
+    """Append what is missing and return the size of the whole."""
+    have = stream.seek(0, os.SEEK_END)
+    if expected is not None and have > expected:
+        _discard(stream)
+        have = 0
+    if have and have == expected:
+        return have
+    wanted = {"Range": f"bytes={have}-"} if have else {}
+    if have and _tag(part).is_file():
+        wanted["If-Range"] = _tag(part).read_text()
+    with _ask(url, wanted, "GET", timeout_s) as response:
+        start, total = _extent(response)
+        if start not in (0, have) or response.status == 416:
+            _discard(stream)
+            raise _TryAgain(f"the server sends bytes from {start} although those from {have} were asked for")
+        if expected is not None and total is not None and total != expected:
+            _discard(stream)
+            raise _TryAgain(f"the server sends {total} bytes, but it should have {expected}")
+        if start == 0:
+            _discard(stream)
+            _keep_tag(part, response)
+            have = 0
+        while block := response.read1(_BLOCK):
+            _write(part, stream, block)
+            have += len(block)
+            progress(have, total)
+    if total is not None and have != total:
+        raise _TryAgain(f"the connection ended after {have} of {total} bytes")
+    return have
+
+
+def _ask(url: str, headers: dict[str, str], method: str, timeout_s: float) -> _Response:
+    request = urllib.request.Request(
+        url, headers={"User-Agent": "cryopipe", "Accept-Encoding": "identity", **headers}, method=method
+    )
+    try:
+        response: _Response = urllib.request.urlopen(request, timeout=timeout_s)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 or (method == "HEAD" and error.code in _NO_HEAD):
+            return _Nothing(error.code)
+        if error.code < 500 and error.code not in _PASSING:
+            raise InputError(f"{url}: the server answers {error.code} {error.reason}.") from None
+        after = error.headers.get("Retry-After", "")
+        raise _TryAgain(
+            f"the server answers {error.code} {error.reason}", float(after) if after.isdigit() else 0.0
+        ) from None
+    except urllib.error.URLError as error:
+        raise _TryAgain(f"no connection ({error.reason})") from None
+    return response
+
+
+class _Nothing:
+    """An answer without contents: of a range behind the end of the file, or of a server that knows no HEAD."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.headers = http.client.HTTPMessage()
+
+    def read1(self, amount: int) -> bytes:
+        return b""
+
+    def __enter__(self) -> _Nothing:
+        return self
+
+    def __exit__(self, *arguments: object) -> None:
+        pass
+
+
+def _extent(response: _Response) -> tuple[int, int | None]:
+    """Return where the answer's bytes start and how many the whole file has (None where the server does not say)."""
+    if response.status == 206:
+        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+        if found is None:
+            raise _TryAgain(f"the range {response.headers.get('Content-Range')!r} of the answer is not understood")
+        return int(found[1]), None if found[2] == "*" else int(found[2])
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdigit() else None
+
+
+def _size_at(url: str, timeout_s: float) -> int | None:
+    with _ask(url, {}, "HEAD", timeout_s) as response:
+        return _extent(response)[1]
+
+
+def _fits(path: Path, size: int | None, checksum: str | None) -> bool:
+    if size is not None and path.stat().st_size != size:
+        return False
+    return checksum is None or _digest(path, checksum) == checksum.lower()
+
+
+def _digest(path: Path, like: str) -> str:
+    content = hashlib.new(_HASHES[len(like)], usedforsecurity=False)
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            content.update(block)
+    return content.hexdigest()
+
+
+def _bytes_there(path: Path) -> int:
+    part = path.with_name(path.name + ".part")
+    return part.stat().st_size if part.is_file() else 0
+
+
+def _tag(part: Path) -> Path:
+    return part.with_name(part.name + ".tag")
+
+
+def _keep_tag(part: Path, response: _Response) -> None:
+    tag = response.headers.get("ETag", "")
+    # weak validators do not promise equal bytes
+    tag = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
+    try:
+        _tag(part).write_text(tag) if tag else _tag(part).unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(part, error) from error
+
+
+def _discard(stream: IO[bytes]) -> None:
+    stream.seek(0)
+    stream.truncate()
+
+
+def _write(part: Path, stream: IO[bytes], block: bytes) -> None:
+    try:
+        stream.write(block)
+        stream.flush()
+    except OSError as error:
+        raise _unwritable(part, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> CryopipeError:
+    return CryopipeError(
+        f"{path}: cannot be written ({error.strerror}). Make room or choose another folder, then run again."
+    )

@@ -1,0 +1,56 @@
+"""Sum of moved spectra and the slope of its power, on the CPU: one patch of a movie a call, without the GIL."""
+
+# The types of compiled functions are those of the call, not of a signature.
+# mypy: allow-untyped-defs, allow-untyped-calls
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+
+@njit(inline="always")
+def _turns(frequencies, shift, out):
+    """Fill ``out`` with exp(-2πi k shift)."""
+    for i in range(frequencies.size):
+        angle = -2.0 * np.pi * frequencies[i] * shift
+        out[i] = np.complex64(np.cos(angle) + 1j * np.sin(angle))
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def coherent_sum(values, shifts, ky, kx, starts, lengths, total):
+    """Add the moved spectra ``values`` [n, K] to ``total`` [K]."""
+    columns, row = np.empty(kx.size, np.complex64), np.empty(1, np.complex64)
+    for t in range(values.shape[0]):
+        _turns(kx, shifts[t, 0], columns)
+        for j in range(ky.size):
+            _turns(ky[j : j + 1], shifts[t, 1], row)
+            turn = row[0]
+            first = starts[j]
+            for i in range(lengths[j]):
+                total[first + i] += values[t, first + i] * (turn * columns[i])
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
+def shift_gradients(values, total, weights, shifts, ky, kx, starts, lengths, gradients):
+    """Fill ``gradients`` [n, 2] with the slope of Σ w |total|² in the shift of every spectrum."""
+    columns, row = np.empty(kx.size, np.complex64), np.empty(1, np.complex64)
+    waves = kx.astype(np.float32)
+    for t in range(values.shape[0]):
+        _turns(kx, shifts[t, 0], columns)
+        gx, gy = 0.0, 0.0
+        for j in range(ky.size):
+            _turns(ky[j : j + 1], shifts[t, 1], row)
+            turn = row[0]
+            first = starts[j]
+            along, across = np.float32(0.0), np.float32(0.0)
+            for i in range(lengths[j]):
+                z = values[t, first + i] * (turn * columns[i])
+                s = total[first + i]
+                slope = weights[first + i] * (s.real * z.imag - s.imag * z.real)
+                across += slope
+                along += slope * waves[i]
+            gx += float(along)
+            gy += float(across) * ky[j]
+        gradients[t, 0] = 4.0 * np.pi * gx
+        gradients[t, 1] = 4.0 * np.pi * gy

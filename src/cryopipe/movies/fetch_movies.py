@@ -1,0 +1,131 @@
+"""Download the movies of a batch from a public archive (EMPIAR, Iudin et al. 2023, doi:10.1093/nar/gkac1062).
+
+Each file is received into a ``.part`` beside its place, resumed where a transfer or the job broke off, compared with the
+size that the server or the list states, and with the list's checksum if there is one, and then renamed. What cannot be had is
+quarantined with the last reason; the others go on. A step of its own, because it needs the network and no processor: on a
+cluster it runs where the workflow was started, since compute nodes often have no way out.
+
+Limits: without a list of checksums a file whose bytes were damaged at the archive goes through; ``import_movies`` finds what
+cannot be decoded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from cryopipe.config.movies import FetchMovies
+from cryopipe.context import Context
+from cryopipe.io.archive import address
+from cryopipe.io.download import download
+from cryopipe.io.star import write_blocks, write_rejections
+from cryopipe.items import Row, digest, process_items
+from cryopipe.movies.registration import typed_rows, unique_items
+
+COLUMNS = {
+    "crpItem": "str",
+    "rlnMicrographMovieName": "str",
+    "crpSource": "str",
+    "crpBytes": "int64",
+    "crpChecksum": "str",
+}
+#: Seconds between two lines about one file.
+_EVERY_S = 15.0
+#: Folder of the movies below the run's, where the configuration names none.
+FOLDER = "movies/fetch_movies/movies"
+
+
+class _Said:
+    """Says how far each file is, not oftener than a person reads."""
+
+    def __init__(self, item: str, context: Context) -> None:
+        self._item = item
+        self._log = context.log
+        self._start = self._last = time.monotonic()
+        self._first: int | None = None
+
+    def __call__(self, have: int, total: int | None) -> None:
+        now = time.monotonic()
+        if self._first is None:
+            self._first = have
+        if now - self._last < _EVERY_S:
+            return
+        self._last = now
+        rate = (have - self._first) / 1e6 / (now - self._start)
+        whole = f" of {total / 1e6:.0f}" if total else ""
+        self._log.info("%s: %.0f%s MB, %.1f MB/s", self._item, have / 1e6, whole, rate)
+
+
+def fetch_movie(item: str, name: str, params: FetchMovies, context: Context) -> Row:
+    """Download one movie.
+
+    Parameters
+    ----------
+    item : str
+        Its name in all tables.
+    name : str
+        ``empiar:<number>/<path>``.
+    params : FetchMovies
+        Where from, where to, what it must be.
+    context : Context
+        Its log gets the progress.
+
+    Returns
+    -------
+    dict
+        Values of `COLUMNS`; ``crpChecksum`` is "none" where the list has none.
+
+    Raises
+    ------
+    InputError
+        The archive does not give it whole.
+    CryopipeError
+        It cannot be written here.
+    """
+    path = Path(params.folder or FOLDER) / Path(name).name
+    checksum = params.checksums.get(name)
+    size = download(
+        address(params.base_url, name),
+        path,
+        size=params.sizes.get(name),
+        checksum=checksum,
+        attempts=params.attempts,
+        wait_s=params.wait_s,
+        timeout_s=params.timeout_s,
+        progress=_Said(item, context),
+    )
+    return {
+        "crpItem": item,
+        "rlnMicrographMovieName": str(path),
+        "crpSource": name,
+        "crpBytes": size,
+        "crpChecksum": checksum or "none",
+    }
+
+
+def main(
+    inputs: Mapping[str, Path | list[Path]], outputs: Mapping[str, Path], params: FetchMovies, context: Context
+) -> None:
+    """Download ``params.paths``; write outputs ``fetched`` (STAR: what lies where) and ``rejected`` (TSV)."""
+    items = {item: str(name) for item, name in zip(unique_items(params.paths), params.paths, strict=True)}
+    start = time.monotonic()
+    # how a file is asked for does not change what it is
+    results = process_items(
+        items,
+        lambda item, name: fetch_movie(item, name, params, context),
+        context,
+        fingerprint=digest(params.model_dump(include={"sizes", "checksums", "folder"})),
+        files=lambda item, row: [Path(row["rlnMicrographMovieName"])],
+        workers=params.connections,
+    )
+    there = sum(row["crpBytes"] for row in results.rows)
+    context.log.info(
+        "%d of %d movies are there, %.2f GB, after %.0f s",
+        len(results.rows),
+        len(items),
+        there / 1e9,
+        time.monotonic() - start,
+    )
+    write_blocks(outputs["fetched"], {"fetched": typed_rows(results.rows, COLUMNS)})
+    write_rejections(outputs["rejected"], results.rejections)
