@@ -207,7 +207,9 @@ def test_base_shifts_scales_and_noise_groups_are_used(octahedral: tuple[Scene, n
     base = np.tile([5.0, 0.0], (20, 1))
     found = search_adaptive(moved, one.sigma2, cube, base_shifts_px=base, **options)
     np.testing.assert_allclose(found.shift_px, plain.shift_px + base)
-    np.testing.assert_array_equal(found.rotations, plain.rotations)
+    # on the border of the asymmetric unit equivalent poses tie, and rounding chooses
+    operators = cells.OrientationTree(2, "O").operators
+    assert angular_distance_deg(found.rotations, plain.rotations, operators).max() < 1e-4
     half = search_adaptive(images, one.sigma2, cube * np.float32(0.5), scale=np.full(20, 2.0), **options)
     np.testing.assert_allclose(half.log_evidence, plain.log_evidence, atol=1e-3)
     both = np.stack([np.full(RADIUS + 1, np.inf), one.sigma2[: RADIUS + 1]])

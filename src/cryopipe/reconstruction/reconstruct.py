@@ -193,11 +193,14 @@ class Reconstruction:
         shifts = np.asarray(shifts_px, np.float64)
         table, group, factor = checked_inputs(images, rotations, shifts, inverse_sigma2, weights, noise_group)
         order = content_order(images)
-        poses = np.asarray(rotations, np.float32)
+        poses, pixels = np.asarray(rotations, np.float32), images.pixels
+        # in the order in which insertion visits them, so that it reads one after the other
+        by_row = np.lexsort((pixels.kx, pixels.ky))
+        kx, ky = pixels.kx[by_row], pixels.ky[by_row]
 
         def insert(part: np.ndarray) -> None:
-            values, information = weighted_images(images, part, shifts[part], table[group[part]], factor[part])
-            self._insert(values, information, poses[part], images.pixels)
+            values, information = weighted_images(images, part, shifts[part], table[group[part]], factor[part], by_row)
+            self._insert(values, information, poses[part], kx, ky)
 
         size = batch
         if size is None:
@@ -226,7 +229,7 @@ class Reconstruction:
             raise InputError(
                 f"sums of {len(sums.weight)} states with rotations {np.shape(rotations)}: one for each state is needed"
             )
-        self._insert(sums.numerator, sums.weight, np.asarray(rotations, np.float32), pixels)
+        self._insert(sums.numerator, sums.weight, np.asarray(rotations, np.float32), pixels.kx, pixels.ky)
         self.n_images += sums.n_images
 
     def symmetrise(self) -> None:
@@ -353,9 +356,9 @@ class Reconstruction:
         # A shell with no prior variance is removed: 1e30 is as good as infinity and stays finite in float32.
         return np.minimum(numerator / np.maximum(prior, 1e-30), 1e30)
 
-    def _insert(self, values: Any, information: Any, rotations: np.ndarray, pixels: FourierPixels) -> None:
+    def _insert(self, values: Any, information: Any, rotations: np.ndarray, kx: np.ndarray, ky: np.ndarray) -> None:
         xp = array_module(self.numerator, values, information)
-        kx, ky = xp.asarray(pixels.kx), xp.asarray(pixels.ky)
+        kx, ky = xp.asarray(kx), xp.asarray(ky)
         values, information = xp.ascontiguousarray(values), xp.ascontiguousarray(information)
         cosets = self.plan.cosets[:1] if self.plan.rotates_volumes else self.plan.cosets
         # All copies of an image follow each other, so that cutting the images into batches changes no order of sums.

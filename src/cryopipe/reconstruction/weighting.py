@@ -14,7 +14,12 @@ from cryopipe.search.spectra import ParticleSpectra
 
 
 def weighted_images(
-    images: ParticleSpectra, rows: np.ndarray, shifts_px: np.ndarray, inverse_sigma2: np.ndarray, weights: np.ndarray
+    images: ParticleSpectra,
+    rows: np.ndarray,
+    shifts_px: np.ndarray,
+    inverse_sigma2: np.ndarray,
+    weights: np.ndarray,
+    order: np.ndarray | None = None,
 ) -> tuple[Any, Any]:
     """Return the values and weights of images for insertion.
 
@@ -29,6 +34,8 @@ def weighted_images(
         1/σ² by shell of each.
     weights : ndarray float32 [b, 1], [b, radius + 1] or [b, K]
         Factor on an image, on its shells or on its pixels.
+    order : ndarray int64 [K], optional
+        Fourier pixels in the order in which they are wanted; that of the images by default.
 
     Returns
     -------
@@ -50,7 +57,8 @@ def weighted_images(
         _weigh(
             images.values, images.ctf, rows, images.pixels.kx, images.pixels.ky, images.pixels.shell,
             np.asarray(shifts_px, np.float64) / images.box, np.ascontiguousarray(by_shell, np.float32),
-            weights if by_pixel else np.ones((1, 1), np.float32), values, information, finite,
+            weights if by_pixel else np.ones((1, 1), np.float32), np.arange(n_pixels) if order is None else order,
+            values, information, finite,
         )  # fmt: skip
     else:
         part = xp.asarray(rows)
@@ -61,6 +69,8 @@ def weighted_images(
         values = images.values[part] * separable_ramps(images.pixels, shifts_px, xp)
         values *= factor
         information = factor * ctf
+        if order is not None:
+            values, information = values[:, xp.asarray(order)], information[:, xp.asarray(order)]
         finite = xp.asnumpy(xp.isfinite(values).all(axis=1) & xp.isfinite(information).all(axis=1))
     if not finite.all():
         raise InputError(
@@ -155,7 +165,9 @@ def b_factor_weights(b_factors_A2: np.ndarray, radius: int, *, box: int, pixel_s
 
 
 @numba.njit(cache=True, parallel=True, nogil=True)
-def _weigh(values, ctf, rows, kx, ky, shell, shifts, by_shell, by_pixel, out, information, finite):  # type: ignore[no-untyped-def]
+def _weigh(  # type: ignore[no-untyped-def]
+    values, ctf, rows, kx, ky, shell, shifts, by_shell, by_pixel, order, out, information, finite
+):  # fmt: skip
     radius = by_shell.shape[1] - 1
     for i in numba.prange(rows.size):
         n = rows[i]
@@ -168,14 +180,18 @@ def _weigh(values, ctf, rows, kx, ky, shell, shifts, by_shell, by_pixel, out, in
         for k in range(-radius, radius + 1):
             angle = -2 * np.pi * k * shifts[i, 1]
             along_y[k + radius] = np.complex64(complex(np.cos(angle), np.sin(angle)))
+        weighted, certain = np.empty(kx.size, np.complex64), np.empty(kx.size, np.float32)
         total = np.float32(0)
         for j in range(kx.size):
             factor = ctf[n, j] * by_shell[i, shell[j]]
             if by_pixel.shape[0] > 1 or by_pixel.shape[1] > 1:
                 factor *= by_pixel[i, j]
             value = values[n, j] * (along_x[kx[j]] * along_y[ky[j] + radius]) * factor
-            out[i, j] = value
-            information[i, j] = factor * ctf[n, j]
+            weighted[j] = value
+            certain[j] = factor * ctf[n, j]
             # zero times a finite number is zero, times anything else NaN
-            total += (value.real + value.imag + information[i, j]) * np.float32(0)
+            total += (value.real + value.imag + certain[j]) * np.float32(0)
         finite[i] = total == 0
+        for j in range(kx.size):
+            out[i, j] = weighted[order[j]]
+            information[i, j] = certain[order[j]]

@@ -5,18 +5,27 @@ Each state's score is one fixed loop of its own, so it has the same bits in what
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
+
+from cryopipe.kernels.cpu.threads import in_parts
 
 _SUMS = {"nnan", "ninf", "nsz", "contract", "reassoc"}
 
 
-@numba.njit(cache=True, parallel=True, nogil=True, fastmath=_SUMS)
-def score_states(  # type: ignore[no-untyped-def]
-    values, ctf, inverse_variance, noise_group, scale, kx, ky, box, slices, first_slice, start, slot, state_start,
-    squares, centres, base, scores,
+def score_states(*arguments: Any) -> None:
+    """Fill the log-likelihoods of the states whose slice is at hand; the arguments are those of ``_score_states``."""
+    in_parts(_score_states, len(arguments[0]), *arguments)
+
+
+@numba.njit(cache=True, nogil=True, fastmath=_SUMS)
+def _score_states(  # type: ignore[no-untyped-def]
+    first, last, values, ctf, inverse_variance, noise_group, scale, kx, ky, box, slices, first_slice, start, slot,
+    state_start, squares, centres, base, scores,
 ):  # fmt: skip
-    """Fill the log-likelihoods of the states whose slice lies among ``slices``.
+    """Work through the images first to last, and their states whose slice lies among ``slices``.
 
     Parameters
     ----------
@@ -38,7 +47,7 @@ def score_states(  # type: ignore[no-untyped-def]
     radius = 0
     for k in range(n_pixels):
         radius = max(radius, max(kx[k], abs(ky[k])))
-    for i in numba.prange(values.shape[0]):
+    for i in range(first, last):
         begin = start[i] + np.searchsorted(slot[start[i] : start[i + 1]], first_slice)
         end = start[i] + np.searchsorted(slot[start[i] : start[i + 1]], first_slice + slices.shape[0])
         if begin == end:
@@ -77,13 +86,13 @@ def score_states(  # type: ignore[no-untyped-def]
             norm = np.float32(0)
             for k in range(2 * n_pixels):
                 norm += known[k] * slice_[k] * slice_[k]
-            last = state_start[cell + 1] - 1
+            final = state_start[cell + 1] - 1
             # four at a time: the slice is read once for four shifts (the last four may repeat one)
-            for four in range(state_start[cell], last + 1, 4):
+            for four in range(state_start[cell], final + 1, 4):
                 a = rows[place[squares[four]]]
-                b = rows[place[squares[min(four + 1, last)]]]
-                c = rows[place[squares[min(four + 2, last)]]]
-                d = rows[place[squares[min(four + 3, last)]]]
+                b = rows[place[squares[min(four + 1, final)]]]
+                c = rows[place[squares[min(four + 2, final)]]]
+                d = rows[place[squares[min(four + 3, final)]]]
                 in_a = np.float32(0)
                 in_b = np.float32(0)
                 in_c = np.float32(0)
@@ -94,9 +103,9 @@ def score_states(  # type: ignore[no-untyped-def]
                     in_b += value * b[k]
                     in_c += value * c[k]
                     in_d += value * d[k]
-                scores[min(four + 3, last)] = in_d - norm
-                scores[min(four + 2, last)] = in_c - norm
-                scores[min(four + 1, last)] = in_b - norm
+                scores[min(four + 3, final)] = in_d - norm
+                scores[min(four + 2, final)] = in_c - norm
+                scores[min(four + 1, final)] = in_b - norm
                 scores[four] = in_a - norm
 
 

@@ -5,8 +5,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit, prange
+from numba import njit
+
+from cryopipe.kernels.cpu.threads import in_parts
 
 REDUCE = {"contract", "nsz", "arcp", "reassoc"}
 #: candidates that share a block of pixels while it is in the first-level cache
@@ -18,7 +22,7 @@ P3, P4 = np.float32(-0.59804517), np.float32(0.07722013)
 HALF = np.float32(0.5)
 
 
-@njit(fastmath=REDUCE)
+@njit(inline="always")
 def _block_sums(amplitude, weight, base, slope, cos2, sin2, mean, a, b, shift):
     """Return sum(A |CTF|) and sum(w CTF^2) over a block; phases are in half turns, the period of |sin|."""
     cross = np.float32(0)
@@ -33,13 +37,19 @@ def _block_sums(amplitude, weight, base, slope, cos2, sin2, mean, a, b, shift):
     return cross, energy
 
 
-@njit(parallel=True, cache=True, nogil=True)
-def ctf_score(amplitude, weight, base, slope, cos2, sin2, candidates, norm, out):
-    """Fill ``out`` [b, m]; amplitude [b, K] is weighted, candidates [b, m, 4] = (mean, a, b, phase shift)."""
+def ctf_score(*arguments: Any) -> None:
+    """Fill ``out`` [b, m]; the arguments are those of ``_ctf_score``."""
+    images, candidates = arguments[-1].shape
+    in_parts(_ctf_score, images * (-(-candidates // TILE)), *arguments)
+
+
+@njit(cache=True, nogil=True, fastmath=REDUCE)
+def _ctf_score(first_task, last_task, amplitude, weight, base, slope, cos2, sin2, candidates, norm, out):
+    """Work through some tiles; amplitude [b, K] is weighted, candidates [b, m, 4] = (mean, a, b, phase shift)."""
     n_tiles = (candidates.shape[1] + TILE - 1) // TILE
-    for task in prange(amplitude.shape[0] * n_tiles):
-        image = np.int64(task) // n_tiles
-        first = (np.int64(task) % n_tiles) * TILE
+    for task in range(first_task, last_task):
+        image = task // n_tiles
+        first = (task % n_tiles) * TILE
         last = min(first + TILE, candidates.shape[1])
         sums = np.zeros((TILE, 2))
         for begin in range(0, slope.size, BLOCK):

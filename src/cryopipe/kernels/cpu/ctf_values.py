@@ -5,6 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from cryopipe.kernels.cpu.threads import in_parts
+
 # sin(2πt)/t on |t| <= 1/4 in powers of t²: Chebyshev interpolation of degree 5, its error below 3e-11,
 # hence the error is that of float32 arithmetic (2e-7).
 _S0 = np.float32(6.283185307072258)
@@ -15,9 +17,6 @@ _S4 = np.float32(42.00977921610078)
 _S5 = np.float32(-14.39396588007609)
 
 
-@numba.njit(  # type: ignore[untyped-decorator]
-    parallel=True, cache=True, nogil=True, fastmath={"contract", "nsz", "arcp"}
-)
 def ctf_values_cpu(
     turns: np.ndarray,
     scale: np.ndarray,
@@ -29,7 +28,14 @@ def ctf_values_cpu(
     result: np.ndarray,
 ) -> None:
     """Fill ``result`` [n, K] float32 from ``turns`` [n, 5] (coefficients of χ / 2π); rows are independent."""
-    for row in numba.prange(result.shape[0]):
+    in_parts(_ctf_values, len(result), turns, scale, b_factor, kx, ky, damped, absolute, result)
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract", "nsz", "arcp"})
+def _ctf_values(  # type: ignore[no-untyped-def]
+    first, last, turns, scale, b_factor, kx, ky, damped, absolute, result
+):  # fmt: skip
+    for row in range(first, last):
         c0, c1, c2, c3, c4 = turns[row, 0], turns[row, 1], turns[row, 2], turns[row, 3], turns[row, 4]
         factor = np.float32(scale[row])
         out = result[row]

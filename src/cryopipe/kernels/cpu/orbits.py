@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit, prange
 
 from cryopipe.kernels.cpu.cells import FASTMATH, ONE, locate
+from cryopipe.kernels.cpu.threads import in_parts
 from cryopipe.kernels.cpu.vectors import prefetch, prefetch_to_write
 
 #: edge of the blocks of voxels that are worked on together: their 24 images fill whole cache lines and stay in the
@@ -79,7 +82,7 @@ def sum_over_orbits(numerator, weight, radius, steps, first_axis, conjugate, ord
                         _all_orbits(numerator, weight, origin, at, on_plane, conjugate, order, sums)
 
 
-@njit(inline="always", fastmath=FASTMATH)
+@njit(inline="always")
 def _value(numerator, weight, at, side, stride, fx, fy, fz):
     """Return the trilinear (real, imaginary, weight) of the cell whose lower corner is ``at``."""
     real = imag = mass = np.float32(0)
@@ -104,15 +107,20 @@ def _ask_for(numerator, weight, at, side, stride):
         prefetch(weight, low + np.uint64(1))
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True, nogil=True)
-def add_rotated(numerator, weight, radius, operators, limit, total, total_weight):
+def add_rotated(*arguments: Any) -> None:
+    """Add the rotated copies, a plane a task; the arguments are those of ``_add_rotated``."""
+    in_parts(_add_rotated, 2 * arguments[2] + 1, *arguments)
+
+
+@njit(fastmath=FASTMATH, cache=True, nogil=True)
+def _add_rotated(first_plane, last_plane, numerator, weight, radius, operators, limit, total, total_weight):
     """Gather: every voxel within ``limit`` adds its values in the order of the operators.
 
     An operator works through a plane before the next one does: rows side by side then find their cells in the cache.
     """
     side = 2 * radius + 1
     stride = radius + 1
-    for plane in prange(side):
+    for plane in range(first_plane, last_plane):
         kz = np.float32(plane - radius)
         for m in range(operators.shape[0]):
             for row in range(side):

@@ -24,6 +24,8 @@ FRACTION, FREQUENCY, GAIN, SLOPE = 16 * BLOCK, 20 * BLOCK, 22 * BLOCK, 23 * BLOC
 DATA, U, V, Y, EXTRA, TURN = 24 * BLOCK, 26 * BLOCK, 28 * BLOCK, 30 * BLOCK, 32 * BLOCK, 42 * BLOCK
 WORKSPACE = 46 * BLOCK
 ONE, TWO, HALF = np.float32(1), np.float32(2), 0.5
+#: half a turn in units of 2^-32 turns and of turns
+QUANTUM = np.float32(2.0**-33)
 
 # sin(2 pi t)/t and cos(2 pi t) on |t| <= 1/4 in powers of t^2: Chebyshev interpolations, errors 3e-11 and 1e-12, so the
 # error is that of float32 arithmetic (2e-7)
@@ -34,7 +36,7 @@ _C3, _C4, _C5 = np.float32(-85.45678817841585), np.float32(60.24331181762472), n
 _C6 = np.float32(7.536600657871792)
 
 
-@njit(fastmath=REDUCE)
+@njit(inline="always")
 def sin_cos(turns):
     """Return float32 (sin, cos) of 2 pi turns; turns in float64 are folded to the nearest half turn."""
     halves = np.rint(2.0 * turns)
@@ -47,7 +49,7 @@ def sin_cos(turns):
     return flip * sine, flip * cosine
 
 
-@njit(fastmath=REDUCE)
+@njit(inline="always")
 def place(kx, ky, a, radius, row, column, fraction):
     """Locate the cells around the samples a^T (kx, ky, 0): row of x-lines, column along x, fractions and half."""
     side = np.int32(2 * radius + 1)
@@ -72,20 +74,24 @@ def place(kx, ky, a, radius, row, column, fraction):
         fraction[3 * BLOCK + k] = sign
 
 
-@njit
+@njit(inline="always")
 def order_lines(flat, radius, row, column, count):
-    """Prefetch the four x-lines of every cell."""
+    """Prefetch the four x-lines of every cell, both ends of them: one in eight lies on two cache lines."""
     width = 2 * np.int64(radius + 1)
     plane = width * np.int64(2 * radius + 1)
     for k in range(count):
         at = np.int64(row[k]) * width + 2 * np.int64(column[k])
         prefetch(flat, at)
+        prefetch(flat, at + 3)
         prefetch(flat, at + width)
+        prefetch(flat, at + width + 3)
         prefetch(flat, at + plane)
+        prefetch(flat, at + plane + 3)
         prefetch(flat, at + plane + width)
+        prefetch(flat, at + plane + width + 3)
 
 
-@njit
+@njit(inline="always")
 def load_cells(flat, radius, row, column, count, w):
     """Write the 8 corners of every cell to the workspace's columns 0 to 15: (z, y, x, re/im) as digits."""
     width = 2 * np.int64(radius + 1)
@@ -105,7 +111,7 @@ def load_cells(flat, radius, row, column, count, w):
         transpose_four(w, 12 * BLOCK + k, BLOCK, flat, a, b, c, d)
 
 
-@njit
+@njit(inline="always")
 def next_cells(flat, radius, a, kx, ky, begin, ahead, row, column, fraction, w):
     """Bring the cells of the block from ``begin`` to the workspace, and order those of the block after it.
 
@@ -124,13 +130,33 @@ def next_cells(flat, radius, a, kx, ky, begin, ahead, row, column, fraction, w):
     return end - begin
 
 
-@njit(fastmath=REDUCE)
+@njit(inline="always")
+def fixed_turn(turn):
+    """Return a finite ``turn`` modulo one in units of 2^-32 turns: products with integers wrap at whole turns."""
+    return np.int32(np.int64(np.rint((turn - np.rint(turn)) * 4294967296.0)))
+
+
+@njit(inline="always")
+def shift_phase(kx, ky, fixed_x, fixed_y):
+    """Return float32 (sin, cos) of 2 pi (kx turn_x + ky turn_y), error below 1e-6 up to |k| = 512; turns as `fixed_turn`s."""
+    turn = np.int32(np.int64(kx) * np.int64(fixed_x) + np.int64(ky) * np.int64(fixed_y))
+    folded = np.int32(np.int64(turn) << 1)  # in half turns: what lies beyond a quarter turn comes from the other side
+    flip = ONE if (turn ^ folded) >= 0 else -ONE
+    t = np.float32(folded) * QUANTUM
+    q = t * t
+    sine = t * (_S0 + q * (_S1 + q * (_S2 + q * (_S3 + q * (_S4 + q * _S5)))))
+    cosine = _C0 + q * (_C1 + q * (_C2 + q * (_C3 + q * (_C4 + q * (_C5 + q * _C6)))))
+    return flip * sine, flip * cosine
+
+
+@njit(inline="always")
 def centre_data(data, ctf, variance, kx, ky, turn_x, turn_y, w):
     """Write frequency, C / sigma and X exp(2 pi i (kx turn_x + ky turn_y)) / sigma."""
+    fixed_x, fixed_y = fixed_turn(turn_x), fixed_turn(turn_y)
+    nothing = np.float32(0.0 * (turn_x + turn_y))  # NaN where a shift is not finite
     for k in range(kx.size):
-        x, y = np.float64(kx[k]), np.float64(ky[k])
-        sine, cosine = sin_cos(x * turn_x + y * turn_y)
-        root = np.sqrt(variance[k])
+        sine, cosine = shift_phase(kx[k], ky[k], fixed_x, fixed_y)
+        root = np.sqrt(variance[k]) + nothing
         real, imaginary = data[2 * k] * root, data[2 * k + 1] * root
         w[FREQUENCY + k] = np.float32(kx[k])
         w[FREQUENCY + BLOCK + k] = np.float32(ky[k])
@@ -139,7 +165,7 @@ def centre_data(data, ctf, variance, kx, ky, turn_x, turn_y, w):
         w[DATA + BLOCK + k] = real * sine + imaginary * cosine
 
 
-@njit(fastmath=REDUCE)
+@njit(inline="always")
 def apply_phase(phase, count, w):
     """Turn the gain g into the CTF g sin(chi) and write its slope g cos(chi); ``phase`` holds chi's 5 terms in turns."""
     c0, c1, c2, c3, c4 = phase[0], phase[1], phase[2], phase[3], phase[4]
@@ -153,12 +179,12 @@ def apply_phase(phase, count, w):
         w[GAIN + k] = gain * sine
 
 
-@njit(fastmath=REDUCE)
-def take_offset(spectrum, variance, turn_x, turn_y, offset, at, w):
+@njit(inline="always")
+def take_offset(spectrum, variance, kx, ky, turn_x, turn_y, offset, at, w):
     """Write the column of the grey offset, O exp(...) / sigma, and subtract ``offset`` times it from the data."""
+    fixed_x, fixed_y = fixed_turn(turn_x), fixed_turn(turn_y)
     for k in range(spectrum.size):
-        x, y = np.float64(w[FREQUENCY + k]), np.float64(w[FREQUENCY + BLOCK + k])
-        sine, cosine = sin_cos(x * turn_x + y * turn_y)
+        sine, cosine = shift_phase(kx[k], ky[k], fixed_x, fixed_y)
         size = spectrum[k] * np.sqrt(variance[k])
         w[at + k] = size * cosine
         w[at + BLOCK + k] = size * sine
@@ -185,7 +211,7 @@ def _interpolate_part(part, count, w):
         w[Y + at + k] = even * (low + fz * (high - low))
 
 
-@njit(fastmath=REDUCE)
+@njit(inline="always")
 def interpolate(count, w):
     """Write the trilinear value Y, conjugated where the mate was read."""
     _interpolate_part(0, count, w)
@@ -228,7 +254,7 @@ def _differentiate_part(part, a, scale, count, w):
         w[V + at + k] = tilted * (gx * ex + gy * ey + gz * ez)
 
 
-@njit(fastmath=REDUCE)
+@njit(inline="always")
 def differentiate(a, scale, count, w):
     """Write Y and the rotation columns u and v, divided by sigma.
 

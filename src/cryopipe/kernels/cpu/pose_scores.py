@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from cryopipe.kernels.cpu.pose_blocks import (
     BLOCK,
@@ -18,28 +20,35 @@ from cryopipe.kernels.cpu.pose_blocks import (
     WORKSPACE,
     Y,
     centre_data,
+    fixed_turn,
     interpolate,
     next_cells,
+    shift_phase,
     sin_cos,
     take_offset,
 )
+from cryopipe.kernels.cpu.threads import in_parts
 
 #: columns that only scores use: conj(X) C Y / sigma^2, and behind it what take_offset leaves
 CROSS, UNUSED = 26 * BLOCK, 32 * BLOCK
 
 
-@njit(parallel=True, cache=True, nogil=True)
-def noise_alone(data, inverse_variance, out):
+def noise_alone(data: np.ndarray, inverse_variance: np.ndarray, out: np.ndarray) -> None:
     """Fill ``out`` [n] with the sum of |X|^2 / (2 sigma^2) of each image."""
-    for n in prange(data.shape[0]):
-        variance = inverse_variance[min(np.int64(n), inverse_variance.shape[0] - 1)]
+    in_parts(_noise_alone, len(out), data, inverse_variance, out)
+
+
+@njit(cache=True, nogil=True, fastmath=REDUCE)
+def _noise_alone(first, last, data, inverse_variance, out):
+    for n in range(first, last):
+        variance = inverse_variance[min(n, inverse_variance.shape[0] - 1)]
         total = 0.0
         for begin in range(0, variance.size, BLOCK):
             total += _energy(data[n, 2 * begin : 2 * (begin + BLOCK)], variance[begin : begin + BLOCK])
         out[n] = 0.5 * total
 
 
-@njit(fastmath=REDUCE)
+@njit(inline="always")
 def _energy(data, variance):
     total = np.float32(0)
     for k in range(variance.size):
@@ -47,7 +56,7 @@ def _energy(data, variance):
     return total
 
 
-@njit(fastmath=REDUCE)
+@njit(inline="always")
 def _cross(count, scale, w):
     """Write conj(X) scale C Y / sigma^2 and return the block's sum of |scale C Y|^2 / sigma^2 and |X|^2 / sigma^2."""
     energy = np.float32(0)
@@ -61,26 +70,33 @@ def _cross(count, scale, w):
     return energy
 
 
-@njit(fastmath=REDUCE)
-def _shifted_sum(count, turn_x, turn_y, w):
+@njit(inline="always")
+def _shifted_sum(count, kx, ky, turn_x, turn_y, w):
     """Return Re sum(cross exp(2 pi i (kx turn_x + ky turn_y))) over the block."""
-    total = np.float32(0)
+    fixed_x, fixed_y = fixed_turn(turn_x), fixed_turn(turn_y)
+    total = np.float32(0.0 * (turn_x + turn_y))  # NaN where a shift is not finite
     for k in range(count):
-        x, y = np.float64(w[FREQUENCY + k]), np.float64(w[FREQUENCY + BLOCK + k])
-        sine, cosine = sin_cos(x * turn_x + y * turn_y)
+        sine, cosine = shift_phase(kx[k], ky[k], fixed_x, fixed_y)
         total += w[CROSS + k] * cosine - w[CROSS + BLOCK + k] * sine
     return total
 
 
-@njit(parallel=True, cache=True, nogil=True)
-def score_poses(flat, radius, data, ctf, inverse_variance, rotations, shifts, scale, kx, ky, padding, box, out):
-    """Fill ``out`` [n, m, s] with log-likelihoods; rotations [n, m, 3, 3], shifts [n, m, s, 2]; one image a task."""
+def score_poses(*arguments: Any) -> None:
+    """Fill ``out`` [n, m, s] with log-likelihoods; the arguments are those of ``_score_poses``."""
+    in_parts(_score_poses, len(arguments[-1]), *arguments)
+
+
+@njit(cache=True, nogil=True, fastmath=REDUCE)
+def _score_poses(
+    first, last, flat, radius, data, ctf, inverse_variance, rotations, shifts, scale, kx, ky, padding, box, out
+):  # fmt: skip
+    """Work through the images first to last; rotations [n, m, 3, 3], shifts [n, m, s, 2]."""
     n_shifts = shifts.shape[2]
-    for n in prange(data.shape[0]):
-        row, column = np.empty((2, BLOCK), np.int32), np.empty((2, BLOCK), np.int32)
-        fraction, w = np.empty((2, 4 * BLOCK), np.float32), np.zeros(WORKSPACE, np.float32)
-        sums = np.empty(n_shifts, np.float64)
-        variance = inverse_variance[min(np.int64(n), inverse_variance.shape[0] - 1)]
+    row, column = np.empty((2, BLOCK), np.int32), np.empty((2, BLOCK), np.int32)
+    fraction, w = np.empty((2, 4 * BLOCK), np.float32), np.zeros(WORKSPACE, np.float32)
+    sums = np.empty(n_shifts, np.float64)
+    for n in range(first, last):
+        variance = inverse_variance[min(n, inverse_variance.shape[0] - 1)]
         for m in range(rotations.shape[1]):
             a = rotations[n, m] * padding
             sums[:] = 0.0
@@ -95,12 +111,14 @@ def score_poses(flat, radius, data, ctf, inverse_variance, rotations, shifts, sc
                 interpolate(count, w)
                 energy += _cross(count, scale[n], w)
                 for s in range(n_shifts):
-                    sums[s] += _shifted_sum(count, shifts[n, m, s, 0] / box, shifts[n, m, s, 1] / box, w)
+                    sums[s] += _shifted_sum(
+                        count, kx[part], ky[part], shifts[n, m, s, 0] / box, shifts[n, m, s, 1] / box, w
+                    )
             for s in range(n_shifts):
                 out[n, m, s] = sums[s] - 0.5 * energy
 
 
-@njit(fastmath=REDUCE)
+@njit(inline="always")
 def _start_defocus(count, scale, first, step, w):
     """Write cross and power of the model without sin(chi), and chi's sine and cosine of the first trial and the step.
 
@@ -126,7 +144,7 @@ def _start_defocus(count, scale, first, step, w):
     return energy
 
 
-@njit(fastmath=REDUCE)
+@njit(inline="always")
 def _next_defocus(count, w):
     """Return the block's sum for the present trial and turn chi to the next one."""
     total = np.float32(0)
@@ -139,16 +157,21 @@ def _next_defocus(count, w):
     return total
 
 
-@njit(parallel=True, cache=True, nogil=True)
-def score_defoci(
-    flat, radius, data, ctf, inverse_variance, rotations, shifts, scale, phase, per_unit, spectrum, offset, kx, ky,
-    padding, box, first, step, out,
+def score_defoci(*arguments: Any) -> None:
+    """Fill ``out`` [n, d] with log-likelihoods; the arguments are those of ``_score_defoci``."""
+    in_parts(_score_defoci, len(arguments[-1]), *arguments)
+
+
+@njit(cache=True, nogil=True, fastmath=REDUCE)
+def _score_defoci(
+    begin_image, end_image, flat, radius, data, ctf, inverse_variance, rotations, shifts, scale, phase, per_unit,
+    spectrum, offset, kx, ky, padding, box, first, step, out,
 ):  # fmt: skip
-    """Fill ``out`` [n, d] with log-likelihoods at the defocus changes first, first + step, ...; one image a task."""
-    for n in prange(data.shape[0]):
-        row, column = np.empty((2, BLOCK), np.int32), np.empty((2, BLOCK), np.int32)
-        fraction, w = np.empty((2, 4 * BLOCK), np.float32), np.zeros(WORKSPACE, np.float32)
-        variance = inverse_variance[min(np.int64(n), inverse_variance.shape[0] - 1)]
+    """Work through the images at the defocus changes first, first + step, ..."""
+    row, column = np.empty((2, BLOCK), np.int32), np.empty((2, BLOCK), np.int32)
+    fraction, w = np.empty((2, 4 * BLOCK), np.float32), np.zeros(WORKSPACE, np.float32)
+    for n in range(begin_image, end_image):
+        variance = inverse_variance[min(n, inverse_variance.shape[0] - 1)]
         a = rotations[n] * padding
         turn_x, turn_y = -shifts[n, 0] / box, -shifts[n, 1] / box
         start = phase[n].copy()
@@ -166,6 +189,8 @@ def score_defoci(
                 take_offset(
                     spectrum[begin : min(begin + count, spectrum.size)],
                     variance[part],
+                    kx[part],
+                    ky[part],
                     turn_x,
                     turn_y,
                     offset[n],

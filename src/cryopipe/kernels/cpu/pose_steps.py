@@ -10,11 +10,14 @@ offset), of which ``slots`` says which are free; ``slots`` follows the order of 
 
 from __future__ import annotations
 
-import numpy as np
-from numba import njit, prange
+from typing import Any
 
-from cryopipe.kernels.cpu.pose_blocks import BLOCK, WORKSPACE
+import numpy as np
+from numba import njit
+
+from cryopipe.kernels.cpu.pose_blocks import BLOCK, REDUCE, WORKSPACE
 from cryopipe.kernels.cpu.poses import N_SUMS, add_sums, assemble
+from cryopipe.kernels.cpu.threads import in_parts
 
 LAMBDA_START, LAMBDA_LEAST = 1e-2, 1e-6
 #: places in x
@@ -153,20 +156,26 @@ def settle(gain, promised, damping, tolerance):
     return False, promised < 10 * tolerance, damping * 10
 
 
-@njit(parallel=True, cache=True, nogil=True)
-def refine_images(
-    flat, radius, data, ctf, inverse_variance, phase, per_unit, spectrum, kx, ky, padding, box, with_scale, n_defocus,
-    rotations, x, middle, centre, precision, limits, low, high, slots, iterations, tolerance,
+def refine_images(*arguments: Any) -> None:
+    """Move the poses of n images in place; the arguments are those of ``_refine_images``."""
+    in_parts(_refine_images, len(arguments[-1]), *arguments)
+
+
+@njit(cache=True, nogil=True, fastmath=REDUCE)
+def _refine_images(
+    first, last, flat, radius, data, ctf, inverse_variance, phase, per_unit, spectrum, kx, ky, padding, box, with_scale,
+    n_defocus, rotations, x, middle, centre, precision, limits, low, high, slots, iterations, tolerance,
     hessian, value, converged, evaluations,
 ):  # fmt: skip
     """Move ``rotations`` [n, 3, 3] and ``x`` [n, 5] in place; fill the penalised Hessian, the value and the rest."""
     p = 3 + slots.size
     kappa = 2 * np.pi / box
-    for n in prange(data.shape[0]):
-        row, column = np.empty((2, BLOCK), np.int32), np.empty((2, BLOCK), np.int32)
-        fraction, w = np.empty((2, 4 * BLOCK), np.float32), np.zeros(WORKSPACE, np.float32)
-        sums, a, turns = np.empty(N_SUMS, np.float64), np.empty((3, 3), np.float32), phase[n].copy()
-        own = min(np.int64(n), inverse_variance.shape[0] - 1)  # one row of weights serves all, or each has its own
+    row, column = np.empty((2, BLOCK), np.int32), np.empty((2, BLOCK), np.int32)
+    fraction, w = np.empty((2, 4 * BLOCK), np.float32), np.zeros(WORKSPACE, np.float32)
+    sums, a = np.empty(N_SUMS, np.float64), np.empty((3, 3), np.float32)
+    for n in range(first, last):
+        turns = phase[n].copy()
+        own = min(n, inverse_variance.shape[0] - 1)  # one row of weights serves all, or each has its own
         trial_rotation, trial_x = rotations[n].copy(), x[n].copy()
         trial_hessian, trial_gradient, gradient = np.empty((p, p)), np.empty(p), np.empty(p)
         damping, promised, objective = LAMBDA_START, 0.0, np.inf

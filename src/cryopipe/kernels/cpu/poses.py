@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from cryopipe.kernels.cpu.pose_blocks import (
     BLOCK,
@@ -26,6 +28,7 @@ from cryopipe.kernels.cpu.pose_blocks import (
     next_cells,
     take_offset,
 )
+from cryopipe.kernels.cpu.threads import in_parts
 
 #: sums over pixels: 20 of rotation, shift and residual; 7 of each further column with those; 10 of such columns among
 #: each other; their 5 squares
@@ -33,7 +36,7 @@ N_BASE, N_EXTRA, MOST_EXTRA = 20, 7, 5
 N_SUMS = N_BASE + N_EXTRA * MOST_EXTRA + MOST_EXTRA * MOST_EXTRA
 
 
-@njit(fastmath=REDUCE)
+@njit(inline="always")
 def _reduce_pose(count, scale, w, sums):
     """Add the block's sums over the columns u, v (rotation), i M with M = scale C Y (shift) and the residual."""
     zero = np.float32(0)
@@ -76,7 +79,7 @@ def _reduce_pose(count, scale, w, sums):
         sums[10 + j] += value
 
 
-@njit(fastmath=REDUCE)
+@njit(inline="always")
 def _write_extra(count, with_scale, n_defocus, scale, per_unit, w):
     """Write the columns of the scale, C Y, and of the defocus, scale dC/dchi Y times its quadratic form."""
     at = EXTRA
@@ -99,7 +102,7 @@ def _write_extra(count, with_scale, n_defocus, scale, per_unit, w):
         at += 2 * BLOCK
 
 
-@njit(fastmath=REDUCE)
+@njit(inline="always")
 def _reduce_extra(count, scale, at, w, sums):
     """Add the block's sums of one further column with the columns of pose and residual."""
     uy = ux = vd = sx = sy = de = dd = np.float32(0)
@@ -121,7 +124,7 @@ def _reduce_extra(count, scale, at, w, sums):
         sums[j] += value
 
 
-@njit(fastmath=REDUCE)
+@njit(inline="always")
 def _product(count, first, second, w):
     total = np.float32(0)
     for k in range(count):
@@ -129,7 +132,7 @@ def _product(count, first, second, w):
     return total
 
 
-@njit
+@njit(inline="always")
 def add_sums(
     flat, radius, data, ctf, variance, a, turn_x, turn_y, scale, phase, per_unit, spectrum, offset, kx, ky,
     with_scale, n_defocus, row, column, fraction, w, sums,
@@ -150,7 +153,7 @@ def add_sums(
         extra = models
         if begin < spectrum.size:
             own = spectrum[begin : min(begin + count, spectrum.size)]
-            take_offset(own, variance[part], turn_x, turn_y, offset, EXTRA + 2 * BLOCK * models, w)
+            take_offset(own, variance[part], kx[part], ky[part], turn_x, turn_y, offset, EXTRA + 2 * BLOCK * models, w)
             extra += 1
         differentiate(a, scale, count, w)
         _reduce_pose(count, scale, w, sums)
@@ -162,7 +165,7 @@ def add_sums(
                 sums[at] += _product(count, EXTRA + 2 * BLOCK * i, EXTRA + 2 * BLOCK * j, w)
 
 
-@njit
+@njit(inline="always")
 def assemble(s, kappa, extra, hessian, gradient):
     """Put the sums in their places; columns: -ky u, kx u, v (rotation), i kappa kx M, i kappa ky M (shift), further."""
     hessian[0, 0], hessian[0, 1], hessian[1, 1] = s[0], -s[1], s[2]
@@ -186,18 +189,23 @@ def assemble(s, kappa, extra, hessian, gradient):
             hessian[i, j] = hessian[j, i]
 
 
-@njit(parallel=True, cache=True, nogil=True)
-def normal_equations(
-    flat, radius, data, ctf, inverse_variance, rotations, shifts, scale, phase, per_unit, spectrum, offset, kx, ky,
-    padding, box, with_scale, n_defocus, hessian, gradient, value,
+def normal_equations(*arguments: Any) -> None:
+    """Fill hessian [n, p, p], gradient [n, p] and value [n]; the arguments are those of ``_normal_equations``."""
+    in_parts(_normal_equations, len(arguments[-1]), *arguments)
+
+
+@njit(cache=True, nogil=True, fastmath=REDUCE)
+def _normal_equations(
+    begin, end, flat, radius, data, ctf, inverse_variance, rotations, shifts, scale, phase, per_unit, spectrum, offset,
+    kx, ky, padding, box, with_scale, n_defocus, hessian, gradient, value,
 ):  # fmt: skip
-    """Fill hessian [n, p, p], gradient [n, p] and value [n]; one image a task."""
+    """Work through the images begin to end."""
     extra = int(with_scale) + n_defocus + int(spectrum.size > 0)
-    for n in prange(data.shape[0]):
-        row, column = np.empty((2, BLOCK), np.int32), np.empty((2, BLOCK), np.int32)
-        fraction, w = np.empty((2, 4 * BLOCK), np.float32), np.zeros(WORKSPACE, np.float32)
-        sums = np.empty(N_SUMS, np.float64)
-        own = min(np.int64(n), inverse_variance.shape[0] - 1)  # one row of weights serves all, or each has its own
+    row, column = np.empty((2, BLOCK), np.int32), np.empty((2, BLOCK), np.int32)
+    fraction, w = np.empty((2, 4 * BLOCK), np.float32), np.zeros(WORKSPACE, np.float32)
+    sums = np.empty(N_SUMS, np.float64)
+    for n in range(begin, end):
+        own = min(n, inverse_variance.shape[0] - 1)  # one row of weights serves all, or each has its own
         add_sums(
             flat, radius, data[n], ctf[n], inverse_variance[own], rotations[n] * padding, -shifts[n, 0] / box,
             -shifts[n, 1] / box, scale[n], phase[n], per_unit[n], spectrum, offset[n], kx, ky, with_scale, n_defocus,

@@ -6,36 +6,43 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from cryopipe.kernels.cpu.cells import BLOCK, FASTMATH, ONE, REDUCE, interpolate, load_cells
+from cryopipe.kernels.cpu.cells import FASTMATH, ONE
+from cryopipe.kernels.cpu.pose_blocks import BLOCK, WORKSPACE, Y, interpolate, next_cells
+from cryopipe.kernels.cpu.threads import in_parts
 from cryopipe.kernels.cpu.vectors import add_scaled, prefetch_to_write
 
 #: samples whose voxels are asked for before the first of them is added to: their lines fill half a first-level cache
 QUEUE = 32
 
 
-@njit(fastmath=REDUCE)
-def _interpolate(cells, out):
-    for k in range(out.size // 2):
-        out[2 * k], out[2 * k + 1] = interpolate(cells, k)
+def extract_slices(*arguments: Any) -> None:
+    """Fill ``out`` (float32 pairs, [n, 2 K]); the arguments are those of ``_extract_slices``."""
+    in_parts(_extract_slices, len(arguments[-1]), *arguments)
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True, nogil=True)
-def extract_slices(flat, radius, rotations, kx, ky, padding, out):
-    """Fill ``out`` (float32 pairs, [n, 2 K]); one image a task, so the order of threads cannot matter."""
-    for n in prange(rotations.shape[0]):
+@njit(fastmath=FASTMATH, cache=True, nogil=True)
+def _extract_slices(first, last, flat, radius, rotations, kx, ky, padding, out):
+    """Work through the slices first to last."""
+    row, column = np.empty((2, BLOCK), np.int32), np.empty((2, BLOCK), np.int32)
+    fraction, w = np.empty((2, 4 * BLOCK), np.float32), np.empty(WORKSPACE, np.float32)
+    for n in range(first, last):
         a = rotations[n] * padding
-        cells = np.empty((20, BLOCK), np.float32)
+        ahead = 0
         for begin in range(0, kx.size, BLOCK):
-            end = min(begin + BLOCK, kx.size)
-            load_cells(flat, radius, a, kx[begin:end], ky[begin:end], cells)
-            _interpolate(cells, out[n, 2 * begin : 2 * end])
+            count = next_cells(flat, radius, a, kx, ky, begin, ahead, row, column, fraction, w)
+            ahead = 1 - ahead
+            interpolate(count, w)
+            for k in range(count):
+                out[n, 2 * (begin + k)] = w[Y + k]
+                out[n, 2 * (begin + k) + 1] = w[Y + BLOCK + k]
 
 
-@njit(inline="always", fastmath=FASTMATH)
+@njit(inline="always")
 def _add_queued(numerator, weight, side, stride, lower, upper, count, corner, sample):
     """Add ``count`` queued samples, in their order, to those of their 8 voxels whose |z| lies in [lower, upper)."""
     for q in range(count):
@@ -64,7 +71,7 @@ def _add_queued(numerator, weight, side, stride, lower, upper, count, corner, sa
                     weight[high] += far * gx * w
 
 
-@njit(inline="always", fastmath=FASTMATH)
+@njit(inline="always")
 def _ask_for(numerator, weight, at, side, stride):
     """Prefetch the four pairs of voxels from ``at`` on; a pair may lie on two cache lines."""
     for j in range(4):
@@ -100,9 +107,16 @@ def _row_ends(position):
     return ends
 
 
-@njit(parallel=True, fastmath=FASTMATH, cache=True, nogil=True)
-def insert_slices(numerator, weight, radius, rotations, values, weights, position, padding, slabs):
-    """Scatter all samples; the task of slab s owns the voxels with slabs[s] <= |z| < slabs[s + 1] and writes no other.
+def insert_slices(*arguments: Any) -> None:
+    """Scatter all samples, a slab a task; the arguments are those of ``_insert_slices``."""
+    in_parts(_insert_slices, len(arguments[-1]) - 1, *arguments)
+
+
+@njit(fastmath=FASTMATH, cache=True, nogil=True)
+def _insert_slices(
+    first_slab, last_slab, numerator, weight, radius, rotations, values, weights, position, padding, slabs
+):  # fmt: skip
+    """Scatter the samples of some slabs; slab s owns the voxels with slabs[s] <= |z| < slabs[s + 1] and writes no other.
 
     Every slab meets the samples in the order (image, pose, ky, kx), so each voxel's sum has one order, whatever the
     threads. ``rotations`` [n, m, 3, 3] are the m poses of each image; ``position`` [2 k_max + 1, k_max + 1] gives the
@@ -112,7 +126,7 @@ def insert_slices(numerator, weight, radius, rotations, values, weights, positio
     stride = radius + 1
     k_max = position.shape[1] - 1
     ends = _row_ends(position)
-    for s in prange(slabs.size - 1):
+    for s in range(first_slab, last_slab):
         lower = slabs[s]
         upper = slabs[s + 1]
         corner = np.empty((QUEUE, 3), np.int64)

@@ -1,0 +1,65 @@
+"""A process that has just compiled the engines and one that reads the compiler's cache must give the same bits."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from numba.core.dispatcher import Dispatcher
+
+import cryopipe.imaging
+import cryopipe.kernels.cpu
+import cryopipe.reconstruction
+import cryopipe.search
+
+SCRIPT = Path(__file__).with_name("engine_digests.py")
+PACKAGES = (cryopipe.kernels.cpu, cryopipe.imaging, cryopipe.reconstruction, cryopipe.search)
+
+
+def digests(cache: Path) -> dict[str, str]:
+    """Run the engines in a process of their own with this compiler cache."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(cache), "NUMBA_NUM_THREADS": "2"}
+    ran = subprocess.run([sys.executable, str(SCRIPT)], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(ran.stdout.splitlines()[-1])
+    assert isinstance(found, dict)
+    return found
+
+
+def compiled_functions() -> dict[str, Any]:
+    """Return every compiled function of the engines by its full name."""
+    found: dict[str, Any] = {}
+    for package in PACKAGES:
+        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+            for value in vars(importlib.import_module(module.name)).values():
+                if isinstance(value, Dispatcher):
+                    found[f"{value.py_func.__module__}.{value.py_func.__qualname__}"] = value
+    return found
+
+
+def test_a_process_that_compiles_the_engines_gets_the_bits_of_one_that_loads_them(tmp_path: Path) -> None:
+    cold = digests(tmp_path)
+    assert list(tmp_path.rglob("*.nbc")), "nothing was cached, so the second run would prove nothing"
+    assert digests(tmp_path) == cold
+
+
+@pytest.mark.parametrize("name", sorted(n for n, f in compiled_functions().items() if f.targetoptions.get("fastmath")))
+def test_a_function_that_may_round_as_the_compiler_likes_is_compiled_once_only(name: str) -> None:
+    every = compiled_functions()
+    function = every[name]
+    if function.targetoptions.get("inline") == "always":
+        return  # no function of its own
+    assert not function.targetoptions.get("parallel"), "its loop body would exist twice: see kernels/cpu/threads.py"
+    callers = [
+        other
+        for other, one in every.items()
+        if any(one.py_func.__globals__.get(used) is function for used in one.py_func.__code__.co_names)
+    ]
+    assert not callers, "it would exist by itself and within its callers: inline it"
