@@ -31,12 +31,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from ctf import estimate
 from numba import njit
 from threadpoolctl import threadpool_limits
 
-from cryopipe.config.ctf import EstimateCtfCtffind
 from cryopipe.config.movies import AlignMovies
-from cryopipe.ctf.estimate_ctf_ctffind import estimate_ctf
 from cryopipe.ctf.model import Microscope
 from cryopipe.io.movies import open_movie, write_movie
 from cryopipe.io.mrc import read_image, write_image
@@ -283,9 +282,10 @@ def measure_relion(
 
 
 def print_rings(name: str, image: np.ndarray) -> None:
-    """Print how far the rings of an average are fitted."""
-    estimate = estimate_ctf(image, PIXEL_A, Microscope(300.0, 2.7, 0.1), EstimateCtfCtffind())
-    print(f"CTF of {name}: {estimate.fit.defocus}, rings to {estimate.resolution_A:.2f} Å", flush=True)
+    """Print what each estimator says of an average: mean defocus, and how far the rings are fitted."""
+    found = {who: estimate(who, image, PIXEL_A, Microscope(300.0, 2.7, 0.1)) for who in ("ctffind", "gctf", "xmipp")}
+    texts = [f"{who} {defocus.mean_A:.0f} Å, rings to {rings:.2f} Å" for who, (defocus, rings, _) in found.items()]
+    print(f"CTF of {name}: " + "; ".join(texts), flush=True)
 
 
 def main() -> None:
