@@ -310,6 +310,31 @@ def test_the_step_writes_micrographs_motion_and_pictures(tmp_path: Path) -> None
     assert (general["rlnImageSizeX"], general["rlnImageSizeY"], general["rlnImageSizeZ"]) == (192, 160, 8)
 
 
+def test_movies_are_weighted_by_the_exposure_of_their_own_optics_group(tmp_path: Path) -> None:
+    inputs, _ = make_run(tmp_path)
+    table = read_table(inputs["movies"], "movies")
+    optics = pd.concat([table.optics, table.optics.assign(rlnOpticsGroup=2, rlnOpticsGroupName="second")])
+    rows = table.rows.assign(
+        rlnOpticsGroup=[1, 2], rlnMicrographDoseRate=[1.5, 4.0], rlnMicrographPreExposure=[0.0, 10.0]
+    )
+    write_table(inputs["movies"], StarTable("movies", optics.reset_index(drop=True), rows))
+    grouped = run(tmp_path, inputs)
+    facts = [read_blocks(Path(path))["general"].iloc[0] for path in grouped.rows["rlnMicrographMetadata"]]
+    assert [fact["rlnMicrographDoseRate"] for fact in facts] == [1.5, 4.0]
+    assert [fact["rlnMicrographPreExposure"] for fact in facts] == [0.0, 10.0]
+    weighted = [read_image(Path(path))[0] for path in grouped.rows["crpMicrographNameDW"]]
+    plain = [read_image(Path(path))[0] for path in grouped.rows["rlnMicrographName"]]
+    for name in ("out", "work"):
+        (tmp_path / name).rename(tmp_path / f"grouped_{name}")
+    write_table(inputs["movies"], table)
+    alone = run(tmp_path, inputs)  # both at 1.5 e/Å², nothing before
+    for m, same in ((0, True), (1, False)):
+        assert np.array_equal(read_image(Path(alone.rows["rlnMicrographName"][m]))[0], plain[m])
+        assert np.array_equal(read_image(Path(alone.rows["crpMicrographNameDW"][m]))[0], weighted[m]) is same
+    off = run(tmp_path, inputs, dose_per_frame_e_A2=None)
+    assert (off.rows["crpMicrographNameDW"] == off.rows["rlnMicrographName"]).all()
+
+
 def test_the_step_follows_local_motion_and_stores_it(tmp_path: Path) -> None:
     """A specimen that shears by 8 px in 10 frames of 576 x 640 pixels, through the whole step."""
     rng = np.random.default_rng(12)

@@ -114,8 +114,7 @@ def test_each_movie_belongs_to_one_group_and_each_group_has_movies(tmp_path: Pat
     ("group", "message"),
     [
         ({"pixel_size_A": 1.01}, r"optics group g has 1\.01 Å/px and the dataset 1: .* Make one run for each"),
-        ({"dose_per_frame_e_A2": 2.0}, r"dose_per_frame_e_A2 = 2 and the dataset None: align_movies weights"),
-        ({"pre_exposure_e_A2": 1.0}, r"pre_exposure_e_A2 = 1 and the dataset 0\.0"),
+        ({"dose_per_frame_e_A2": 2.0}, r"dose_per_frame_e_A2 = 2 and the dataset none, .* Give the dataset's, too"),
         ({"voltage": 200}, r"dataset\.optics_groups\.0\.voltage: there is no such key; did you mean 'voltage_kV'"),
     ],
 )

@@ -91,13 +91,11 @@ class Dataset(Params):
                     f"optics group {group.name} has {pixel_A:g} Å/px and the dataset {others_A:g}: images of different pixel "
                     "sizes are not processed in one run. Make one run for each"
                 )
-            for fact in ("dose_per_frame_e_A2", "pre_exposure_e_A2"):
-                own = getattr(group, fact)
-                if own is not None and own != getattr(self, fact):
-                    raise ValueError(
-                        f"optics group {group.name} has {fact} = {own:g} and the dataset {getattr(self, fact)}: align_movies "
-                        "weights all movies of a run by one exposure. Make one run for each"
-                    )
+            if group.dose_per_frame_e_A2 is not None and self.dose_per_frame_e_A2 is None:
+                raise ValueError(
+                    f"optics group {group.name} has dose_per_frame_e_A2 = {group.dose_per_frame_e_A2:g} and the dataset none, "
+                    "which switches dose weighting off for all. Give the dataset's, too"
+                )
         return self
 
 

@@ -247,11 +247,22 @@ def _item_files(folder: Path, item: str) -> dict[str, Path]:
     }
 
 
+def _with_exposure_of(entry: MovieEntry, params: AlignMovies) -> AlignMovies:
+    """Return the parameters with the exposure of the movie's optics group, unless dose weighting is switched off."""
+    if params.dose_per_frame_e_A2 is None or entry.dose_per_frame_e_A2 is None:
+        return params
+    own = {"dose_per_frame_e_A2": entry.dose_per_frame_e_A2}
+    if entry.pre_exposure_e_A2 is not None:
+        own["pre_exposure_e_A2"] = entry.pre_exposure_e_A2
+    return params.model_copy(update=own)
+
+
 def _process(
     entry: MovieEntry, folder: Path, gain: Path, camera: Camera, params: AlignMovies, context: Context, workers: int
 ) -> Row:
     """Align one movie, write its files and return its row of the micrograph table."""
     files = _item_files(folder, entry.item)
+    params = _with_exposure_of(entry, params)
     with entry.open() as movie:
         shape = movie.shape
         result = align_movie(

@@ -40,7 +40,7 @@ _ROUNDS = (8, 8)
 _SETTLED_PX = (0.1, 0.02)
 #: A patch of n times the mean power counts accordingly within these limits.
 _LEAST_POWER, _MOST_POWER = 0.05, 20.0
-#: A local model beyond these is no motion of a specimen (card of the method; RELION rejects at 10 px too).
+#: A local model beyond these is no motion of a specimen (RELION rejects at 10 px, too).
 _LARGEST_RMS_PX, _LARGEST_SHIFT_PX = 10.0, 20.0
 _FEWEST_FRAMES = 4
 
