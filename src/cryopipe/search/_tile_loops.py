@@ -25,7 +25,8 @@ def square(references, power):  # type: ignore[no-untyped-def]
             power[o, k] = references[o, k].real ** 2 + references[o, k].imag ** 2
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+# Strict arithmetic: arrays of another layout are another compiled function, and fused products would round differently.
+@numba.njit(cache=True, nogil=True)
 def fill_rows(  # type: ignore[no-untyped-def]
     values, ctf, inverse_variance, noise_group, turns, kx, ky, phases, part, group, rows, information, finite, first, last,
 ):  # fmt: skip
@@ -63,7 +64,7 @@ def fill_rows(  # type: ignore[no-untyped-def]
                 row[k] = weighted[k] * phases[s, k]
 
 
-@numba.njit(cache=True, nogil=True)
+@numba.njit(inline="always")
 def _ramp(turns, along, zero):  # type: ignore[no-untyped-def]
     for k in range(along.size):
         angle = -2 * np.pi * (k - zero) * turns

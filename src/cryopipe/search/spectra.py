@@ -213,7 +213,7 @@ def inverse_variance_of(images: ParticleSpectra, sigma2: np.ndarray, noise_group
             )
     elif len(table) > 1:
         raise InputError(f"{len(table)} noise models, but no noise_group that says which image has which")
-    return (1 / table[:, images.pixels.shell]).astype(np.float32)  # [g, K]
+    return (1 / table[:, images.pixels.shell]).astype(np.float32, order="C")  # [g, K]
 
 
 def _pixel_size(rows: pd.DataFrame) -> float:
