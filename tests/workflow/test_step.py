@@ -90,6 +90,22 @@ def test_an_error_of_the_user_is_one_message_on_the_terminal_and_a_traceback_in_
     assert "Traceback" in (tmp_path / "logs" / "doubling.log").read_text()
 
 
+def test_a_checkpoint_is_resumed_by_the_code_that_wrote_it_and_by_no_other(tmp_path: Path) -> None:
+    found = []
+
+    def body(inputs: dict[str, Any], outputs: dict[str, Path], params: Doubling, context: Context) -> None:
+        checkpoint = context.work_dir / "progress.txt"
+        found.append(checkpoint.exists())
+        checkpoint.write_text("half way")
+        double(inputs, outputs, params, context)
+
+    for code in ("abc", "abc", "another"):
+        one = job(tmp_path)
+        one.params.code = code
+        run_step(one, step_module(body))
+    assert found == [False, True, False]
+
+
 def test_a_defect_of_the_program_is_raised_and_logged(tmp_path: Path) -> None:
     def fail(*_: Any) -> None:
         raise ZeroDivisionError("a defect")

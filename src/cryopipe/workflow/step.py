@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -17,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from cryopipe.config.base import Params
 from cryopipe.context import Context
 from cryopipe.errors import CryopipeError
+from cryopipe.io.atomic import atomic_write
 from cryopipe.workflow.devices import gpu_lease, resolve_device
 from cryopipe.workflow.failures import failures_within_share
 from cryopipe.workflow.manifest import MANIFEST, read_manifest
@@ -84,7 +86,7 @@ def execute(
         items_in_run=len(read_manifest(Path(MANIFEST))),
         log=log,
     )
-    work_dir.mkdir(parents=True, exist_ok=True)
+    _open_work_dir(work_dir, code)
     start = time.perf_counter()
     with gpu_lease(device), threadpool_limits(threads):
         _set_numba_threads(threads)
@@ -98,6 +100,15 @@ def execute(
     with failures_within_share(outputs, params, context, code):
         write_provenance(inputs=inputs, outputs=outputs, params=params, context=context, code=code, seconds=seconds)
     log.info("%s: done in %.1f s on the %s", step, seconds, device)
+
+
+def _open_work_dir(work_dir: Path, code: str) -> None:
+    """Make the folder of checkpoints; what another version of the code left there is no start for this one."""
+    marker = work_dir / "code.txt"
+    if work_dir.exists() and (not marker.exists() or marker.read_text() != code):
+        shutil.rmtree(work_dir)
+    work_dir.mkdir(parents=True, exist_ok=True)
+    atomic_write(marker, code)
 
 
 def params_model(module: ModuleType) -> type[Params]:
