@@ -27,12 +27,15 @@ def test_columns_beyond_the_reach_are_left_out_without_changing_the_map(cube: np
 
 
 def test_gridding_on_the_way_is_the_correction_afterwards(cube: np.ndarray) -> None:
-    found = transform.volume_from_half_cube(cube, 32, gridding=True)
+    found = transform.volume_from_half_cube(cube, 32, profile=transform.gridding_profile(32))
     np.testing.assert_allclose(found, transform.correct_gridding(transform.volume_from_half_cube(cube, 32)), rtol=1e-6)
 
 
 def test_threads_change_no_bit_of_either_transform(cube: np.ndarray) -> None:
-    maps = [transform.volume_from_half_cube(cube, 32, threads=t, reach=30.0, gridding=True) for t in (1, 2)]
+    maps = [
+        transform.volume_from_half_cube(cube, 32, threads=t, reach=30.0, profile=transform.gridding_profile(32))
+        for t in (1, 2)
+    ]
     np.testing.assert_array_equal(maps[0], maps[1])
     cubes = [transform.half_cube(maps[0], 15, threads=t) for t in (1, 2)]
     np.testing.assert_array_equal(cubes[0], cubes[1])

@@ -48,11 +48,11 @@ def test_the_inverse_returns_the_volume_and_drops_nothing_inside_the_radius() ->
     np.testing.assert_allclose(found, volume, atol=1e-5)
 
 
-def test_the_factor_of_the_inverse_multiplies_the_cube() -> None:
+def test_rows_that_are_made_on_the_way_take_the_place_of_the_cubes() -> None:
     volume = np.random.default_rng(1).normal(size=(16, 16, 16)).astype(np.float32)
     cube = half_cube(volume, 5)
     factor = np.random.default_rng(2).uniform(size=cube.shape).astype(np.float32)
-    one = volume_from_half_cube(cube, 16, factor=lambda part: factor[:, part])
+    one = volume_from_half_cube(cube, 16, rows=lambda part: cube[:, part] * factor[:, part])
     np.testing.assert_array_equal(one, volume_from_half_cube(cube * factor, 16))
 
 

@@ -1,8 +1,8 @@
 """Which volume do posed images give? Direct Fourier inversion: weighted insertion of slices, symmetry, Wiener division.
 
 Every slice adds w C X exp(-2πi k·t/box)/σ² to a numerator and w C²/σ² to a weight cube, trilinearly, at padding 2. The
-map is ``numerator / (weight + 1/(p³ τ²))``, back-transformed, cropped and divided by the kernel's transform. The weight is
-floored at 1/1000 of its shell's mean, RELION's way without iterative gridding.
+map is ``numerator / (weight + 1/(p³ τ²))``, with the gaps between slices bridged (`cryopipe.reconstruction.division`),
+back-transformed, cropped and divided by the kernel's transform. The weight is floored at 1/1000 of its shell's mean.
 
 On the CPU each voxel's sum runs in one order, that of the images' content: neither threads nor batches nor the order of
 the table change a bit. Memory is known beforehand: `cryopipe.reconstruction.memory`.
@@ -23,11 +23,12 @@ from cryopipe.imaging.backend import array_module
 from cryopipe.imaging.fourier_pixels import FourierPixels
 from cryopipe.kernels._memory import in_batches
 from cryopipe.kernels.slices import insert_slices
+from cryopipe.reconstruction.division import divided_rows
 from cryopipe.reconstruction.memory import check_memory, images_that_fit
-from cryopipe.reconstruction.shells import shell_means, wiener_factor
+from cryopipe.reconstruction.shells import shell_means
 from cryopipe.reconstruction.symmetrise import Method, SymmetryPlan, symmetrise_half_cubes, symmetry_plan
 from cryopipe.reconstruction.weighting import checked_inputs, weighted_images
-from cryopipe.search.half_cube import check_cube, cube_shape, volume_from_half_cube
+from cryopipe.search.half_cube import check_cube, cube_shape, gridding_profile, volume_from_half_cube
 from cryopipe.search.posterior import PoseSums
 from cryopipe.search.spectra import ParticleSpectra, content_order
 
@@ -300,17 +301,17 @@ class Reconstruction:
         regulariser = self._regulariser(tau2, ssnr, mean).astype(np.float32)
         floor = (WEIGHT_FLOOR * mean).astype(np.float32)
 
-        def quotient(part: slice) -> Any:
-            return wiener_factor(self.weight, part, floor, regulariser, self.padding)
+        def rows(part: slice) -> Any:
+            return divided_rows(self.numerator, self.weight, part, floor, regulariser, self.padding)
 
         return volume_from_half_cube(
             self.numerator,
             self.box,
             padding=self.padding,
             threads=threads,
-            factor=quotient,
+            rows=rows,
             reach=self._reach(0.5 * self.padding),
-            gridding=True,
+            profile=gridding_profile(self.box, self.padding),
         )
 
     def _mean_weight(self) -> np.ndarray:

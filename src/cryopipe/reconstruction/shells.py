@@ -1,4 +1,4 @@
-"""Shell means of a weight cube and the Wiener factor of its voxels: what stands between accumulators and a map."""
+"""Which shell a voxel of a half cube lies in, and the mean weight of shells."""
 
 from __future__ import annotations
 
@@ -42,31 +42,6 @@ def shell_counts(edge: int, radius: int, padding: int) -> np.ndarray:
     return found
 
 
-def wiener_factor(weight: Any, part: slice, floor: np.ndarray, regulariser: np.ndarray, padding: int) -> Any:
-    """Return 1 / (max(weight, floor) + regulariser) for ``weight[:, part]``, zero beyond the last shell; float32.
-
-    Parameters
-    ----------
-    weight : float32 [2R+1, 2R+1, R+1]
-    part : slice
-        Rows ky of the half cube.
-    floor, regulariser : float32 [radius + 1]
-        By shell.
-    padding : int
-    """
-    xp = array_module(weight)
-    if xp is np:
-        factor = np.empty((weight.shape[0], part.stop - part.start, weight.shape[2]), np.float32)
-        _factor(weight, part.start, floor, regulariser, np.float32(1 / padding), factor)
-        return factor
-    floor, regulariser = xp.asarray(floor), xp.asarray(regulariser)
-    shell = shell_numbers(weight, part, padding)
-    within = xp.minimum(shell, len(floor) - 1)
-    total = xp.maximum(weight[:, part], floor[within]) + regulariser[within]
-    usable = (shell < len(floor)) & (total > 0)
-    return xp.where(usable, 1 / xp.where(usable, total, 1), 0).astype(np.float32)
-
-
 def shell_numbers(cube: Any, part: slice, padding: int) -> Any:
     """Return the shell round(|k|/padding) of every voxel of ``cube[:, part]``, int32."""
     xp = array_module(cube)
@@ -77,7 +52,7 @@ def shell_numbers(cube: Any, part: slice, padding: int) -> Any:
 
 
 @numba.njit(cache=True, inline="always")
-def _row_shells(far, limit, scale, shell):  # type: ignore[no-untyped-def]
+def row_shells(far, limit, scale, shell):  # type: ignore[no-untyped-def]
     """Fill the shells of a row's columns and return how many columns can lie within ``limit`` shells.
 
     A loop of its own: it vectorises.
@@ -98,7 +73,7 @@ def _plane_sums(weight, radius, scale, total):  # type: ignore[no-untyped-def]
         shell = np.empty(edge + 1, np.int32)
         sums = np.zeros(radius + 2)
         for row in range(weight.shape[1]):
-            count = _row_shells((plane - edge) ** 2 + (row - edge) ** 2, radius, scale, shell)
+            count = row_shells((plane - edge) ** 2 + (row - edge) ** 2, radius, scale, shell)
             for column in range(count):
                 sums[min(shell[column], radius + 1)] += weight[plane, row, column]
         total[plane] = sums[: radius + 1]
@@ -109,26 +84,7 @@ def _plane_counts(edge, radius, scale, total):  # type: ignore[no-untyped-def]
     for plane in numba.prange(2 * edge + 1):
         shell = np.empty(edge + 1, np.int32)
         for row in range(2 * edge + 1):
-            count = _row_shells((plane - edge) ** 2 + (row - edge) ** 2, radius, scale, shell)
+            count = row_shells((plane - edge) ** 2 + (row - edge) ** 2, radius, scale, shell)
             for column in range(count):
                 if shell[column] <= radius:
                     total[plane, shell[column]] += 1
-
-
-@numba.njit(cache=True, nogil=True)
-def _factor(weight, start, floor, regulariser, scale, factor):  # type: ignore[no-untyped-def]
-    # Called from the threads that transform; so it starts none itself.
-    edge = weight.shape[2] - 1
-    shells = floor.size
-    shell = np.empty(edge + 1, np.int32)
-    for plane in range(weight.shape[0]):
-        for row in range(factor.shape[1]):
-            count = _row_shells((plane - edge) ** 2 + (row + start - edge) ** 2, shells - 1, scale, shell)
-            for column in range(count):
-                value = np.float32(0)
-                if shell[column] < shells:
-                    total = max(weight[plane, row + start, column], floor[shell[column]]) + regulariser[shell[column]]
-                    if total > 0:
-                        value = np.float32(1) / total
-                factor[plane, row, column] = value
-            factor[plane, row, count:] = 0

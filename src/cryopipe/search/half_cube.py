@@ -94,9 +94,9 @@ def volume_from_half_cube(
     *,
     padding: int = 2,
     threads: int = 1,
-    factor: Callable[[slice], Any] | None = None,
+    rows: Callable[[slice], Any] | None = None,
     reach: float | None = None,
-    gridding: bool = False,
+    profile: np.ndarray | None = None,
 ) -> Any:
     """Transform a half cube back into the central ``box`` cubed of its padded real volume: the inverse of `half_cube`.
 
@@ -107,14 +107,14 @@ def volume_from_half_cube(
         Even edge of the volume; coefficients outside the cube count as zero.
     padding, threads : int
         As for `half_cube`.
-    factor : callable, optional
-        ``factor(part)`` returns what ``cube[:, part]`` is multiplied by on its way, so that a filtered cube need not be
+    rows : callable, optional
+        ``rows(part)`` returns what takes the place of ``cube[:, part]``, complex64, so that a filtered cube need not be
         stored; called from several threads at once.
     reach : float, optional
-        Coefficients beyond this distance from the origin, in steps of the cube, are zero (before or after ``factor``):
-        columns that hold no others are not transformed.
-    gridding : bool
-        Divide by the transform of the trilinear kernel, as `correct_gridding` does.
+        Coefficients beyond this distance from the origin, in steps of the cube, are zero (in the cube or what ``rows``
+        returns): columns that hold no others are not transformed.
+    profile : ndarray [box], optional
+        Divide by its product over the three axes (`gridding_profile`).
 
     Returns
     -------
@@ -127,7 +127,7 @@ def volume_from_half_cube(
         raise InputError(f"a half cube of shape {cube.shape} does not belong to box {box} with padding {padding}")
     phase = xp.conj(_phases(xp, size, edge, box // 2))
     scaled = (phase[edge:] * box).astype(np.complex64)
-    inverse = xp.asarray(1 / gridding_profile(box, padding)) if gridding else None
+    inverse = None if profile is None else xp.asarray(1 / profile)
     along_z = xp.zeros((box, 2 * edge + 1, edge + 1), np.complex64)
     volume = xp.empty((box, box, box), np.float32)
 
@@ -135,12 +135,10 @@ def volume_from_half_cube(
         columns = edge + 1 if reach is None else _columns(part, edge, reach)
         if columns == 0:
             return
-        rows = cube[:, part, :columns]
-        if factor is not None:
-            rows = rows * factor(part)[:, :, :columns]
-        padded = xp.zeros((size, *rows.shape[1:]), np.complex64)
+        values = (cube[:, part] if rows is None else rows(part))[:, :, :columns]
+        padded = xp.zeros((size, *values.shape[1:]), np.complex64)
         for there, here in _signed(size, edge):
-            xp.multiply(rows[here], phase[here, None, None], out=padded[there])
+            xp.multiply(values[here], phase[here, None, None], out=padded[there])
         along_z[:, part, :columns] = fft.ifft(padded, axis=0, overwrite_x=True)[:box]
 
     def y_and_x(part: slice) -> None:

@@ -1,0 +1,171 @@
+"""Divide numerator by weight, and bridge the gaps between slices with what lies a voxel about.
+
+Few slices leave voxels that hardly any of them reach. Their quotient is one image's noise, and in a map without symmetry
+there are enough of them to bury the signal on which all their neighbours agree. A particle in its box is sampled twice
+too finely at padding 2, so that the neighbours know nearly all about such a voxel. With W and N the weight and numerator
+smoothed by [1 2 1]/4 along each axis, a voxel of weight w < W/2 takes the share q = (W/2 - w)/W of its surroundings:
+
+    (n + q N) / (w + q W + regulariser)
+
+so that nothing counts less than half of what lies about it. Where slices are dense nothing changes. The surroundings,
+not the shell, are the measure: an empty cone stays empty. A conjugate-gradient solution of the whole least-squares
+problem inside the particle's sphere is hardly better: 400 noisy particles of 186 Å without symmetry give 4.54 Å by it,
+4.53 Å here and 6.02 Å by bare quotients (FSC 0.5 against truth).
+
+References: Scheres 2012, doi:10.1016/j.jsb.2012.09.006 (iterative gridding, which smooths weights to the same end).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+from cryopipe.imaging.backend import array_module
+from cryopipe.reconstruction.shells import row_shells, shell_numbers
+
+LEAST_SHARE = 0.5
+"""Least weight of a voxel as a share of the smoothed weight about it.
+
+0.2, 0.35, 0.5, 0.7 and 1 give 4.60, 4.56, 4.53, 4.52 and 4.50 Å on the particles above; from 0.7 on, maps of noise-free
+images lose (FSC 0.9990 and 0.9985 where it is 0.9994 otherwise).
+"""
+
+
+def divided_rows(
+    numerator: Any, weight: Any, part: slice, floor: np.ndarray, regulariser: np.ndarray, padding: int
+) -> Any:
+    """Return rows ``part`` of (n + q N) / (max(w + q W, floor) + regulariser).
+
+    Parameters
+    ----------
+    numerator : complex64 [2R+1, 2R+1, R+1]
+        Half cube; beyond its edge it counts as zero, at kx = -1 it is the Friedel mate of kx = 1.
+    weight : float32 [2R+1, 2R+1, R+1]
+    part : slice
+        Rows ky of the half cube.
+    floor, regulariser : float32 [radius + 1]
+        By shell.
+    padding : int
+
+    Returns
+    -------
+    complex64 [2R+1, part, R+1]
+        Zero beyond the last shell and where the divisor is zero.
+    """
+    xp = array_module(numerator, weight)
+    if xp is np:
+        quotient = np.zeros((weight.shape[0], part.stop - part.start, weight.shape[2]), np.complex64)
+        _divide(numerator, weight, part.start, floor, regulariser, np.float32(1 / padding), quotient)
+        return quotient
+    floor, regulariser = xp.asarray(floor), xp.asarray(regulariser)
+    share, about = _share_of_neighbours(weight, part)
+    shell = shell_numbers(weight, part, padding)
+    within = xp.minimum(shell, len(floor) - 1)
+    total = xp.maximum(weight[:, part] + share * about, floor[within]) + regulariser[within]
+    usable = (shell < len(floor)) & (total > 0)
+    value = numerator[:, part] + share * _smooth(numerator, part)
+    return xp.where(usable, value / xp.where(usable, total, 1), 0).astype(np.complex64)
+
+
+def _share_of_neighbours(weight: Any, part: slice) -> tuple[Any, Any]:
+    """Return q and W of rows ``part``."""
+    xp = array_module(weight)
+    about = _smooth(weight, part)
+    missing = xp.maximum(np.float32(LEAST_SHARE) * about - weight[:, part], np.float32(0))
+    return missing / xp.where(about > 0, about, 1), about
+
+
+def _smooth(cube: Any, part: slice) -> Any:
+    """Return rows ``part`` of a half cube smoothed along all axes, by array operations."""
+    xp = array_module(cube)
+    depth, height, width = cube.shape
+    first, last = max(part.start - 1, 0), min(part.stop + 1, height)
+    rows = xp.zeros((depth + 2, part.stop - part.start + 2, width + 2), cube.dtype)
+    at = first - part.start + 1
+    there = slice(at, at + last - first)
+    rows[1:-1, there, 1:-1] = cube[:, first:last]
+    rows[1:-1, there, 0] = cube[::-1, ::-1, 1][:, first:last].conj()
+    for axis in range(3):
+        before, here, after = (
+            tuple(slice(start, rows.shape[axis] - 2 + start) if a == axis else slice(None) for a in range(3))
+            for start in (0, 1, 2)
+        )
+        rows = np.float32(0.25) * (rows[before] + rows[after]) + np.float32(0.5) * rows[here]
+    return rows
+
+
+@numba.njit(cache=True, inline="always")
+def _sum_rows(weight, plane, row, count, out):  # type: ignore[no-untyped-def]
+    """Fill ``out`` with weight[plane, row - 1] + 2 weight[plane, row] + weight[plane, row + 1], kx = -1 first."""
+    height = weight.shape[1]
+    out[:] = 0
+    for step in range(-1, 2):
+        y = row + step
+        if 0 <= y < height:
+            factor = np.float32(2 - abs(step))
+            out[0] += factor * weight[weight.shape[0] - 1 - plane, height - 1 - y, 1]
+            for i in range(count):
+                out[1 + i] += factor * weight[plane, y, i]
+
+
+@numba.njit(cache=True, inline="always")
+def _smoothed_value(cube, plane, row, column):  # type: ignore[no-untyped-def]
+    """Return the [1 2 1]/4 mean of a half cube about one voxel."""
+    depth, height, width = cube.shape
+    value = np.complex64(0)
+    for i in range(-1, 2):
+        z = plane + i
+        for j in range(-1, 2):
+            y = row + j
+            if z < 0 or z >= depth or y < 0 or y >= height:
+                continue
+            line = np.float32(2) * cube[z, y, column]
+            if column + 1 < width:
+                line += cube[z, y, column + 1]
+            line += cube[z, y, column - 1] if column > 0 else np.conj(cube[depth - 1 - z, height - 1 - y, 1])
+            value += np.float32((2 - abs(i)) * (2 - abs(j))) * line
+    return np.float32(1 / 64) * value
+
+
+@numba.njit(cache=True, nogil=True)
+def _divide(numerator, weight, start, floor, regulariser, scale, quotient):  # type: ignore[no-untyped-def]
+    # Called from the threads that transform; so it starts none itself.
+    depth, _, width = weight.shape
+    edge = width - 1
+    shells = floor.size
+    shell = np.empty(width, np.int32)
+    # sums over three rows, of three planes in turn; a column more on either side
+    sums, total = np.empty((3, width + 2), np.float32), np.empty(width + 2, np.float32)
+    part, least = np.float32(1 / 64), np.float32(LEAST_SHARE)
+    for row in range(quotient.shape[1]):
+        y = start + row
+        reach = min(row_shells((y - edge) ** 2, shells - 1, scale, shell) + 1, width)
+        if reach == 1:
+            continue
+        sums[2, :] = 0
+        _sum_rows(weight, 0, y, reach, sums[0])
+        for plane in range(depth):
+            before, here, after = (plane + 2) % 3, plane % 3, (plane + 1) % 3
+            if plane + 1 < depth:
+                _sum_rows(weight, plane + 1, y, reach, sums[after])
+            else:
+                sums[after, :] = 0
+            count = row_shells((plane - edge) ** 2 + (y - edge) ** 2, shells - 1, scale, shell)
+            if count == 0:
+                continue
+            for i in range(count + 2):
+                total[i] = sums[before, i] + np.float32(2) * sums[here, i] + sums[after, i]
+            for i in range(count):
+                if shell[i] >= shells:
+                    continue
+                about = part * (total[i] + np.float32(2) * total[i + 1] + total[i + 2])
+                value, known = numerator[plane, y, i], weight[plane, y, i]
+                missing = least * about - known
+                if missing > 0:
+                    value += missing / about * _smoothed_value(numerator, plane, y, i)
+                    known += missing
+                divisor = max(known, floor[shell[i]]) + regulariser[shell[i]]
+                if divisor > 0:
+                    quotient[plane, row, i] = value * (np.float32(1) / divisor)
