@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -192,6 +194,68 @@ def test_a_full_disk_is_no_fault_of_the_file_and_stops_everything(
     with pytest.raises(CryopipeError, match=r"a\.tif\.part: cannot be written \(No space left on device\)") as stop:
         fetch(archive, tmp_path / "a.tif")
     assert not isinstance(stop.value, InputError)
+
+
+def test_a_disk_that_loses_bytes_at_the_end_is_no_fault_of_the_file_and_the_bytes_are_not_trusted_again(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def over_quota(descriptor: int) -> None:
+        raise OSError(122, "Disk quota exceeded")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "fsync", over_quota)
+        with pytest.raises(CryopipeError, match=r"a\.tif\.part: cannot be written \(Disk quota exceeded\)") as stop:
+            fetch(archive, tmp_path / "out" / "a.tif")
+    assert not isinstance(stop.value, InputError)
+    assert archive.ranges(NAME) == [None]
+    fetch(archive, tmp_path / "out" / "a.tif")
+    assert archive.ranges(NAME) == [None, None]  # from the start
+    assert (tmp_path / "out" / "a.tif").read_bytes() == DATA
+    assert left_beside(tmp_path / "out" / "a.tif") == []
+
+
+def test_a_folder_in_the_files_place_stops_everything_and_costs_no_second_transfer(
+    archive: Archive, tmp_path: Path
+) -> None:
+    (tmp_path / "a.tif").mkdir()
+    with pytest.raises(CryopipeError, match=r"a\.tif: cannot be written \(Is a directory\)") as stop:
+        fetch(archive, tmp_path / "a.tif")
+    assert not isinstance(stop.value, InputError)
+    (tmp_path / "a.tif").rmdir()
+    fetch(archive, tmp_path / "a.tif")
+    assert (tmp_path / "a.tif").read_bytes() == DATA
+    assert archive.ranges(NAME) == [None]
+
+
+def test_a_kept_file_that_cannot_be_replaced_is_named(
+    archive: Archive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a.tif").write_bytes(b"other")
+
+    def forbidden(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "unlink", forbidden)
+    with pytest.raises(CryopipeError, match=r"a\.tif: cannot be written \(Permission denied\)") as stop:
+        fetch(archive, tmp_path / "a.tif")
+    assert not isinstance(stop.value, InputError)
+    assert archive.ranges(NAME) == []
+
+
+def test_the_server_of_these_tests_says_nothing_of_a_client_that_hangs_up(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.tif").write_bytes(bytes(20_000_000))  # more than the sockets hold
+    with serve(tmp_path) as archive:
+        host, port = archive.url.removeprefix("http://").split(":")
+        before = threading.active_count()
+        with socket.create_connection((host, int(port))) as client:
+            client.sendall(b"GET /a.tif HTTP/1.1\r\nHost: here\r\n\r\n")
+            client.recv(100)
+        deadline = time.monotonic() + 5
+        while threading.active_count() > before and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_other_addresses_than_those_of_the_web_are_refused(tmp_path: Path) -> None:

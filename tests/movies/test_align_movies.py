@@ -429,6 +429,15 @@ def test_a_broken_movie_is_quarantined_and_counted(tmp_path: Path) -> None:
     assert [(r.item, r.kind) for r in rejected] == [("m0", "quarantined")]
 
 
+def test_a_movie_that_does_not_fit_the_gain_is_quarantined_and_the_others_go_on(tmp_path: Path) -> None:
+    inputs, _ = make_run(tmp_path)
+    frames = np.random.default_rng(10).poisson(20.0, (8, *SIZE[::-1])).astype(np.uint8)
+    write_movie(tmp_path / "m0.tif", iter(frames), 1.5)
+    assert list(run(tmp_path, inputs).rows["crpItem"]) == ["m1"]
+    reason = read_rejections(tmp_path / "out" / "rejected.tsv")[0].reason
+    assert f"frames have {SIZE[0]} x {SIZE[1]} pixels, the gain {SIZE[1]} x {SIZE[0]}" in reason
+
+
 def test_a_frame_with_a_value_that_is_no_number_quarantines_its_movie(tmp_path: Path) -> None:
     inputs, _ = make_run(tmp_path)
     frames = np.random.default_rng(9).random((8, *SIZE)).astype(np.float32)

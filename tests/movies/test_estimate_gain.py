@@ -16,7 +16,7 @@ from cryopipe.context import Context
 from cryopipe.errors import InputError
 from cryopipe.io.movies import write_movie
 from cryopipe.io.mrc import read_image, write_image
-from cryopipe.io.star import StarTable, make_optics, write_table
+from cryopipe.io.star import StarTable, make_optics, read_table, write_table
 from cryopipe.movies import estimate_gain
 from cryopipe.movies.defects import find_defects, plan_repair, read_defects
 from cryopipe.movies.estimate_gain import defects_and_residual
@@ -397,6 +397,60 @@ def test_an_unreadable_movie_is_left_out_and_none_left_is_an_error(tmp_path: Pat
         run(tmp_path, inputs)
 
 
+def registered(folder: Path, sizes: list[tuple[int, int]], *, sized: bool = True) -> dict:
+    """Write movies of these frame sizes (x, y) and their tables, one a batch, as import_movies does; old tables had no sizes."""
+    tables = []
+    for i, (nx, ny) in enumerate(sizes):
+        (folder / f"b{i}").mkdir()
+        tables += make_run(folder / f"b{i}", camera((ny, nx), 0.05, 38), movies=1)["movies"]
+        (folder / f"b{i}" / "mov_0000.mrcs").rename(folder / f"mov_{i}.mrcs")
+        table = read_table(tables[-1], "movies")
+        rows = table.rows.assign(rlnMicrographMovieName=str(folder / f"mov_{i}.mrcs"), crpItem=f"mov_{i}")
+        rows = rows.assign(rlnImageSizeX=nx, rlnImageSizeY=ny) if sized else rows
+        write_table(tables[-1], table.with_rows(rows))
+    return {"movies": tables}
+
+
+@pytest.mark.parametrize("odd", [0, 2], ids=["the first", "the last"])
+def test_a_movie_of_another_size_is_left_out_with_a_warning_and_the_gain_is_that_of_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, odd: int
+) -> None:
+    sizes = [(96, 80)] * 3
+    sizes[odd] = (80, 96)
+    inputs = registered(tmp_path, sizes)
+    with caplog.at_level(logging.WARNING, logger="test"):
+        summary, gain = run(tmp_path, inputs)
+    assert summary["movies"] == 2
+    assert gain.shape == (80, 96)
+    assert f"mov_{odd} is left out: frames of 80 x 96 pixels, most movies have 96 x 80" in caplog.text
+    caplog.clear()
+    alone, gain_of_the_others = run(tmp_path, {"movies": [t for i, t in enumerate(inputs["movies"]) if i != odd]})
+    assert alone == summary
+    assert np.array_equal(gain, gain_of_the_others)
+    assert caplog.text == ""
+
+
+def test_the_step_over_movies_is_counted_among_those_that_fit(tmp_path: Path) -> None:
+    inputs = registered(tmp_path, [(80, 96), (96, 80), (80, 96), (96, 80), (96, 80)])
+    assert run(tmp_path, inputs, movie_step=2)[0]["movies"] == 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "sized"),
+    [
+        ([(96, 80), (80, 96)], True),
+        ([(96, 80), (96, 80), (80, 96), (64, 64)], True),
+        ([(96, 80), (96, 80), (80, 96)], False),
+    ],
+    ids=["one of each", "half of all", "a table without sizes"],
+)
+def test_movies_of_which_no_size_is_that_of_most_are_refused(
+    tmp_path: Path, sizes: list[tuple[int, int]], sized: bool
+) -> None:
+    with pytest.raises(InputError, match="One gain cannot fit both: run them as two datasets"):
+        run(tmp_path, registered(tmp_path, sizes, sized=sized))
+
+
 def test_a_gain_of_another_camera_stops_the_run_with_its_scores(tmp_path: Path) -> None:
     inputs = make_run(tmp_path, camera((192, 160), 0.05, 25), movies=4)
     write_image(tmp_path / "given.mrc", camera((192, 160), 0.05, 26).astype(np.float32), 1.0)
@@ -418,8 +472,6 @@ def test_the_order_of_movies_does_not_matter(tmp_path: Path) -> None:
     response = camera((96, 96), 0.1, 28)
     inputs = make_run(tmp_path, response, movies=3)
     first = run(tmp_path, inputs)[0]
-    from cryopipe.io.star import read_table
-
     table = read_table(tmp_path / "movies.star", "movies")
     write_table(tmp_path / "movies.star", table.with_rows(table.rows.iloc[::-1]))
     assert run(tmp_path, inputs)[0] == first

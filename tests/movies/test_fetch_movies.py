@@ -14,7 +14,7 @@ import pytest
 
 from cryopipe.config.movies import FetchMovies, ImportMovies
 from cryopipe.context import Context
-from cryopipe.errors import CryopipeError
+from cryopipe.errors import CryopipeError, InputError
 from cryopipe.io.movies import write_movie
 from cryopipe.io.star import read_blocks, read_rejections, read_table
 from cryopipe.movies import fetch_movies, import_movies
@@ -36,8 +36,8 @@ def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Archive
         yield server
 
 
-def source(name: str) -> str:
-    return f"empiar:10248/data/{name}.tif"
+def source(name: str, folder: str = "10248/data") -> str:
+    return f"empiar:{folder}/{name}.tif"
 
 
 def run(archive: Archive, *, tolerated: float = 1.0, **options: Any) -> tuple[list[dict[str, Any]], dict[str, str]]:
@@ -90,6 +90,59 @@ def test_runs_can_share_a_folder(archive: Archive, tmp_path: Path) -> None:
     rows, _ = run(archive, folder=str(tmp_path / "shared"))
     assert len(rows) == len(NAMES)
     assert {method for method, _, _ in archive.requests} == {"HEAD"}
+
+
+def add_twin(archive: Archive, folder: str) -> bytes:
+    """Put a movie m0 into another folder of the archive, as large as the first to the byte, and return its bytes."""
+    data = bytearray((archive.folder / "10248" / "data" / "m0.tif").read_bytes())
+    data[-1] ^= 1
+    (archive.folder / folder).mkdir(parents=True)
+    (archive.folder / folder / "m0.tif").write_bytes(data)
+    return bytes(data)
+
+
+@pytest.mark.parametrize("twin", ["10146/data", "10248/data/day 2"], ids=["of two entries", "of one entry"])
+def test_movies_of_one_name_and_size_in_a_shared_folder_are_not_taken_for_one_another(
+    archive: Archive, tmp_path: Path, twin: str
+) -> None:
+    other = add_twin(archive, twin)
+    found = {}
+    for folder in ("10248/data", twin):
+        shutil.rmtree("work", ignore_errors=True)
+        rows, _ = run(archive, folder=str(tmp_path / "shared"), paths=[source("m0", folder)])
+        found[folder] = Path(rows[0]["rlnMicrographMovieName"])
+        assert found[folder] == tmp_path / "shared" / folder / "m0.tif"
+    assert found["10248/data"].read_bytes() == (archive.folder / "10248" / "data" / "m0.tif").read_bytes()
+    assert found[twin].read_bytes() == other
+
+
+def test_a_kept_row_is_that_of_its_source_and_not_of_another_entrys_file_of_that_name(archive: Archive) -> None:
+    other = add_twin(archive, "10146/data")
+    run(archive, paths=[source("m0")])
+    rows, _ = run(archive, paths=[source("m0", "10146/data")])
+    assert rows[0]["crpSource"] == "empiar:10146/data/m0.tif"
+    assert Path(rows[0]["rlnMicrographMovieName"]).read_bytes() == other
+
+
+def test_a_movie_that_comes_later_does_not_make_the_others_be_received_again(archive: Archive) -> None:
+    first, _ = run(archive, paths=[source("m0"), source("m1")])
+    archive.requests.clear()
+    rows, _ = run(archive, paths=[source("m0"), source("m1"), source("m2")])
+    assert rows[:2] == first
+    assert {path for method, path, _ in archive.requests if method == "GET"} == {"10248/data/m2.tif"}
+
+
+def test_a_place_where_nothing_can_be_written_stops_the_run_and_quarantines_nothing(archive: Archive) -> None:
+    Path("full").mkdir()
+    Path("full", "10248").write_text("a file where a folder should be")
+    with pytest.raises(CryopipeError, match=r"full/10248/data: cannot be written") as stop:
+        run(archive, folder="full")
+    assert not isinstance(stop.value, InputError)
+    Path("full", "10248").unlink()
+    (Path("full") / "10248" / "data" / "m1.tif").mkdir(parents=True)
+    with pytest.raises(CryopipeError, match=r"m1\.tif: cannot be written \(Is a directory\)"):
+        run(archive, folder="full", connections=1)
+    assert not Path("fetched.star").exists()
 
 
 def test_an_archive_that_gives_too_little_stops_the_run(archive: Archive) -> None:

@@ -224,6 +224,20 @@ def test_unsigned_bytes_that_are_marked_as_signed_are_quarantined(tmp_path, cent
     assert ("unsigned bytes marked as signed" in rejected.get("a", "")) == wrapped
 
 
+def test_bytes_that_mean_either_of_two_things_are_refused_and_not_read_as_one_of_them(tmp_path):
+    rng = np.random.default_rng(4)
+    grey = rng.normal(60, 10, (4, 40, 60)).round().astype(np.int8)
+    less_128 = (grey.astype(np.int16) - 128).astype(np.int8)
+    unsigned = (grey.astype(np.int16) + 128).astype(np.uint8)
+    assert less_128.tobytes() == unsigned.tobytes()
+    bar = rng.normal(60, 10, (4, 40, 60))
+    bar[:, :, :30] -= 150  # half of the frame lies on a grid bar
+    for name, frames in (("a", less_128), ("b", bar.round().astype(np.int8))):
+        table, rejected = run(tmp_path, [bytes_movie(tmp_path / f"{name}.tif", frames)])
+        assert len(table) == 0
+        assert "the file does not tell which. Write the movie with the values that were measured" in rejected[name]
+
+
 def test_a_header_one_percent_off_is_quarantined_in_every_format(tmp_path):
     paths = [make_movie(tmp_path / name, pixel_A=0.505) for name in ("a.tif", "b.mrcs")]
     table, rejected = run(tmp_path, paths)

@@ -65,6 +65,7 @@ def test_movies_are_listed_once_downloaded_in_jobs_and_imported(
     assert [(row.item, row.kind) for row in lost] == [("m4", "quarantined")]
     assert "the connection ended after 20 of" in lost[0].reason
     for name in tables[0]["rlnMicrographMovieName"]:
+        assert name.startswith("movies/fetch_movies/movies/10248/data/m")
         assert (tmp_path / "run" / name).read_bytes() == (data / Path(name).name).read_bytes()
     assert "fetch_movies: 3 of 3 items" in done.stderr
     # the archive is gone: nothing is listed or received again
@@ -78,7 +79,7 @@ def test_a_run_killed_in_the_middle_of_a_file_goes_on_from_there(
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     data = tmp_path / "archive" / "10248" / "data"
     make_movies(data)
-    part = tmp_path / "run/movies/fetch_movies/movies/m1.tif.part"
+    part = tmp_path / "run/movies/fetch_movies/movies/10248/data/m1.tif.part"
     with serve(tmp_path / "archive") as archive:
         archive.hang["10248/data/m1.tif"] = 1000
         config = edited_config(sections("empiar:10248/data/m[0-2].tif", tolerated=0.5, base_url=archive.url))

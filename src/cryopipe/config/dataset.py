@@ -52,9 +52,9 @@ class Dataset(Params):
         "Aligned micrographs, instead of movies: a path or glob. The run then starts at the CTF stage.", default=None
     )
     optics_groups: list[OpticsGroup] = parameter(
-        "Groups of movies that differ in voltage, Cs or amplitude contrast: name, files (a glob) and the facts "
-        "that are their own (voltage_kV, cs_mm, amplitude_contrast). Each movie must belong to exactly one; "
-        "empty: all are one group.",
+        "Groups of movies that differ in voltage, Cs, amplitude contrast or exposure: name, files (a glob) and the facts "
+        "that are their own (voltage_kV, cs_mm, amplitude_contrast, dose_per_frame_e_A2, pre_exposure_e_A2; the pixel "
+        "size is that of the dataset). Each movie must belong to exactly one; empty: all are one group.",
         default=[],
     )
     gain: str | None = parameter(

@@ -24,7 +24,8 @@ class FetchMovies(Params):
         default=None,
     )
     folder: str | None = parameter(
-        "Where the movies go, relative to the folder of the Snakefile, for runs that share them; null: into the run's folder.",
+        "Where the movies go (in it: <number of the entry>/<path>), relative to the folder of the Snakefile, for runs that "
+        "share them; null: into the run's folder.",
         default=None,
     )
     connections: int = parameter("Files of a batch that are received at a time.", default=2, ge=1, le=16)

@@ -140,7 +140,7 @@ def _attempt(url: str, path: Path, size: int | None, checksum: str | None, timeo
     if path.is_file():
         if _fits(path, expected, checksum):
             return path.stat().st_size
-        path.unlink()
+        _remove(path)
     part = path.with_name(path.name + ".part")
     try:
         stream = part.open("ab+")
@@ -155,10 +155,36 @@ def _attempt(url: str, path: Path, size: int | None, checksum: str | None, timeo
         if checksum is not None and (found := _digest(part, checksum)) != checksum.lower():
             _discard(stream)
             raise _TryAgain(f"its {_HASHES[len(checksum)]} is {found} instead of {checksum.lower()}")
+        _settle(stream, part, path)
+    return total
+
+
+def _settle(stream: IO[bytes], part: Path, path: Path) -> None:
+    """Bring the whole file to the disk and under its name.
+
+    Raises
+    ------
+    CryopipeError
+        The disk does not take it.
+    """
+    try:
         os.fsync(stream.fileno())
+    except OSError as error:
+        # some bytes are lost (quotas and network disks tell only now), and a second call would not say so again
+        _remove(part)
+        raise _unwritable(part, error) from error
+    try:
         part.replace(path)
         _tag(part).unlink(missing_ok=True)
-    return total
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def _receive(

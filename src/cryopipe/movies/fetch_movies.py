@@ -17,7 +17,7 @@ from pathlib import Path
 
 from cryopipe.config.movies import FetchMovies
 from cryopipe.context import Context
-from cryopipe.io.archive import address
+from cryopipe.io.archive import address, parse_pattern
 from cryopipe.io.download import download
 from cryopipe.io.star import write_blocks, write_rejections
 from cryopipe.items import Row, digest, process_items
@@ -83,7 +83,9 @@ def fetch_movie(item: str, name: str, params: FetchMovies, context: Context) -> 
     CryopipeError
         It cannot be written here.
     """
-    path = Path(params.folder or FOLDER) / Path(name).name
+    file = parse_pattern(name)
+    # the archive's own folders, since files of several entries (and of several folders of one) often have one name
+    path = Path(params.folder or FOLDER, file.entry, file.pattern)
     checksum = params.checksums.get(name)
     size = download(
         address(params.base_url, name),
@@ -110,12 +112,12 @@ def main(
     """Download ``params.paths``; write outputs ``fetched`` (STAR: what lies where) and ``rejected`` (TSV)."""
     items = {item: str(name) for item, name in zip(unique_items(params.paths), params.paths, strict=True)}
     start = time.monotonic()
-    # how a file is asked for does not change what it is
+    # how a file is asked for does not change what it is; an item keeps its name when another entry takes the place of the first
     results = process_items(
         items,
         lambda item, name: fetch_movie(item, name, params, context),
         context,
-        fingerprint=digest(params.model_dump(include={"sizes", "checksums", "folder"})),
+        fingerprint=digest(params.model_dump(include={"paths", "sizes", "checksums", "folder"})),
         files=lambda item, row: [Path(row["rlnMicrographMovieName"])],
         workers=params.connections,
     )

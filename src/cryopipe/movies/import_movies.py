@@ -145,8 +145,9 @@ def _check_frames(movie: Movie, which: str) -> float:
             raise InputError(f"{movie.path}: all pixels of frame {index + 1} have the value {low}: a blank frame.")
         if frame.dtype == np.int8 and low < 0 and wraps(frame):
             raise InputError(
-                f"{movie.path}: frame {index + 1} has values from {low} to {high} that only make sense from 0 to 255: unsigned "
-                "bytes marked as signed. Write the movie as unsigned (for MRC: mode 6, or IMOD's flag for unsigned bytes)."
+                f"{movie.path}: frame {index + 1} has values from {low} to {high}, as of unsigned bytes marked as signed, or of "
+                "grey values less a number; the file does not tell which. Write the movie with the values that were measured "
+                "(for unsigned bytes in MRC: mode 6, or IMOD's flag)."
             )
         means.append(float(frame.mean(dtype=np.float64)))
     return float(np.mean(means))
@@ -157,6 +158,9 @@ def wraps(frame: np.ndarray) -> bool:
 
     One distribution of grey values is torn into two by the wrong reading, which makes it wider. Where all values are
     negative both readings are equally wide, and a movie without a positive value is none.
+
+    That is reason to refuse a movie, but not to read it otherwise: grey values of 60 with 128 taken away are the bytes of 188,
+    and signed values in two groups far apart (a grid bar) are narrower as unsigned ones, too.
     """
     return bool(frame.max() < 0 or frame.std() > frame.view(np.uint8).std())
 

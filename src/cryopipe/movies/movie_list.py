@@ -31,6 +31,8 @@ class MovieEntry:
         How EER events become frames; unused for other formats.
     dose_per_frame_e_A2, pre_exposure_e_A2 : float or None
         Exposure of a frame and before the first, e/Å²; None where the table does not say.
+    frame_shape : tuple of int or None
+        Rows and columns of its frames [y, x]; None where the table does not say.
     """
 
     item: str
@@ -42,6 +44,7 @@ class MovieEntry:
     eer_upsampling: int = 1
     dose_per_frame_e_A2: float | None = None
     pre_exposure_e_A2: float | None = None
+    frame_shape: tuple[int, int] | None = None
 
     def open(self) -> Movie:
         """Open the movie."""
@@ -60,6 +63,7 @@ def movie_entries(table: StarTable) -> dict[str, MovieEntry]:
     for column in ("rlnMicrographMovieName", "rlnMicrographOriginalPixelSize", "rlnVoltage"):
         if column not in rows and len(rows):
             raise InputError(f"the movie table has no {column}. Make it with import_movies.")
+    sized = {"rlnImageSizeY", "rlnImageSizeX"}.issubset(rows.columns)
     entries: dict[str, MovieEntry] = {}
     for row in rows.to_dict("records"):
         path = Path(row["rlnMicrographMovieName"])
@@ -76,6 +80,7 @@ def movie_entries(table: StarTable) -> dict[str, MovieEntry]:
             eer_upsampling=int(row.get("rlnEERUpsampling", 1)),
             dose_per_frame_e_A2=float(row.get("rlnMicrographDoseRate", 0.0)) or None,
             pre_exposure_e_A2=float(row["rlnMicrographPreExposure"]) if "rlnMicrographPreExposure" in row else None,
+            frame_shape=(int(row["rlnImageSizeY"]), int(row["rlnImageSizeX"])) if sized else None,
         )
     return entries
 

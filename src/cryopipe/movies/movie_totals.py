@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -56,14 +57,16 @@ class FrameSums:
 
 
 def sum_frames(entries: Sequence[MovieEntry], params: EstimateGain, context: Context) -> FrameSums:
-    """Add up the frames of all movies, one movie a thread; a movie that cannot be read is left out with a warning.
+    """Add up the frames of all movies, one movie a thread.
+
+    A movie that cannot be read, or whose frames have another size than those of most movies, is left out with a warning.
 
     Raises
     ------
     InputError
-        No movie could be read, or their frames differ in size.
+        No movie could be read, or their frames differ in size and no size is that of more than half.
     """
-    chosen = sorted(entries, key=lambda e: e.item)[:: params.movie_step]
+    chosen = of_usual_size(sorted(entries, key=lambda e: e.item), context)[:: params.movie_step]
     # the even and the odd frames of a single movie are two parts of it, for two threads
     parts = [(entry, first) for entry in chosen for first in range(2 if len(chosen) == 1 else 1)]
     stride = params.frame_step * (2 if len(chosen) == 1 else 1)
@@ -100,6 +103,29 @@ def sum_frames(entries: Sequence[MovieEntry], params: EstimateGain, context: Con
             "warnings above."
         )
     return sums
+
+
+def of_usual_size(entries: Sequence[MovieEntry], context: Context) -> list[MovieEntry]:
+    """Leave out movies whose frames, as the table says, have another size than those of more than half of all.
+
+    Batches are registered one by one, so that a batch of one movie can hold another size than the others. Such a movie
+    does not fit the gain, and `align_movies` quarantines it. Where no size is that of more than half, all are returned.
+    """
+    sizes = Counter(entry.frame_shape for entry in entries if entry.frame_shape is not None)
+    usual = next((shape for shape, count in sizes.items() if 2 * count > sizes.total()), None)
+    if usual is None:
+        return list(entries)
+    kept = [entry for entry in entries if entry.frame_shape in (None, usual)]
+    for entry in entries:
+        if entry.frame_shape is not None and entry.frame_shape != usual:
+            context.log.warning(
+                "%s: %s is left out: frames of %d x %d pixels, most movies have %d x %d",
+                context.step,
+                entry.item,
+                *entry.frame_shape[::-1],
+                *usual[::-1],
+            )
+    return kept
 
 
 def _sum_movie(entry: MovieEntry, first: int, step: int, rank: bool) -> tuple[np.ndarray, np.ndarray | None, int]:
