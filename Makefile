@@ -11,8 +11,9 @@ demo: $(STAMP)
 	$(BIN)/snakemake --cores all
 	@echo "The report: results/demo/report/report/report.html"
 
+# a file of tests stays on one worker; tests/conftest.py says which files come first
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 20
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

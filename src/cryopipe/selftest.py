@@ -149,7 +149,8 @@ def _scene() -> _Scene:
     n, padded = 4, PADDING * RADIUS + 1
     ky, kx = (a.ravel() for a in np.mgrid[-RADIUS : RADIUS + 1, 0 : RADIUS + 1])
     inside = (kx**2 + ky**2 <= RADIUS**2) & ((kx > 0) | (ky > 0))
-    kx, ky = kx[inside], ky[inside]
+    kx, ky = kx[inside].astype(np.int32), ky[inside].astype(np.int32)
+    kx.flags.writeable = ky.flags.writeable = False  # as in the steps: what they have compiled is what is checked
     slope = np.array([0.021, -0.034, 0.017])
     q = np.arange(-padded, padded + 1)
     cube = 1 + 1j * (slope[2] * q[:, None, None] + slope[1] * q[:, None] + slope[0] * q[padded:])
@@ -158,8 +159,8 @@ def _scene() -> _Scene:
     return _Scene(
         slope=slope,
         cube=cube.astype(np.complex64),
-        kx=kx.astype(np.int32),
-        ky=ky.astype(np.int32),
+        kx=kx,
+        ky=ky,
         rotations=matrices.astype(np.float32),
         images=(rng.standard_normal((n, kx.size)) + 1j * rng.standard_normal((n, kx.size))).astype(np.complex64),
         ctf=rng.uniform(-1, 1, (n, kx.size)).astype(np.float32),

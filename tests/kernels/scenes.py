@@ -7,12 +7,17 @@ from scipy.spatial.transform import Rotation
 
 
 def half_plane(radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return kx, ky (int32) of the unique half plane inside a radius, without DC, sorted by shell, ky, kx."""
+    """Return kx, ky (int32) of the unique half plane inside a radius, without DC, sorted by shell, ky, kx.
+
+    They are read-only like those of ``FourierPixels``, so that the CPU kernels are compiled for one kind of array alone.
+    """
     ky, kx = (a.ravel() for a in np.mgrid[-radius : radius + 1, 0 : radius + 1])
     keep = (kx**2 + ky**2 <= radius**2) & ((kx > 0) | (ky > 0))
     kx, ky = kx[keep].astype(np.int32), ky[keep].astype(np.int32)
     order = np.lexsort((kx, ky, np.rint(np.hypot(kx, ky))))
-    return kx[order], ky[order]
+    kx, ky = kx[order], ky[order]
+    kx.flags.writeable = ky.flags.writeable = False
+    return kx, ky
 
 
 def rotations(n: int, seed: int = 1) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cryopipe.config.model import Config, SimulationStage, step_params
+from tests.conftest import FIRST
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "cryopipe"
@@ -133,3 +134,7 @@ def test_a_step_never_imports_another_step() -> None:
         others = steps - {f"cryopipe.{stage}.{step}"}
         shared = imports(SOURCE / stage / f"{step}.py") & others
         assert not shared, f"{step} imports {shared}; steps meet through files"
+
+
+def test_the_test_files_that_are_started_first_exist() -> None:
+    assert [name for name in FIRST if not (ROOT / name).is_file()] == []

@@ -63,3 +63,17 @@ def test_a_function_that_may_round_as_the_compiler_likes_is_compiled_once_only(n
         if any(one.py_func.__globals__.get(used) is function for used in one.py_func.__code__.co_names)
     ]
     assert not callers, "it would exist by itself and within its callers: inline it"
+
+
+@pytest.mark.parametrize("name", sorted(n for n, f in compiled_functions().items() if f.targetoptions.get("fastmath")))
+def test_what_such_a_function_calls_is_inlined_or_says_its_own_arithmetic(name: str) -> None:
+    # Numba compiles a callee that says nothing with the flags of its first caller, whichever that was in this process
+    every = compiled_functions()
+    found, ahead = set(), [name]
+    while ahead:
+        one = every[ahead.pop()]
+        used = {id(one.py_func.__globals__.get(word)) for word in one.py_func.__code__.co_names}
+        ahead += [n for n, f in every.items() if id(f) in used and n not in found]
+        found.update(ahead)
+    unsaid = {n for n in found if not {"inline", "fastmath"} & set(every[n].targetoptions)}
+    assert not unsaid, "write fastmath=False, or inline them"

@@ -3,6 +3,10 @@
 An image is followed to its end before the next one begins, so that its slices of the cube stay in the cache. On a GPU the
 same functions move all images of a batch in step. An image's parameters are a rotation and x = (tx, ty, scale, defocus,
 offset), of which ``slots`` says which are free; ``slots`` follows the order of the normal equations.
+
+A compiled function that does not say what arithmetic it has takes that of the first caller that needs it: the helpers here,
+called from sums that may be reordered and from elsewhere, say that theirs is strict, or their bits would depend on what was
+compiled before.
 """
 
 # The types of compiled functions are those of the call, not of a signature.
@@ -27,20 +31,20 @@ _TINY = 1e-300
 _SINGULAR = 1e-9
 
 
-@njit
+@njit(fastmath=False)
 def _rotation_vector(rotation, middle, vector):
     """Write the rotation vector of rotation middle^T (below half a turn)."""
     turned = rotation @ middle.T
     vector[0] = 0.5 * (turned[2, 1] - turned[1, 2])
     vector[1] = 0.5 * (turned[0, 2] - turned[2, 0])
     vector[2] = 0.5 * (turned[1, 0] - turned[0, 1])
-    sine = np.sqrt(np.sum(vector**2))
+    sine = np.sqrt(vector[0] ** 2 + vector[1] ** 2 + vector[2] ** 2)
     angle = np.arctan2(sine, 0.5 * (turned[0, 0] + turned[1, 1] + turned[2, 2] - 1.0))
     if sine > 1e-12:
         vector *= angle / sine
 
 
-@njit
+@njit(fastmath=False)
 def penalise(hessian, gradient, value, rotation, x, middle, centre, precision, slots):
     """Add Gaussian priors to the normal equations and return the penalised value; ``precision`` [5] is 1 / variance.
 
@@ -65,7 +69,7 @@ def penalise(hessian, gradient, value, rotation, x, middle, centre, precision, s
     return objective
 
 
-@njit
+@njit(fastmath=False)
 def _solve(hessian, gradient, damping, step):
     """Solve (H + damping diag H) step = -gradient by Cholesky, in units that make the diagonal one.
 
@@ -97,7 +101,7 @@ def _solve(hessian, gradient, damping, step):
         step[i] *= unit[i]
 
 
-@njit
+@njit(fastmath=False)
 def _turned(step, rotation, out):
     """Write exp([w]x) rotation, w = step[:3], with the rounding that products of rotations gather removed."""
     angle = np.sqrt(step[0] ** 2 + step[1] ** 2 + step[2] ** 2)
@@ -110,7 +114,7 @@ def _turned(step, rotation, out):
     out[:] = 1.5 * turned - 0.5 * (turned @ (turned.T @ turned))
 
 
-@njit
+@njit(fastmath=False)
 def propose(hessian, gradient, damping, rotation, x, limits, low, high, slots, new_rotation, new_x):
     """Write the bounded trial step to ``new_rotation`` and ``new_x`` and return the gain that the model promises.
 
@@ -147,7 +151,7 @@ def propose(hessian, gradient, damping, rotation, x, limits, low, high, slots, n
     return promised
 
 
-@njit
+@njit(fastmath=False)
 def settle(gain, promised, damping, tolerance):
     """Return (whether to take the step, whether the image is done, next damping)."""
     if gain > 0:

@@ -1,0 +1,50 @@
+"""How the suite shares a machine: ``make test`` starts a worker for each core, each with one thread, long files first."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+#: Files that take longest, or compile most of what others load from Numba's cache: a worker must not begin one at the end.
+FIRST = (
+    "tests/workflow/test_tiny_run.py",
+    "tests/search/test_cold_and_warm_cache.py",
+    "tests/workflow/test_fetched_run.py",
+    "tests/ctf/test_estimate_ctf_xmipp.py",
+    "tests/ctf/test_estimators_against_truth.py",
+    "tests/ctf/test_estimate_ctf_ctffind.py",
+    "tests/initial_volume/test_initial_relion_sgd.py",
+    "tests/reconstruction/test_reconstruct.py",
+    "tests/search/test_adaptive.py",
+    "tests/kernels/test_poses.py",
+    "tests/kernels/test_pose_steps.py",
+    "tests/search/test_refine_optics.py",
+    "tests/search/test_global_search.py",
+)
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # threads that wait for the slowest of them leave the core to the other worker; OpenMP reads this when it starts
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the files of ``FIRST`` first, so that workers (``--no-loadscope-reorder``) end together."""
+    place = {name: i for i, name in enumerate(FIRST)}
+    items.sort(key=lambda item: place.get(item.nodeid.split("::")[0], len(FIRST)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_a_worker() -> Iterator[None]:
+    """Where workers share the cores, a test has two threads only where it asks for them."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        yield
+        return
+    import numba
+    import scipy.linalg  # noqa: F401 - a limit holds for the libraries that are loaded
+    from threadpoolctl import threadpool_limits
+
+    numba.set_num_threads(1)
+    with threadpool_limits(1, user_api="blas"):
+        yield
