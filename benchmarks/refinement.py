@@ -1,7 +1,7 @@
 """Time and accuracy of the gold-standard refinement on simulated apoferritin, beside RELION's on the same particles.
 
 ``python benchmarks/refinement.py [--particles 400] [--box 240] [--pixel 1.0] [--snr 0.02] [--start 15] [--symmetry O]
-[--folder DIR] [--peer relion]``
+[--folder DIR] [--peer relion] [--device gpu]``
 
 The particles are projections of the embedded atoms (PDB 6Z6U) with CTF, white noise and heights of 300 Å about the
 defocus that the table states; with ``--symmetry C1`` of seven of its 24 chains, which have no symmetry. The tutorial's
@@ -44,6 +44,7 @@ from cryopipe.io.star import StarTable, make_optics, read_table, write_table
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement import refine_homogeneous
 from cryopipe.refinement.residuals import measure_residuals
+from cryopipe.search.devices import visible_devices
 from cryopipe.search.pose_ctf import with_defocus_change
 from cryopipe.search.references import reference_cube
 from cryopipe.search.refine_poses import refine_poses
@@ -183,12 +184,21 @@ def grey_of(images: Any, cube: np.ndarray, judge: Judge) -> float:
     return measured.grey
 
 
-def own(folder: Path, judge: Judge, symmetry: str, start_A: float, threads: int) -> dict[str, float]:
+def own(
+    folder: Path, judge: Judge, symmetry: str, start_A: float, threads: int, gpus: tuple[int, ...] = ()
+) -> dict[str, float]:
     """Run refine_homogeneous and judge it."""
     names = ("half1.mrc", "half2.mrc", "map.mrc", "mask.mrc", "particles.star", "fsc.star", "history.tsv")
     outputs = {name.split(".")[0]: folder / f"own_{name}" for name in names}
     shutil.rmtree(folder / "work", ignore_errors=True)
-    context = Context("refine_homogeneous", folder / "work", threads=threads, log=logging.getLogger("benchmark"))
+    context = Context(
+        "refine_homogeneous",
+        folder / "work",
+        threads=threads,
+        device="gpu" if gpus else "cpu",
+        gpus=gpus,
+        log=logging.getLogger("benchmark"),
+    )
     params = RefineHomogeneous(symmetry=symmetry, particle_diameter_A=DIAMETER_A, initial_lowpass_A=start_A)
     start, cpu = time.perf_counter(), time.process_time()
     inputs = {"particles": folder / "particles.star", "map": folder / "start.mrc"}
@@ -246,10 +256,14 @@ def main() -> None:
     parser.add_argument("--start", type=float, default=15.0, help="resolution of the initial map in Å")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="keep the particles here, and use those that are there")
+    parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="gpu: on all that are visible")
     parser.add_argument("--peer", choices=["relion"])
     parser.add_argument("--skip-own", action="store_true", help="only the limits and the peer")
     arguments = parser.parse_args()
     numba.set_num_threads(arguments.threads)
+    gpus = tuple(visible_devices()) if arguments.device == "gpu" else ()
+    if arguments.device == "gpu" and not gpus:
+        raise SystemExit("no CUDA device is visible: install CuPy and make one visible, or leave --device out")
     with tempfile.TemporaryDirectory() if arguments.folder is None else nullcontext(arguments.folder) as name:
         folder = Path(name).resolve()
         folder.mkdir(parents=True, exist_ok=True)
@@ -260,7 +274,7 @@ def main() -> None:
         rows = {}
         if not arguments.skip_own:
             # first: the peak memory is the process's
-            rows["cryopipe"] = own(folder, judge, arguments.symmetry, arguments.start, arguments.threads)
+            rows["cryopipe"] = own(folder, judge, arguments.symmetry, arguments.start, arguments.threads, gpus)
         rows |= limits(folder, judge, arguments.symmetry, arguments.threads)
         if arguments.peer == "relion":
             rows["relion 3.1.3"] = relion(folder, judge, arguments.symmetry, arguments.start, arguments.threads)

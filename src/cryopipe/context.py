@@ -29,6 +29,8 @@ class Context:
         Number of CPU threads this job may use.
     device : {"cpu", "gpu"}
         Already resolved; ``auto`` never reaches a step.
+    gpus : tuple of int
+        CUDA devices of this job, the first of them CuPy's current one; empty on the CPU.
     max_failed_fraction : float
         Share of the run's items that may be quarantined before the run stops.
     items_in_run : int
@@ -42,6 +44,7 @@ class Context:
     seed: int = 0
     threads: int = 1
     device: Device = "cpu"
+    gpus: tuple[int, ...] = ()
     max_failed_fraction: float = 0.2
     items_in_run: int = 0
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("cryopipe"))

@@ -212,10 +212,10 @@ def test_images_prepared_in_a_batch_that_does_not_fit_are_prepared_in_halves(mon
     one = scene(phantom(32), 40, snr=1.0)
     whole = reconstruct(one)
 
-    def small(images: Any, rows: np.ndarray, *rest: Any) -> Any:
+    def small(images: Any, rows: np.ndarray, *rest: Any, **options: Any) -> Any:
         if len(rows) > 6:
             raise MemoryError(f"{len(rows)} images")
-        return weighted_images(images, rows, *rest)
+        return weighted_images(images, rows, *rest, **options)
 
     monkeypatch.setattr("cryopipe.reconstruction.reconstruct.weighted_images", small)
     cut = reconstruct(one)

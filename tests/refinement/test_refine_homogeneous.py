@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from cryopipe.config.refinement import RefineHomogeneous
-from cryopipe.context import Context
-from cryopipe.errors import InputError
+from cryopipe.context import Context, Device
+from cryopipe.errors import DeviceError, InputError
 from cryopipe.imaging.filters import low_pass
 from cryopipe.imaging.fsc import fourier_shell_correlation, resolution_at
 from cryopipe.imaging.geometry import angular_distance_deg, euler_to_matrix
@@ -21,12 +21,16 @@ from cryopipe.imaging.symmetry import in_asymmetric_unit, symmetry_operators
 from cryopipe.io.mrc import format_image_name, read_volume, write_stack, write_volume
 from cryopipe.io.star import read_table, write_table
 from cryopipe.io.star_blocks import read_blocks
+from cryopipe.kernels._dispatch import gpu_unavailable_reason
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement import refine_homogeneous as refinement
 from cryopipe.refinement.exchange import Shared, compare
+from cryopipe.search import refine_poses
+from cryopipe.search.devices import visible_devices
 from cryopipe.search.particle_keys import canonical_order
 from cryopipe.search.spectra import load_particle_spectra
 from tests.simulated_particles import Dataset, simulate
+from tests.stand_in_gpu import stand_in_gpus
 
 SUFFIXES = {
     "half1": "half1.mrc",
@@ -49,8 +53,10 @@ def refined(octahedral: Dataset, tmp_path_factory: pytest.TempPathFactory) -> di
     return run(octahedral, tmp_path_factory.mktemp("refined"))
 
 
-def context_in(folder: Path, threads: int = 2) -> Context:
-    return Context("refine_homogeneous", folder, seed=3, threads=threads, log=logging.getLogger("test"))
+def context_in(folder: Path, threads: int = 2, gpus: tuple[int, ...] = ()) -> Context:
+    device: Device = "gpu" if gpus else "cpu"
+    log = logging.getLogger("test")
+    return Context("refine_homogeneous", folder, seed=3, threads=threads, device=device, gpus=gpus, log=log)
 
 
 def run(
@@ -61,6 +67,7 @@ def run(
     start_A: float = 20.0,
     threads: int = 2,
     progress: Callable[[int, int, str], None] | None = None,
+    gpus: tuple[int, ...] = (),
     **options: Any,
 ) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
@@ -69,7 +76,7 @@ def run(
     write_volume(start, 17 * low_pass(dataset.truth, dataset.pixel_size_A, start_A), dataset.pixel_size_A)
     params = RefineHomogeneous(**({"symmetry": "O", "particle_diameter_A": 125, "initial_lowpass_A": 20.8} | options))
     outputs = {name: folder / suffix for name, suffix in SUFFIXES.items()}
-    context = context_in(folder, threads)
+    context = context_in(folder, threads, gpus)
     if progress is not None:
         object.__setattr__(context, "progress", progress)
     refinement.main({"particles": table or dataset.particles, "map": start}, outputs, params, context)
@@ -119,6 +126,52 @@ def test_all_poses_lie_in_the_asymmetric_unit_and_both_halves_are_there(refined:
     curves = read_blocks(refined["fsc"])["fsc"]
     assert len(curves) == 33
     assert read_volume(refined["mask"])[0].max() <= 1
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_images_are_spread_over_all_devices_of_the_job_and_nothing_else_changes(
+    octahedral: Dataset, refined: dict[str, Path], tmp_path: Path, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = set()
+    empty = Reconstruction.empty
+
+    def watched(*arguments: Any, **options: Any) -> Reconstruction:
+        used.add(options["gpu"])
+        return empty(*arguments, **options)
+
+    monkeypatch.setattr(Reconstruction, "empty", watched)
+    monkeypatch.setattr(refine_poses, "images_a_batch", lambda *_, **__: 32)
+    with stand_in_gpus(count) as gpus:
+        found = run(octahedral, tmp_path, gpus=tuple(range(count)))
+    assert set(gpus.moved) == set(range(count))
+    assert used == {True}
+    # NumPy plays the devices: sums in other blocks apart, rounding is all that can differ
+    np.testing.assert_allclose(
+        mean_of_halves(found), mean_of_halves(refined), atol=1e-4 * mean_of_halves(refined).max()
+    )
+
+
+def test_a_map_that_does_not_fit_into_the_gpus_memory_is_refused_before_the_first_iteration(
+    octahedral: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with stand_in_gpus(1) as gpus:
+        monkeypatch.setattr(gpus.cuda.runtime, "memGetInfo", lambda: (1 << 20, 1 << 34))
+        with pytest.raises(DeviceError, match="of GPU memory are free"):
+            run(octahedral, tmp_path, gpus=(0,))
+    assert not (tmp_path / "progress.npz").exists()
+
+
+@pytest.mark.gpu
+def test_a_gpu_gives_the_cpus_poses_and_map(octahedral: Dataset, refined: dict[str, Path], tmp_path: Path) -> None:
+    if reason := gpu_unavailable_reason():
+        pytest.skip(f"no CUDA kernel can run here: {reason}")
+    found = run(octahedral, tmp_path, gpus=tuple(visible_devices()))
+    tables = [read_table(outputs["particles"], "particles").rows for outputs in (found, refined)]
+    ours, cpus = (euler_to_matrix(*(t[f"rlnAngle{name}"] for name in ("Rot", "Tilt", "Psi"))) for t in tables)
+    # float32 sums in another order, over some iterations: bars of the project for GPU against CPU
+    assert np.median(angular_distance_deg(ours, cpus, symmetry_operators("O"))) < 0.05
+    curve = fourier_shell_correlation(mean_of_halves(found), mean_of_halves(refined))
+    assert curve[1:26].min() > 0.999
 
 
 def test_pure_noise_gives_no_correlation_beyond_the_start(octahedral: Dataset, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_search_over_devices_is_that_of_its_blocks(
     base = np.random.default_rng(0).normal(size=(50, 2))
     prior = np.random.default_rng(1).normal(size=(50, len(SHIFTS)))
     options = OPTIONS | {"base_shifts_px": base, "shift_log_prior": prior, "scale": np.linspace(0.9, 1.1, 50)}
-    monkeypatch.setattr(devices, "_to_device", np.asarray)  # NumPy plays the device
+    monkeypatch.setattr(devices, "to_device", np.asarray)  # NumPy plays the device
     on_host = devices.over_devices
     monkeypatch.setattr(devices, "over_devices", lambda *given: on_host(*given, activate=False))
     found = devices.search_on_devices(

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import sleep as pause
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,9 +17,10 @@ import pytest
 from cryopipe.config.base import Params, parameter
 from cryopipe.context import Context
 from cryopipe.errors import DeviceError, InputError
-from cryopipe.workflow.devices import resolve_device
+from cryopipe.workflow.devices import gpu_lease, resolve_device
 from cryopipe.workflow.provenance import file_digest
 from cryopipe.workflow.step import run_step
+from tests.stand_in_gpu import stand_in_gpus
 
 
 class Doubling(Params):
@@ -129,6 +133,61 @@ def test_gpu_without_a_usable_gpu_is_an_error_and_never_a_quiet_cpu_run(monkeypa
     assert resolve_device("auto", step="classify", granted_gpus=1) == "gpu"
     assert resolve_device("auto", step="classify", granted_gpus=0) == "cpu"
     assert resolve_device("cpu", step="classify", granted_gpus=1) == "cpu"
+
+
+def test_a_job_holds_the_gpus_that_it_was_given_and_shares_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with stand_in_gpus(3), gpu_lease("gpu", 2, tmp_path) as first, gpu_lease("gpu", 1, tmp_path) as second:
+        assert (first, second) == ((0, 1), (2,))
+    with stand_in_gpus(3), gpu_lease("gpu", 3, tmp_path) as again:
+        assert again == (0, 1, 2)
+    with gpu_lease("cpu", 1, tmp_path) as none:
+        assert none == ()
+
+
+def test_a_job_waits_for_gpus_and_holds_none_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with stand_in_gpus(2), ThreadPoolExecutor(1) as pool:
+        waiting = threading.Event()
+
+        def tired(_: float) -> None:
+            waiting.set()
+            pause(0.01)
+
+        monkeypatch.setattr("cryopipe.workflow.devices.time.sleep", tired)
+
+        def both() -> tuple[int, ...]:
+            with gpu_lease("gpu", 2, tmp_path) as gpus:
+                return gpus
+
+        with gpu_lease("gpu", 1, tmp_path):
+            later = pool.submit(both)
+            assert waiting.wait(10)
+            with gpu_lease("gpu", 1, tmp_path) as other:
+                assert other == (1,)
+            assert not later.done()
+        assert later.result(timeout=10) == (0, 1)
+
+
+def test_gpus_that_somebody_chose_are_all_the_jobs_and_are_not_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    with stand_in_gpus(2), gpu_lease("gpu", 1, tmp_path) as gpus:
+        assert gpus == (0, 1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_gpus_than_the_machine_has_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    with (
+        stand_in_gpus(2),
+        pytest.raises(DeviceError, match="was given 4 GPUs, this machine has 2"),
+        gpu_lease("gpu", 4, tmp_path),
+    ):
+        pass
 
 
 def test_seeds_depend_on_seed_step_and_item_alone(tmp_path: Path) -> None:

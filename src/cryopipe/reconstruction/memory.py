@@ -10,6 +10,8 @@ from cryopipe.errors import DeviceError
 from cryopipe.search.half_cube import cube_shape
 
 _MEMINFO = Path("/proc/meminfo")
+_GPU_WORKING_BYTES = 8 * (64 << 20)
+"""What a GPU holds beside the arrays while it solves: eight times what it transforms at a time."""
 
 
 @dataclass(frozen=True)
@@ -80,19 +82,23 @@ def check_memory(
         With what is needed, what is free and the largest radius that fits.
     """
     need = memory_need(box, radius, padding=padding, interpolated=interpolated)
+    working = _GPU_WORKING_BYTES if gpu else 0
     free = (free_gpu_memory() if gpu else free_host_memory()) if free_bytes is None else free_bytes
-    if free is not None and need.peak > free:
+    if free is not None and need.peak + working > free:
         fitting = [
-            r for r in range(1, radius) if memory_need(box, r, padding=padding, interpolated=interpolated).peak <= free
+            r
+            for r in range(1, radius)
+            if memory_need(box, r, padding=padding, interpolated=interpolated).peak + working <= free
         ]
         advice = (
             f"at most radius {fitting[-1]} (of box {box}) fits: crop the images to a smaller box"
             if fitting
             else "crop the images to a smaller box"
         )
+        needed = (need.peak + working) / 1e9
         raise DeviceError(
-            f"a reconstruction of box {box}, radius {radius}, padding {padding} needs {need.peak / 1e9:.2f} GB and "
-            f"{free / 1e9:.2f} GB of {'GPU' if gpu else 'host'} memory are free: {advice}, or use a larger machine"
+            f"a reconstruction of box {box}, radius {radius}, padding {padding} needs {needed:.2f} GB and {free / 1e9:.2f} GB of "
+            f"{'GPU' if gpu else 'host'} memory are free: {advice}, or use a larger machine"
         )
     return need
 

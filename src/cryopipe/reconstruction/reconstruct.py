@@ -166,7 +166,8 @@ class Reconstruction:
         Parameters
         ----------
         images : ParticleSpectra
-            n images of this box, radius at most this one's.
+            n images of this box, radius at most this one's; those of the host go to the GPU batch by batch where the
+            cubes are there.
         rotations : ndarray [n, 3, 3]
             Poses A.
         shifts_px : ndarray [n, 2]
@@ -200,7 +201,9 @@ class Reconstruction:
         kx, ky = pixels.kx[by_row], pixels.ky[by_row]
 
         def insert(part: np.ndarray) -> None:
-            values, information = weighted_images(images, part, shifts[part], table[group[part]], factor[part], by_row)
+            values, information = weighted_images(
+                images, part, shifts[part], table[group[part]], factor[part], by_row, like=self.numerator
+            )
             self._insert(values, information, poses[part], kx, ky)
 
         size = batch

@@ -20,6 +20,8 @@ def weighted_images(
     inverse_sigma2: np.ndarray,
     weights: np.ndarray,
     order: np.ndarray | None = None,
+    *,
+    like: Any = None,
 ) -> tuple[Any, Any]:
     """Return the values and weights of images for insertion.
 
@@ -36,6 +38,8 @@ def weighted_images(
         Factor on an image, on its shells or on its pixels.
     order : ndarray int64 [K], optional
         Fourier pixels in the order in which they are wanted; that of the images by default.
+    like : array, optional
+        Where the results are wanted, NumPy or CuPy; images of the host are moved there. By default where the images are.
 
     Returns
     -------
@@ -47,7 +51,8 @@ def weighted_images(
     InputError
         An image or its CTF holds NaN or infinity.
     """
-    xp = array_module(images.values, images.ctf)
+    there = array_module(images.values, images.ctf)
+    xp = there if like is None else array_module(like)
     n_pixels = len(images.pixels)
     by_pixel = weights.shape[1] == n_pixels
     by_shell = inverse_sigma2 if by_pixel else inverse_sigma2 * weights
@@ -61,12 +66,12 @@ def weighted_images(
             values, information, finite,
         )  # fmt: skip
     else:
-        part = xp.asarray(rows)
-        ctf = images.ctf[part]
+        part = there.asarray(rows)
+        ctf = xp.asarray(images.ctf[part])
         factor = ctf * xp.asarray(by_shell, np.float32)[:, xp.asarray(images.pixels.shell)]
         if by_pixel:
             factor *= xp.asarray(weights)
-        values = images.values[part] * separable_ramps(images.pixels, shifts_px, xp)
+        values = xp.asarray(images.values[part]) * separable_ramps(images.pixels, shifts_px, xp)
         values *= factor
         information = factor * ctf
         if order is not None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopipe.errors import InputError
+from cryopipe.imaging.backend import to_numpy
 from cryopipe.imaging.filters import low_pass_transfer
 from cryopipe.imaging.fourier import irfftn_centred, radial_frequency, rfftn_centred
 from cryopipe.imaging.masks import soft_sphere
@@ -127,7 +128,7 @@ def next_reference(
         filtered = own
         wiener = np.append(ssnr / (1 + ssnr), 0.0)
     else:
-        filtered = sums.solve(ssnr=ssnr, threads=threads)
+        filtered = to_numpy(sums.solve(ssnr=ssnr, threads=threads))
         wiener = np.append(np.ones(len(ssnr)), 0.0)
     box = filtered.shape[0]
     k = radial_frequency(filtered.shape) * box

@@ -5,7 +5,9 @@ Nothing here sees the other half. What passes between the halves is in :mod:`cry
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement.residuals import measure_residuals, refine_defoci
+from cryopipe.search.devices import search_on_devices
 from cryopipe.search.global_search import search_poses
 from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement, shift_grid
 from cryopipe.search.noise import initial_sigma2
@@ -113,6 +116,7 @@ def advance(
     rng: np.random.Generator,
     *,
     threads: int,
+    devices: Sequence[int] | None = None,
 ) -> tuple[HalfSet, Reconstruction]:
     """Improve poses, noise, scales and defoci against the reference, then reconstruct.
 
@@ -134,23 +138,26 @@ def advance(
         Displaces the grid and draws the particles of a random re-search.
     threads : int
         CPU threads.
+    devices : sequence of int, optional
+        CUDA devices: images are searched and refined on all of them, and reconstructed on the current one.
 
     Returns
     -------
     state : HalfSet
     sums : Reconstruction
-        Accumulators in the working box, to ``task.reconstruct_radius``.
+        Accumulators in the working box, to ``task.reconstruct_radius``; on the GPU where devices are given.
     """
     to_box = task.box / images.box
     small = in_box(images.crop(task.reconstruct_radius), task.box)
     small = with_defoci(small, parameters, state.defocus_change_A).scaled(state.scale)
     used = small.crop(task.radius)
     if task.grey:
-        reference = reference * np.float32(grey_scale(used, state.sigma2, reference, params, rng, threads=threads))
+        factor = grey_scale(used, state.sigma2, reference, params, rng, threads=threads, devices=devices)
+        reference = reference * np.float32(factor)
     cube = reference_cube(reference, task.radius, threads=threads)
     old = state
     state = replace(state, shifts_px=state.shifts_px * to_box)
-    state = _searched(state, used, reference, cube, task, params, rng, threads)
+    state = _searched(state, used, reference, cube, task, params, rng, threads, devices)
     if task.defocus:
         nominal = replace(used, ctf=images.ctf[:, : len(used.pixels)])
         change = refine_defoci(
@@ -162,19 +169,24 @@ def advance(
             sigma2=state.sigma2,
             range_A=params.defocus_range_A,
             prior_A=params.defocus_prior_A,
+            devices=devices,
         )
         state = replace(state, defocus_change_A=change)
         plain = replace(small, ctf=images.ctf[:, : len(small.pixels)])
         small = with_defoci(plain, parameters, change).scaled(state.scale)
         used = small.crop(task.radius)
-    measured = measure_residuals(used, cube, state.rotations, state.shifts_px, sigma2=state.sigma2)
+    measured = measure_residuals(used, cube, state.rotations, state.shifts_px, sigma2=state.sigma2, devices=devices)
     sigma2 = state.sigma2.copy()
     sigma2[: task.radius + 1] = measured.sigma2
     scale = state.scale
     if params.refine_scale and not task.grey:
         scale = np.clip(scale * measured.scale / np.median(scale * measured.scale), 0.5, 2.0)
     sums = Reconstruction.empty(
-        task.box, task.reconstruct_radius, symmetry=str(params.symmetry), expected_slices=len(images)
+        task.box,
+        task.reconstruct_radius,
+        symmetry=str(params.symmetry),
+        expected_slices=len(images),
+        gpu=devices is not None,
     )
     weights = np.maximum(state.confidence, 0.05) if task.search == "all" else None
     sums.insert(small, state.rotations, state.shifts_px, 1 / sigma2, weights=weights)
@@ -202,12 +214,13 @@ def _searched(
     params: RefineHomogeneous,
     rng: np.random.Generator,
     threads: int,
+    devices: Sequence[int] | None,
 ) -> HalfSet:
     """Refine all poses from where they are, and search those globally that the task asks for; the better pose wins."""
     everything = np.arange(len(used))
     chosen = everything
     if task.search == "weak":
-        local = refine_poses(used, state.sigma2, cube, state.rotations, state.shifts_px)
+        local = refine_poses(used, state.sigma2, cube, state.rotations, state.shifts_px, devices=devices)
         state = replace(
             state, rotations=local.rotations, shifts_px=local.shifts_px, log_likelihood=local.log_likelihood
         )
@@ -217,9 +230,13 @@ def _searched(
             return state
     part = used if len(chosen) == len(used) else used.subset(chosen)
     base = state.shifts_px[chosen]
-    rotations, shifts = global_candidates(part, state.sigma2, reference, base, params, rng, threads=threads)
+    rotations, shifts = global_candidates(
+        part, state.sigma2, reference, base, params, rng, threads=threads, devices=devices
+    )
     operators = symmetry_operators(str(params.symmetry))
-    best, _, confidence = refine_candidates(part, state.sigma2, cube, rotations, shifts, operators=operators)
+    best, _, confidence = refine_candidates(
+        part, state.sigma2, cube, rotations, shifts, operators=operators, devices=devices
+    )
     # against zero likelihood before the first search, any pose of a global search is better
     known = state.log_likelihood[chosen] if task.search == "weak" else np.full(len(chosen), -np.inf)
     wins = best.log_likelihood > known
@@ -247,6 +264,7 @@ def global_candidates(
     rng: np.random.Generator,
     *,
     threads: int,
+    devices: Sequence[int] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Search the asymmetric unit at low resolution and return the best poses of each image.
 
@@ -267,16 +285,16 @@ def global_candidates(
     # a third of the finest period: at most a sixth of it is left to the continuous refinement
     step = images.box / coarse.pixels.radius / 3
     shifts = shift_grid(max(params.offset_range_A / images.pixel_size_A, step), step)
-    found = search_poses(
-        coarse,
-        sigma2,
-        slices,
-        shifts,
-        log_prior=prior,
-        base_shifts_px=base_shifts_px,
-        n_candidates=params.candidates,
-        threads=threads,
-    )
+    options: dict[str, Any] = {
+        "log_prior": prior,
+        "base_shifts_px": base_shifts_px,
+        "n_candidates": params.candidates,
+        "threads": threads,
+    }
+    if devices is None:
+        found = search_poses(coarse, sigma2, slices, shifts, **options)
+    else:
+        found = search_on_devices(coarse, sigma2, slices, shifts, devices=devices, **options)
     state = np.where(found.candidate_state >= 0, found.candidate_state, found.best_state[:, None])
     move = np.where(found.candidate_shift >= 0, found.candidate_shift, found.best_shift[:, None])
     return grid[state], base_shifts_px[:, None, :] + shifts[move]
@@ -290,6 +308,7 @@ def grey_scale(
     rng: np.random.Generator,
     *,
     threads: int,
+    devices: Sequence[int] | None = None,
 ) -> float:
     """Return the factor that brings a map of unknown grey scale to that of the images.
 
@@ -305,7 +324,9 @@ def grey_scale(
     factor = 1 / np.sqrt(max(strength, 1e-30))
     for _ in range(3):
         scaled = reference * np.float32(factor)
-        rotations, shifts = global_candidates(sample, sigma2, scaled, base, one, rng, threads=threads)
-        measured = measure_residuals(sample, cube * np.float32(factor), rotations[:, 0], shifts[:, 0], sigma2=sigma2)
+        rotations, shifts = global_candidates(sample, sigma2, scaled, base, one, rng, threads=threads, devices=devices)
+        measured = measure_residuals(
+            sample, cube * np.float32(factor), rotations[:, 0], shifts[:, 0], sigma2=sigma2, devices=devices
+        )
         factor *= max(measured.grey, 1e-3)
     return float(factor)

@@ -27,6 +27,7 @@ from cryopipe.config.base import require
 from cryopipe.config.refinement import RefineHomogeneous
 from cryopipe.context import Context
 from cryopipe.errors import InputError
+from cryopipe.imaging.backend import to_numpy
 from cryopipe.imaging.filters import apply_shell_curve, fsc_weight, low_pass
 from cryopipe.imaging.fsc import MaskedFsc, masked_fsc, resolution_at
 from cryopipe.imaging.geometry import matrix_to_euler
@@ -40,6 +41,7 @@ from cryopipe.items import digest
 from cryopipe.reconstruction.dynamic_mask import dynamic_mask
 from cryopipe.reconstruction.half_sets import half_sets_of
 from cryopipe.reconstruction.march import THRESHOLD, next_search_radius
+from cryopipe.reconstruction.memory import check_memory
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement.checkpoint import Progress, load_progress, save_progress
 from cryopipe.refinement.exchange import Shared, compare, masked_reference, next_reference
@@ -163,6 +165,7 @@ def iterate(
             params,
             context.rng(f"iteration {i} half {half + 1}"),
             threads=context.threads,
+            devices=context.gpus or None,
         )
         states.append(state)
         sums.append(accumulated)
@@ -170,7 +173,7 @@ def iterate(
     resolution = progress.history[-1][2] if progress.history else np.inf
     options = mask_options(params) if resolution < params.mask_start_resolution_A else None
     join = round(halves.side_A / max(params.join_resolution_A, require(params, "initial_lowpass_A")[0]))
-    maps = [half.solve(threads=context.threads) for half in sums]
+    maps = [to_numpy(half.solve(threads=context.threads)) for half in sums]
     shared: Shared = exchange(
         (maps[0], maps[1]),
         radius=task.reconstruct_radius,
@@ -257,16 +260,18 @@ def mask_options(params: RefineHomogeneous) -> dict[str, float]:
 
 
 def final_halves(
-    progress: Progress, halves: Halves, params: RefineHomogeneous, *, threads: int
+    progress: Progress, halves: Halves, params: RefineHomogeneous, *, threads: int, gpu: bool = False
 ) -> list[NDArray[np.float32]]:
     """Reconstruct both halves from all frequencies of the full box: unfiltered and unmasked."""
     maps = []
     for images, parameters, state in zip(halves.images, halves.parameters, progress.states, strict=True):
         radius = images.pixels.radius
-        sums = Reconstruction.empty(images.box, radius, symmetry=str(params.symmetry), expected_slices=len(images))
+        sums = Reconstruction.empty(
+            images.box, radius, symmetry=str(params.symmetry), expected_slices=len(images), gpu=gpu
+        )
         posed = with_defoci(images, parameters, state.defocus_change_A).scaled(state.scale)
         sums.insert(posed, state.rotations, state.shifts_px, 1 / state.sigma2)
-        maps.append(sums.solve(threads=threads))
+        maps.append(to_numpy(sums.solve(threads=threads)))
     return maps
 
 
@@ -349,8 +354,10 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: RefineH
             f"{inputs['map']}: {initial.shape} at {pixel_size_A or 0:.5g} Å, but particles have box {images.box} at "
             f"{images.pixel_size_A:g} Å. Resize the map (resize_volume)."
         )
+    # the largest need, known before hours of work that would end in it
+    check_memory(images.box, images.pixels.radius, padding=2, interpolated=False, gpu=bool(context.gpus))
     progress = refine(halves, initial, params, context)
-    half1, half2 = final_halves(progress, halves, params, threads=context.threads)
+    half1, half2 = final_halves(progress, halves, params, threads=context.threads, gpu=bool(context.gpus))
     mask = dynamic_mask(0.5 * (half1 + half2), images.pixel_size_A, workers=context.threads, **mask_options(params))
     curves = masked_fsc(half1, half2, mask, context.rng("final phases"), workers=context.threads)
     weight = fsc_weight(curves.corrected) ** 2

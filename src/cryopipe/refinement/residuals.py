@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopipe.imaging.backend import array_module, to_numpy
 from cryopipe.imaging.optics import CtfParameters
 from cryopipe.kernels.slices import extract_slices
+from cryopipe.search.devices import over_devices, to_device
 from cryopipe.search.phases import shift_values
 from cryopipe.search.pose_models import DefocusModel
 from cryopipe.search.refine_poses import refine_poses
@@ -46,6 +48,7 @@ def measure_residuals(
     *,
     sigma2: NDArray[np.float64],
     padding: int = 2,
+    devices: Sequence[int] | None = None,
 ) -> Residuals:
     """Compare images with the reference at their poses.
 
@@ -59,18 +62,30 @@ def measure_residuals(
         Poses; the shift (x, y) is what has to be applied.
     sigma2 : array [>= radius + 1]
         Present noise spectrum, which weighs the scale's pixels.
+    devices : sequence of int, optional
+        CUDA devices to spread the images over. The result does not depend on their number.
     """
     shell = images.pixels.shell
     shells = images.pixels.radius + 1
     weight = (1 / sigma2[shell]).astype(np.float32)
     power = np.zeros(shells)
     cross_sums, model_sums = np.empty(len(images)), np.empty(len(images))
-    for part, centred, slices in _chunks(images, cube, rotations, shifts_px, padding):
-        model = slices * images.ctf[part]
-        residual = centred - model
-        power += np.bincount(shell, weights=_abs2(residual).sum(axis=0, dtype=np.float64), minlength=shells)
-        cross_sums[part] = (_real_product(centred, model) * weight).sum(axis=1, dtype=np.float64)
-        model_sums[part] = (_abs2(model) * weight).sum(axis=1, dtype=np.float64)
+    cubes: dict[int | None, Any] = {None: cube}
+
+    def compared(device: int | None, part: slice) -> tuple[Any, Any, Any]:
+        own = images.subset(part)
+        if device is not None:
+            own = own.to_gpu()
+            if device not in cubes:
+                cubes[device] = to_device(cube)
+        return _compare(own, cubes[device], rotations[part], shifts_px[part], weight, padding)
+
+    parts = [slice(start, min(start + _CHUNK, len(images))) for start in range(0, len(images), _CHUNK)]
+    on_host = (compared(None, part) for part in parts)
+    found = on_host if devices is None else over_devices(compared, len(images), _CHUNK, devices)
+    for part, (residual, cross, model) in zip(parts, found, strict=True):
+        power += np.bincount(shell, weights=to_numpy(residual), minlength=shells)
+        cross_sums[part], model_sums[part] = to_numpy(cross), to_numpy(model)
     count = np.bincount(shell, minlength=shells) * len(images)
     new = power / np.maximum(2 * count, 1)
     new[0] = new[1]
@@ -89,6 +104,7 @@ def refine_defoci(
     range_A: float,
     prior_A: float,
     padding: int = 2,
+    devices: Sequence[int] | None = None,
 ) -> NDArray[np.float64]:
     """Return the defocus change (Å) of each posed image that fits the reference best.
 
@@ -97,23 +113,33 @@ def refine_defoci(
     returned, since the next iteration begins with them anyway.
     """
     model = DefocusModel(parameters, sigma_A=prior_A, range_A=range_A)
-    found = refine_poses(images, sigma2, cube, rotations, shifts_px, defocus=model, padding=padding)
+    found = refine_poses(images, sigma2, cube, rotations, shifts_px, defocus=model, padding=padding, devices=devices)
     return found.defocus_change_A
 
 
-def _chunks(
-    images: ParticleSpectra, cube: Any, rotations: NDArray[np.float64], shifts_px: NDArray[np.float64], padding: int
-) -> Iterator[tuple[slice, NDArray[np.complex64], NDArray[np.complex64]]]:
-    pixels = images.pixels
-    for start in range(0, len(images), _CHUNK):
-        part = slice(start, min(start + _CHUNK, len(images)))
-        slices = extract_slices(cube, rotations[part].astype(np.float32), pixels.kx, pixels.ky, padding=padding)
-        yield part, shift_values(images.values[part], pixels, shifts_px[part]), slices
+def _compare(
+    images: ParticleSpectra,
+    cube: Any,
+    rotations: NDArray[np.float64],
+    shifts_px: NDArray[np.float64],
+    weight: NDArray[np.float32],
+    padding: int,
+) -> tuple[Any, Any, Any]:
+    """Return the images' summed residual power [K], their products with their models and the models' power, both [n]."""
+    xp, pixels = array_module(images.values, cube), images.pixels
+    kx, ky, weight = (xp.asarray(array) for array in (pixels.kx, pixels.ky, weight))
+    model = extract_slices(cube, xp.asarray(rotations.astype(np.float32)), kx, ky, padding=padding) * images.ctf
+    centred = shift_values(images.values, pixels, shifts_px)
+    return (
+        _abs2(centred - model).sum(axis=0, dtype=np.float64),
+        (_real_product(centred, model) * weight).sum(axis=1, dtype=np.float64),
+        (_abs2(model) * weight).sum(axis=1, dtype=np.float64),
+    )
 
 
-def _abs2(values: NDArray[np.complex64]) -> NDArray[np.float32]:
-    return np.square(values.real) + np.square(values.imag)
+def _abs2(values: Any) -> Any:
+    return values.real**2 + values.imag**2
 
 
-def _real_product(a: NDArray[np.complex64], b: NDArray[np.complex64]) -> NDArray[np.float32]:
+def _real_product(a: Any, b: Any) -> Any:
     return a.real * b.real + a.imag * b.imag

@@ -99,13 +99,13 @@ def search_on_devices(
 
     def work(device: int, rows: slice) -> Posterior:
         if device not in given:
-            given[device] = _to_device(references)
+            given[device] = to_device(references)
         mine = {k: v[rows] if k in by_image and v is not None else v for k, v in options.items()}
         prior = mine.get("shift_log_prior")
         if prior is not None and np.ndim(prior) == 2:
             mine["shift_log_prior"] = prior[rows]
         part = images.subset(rows)
-        moved = replace(part, values=_to_device(part.values), ctf=_to_device(part.ctf))
+        moved = replace(part, values=to_device(part.values), ctf=to_device(part.ctf))
         found = search_poses(moved, sigma2, given[device], shifts_px, **mine)
         return found if found.sums is None else replace(found, sums=found.sums.to_host())
 
@@ -125,7 +125,8 @@ def visible_devices() -> list[int]:
         return []
 
 
-def _to_device(array: np.ndarray) -> Any:
+def to_device(array: Any) -> Any:
+    """Return the array on CuPy's current device."""
     import cupy
 
     return cupy.asarray(array)

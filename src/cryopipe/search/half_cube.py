@@ -24,7 +24,8 @@ import numpy as np
 from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module, fft_module
 
-_CHUNK_BYTES = 256 << 20
+_CHUNK_BYTES = 64 << 20
+"""A GPU transforms this much at a time; what prepares it holds some times as much."""
 _CACHE_BYTES = 1 << 20
 """A CPU transforms this much at a time: it stays in the second-level cache from filling to cropping."""
 

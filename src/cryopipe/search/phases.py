@@ -7,6 +7,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from cryopipe.imaging.backend import array_module
 from cryopipe.imaging.fourier_pixels import FourierPixels
 
 
@@ -30,8 +31,11 @@ def separable_ramps(pixels: FourierPixels, shifts_px: np.ndarray, xp: Any) -> An
     return xp.asarray(x)[:, at_x] * xp.asarray(y)[:, at_y]  # [s, K]
 
 
-def shift_values(values: np.ndarray, pixels: FourierPixels, shifts_px: np.ndarray) -> np.ndarray:
+def shift_values(values: Any, pixels: FourierPixels, shifts_px: np.ndarray) -> Any:
     """Return the spectra ``values`` [n, K] of images moved each by its own shift (x, y) px ``[n, 2]``; complex64."""
+    xp = array_module(values)
+    if xp is not np:
+        return values * separable_ramps(pixels, shifts_px, xp)
     shifted = np.empty((len(values), len(pixels)), np.complex64)
     _shift(
         values, pixels.kx, pixels.ky, np.asarray(shifts_px, np.float64) / pixels.box, np.int64(pixels.radius), shifted

@@ -32,7 +32,7 @@ from cryopipe.kernels._memory import in_batches
 from cryopipe.kernels.pose_steps import StepRules
 from cryopipe.search._pose_inputs import check_options, joined, start_of
 from cryopipe.search._pose_steps import End, pose_problem, refine_batch
-from cryopipe.search.devices import over_devices
+from cryopipe.search.devices import over_devices, to_device
 from cryopipe.search.pose_candidates import Candidates, angular_nyquist_deg
 from cryopipe.search.pose_models import DefocusModel, PoseRefinement, offset_spectrum
 from cryopipe.search.spectra import ParticleSpectra, inverse_variance_of
@@ -174,7 +174,9 @@ def refine_poses(
         part: Any = slice(int(rows[0]), int(rows[-1]) + 1)
         own, reference = images.subset(part), cube
         if device is not None:
-            own, reference = own.to_gpu(), moved.setdefault(device, _on_gpu(cube))
+            if device not in moved:
+                moved[device] = to_device(cube)
+            own, reference = own.to_gpu(), moved[device]
         weight = variance[0] if noise_group is None else variance[np.asarray(noise_group)[part]]
         parameters = None if defocus is None else defocus.parameters.subset(part)
         problem = pose_problem(own, weight, reference, parameters=parameters, offset_spectrum=spectrum, padding=padding)
@@ -307,9 +309,3 @@ def images_a_batch(n_pixels: int, *, gpu: bool) -> int:
 
         budget = _GPU_SHARE * cupy.cuda.runtime.memGetInfo()[0]
     return max(1, int(budget // (_BYTES_A_PIXEL * max(n_pixels, 1))))
-
-
-def _on_gpu(cube: Any) -> Any:
-    import cupy
-
-    return cupy.asarray(cube)

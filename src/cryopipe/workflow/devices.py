@@ -44,27 +44,51 @@ def resolve_device(wanted: str, *, step: str, granted_gpus: int) -> Device:
 
 
 @contextlib.contextmanager
-def gpu_lease(device: Device, folder: Path | None = None) -> Iterator[None]:
-    """Hold one GPU for the life of the block by a file lock, and show the process that GPU alone.
+def gpu_lease(device: Device, count: int = 1, folder: Path | None = None) -> Iterator[tuple[int, ...]]:
+    """Hold ``count`` GPUs for the life of the block by file locks; yield their numbers and make the first one current.
 
-    Snakemake counts GPUs but does not say which one a job got. A CUDA_VISIBLE_DEVICES that is already set (by SLURM, by a
-    user) is respected and nothing is locked.
+    Snakemake counts GPUs but does not say which ones a job got. Where CUDA_VISIBLE_DEVICES is set (by SLURM, by a user)
+    nothing is locked and all that it shows are the job's. The variable cannot be set here: CUDA reads it once, when the
+    process first asks for its devices.
+
+    Raises
+    ------
+    DeviceError
+        The machine has fewer GPUs than the job was given.
     """
-    if device == "cpu" or os.environ.get("CUDA_VISIBLE_DEVICES", ""):
-        yield
+    if device == "cpu":
+        yield ()
         return
+    present = gpu_count()
+    if os.environ.get("CUDA_VISIBLE_DEVICES", ""):
+        yield tuple(range(present))
+        return
+    if count > present:
+        raise DeviceError(
+            f"the job was given {count} GPUs, this machine has {present}: give it fewer (--set-resources <step>:gpu=1)"
+        )
     folder = folder or Path(tempfile.gettempdir())
-    handles = [(i, (folder / f"cryopipe-gpu-{i}.lock").open("a")) for i in range(gpu_count())]
+    while True:
+        with contextlib.ExitStack() as held:
+            # all or none: jobs that each hold a part would wait for one another
+            found: list[int] = []
+            for index in range(present):
+                if len(found) < count and _locked(held, folder / f"cryopipe-gpu-{index}.lock"):
+                    found.append(index)
+            if len(found) == count:
+                import cupy
+
+                with cupy.cuda.Device(found[0]):
+                    yield tuple(found)
+                return
+        time.sleep(0.5)
+
+
+def _locked(held: contextlib.ExitStack, path: Path) -> bool:
+    """Lock a file, if nobody else has, until ``held`` ends."""
+    handle = held.enter_context(path.open("a"))
     try:
-        while True:
-            for index, handle in handles:
-                with contextlib.suppress(BlockingIOError):
-                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    os.environ["CUDA_VISIBLE_DEVICES"] = str(index)
-                    yield
-                    return
-            time.sleep(0.5)
-    finally:
-        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
-        for _, handle in handles:
-            handle.close()
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

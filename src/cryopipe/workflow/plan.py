@@ -26,7 +26,7 @@ from cryopipe.workflow.devices import gpu_count
 from cryopipe.workflow.manifest import MANIFEST, batches, read_manifest, update_manifest
 
 #: Steps with a GPU path; the others never ask the scheduler for one.
-GPU_STEPS = frozenset({"classify_2d"})
+GPU_STEPS = frozenset({"classify_2d", "refine_homogeneous"})
 #: Set by the process that builds the DAG: its children, on this machine or another, must not see other code than it did.
 CODE_VARIABLE = "CRYOPIPE_CODE_DIGESTS"
 

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
@@ -88,7 +89,8 @@ def execute(
     )
     _open_work_dir(work_dir, code)
     start = time.perf_counter()
-    with gpu_lease(device), threadpool_limits(threads):
+    with gpu_lease(device, max(granted_gpus, 1)) as gpus, threadpool_limits(threads):
+        context = replace(context, gpus=gpus)
         _set_numba_threads(threads)
         module.main(dict(inputs), dict(outputs), params_model(module).model_validate(dict(params)), context)
     missing = [str(path) for path in outputs.values() if not Path(path).exists()]
