@@ -62,14 +62,21 @@ def test_a_map_of_another_pixel_size_is_refused_with_both(dataset: Dataset, tmp_
     refused(dataset, dataset.table.rows, tmp_path, dataset.pixel_size_A * 1.01, r"3\.03")
 
 
-def refused(dataset: Dataset, rows: pd.DataFrame, folder: Path, map_pixel_size_A: float, text: str) -> None:
+def test_astigmatism_of_unknown_micrographs_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    rows = dataset.table.rows.drop(columns="rlnMicrographName")
+    refused(dataset, rows, tmp_path, dataset.pixel_size_A, "needs rlnMicrographName", refine_astigmatism=True)
+
+
+def refused(
+    dataset: Dataset, rows: pd.DataFrame, folder: Path, map_pixel_size_A: float, text: str, **options: bool
+) -> None:
     """Run the step and see it refuse, leaving no output behind."""
     write_table(folder / "particles.star", dataset.table.with_rows(rows))
     write_volume(folder / "start.mrc", dataset.truth, map_pixel_size_A)
     names = ("half1.mrc", "half2.mrc", "map.mrc", "mask.mrc", "out.star", "fsc.star", "history.tsv")
     keys = ("half1", "half2", "map", "mask", "particles", "fsc", "history")
     outputs = {key: folder / name for key, name in zip(keys, names, strict=True)}
-    params = RefineHomogeneous(symmetry="O", particle_diameter_A=125, initial_lowpass_A=20.8)
+    params = RefineHomogeneous(symmetry="O", particle_diameter_A=125, initial_lowpass_A=20.8, **options)
     context = Context("refine_homogeneous", folder / "work", seed=1, threads=2, log=logging.getLogger("test"))
     inputs = {"particles": folder / "particles.star", "map": folder / "start.mrc"}
     with pytest.raises(InputError, match=text):

@@ -60,3 +60,15 @@ class RefineHomogeneous(Params):
         gt=0,
         le=10000,
     )
+    refine_astigmatism: bool = parameter(
+        "Where the defocus is refined, refine the astigmatism of every micrograph as well, from all of its particles in a half "
+        "set together.",
+        default=False,
+    )
+    astigmatism_prior_A: float = parameter(
+        "Standard deviation of the true astigmatism's components (half of U - V) about those of the micrograph's CTF.",
+        unit="Å",
+        default=200.0,
+        gt=0,
+        le=10000,
+    )

@@ -18,7 +18,7 @@ from cryopipe.imaging.optics import CtfParameters
 from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.reconstruction.reconstruct import Reconstruction
-from cryopipe.refinement.residuals import measure_residuals, refine_defoci
+from cryopipe.refinement.residuals import measure_residuals, refine_ctfs
 from cryopipe.search.devices import search_on_devices
 from cryopipe.search.global_search import search_poses
 from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement, shift_grid
@@ -39,7 +39,7 @@ _GREY_SAMPLE = 150
 
 @dataclass
 class HalfSet:
-    """State of one half set; shifts in px of the full-size images, defocus changes against the table in Å.
+    """State of one half set; shifts in px of the full-size images, changes of CTFs against the table in Å.
 
     Attributes
     ----------
@@ -51,7 +51,8 @@ class HalfSet:
         Relative to noise alone.
     scale : array float64 [n]
         Grey scale of each image, mean 1.
-    defocus_change_A : array float64 [n]
+    ctf_change_A : array float64 [n, 3]
+        Mean defocus and the astigmatism's two components (see `cryopipe.search.pose_ctf.changed_parameters`).
     sigma2 : array float64 [shells]
         Noise variance of each of real and imaginary part.
     angle_change_deg : float
@@ -63,7 +64,7 @@ class HalfSet:
     confidence: NDArray[np.float64]
     log_likelihood: NDArray[np.float64]
     scale: NDArray[np.float64]
-    defocus_change_A: NDArray[np.float64]
+    ctf_change_A: NDArray[np.float64]
     sigma2: NDArray[np.float64]
     angle_change_deg: float
 
@@ -73,7 +74,7 @@ class HalfSet:
         n = len(images)
         none, ones = np.zeros(n), np.ones(n)
         poses = np.tile(np.eye(3), (n, 1, 1))
-        return cls(poses, np.zeros((n, 2)), none, none, ones, none, initial_sigma2(images), 180.0)
+        return cls(poses, np.zeros((n, 2)), none, none, ones, np.zeros((n, 3)), initial_sigma2(images), 180.0)
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def advance(
     params: RefineHomogeneous,
     rng: np.random.Generator,
     *,
+    micrographs: NDArray[Any],
     threads: int,
     devices: Sequence[int] | None = None,
 ) -> tuple[HalfSet, Reconstruction]:
@@ -136,6 +138,8 @@ def advance(
         Symmetry and search options.
     rng : Generator
         Displaces the grid and draws the particles of a random re-search.
+    micrographs : array [n]
+        Each image's micrograph.
     threads : int
         CPU threads.
     devices : sequence of int, optional
@@ -149,7 +153,7 @@ def advance(
     """
     to_box = task.box / images.box
     small = in_box(images.crop(task.reconstruct_radius), task.box)
-    small = with_defoci(small, parameters, state.defocus_change_A).scaled(state.scale)
+    small = with_ctfs(small, parameters, state.ctf_change_A).scaled(state.scale)
     used = small.crop(task.radius)
     if task.grey:
         factor = grey_scale(used, state.sigma2, reference, params, rng, threads=threads, devices=devices)
@@ -160,7 +164,7 @@ def advance(
     state = _searched(state, used, reference, cube, task, params, rng, threads, devices)
     if task.defocus:
         nominal = replace(used, ctf=images.ctf[:, : len(used.pixels)])
-        change = refine_defoci(
+        change = refine_ctfs(
             nominal,
             parameters,
             cube,
@@ -169,11 +173,13 @@ def advance(
             sigma2=state.sigma2,
             range_A=params.defocus_range_A,
             prior_A=params.defocus_prior_A,
+            micrograph=micrographs if params.refine_astigmatism else None,
+            astigmatism_prior_A=params.astigmatism_prior_A,
             devices=devices,
         )
-        state = replace(state, defocus_change_A=change)
+        state = replace(state, ctf_change_A=change)
         plain = replace(small, ctf=images.ctf[:, : len(small.pixels)])
-        small = with_defoci(plain, parameters, change).scaled(state.scale)
+        small = with_ctfs(plain, parameters, change).scaled(state.scale)
         used = small.crop(task.radius)
     measured = measure_residuals(used, cube, state.rotations, state.shifts_px, sigma2=state.sigma2, devices=devices)
     sigma2 = state.sigma2.copy()
@@ -200,9 +206,14 @@ def advance(
     ), sums
 
 
-def with_defoci(images: ParticleSpectra, parameters: CtfParameters, change_A: NDArray[np.float64]) -> ParticleSpectra:
-    """Return images that carry the CTFs of ``parameters`` with their own defocus changes; flipped ones keep their signs."""
-    return with_defocus_change(images, parameters, change_A)
+def with_ctfs(images: ParticleSpectra, parameters: CtfParameters, change_A: NDArray[np.float64]) -> ParticleSpectra:
+    """Return images that carry the CTFs of ``parameters`` with changes [n, 3] of their own; flipped ones keep their signs."""
+    return with_defocus_change(images, parameters, needed_columns(change_A))
+
+
+def needed_columns(change_A: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the changes of the mean defocus [n] alone where no astigmatism has changed, else all [n, 3]."""
+    return change_A if change_A[:, 1:].any() else change_A[:, 0]
 
 
 def _searched(

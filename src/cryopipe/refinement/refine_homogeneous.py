@@ -45,8 +45,9 @@ from cryopipe.reconstruction.memory import check_memory
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement.checkpoint import Progress, load_progress, save_progress
 from cryopipe.refinement.exchange import Shared, compare, masked_reference, next_reference
-from cryopipe.refinement.half_set import HalfSet, Task, advance, with_defoci
+from cryopipe.refinement.half_set import HalfSet, Task, advance, needed_columns, with_ctfs
 from cryopipe.search.particle_keys import canonical_order
+from cryopipe.search.pose_ctf import changed_parameters
 from cryopipe.search.spectra import ParticleSpectra, load_particle_spectra
 from cryopipe.search.working_box import resize_map, working_box
 
@@ -61,6 +62,7 @@ SETTLED_ANGLE = 0.25
 #: every so many iterations a share of the confident particles is searched globally again
 RANDOM_SEARCH_EVERY = 4
 RANDOM_SEARCH_SHARE = 0.05
+CTF_COLUMNS = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
 HISTORY = (
     "iteration",
     "radius",
@@ -69,15 +71,17 @@ HISTORY = (
     "median_angle_change_deg",
     "mean_confidence",
     "median_defocus_change_A",
+    "median_astigmatism_change_A",
 )
 
 
 @dataclass(frozen=True)
 class Halves:
-    """Images and CTF parameters of the two half sets, in the order of their rows in the table."""
+    """Images, CTF parameters and micrographs of the two half sets, in the order of their rows in the table."""
 
     images: tuple[ParticleSpectra, ParticleSpectra]
     parameters: tuple[CtfParameters, CtfParameters]
+    micrographs: tuple[NDArray[Any], NDArray[Any]]
     rows: tuple[NDArray[np.int64], NDArray[np.int64]]
 
     @property
@@ -164,6 +168,7 @@ def iterate(
             task,
             params,
             context.rng(f"iteration {i} half {half + 1}"),
+            micrographs=halves.micrographs[half],
             threads=context.threads,
             devices=context.gpus or None,
         )
@@ -193,6 +198,7 @@ def iterate(
         )
         for own, half in zip(maps, sums, strict=True)
     ]
+    change = np.concatenate([s.ctf_change_A for s in states])
     row = [
         float(i + 1),
         float(task.radius),
@@ -200,7 +206,8 @@ def iterate(
         float(shared.masked),
         float(np.mean([s.angle_change_deg for s in states])),
         float(np.mean([s.confidence.mean() for s in states])),
-        float(np.median(np.abs(np.concatenate([s.defocus_change_A for s in states])))),
+        float(np.median(np.abs(change[:, 0]))),
+        float(np.median(np.hypot(change[:, 1], change[:, 2]))),
     ]
     start = start_radius(halves, params)
     radius = next_search_radius(
@@ -269,7 +276,7 @@ def final_halves(
         sums = Reconstruction.empty(
             images.box, radius, symmetry=str(params.symmetry), expected_slices=len(images), gpu=gpu
         )
-        posed = with_defoci(images, parameters, state.defocus_change_A).scaled(state.scale)
+        posed = with_ctfs(images, parameters, state.ctf_change_A).scaled(state.scale)
         sums.insert(posed, state.rotations, state.shifts_px, 1 / state.sigma2)
         maps.append(to_numpy(sums.solve(threads=threads)))
     return maps
@@ -289,9 +296,12 @@ def load_halves(table: StarTable, *, threads: int) -> Halves:
     # unmasked: at 2.4 Å a defocus of 1.8 µm carries detail 150 Å away, and a mask would cut it off (2.44 against 2.37 Å)
     images = load_particle_spectra(table, radius=box // 2 - 1, threads=threads)
     parameters = from_table(table.with_optics())
+    # foreign tables may lack the column; only astigmatism asks for it
+    micrographs = np.asarray(table.rows.get("rlnMicrographName", np.full(len(table), "")))
     return Halves(
         (images.subset(rows[0]), images.subset(rows[1])),
         (parameters.subset(rows[0]), parameters.subset(rows[1])),
+        (micrographs[rows[0]], micrographs[rows[1]]),
         (rows[0], rows[1]),
     )
 
@@ -304,17 +314,20 @@ def with_poses(table: StarTable, halves: Halves, progress: Progress, params: Ref
     values = {
         name: np.zeros(n) for name in (*names, "rlnLogLikeliContribution", "rlnMaxValueProbDistribution", "crpScale")
     }
-    subset, change = np.zeros(n, dtype=np.int64), np.zeros(n)
+    subset = np.zeros(n, dtype=np.int64)
+    ctfs = {name: rows[name].to_numpy(dtype=np.float64).copy() for name in CTF_COLUMNS}
     for number, (state, where) in enumerate(zip(progress.states, halves.rows, strict=True), start=1):
         angles = matrix_to_euler(reduce_to_asymmetric_unit(state.rotations, str(params.symmetry)))
         shifts_A = state.shifts_px * halves.images[0].pixel_size_A
         columns = (*angles.T, *shifts_A.T, state.log_likelihood, state.confidence, state.scale)
         for name, column in zip(values, columns, strict=True):
             values[name][where] = column
-        subset[where], change[where] = number, state.defocus_change_A
-    for name in ("rlnDefocusU", "rlnDefocusV"):
-        values[name] = rows[name].to_numpy(dtype=np.float64) + change
-    return table.with_rows(rows.assign(**values, rlnRandomSubset=subset))
+        subset[where] = number
+        changed = changed_parameters(halves.parameters[number - 1], needed_columns(state.ctf_change_A))
+        found = (changed.defocus_u_A, changed.defocus_v_A, changed.defocus_angle_deg)
+        for name, column in zip(CTF_COLUMNS, found, strict=True):
+            ctfs[name][where] = column
+    return table.with_rows(rows.assign(**values, **ctfs, rlnRandomSubset=subset))
 
 
 def write_fsc(path: Path, curves: MaskedFsc, *, box: int, pixel_size_A: float) -> None:
@@ -345,6 +358,10 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: RefineH
     table = read_table(inputs["particles"], "particles")
     if len(table) == 0:
         raise InputError(f"{inputs['particles']}: no particles in it; look at what the steps before rejected.")
+    if params.refine_astigmatism and "rlnMicrographName" not in table.rows:
+        raise InputError(
+            f"{inputs['particles']}: refine_astigmatism needs rlnMicrographName, which the table lacks: switch it off or add it."
+        )
     table = table.with_rows(table.rows.iloc[canonical_order(table.rows)])
     halves = load_halves(table, threads=context.threads)
     images = halves.images[0]

@@ -1,4 +1,4 @@
-"""What posed images leave unexplained: noise spectra, grey scales, and the terms of a defocus search, in one pass."""
+"""What posed images leave unexplained: noise spectra and grey scales in one pass; and what their CTFs should be."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cryopipe.kernels.slices import extract_slices
 from cryopipe.search.devices import over_devices, to_device
 from cryopipe.search.phases import shift_values
 from cryopipe.search.pose_models import DefocusModel
+from cryopipe.search.refine_astigmatism import refine_astigmatism
 from cryopipe.search.refine_poses import refine_poses
 from cryopipe.search.spectra import ParticleSpectra
 
@@ -93,7 +94,7 @@ def measure_residuals(
     return Residuals(new, cross_sums / floor, float(cross_sums.sum() / floor.sum()))
 
 
-def refine_defoci(
+def refine_ctfs(
     images: ParticleSpectra,
     parameters: CtfParameters,
     cube: Any,
@@ -103,18 +104,27 @@ def refine_defoci(
     sigma2: NDArray[np.float64],
     range_A: float,
     prior_A: float,
+    micrograph: NDArray[Any] | None = None,
+    astigmatism_prior_A: float = np.inf,
     padding: int = 2,
     devices: Sequence[int] | None = None,
 ) -> NDArray[np.float64]:
-    """Return the defocus change (Å) of each posed image that fits the reference best.
+    """Return the change of each posed image's CTF that fits the reference best, float64 [n, 3] in Å.
 
-    ``parameters`` are the CTFs that the images carry (phase-flipped ones: were flipped with), a row an image; the prior
-    is a Gaussian around them. Poses move with the defocus, so that neither takes the other's error; they are not
-    returned, since the next iteration begins with them anyway.
+    The columns are mean defocus and, where ``micrograph`` [n] names each image's micrograph, the components of that
+    micrograph's astigmatism ((U - V)/2 cos 2a, (U - V)/2 sin 2a); else these are zero. ``parameters`` are the CTFs that
+    the images carry (phase-flipped ones: were flipped with), a row an image; the priors are Gaussians around them. Poses
+    move along, so that neither takes the other's error; they are not returned, since the next iteration begins with them
+    anyway. Astigmatism is refined on the CPU.
     """
     model = DefocusModel(parameters, sigma_A=prior_A, range_A=range_A)
     found = refine_poses(images, sigma2, cube, rotations, shifts_px, defocus=model, padding=padding, devices=devices)
-    return found.defocus_change_A
+    if micrograph is None:
+        return np.stack([found.defocus_change_A, *np.zeros((2, len(images)))], axis=1)
+    together = refine_astigmatism(
+        images, sigma2, cube, found, model, micrograph, sigma_A=astigmatism_prior_A, padding=padding
+    )
+    return together.particle_change_A
 
 
 def _compare(
