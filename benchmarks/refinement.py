@@ -7,9 +7,10 @@ The particles are projections of the embedded atoms (PDB 6Z6U) with CTF, white n
 defocus that the table states; with ``--symmetry C1`` of seven of its 24 chains, which have no symmetry. The tutorial's
 size is ``--particles 3400 --box 250 --pixel 0.7425 --snr 0.015`` (the demonstration's particles have 0.022 at
 40 e/px in a box of 200 Å; the tutorial preset gives 27.6 e/px in one of 186 Å). The start is the true map at 15 Å, on
-a wrong grey scale. Two limits stand beside the result: the map from true poses and true defoci, and the poses found by
-local refinement against the true map from the true poses. The peer is ``relion_refine_mpi --auto_refine`` with three
-processes and two half sets. With ``--folder`` particles are kept and found again. The last line is one JSON object.
+a wrong grey scale. Limits stand beside the result: the map from true poses and true defoci, and the poses found by
+local refinement, from the true poses, against the true map and against a map of half of the particles. The peer is
+``relion_refine_mpi --auto_refine`` with three processes and two half sets. With ``--folder`` particles are kept and
+found again. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from cryopipe.io.mrc import format_image_name, read_volume, write_stack, write_v
 from cryopipe.io.star import StarTable, make_optics, read_table, write_table
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement import refine_homogeneous
+from cryopipe.refinement.exchange import compare, masked_reference, next_reference
 from cryopipe.refinement.residuals import measure_residuals
 from cryopipe.search.devices import visible_devices
 from cryopipe.search.pose_ctf import with_defocus_change
@@ -172,7 +174,41 @@ def limits(folder: Path, judge: Judge, symmetry: str, threads: int) -> dict[str,
     grey = grey_of(true, cube, judge)
     best = refine_poses(true, sigma2, cube * np.float32(grey), judge.rotations, judge.shifts)
     found["local refinement against the true map"] = judge.poses(best.rotations, best.shifts_px)
+    found["... against the other half's map of true poses"] = against_other_half(true, judge, symmetry, threads)
     return found
+
+
+def against_other_half(images: Any, judge: Judge, symmetry: str, threads: int) -> dict[str, float]:
+    """Return the errors of poses refined, from the true ones, against a map of half the particles that is as good as can be.
+
+    What a gold-standard refinement can reach: its references have the noise of half of the particles. Each particle meets
+    the map of the half that it does not belong to, filtered and masked as the refinement does.
+    """
+    box, radius = len(judge.truth), images.pixels.radius
+    sigma2 = np.full(radius + 1, 0.5)
+    rows = [np.arange(half, len(images), 2) for half in (0, 1)]
+    sums = []
+    for mine in rows:
+        half = Reconstruction.empty(box, radius, symmetry=symmetry, expected_slices=len(mine))
+        half.insert(images.subset(mine), judge.rotations[mine], judge.shifts[mine], 1 / sigma2)
+        sums.append(half)
+    maps = [half.solve(threads=threads) for half in sums]
+    mask: dict[str, Any] = {
+        "pixel_size_A": judge.pixel_size_A,
+        "mask_options": refine_homogeneous.mask_options(RefineHomogeneous(particle_diameter_A=DIAMETER_A)),
+        "threads": threads,
+    }
+    rng = np.random.default_rng(0)
+    shared = compare((maps[0], maps[1]), radius=radius, join_radius=1, rng=rng, **mask)
+    rotations, shifts = judge.rotations.copy(), judge.shifts.copy()
+    used = images.crop(int(shared.shell))
+    for mine, half, volume in zip(rows, sums[::-1], maps[::-1], strict=True):
+        reference = next_reference(volume, half, shared, threads=threads)
+        reference = masked_reference(reference, diameter_A=DIAMETER_A, **mask)
+        cube = reference_cube(reference, used.pixels.radius, threads=threads)
+        refined = refine_poses(used.subset(mine), sigma2, cube, rotations[mine], shifts[mine])
+        rotations[mine], shifts[mine] = refined.rotations, refined.shifts_px
+    return judge.poses(rotations, shifts)
 
 
 def grey_of(images: Any, cube: np.ndarray, judge: Judge) -> float:
