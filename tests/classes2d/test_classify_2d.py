@@ -39,7 +39,7 @@ class Mixture:
 
 
 def make_mixture(folder: Path, *, apo: int, iron: int, snr: float = 0.05, seed: int = 0) -> Mixture:
-    """Hollow octahedral shells of 40 to 60 Å; iron: with a ball of 28 Å radius, three times as dense (card 20)."""
+    """Hollow octahedral shells of 40 to 60 Å; iron: with a ball of 28 Å radius, three times as dense."""
     rng = np.random.default_rng(seed)
     shell = random_shell(rng, blobs=40, outer_radius_A=60, inner_radius_A=40, sigma_A=(2.5, 5.0)).copies(
         symmetry_operators("O")
@@ -128,7 +128,7 @@ def test_turning_a_picture_by_interpolation_matches_turning_its_source():
     turned = project(model, rotator.rotations, box=BOX, pixel_size_A=PIXEL)
     found = rotator.references(grids_of_images(flat, rotator.radius))
     expected = rotator.pixels.gather(rfft2_centred(turned))
-    # trilinear interpolation at twofold padding: 2 % for a particle of 0.6 box (card 37: 4 % in 3-D)
+    # trilinear interpolation at twofold padding: 2 % for a particle of 0.6 box (4 % in 3-D)
     assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
 
 
@@ -195,7 +195,7 @@ def test_iron_loaded_particles_end_up_alone(mixture, classified):
     numbers = rows["rlnClassNumber"].to_numpy()
     loaded = [c for c in np.unique(numbers) if iron[numbers == c].mean() > 0.5]
     inside = np.isin(numbers, loaded)
-    # card 20: at least 93 % of the ferritin in ferritin classes, at most 1 % of the apo there
+    # asked: at least 93 % of the ferritin in ferritin classes, at most 1 % of the apo there
     assert iron[inside].sum() >= 0.93 * iron.sum()
     assert (~iron)[inside].sum() <= 0.01 * (~iron).sum()
 
@@ -204,7 +204,7 @@ def test_centres_are_found_to_half_a_pixel(mixture, classified):
     rows = read_table(classified["particles"], "particles").rows
     truth = mixture.shift[rows["rlnCoordinateX"].astype(int)]
     found = rows[["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy() / PIXEL
-    # card 20: median of 0.5 px with 1,010 particles (measured 0.34); 0.51 measured with these 250
+    # asked: median of 0.5 px with 1,010 particles (measured 0.34); 0.51 measured with these 250
     assert np.median(np.hypot(*(found - truth).T)) <= 0.6
 
 
@@ -230,7 +230,7 @@ def test_the_likelihood_does_not_fall_once_resolution_and_temperature_stand(clas
     settled = history[(history["inverse_temperature"] == 1) & (history["resolution_A"] == 8)].iloc[:-1]
     evidence = settled["log_evidence"].to_numpy()
     assert len(evidence) >= 4
-    # regularisation and recentring are no part of the likelihood: 0.5 % measured, the card asks for 0.1 % without them
+    # regularisation and recentring are no part of the likelihood: 0.5 % measured; 0.1 % is asked for without them
     assert (np.diff(evidence) > -0.005 * np.abs(evidence[1:])).all()
 
 

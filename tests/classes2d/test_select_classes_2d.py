@@ -35,7 +35,7 @@ def shell_image(
 
 
 def test_the_core_ratio_of_a_hollow_sphere_is_that_of_its_chords():
-    # card 21: mean chords of 40-62 Å spheres: 46 Å inside 22 Å against 74 Å on the ring
+    # mean chords of 40-62 Å spheres: 46 Å inside 22 Å against 74 Å on the ring
     r = np.linspace(0, 62, 2000)
     chord = 2 * np.sqrt(np.maximum(62**2 - r**2, 0)) - 2 * np.sqrt(np.maximum(40**2 - r**2, 0))
     core, ring = r < 0.18 * 125, (r > 0.32 * 125) & (r < 0.46 * 125)
@@ -128,7 +128,7 @@ def test_ferritin_goes_and_apoferritin_stays(classified, tmp_path):
     out = select(tmp_path, outputs)
     kept, gone = is_iron(mixture, out["particles"]), is_iron(mixture, out["rejected"])
     assert len(kept) + len(gone) == 205
-    # card 21: purity at least 98 %, recall of apo at least 95 %
+    # asked: purity at least 98 %, recall of apo at least 95 %
     assert kept.mean() <= 0.02
     assert (~kept).sum() >= 0.95 * 180
     assert gone.sum() >= 0.9 * 25

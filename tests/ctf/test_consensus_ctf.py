@@ -1,4 +1,4 @@
-"""Steps consensus_ctf and consensus_ctf_envelope and their parts (acceptance tests of the method's card)."""
+"""Steps consensus_ctf and consensus_ctf_envelope and their parts (the method's acceptance tests)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Step estimate_ctf_ctffind and its parts against CTFs that are known (acceptance tests of the method's card)."""
+"""Step estimate_ctf_ctffind and its parts against CTFs that are known (the method's acceptance tests)."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def test_noise_free_rings_give_the_exact_parameters(u: float, v: float, angle: f
     assert d.angle_deg == pytest.approx(angle, abs=tolerance_deg)
 
 
-def test_defocus_is_as_exact_as_the_card_asks_at_two_ring_contrasts() -> None:
+def test_defocus_is_as_exact_as_asked_at_two_ring_contrasts() -> None:
     truth = from_uv(12075, 11925, 25.0)
     strong = np.array([errors(fit_ctf(simulated(truth, depth=0.2, seed=s), SCOPE, LIMITS), truth) for s in range(5)])
     weak = np.array([errors(fit_ctf(simulated(truth, depth=0.05, seed=s), SCOPE, LIMITS), truth) for s in range(5)])
@@ -129,7 +129,7 @@ def test_a_phase_plate_is_found_with_its_defocus() -> None:
     truth = from_uv(10000, 9900, 0.0, 70.0)
     limits = SearchRange(5000.0, 20000.0, 100.0, 600.0, 30.0, 4.0, find_phase_shift=True)
     fit = fit_ctf(simulated(truth, depth=0.3, seed=6), SCOPE, limits)
-    assert np.degrees(fit.defocus.phase_shift_rad) == pytest.approx(70.0, abs=5.0)  # the card's limits
+    assert np.degrees(fit.defocus.phase_shift_rad) == pytest.approx(70.0, abs=5.0)  # the method's limits
     assert abs(fit.defocus.mean_A - truth.mean_A) < 150.0
 
 
@@ -145,7 +145,7 @@ def test_the_fit_limit_is_where_the_rings_end() -> None:
     truth = from_uv(12100, 11900, 30.0)
     spectrum = simulated(truth, depth=0.3, seed=8, b_factor=0.0, cut_A=4.0)
     profiles = make_profiles(spectrum, truth, SCOPE, 30.0)
-    assert 3.6 <= fit_resolution_A(profiles, 30.0) <= 4.6  # the card's limits
+    assert 3.6 <= fit_resolution_A(profiles, 30.0) <= 4.6  # the method's limits
 
 
 @pytest.mark.parametrize(("seed", "find_tilt"), [(9, False), (3, True)])
@@ -264,7 +264,7 @@ def test_the_tilt_of_a_specimen_is_found_and_its_rings_reach_further(
     flat = estimate_ctf(image, 1.4, SCOPE, EstimateCtfCtffind())
     found = estimate_ctf(image, 1.4, SCOPE, EstimateCtfCtffind(find_tilt=True))
     assert found.tilt is not None
-    assert found.tilt.tilt_deg == pytest.approx(tilt[0], abs=3.0)  # the limits of the card
+    assert found.tilt.tilt_deg == pytest.approx(tilt[0], abs=3.0)  # the method's limits
     assert abs((found.tilt.axis_deg - tilt[1] + 180.0) % 360.0 - 180.0) < 10.0
     assert found.resolution_A < flat.resolution_A - 0.3
     assert errors(found.fit, truth)[0] < 60.0

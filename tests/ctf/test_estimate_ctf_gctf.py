@@ -1,4 +1,4 @@
-"""Step estimate_ctf_gctf and its parts against CTFs that are known (acceptance tests of the method's card)."""
+"""Step estimate_ctf_gctf and its parts against CTFs that are known (the method's acceptance tests)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_right_fits_validate_and_fits_on_wrong_rings_do_not(simulate: Callable[.
         assert abs(fit.defocus.mean_A - truth.mean_A) < 250.0
         right.append(validation_score(spectrum, fit, SCOPE, **BAND))
         wrong += [validation_score(spectrum, other, SCOPE, **BAND) for other in next_rings(fit, spectrum)]
-    assert np.mean(np.array(right) >= LEAST_VALIDATION) >= 0.95  # the limits of the card
+    assert np.mean(np.array(right) >= LEAST_VALIDATION) >= 0.95  # the method's limits
     assert np.mean(np.array(wrong) < LEAST_VALIDATION) >= 0.90
     assert len(wrong) >= 30
 
@@ -85,7 +85,7 @@ def test_the_equiphase_average_is_followed_further_than_the_rotational_one(simul
     fit, spectrum = estimate_ctf(simulate(truth, seed=10, b_factor_A2=60.0), 1.4, SCOPE, EstimateCtfGctf())
     points = pixels_of(spectrum.values, spectrum.pixel_size_A)
     rotational = describe(points, Defocus(fit.defocus.mean_A), spectrum, SCOPE, **BAND)
-    assert fit.resolution_A <= rotational.resolution_A - 0.3  # the card's limit
+    assert fit.resolution_A <= rotational.resolution_A - 0.3  # the method's limit
 
 
 def test_a_strong_background_at_low_frequencies_does_not_lead_the_fit_astray(
@@ -108,7 +108,7 @@ def test_a_strong_background_at_low_frequencies_does_not_lead_the_fit_astray(
             b_factor_A2=150.0,
         )
         plain.append(abs(linear.defocus.mean_A - v - 100) > 500)
-    assert np.mean(logarithmic) < 0.02  # the limits of the card
+    assert np.mean(logarithmic) < 0.02  # the method's limits
     assert np.mean(plain) > 0.20
 
 
@@ -116,7 +116,7 @@ def test_a_strong_background_at_low_frequencies_does_not_lead_the_fit_astray(
 def test_pure_noise_is_not_fitted_and_does_not_validate(seed: int) -> None:
     noise = np.random.default_rng(seed).standard_normal((1280, 1280)).astype(np.float32)
     fit, spectrum = estimate_ctf(noise, 1.4, SCOPE, EstimateCtfGctf())
-    assert fit.resolution_A >= 15.0  # the card's limit
+    assert fit.resolution_A >= 15.0  # the method's limit
     assert validation_score(spectrum, fit, SCOPE, **BAND) < LEAST_VALIDATION
 
 
@@ -196,7 +196,7 @@ def test_the_step_writes_columns_and_pictures_and_quarantines_what_fails(tmp_pat
 def test_the_step_reports_the_phase_shift_in_degrees(tmp_path: Path, simulate: Callable[..., np.ndarray]) -> None:
     image = simulate(from_uv(11000.0, 10800.0, 20.0, 70.0), side=1280, seed=4, noise=0.7)
     row = run(tmp_path, {"a": image}, find_phase_shift=True).rows.iloc[0]
-    assert row["rlnPhaseShift"] == pytest.approx(70.0, abs=5.0)  # the card's limit
+    assert row["rlnPhaseShift"] == pytest.approx(70.0, abs=5.0)  # the method's limit
 
 
 def test_an_empty_batch_keeps_its_columns(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Step estimate_ctf_xmipp against spectra and micrographs whose CTF is known (acceptance tests of the method's card)."""
+"""Step estimate_ctf_xmipp against spectra and micrographs whose CTF is known (the method's acceptance tests)."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_the_full_model_is_found_again_in_a_synthetic_spectrum(seed: int) -> Non
     truth = from_uv(v + 800.0, v, rng.uniform(-90.0, 90.0))
     found = fit_periodogram(synthetic(truth, seed=seed), SCOPE, SETTINGS)
     d = found.fit.defocus
-    assert (d.u_A, d.v_A) == pytest.approx((truth.u_A, truth.v_A), abs=50.0)  # these limits are the card's
+    assert (d.u_A, d.v_A) == pytest.approx((truth.u_A, truth.v_A), abs=50.0)  # these limits are the method's
     assert abs((d.angle_deg - truth.angle_deg + 90.0) % 180.0 - 90.0) <= 3.0
     at_5A = [e.amplitude * float(e.at(np.array(0.2), truth.mean_A, SCOPE)) for e in (found.envelope, ENVELOPE)]
     assert at_5A[0] == pytest.approx(at_5A[1], rel=0.10)
@@ -151,7 +151,7 @@ def test_rings_are_told_from_noise_by_the_correlation_between_the_first_and_thir
         assert noise.resolution_A > 30.0
 
 
-def test_defocus_and_astigmatism_of_simulated_micrographs_are_within_the_cards_limits() -> None:
+def test_defocus_and_astigmatism_of_simulated_micrographs_are_within_the_methods_limits() -> None:
     errors = []
     for seed in range(8):
         rng = np.random.default_rng(100 + seed)
@@ -432,7 +432,7 @@ def test_three_estimators_agree_on_real_micrographs_with_and_without_a_previous_
     previous = PreviousCtf(first.u_A, first.v_A, first.angle_deg)
     for start in (None, previous):
         mine = estimate_ctf(image, pixel, scope, EstimateCtfXmipp(), start)
-        assert abs(mine.fit.defocus.mean_A - first.mean_A) < 150.0  # the card's limit
+        assert abs(mine.fit.defocus.mean_A - first.mean_A) < 150.0  # the method's limit
         assert abs(mine.fit.defocus.mean_A - second.mean_A) < 150.0
         assert mine.resolution_A < 6.0
         assert passes(mine.criteria)

@@ -61,7 +61,7 @@ def cases(simulate: Callable[..., np.ndarray]) -> list[Case]:
 
 
 @pytest.mark.parametrize("estimator", ESTIMATORS)
-def test_defocus_and_astigmatism_are_within_the_limits_of_the_cards(estimator: str, cases: list[Case]) -> None:
+def test_defocus_and_astigmatism_are_within_the_methods_limits(estimator: str, cases: list[Case]) -> None:
     mean = [abs(c.found[estimator].mean_A - c.truth.mean_A) for c in cases]
     tensor = [
         np.hypot(c.found[estimator].a_A - c.truth.a_A, c.found[estimator].b_A - c.truth.b_A) for c in cases
@@ -72,9 +72,7 @@ def test_defocus_and_astigmatism_are_within_the_limits_of_the_cards(estimator: s
 
 
 @pytest.mark.parametrize(("one", "other"), [("ctffind", "gctf"), ("ctffind", "xmipp"), ("gctf", "xmipp")])
-def test_two_estimators_differ_by_less_than_the_median_that_the_card_allows(
-    one: str, other: str, cases: list[Case]
-) -> None:
+def test_two_estimators_differ_by_less_than_the_allowed_median(one: str, other: str, cases: list[Case]) -> None:
     assert np.median([abs(c.found[one].mean_A - c.found[other].mean_A) for c in cases]) <= 60.0
 
 
@@ -103,7 +101,7 @@ def test_the_phase_shift_of_a_phase_plate_is_found_with_the_defocus(
     truth, image = phase_plate
     with threadpool_limits(1):
         d, _ = estimate(estimator, image, 1.4, SCOPE, phase_shift=True)
-    assert np.degrees(d.phase_shift_rad) % 180.0 == pytest.approx(70.0, abs=5.0)  # the limits of the card
+    assert np.degrees(d.phase_shift_rad) % 180.0 == pytest.approx(70.0, abs=5.0)  # the method's limits
     assert abs(d.mean_A - truth.mean_A) < 150.0
 
 

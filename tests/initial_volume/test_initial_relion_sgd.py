@@ -56,7 +56,7 @@ def test_an_octahedral_shell_is_found_from_random_poses_without_a_reference(
     outputs = run(octahedral, tmp_path, seeds=2)
     volume, pixel_size_A = read_volume(outputs["map"])
     assert pixel_size_A == pytest.approx(octahedral.pixel_size_A)
-    # the hand is not decidable: card 24 judges the better one, on shells 4 to 15 of 64 px at 3 Å, and asks for 0.9
+    # the hand is not decidable: the better one is judged, on shells 4 to 15 of 64 px at 3 Å, and 0.9 is asked for
     curves = [fourier_shell_correlation(v, octahedral.truth) for v in (volume, invert_hand(volume))]
     best = max(curves, key=lambda curve: curve[4:16].mean())
     assert best[4:16].mean() > 0.9

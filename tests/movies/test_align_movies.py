@@ -71,7 +71,7 @@ def test_shifts_of_a_small_phantom_are_as_exact_as_its_noise_allows(snr: float, 
 
 
 def test_larger_frames_give_better_shifts_in_proportion() -> None:
-    # 512/192 = 2.7 times more pixels along each side: card asks for 2.5 times
+    # 512/192 = 2.7 times more pixels along each side: 2.5 times is asked for
     assert alignment_error(512, 0.03, frames=12) <= 0.12 / 2.5
 
 
@@ -99,7 +99,7 @@ def test_the_paraboloid_peak_of_a_gaussian_is_nearly_unbiased() -> None:
         values = np.exp(-0.5 * ((x - true) ** 2 + (y + 0.3 * true) ** 2) / 1.5**2)
         dy, dx = paraboloid_peak(values)
         errors.append(max(abs(dx - true), abs(dy + 0.3 * true)))
-    assert max(errors) < 0.05  # the card's 0.03 for σ = 1.5 px, doubled: here both coordinates are off at once
+    assert max(errors) < 0.05  # the method's 0.03 for σ = 1.5 px, doubled: here both coordinates are off at once
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -127,7 +127,7 @@ def test_positions_follow_from_pairs_although_most_pairs_are_wrong() -> None:
 
 def test_critical_exposures_are_those_of_grant_and_grigorieff() -> None:
     k = 1.0 / np.array([50.0, 20.0, 10.0, 5.0, 3.0, 2.0])
-    expected = [168, 38.7, 14.1, 6.38, 4.34, 3.59]  # table of the method's card, three digits
+    expected = [168, 38.7, 14.1, 6.38, 4.34, 3.59]  # the method's table, three digits
     np.testing.assert_allclose(critical_exposure_e_A2(k, 300.0), expected, rtol=5e-3)
     np.testing.assert_allclose(critical_exposure_e_A2(k, 200.0), 0.8 * np.array(expected), rtol=5e-3)
     # 0.245 · 3^1.665 + 2.81 = 4.337; e^(-40 / 8.674)

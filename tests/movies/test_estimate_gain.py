@@ -1,4 +1,4 @@
-"""Step estimate_gain and its parts against gains that are known (acceptance tests of the method's card)."""
+"""Step estimate_gain and its parts against gains that are known (the method's acceptance tests)."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_estimate_correlates_with_the_truth_as_counting_statistics_allow(ele
     response = camera((384, 384), 0.05, 1)
     field = flat_field(exposed(response, electrons, 2), sigma_px=32)
     correlation = np.corrcoef(field.response.ravel(), response.ravel())[0, 1]
-    # σg / √(σg² + 1/N); 0.02 is the card's tolerance
+    # σg / √(σg² + 1/N); 0.02 is the method's tolerance
     assert correlation == pytest.approx(0.05 / np.hypot(0.05, electrons**-0.5), abs=0.02)
 
 
@@ -75,7 +75,7 @@ def test_the_residual_of_the_true_gain_is_shot_noise() -> None:
     response = camera((384, 384), 0.03, 3)
     total = exposed(response, 500.0, 4) / response
     residual = flat_field(total.astype(np.float32), sigma_px=32).response
-    assert residual.std() == pytest.approx(500.0**-0.5, rel=0.05)  # the card's 5 %
+    assert residual.std() == pytest.approx(500.0**-0.5, rel=0.05)  # the method's 5 %
 
 
 def test_pattern_and_noise_are_told_apart_by_two_halves() -> None:
@@ -95,7 +95,7 @@ def test_all_sixteen_transforms_are_recovered(seed: int) -> None:
             file = written(1.0 / response, orientation, sense)
             best, second, *_ = score_orientations(file, field.response, field.good, sigma_px=32)
             assert (best.orientation, best.sense, best.shift_yx_px) == (orientation, sense, (0, 0))
-            # σg / √(σg² + 1/N) · 512 = 106; the card asks for 20; chance reaches 5 to 6
+            # σg / √(σg² + 1/N) · 512 = 106; 20 is asked for; chance reaches 5 to 6
             assert best.score > 80
             assert second.score < 8
             turned = as_correction(file, orientation=orientation, sense=sense)
@@ -165,8 +165,8 @@ def test_planted_defects_are_found_and_no_others_and_the_residual_of_the_true_ga
     assert set(np.flatnonzero(hot)) == set(places[:10])
     assert set(np.flatnonzero(dead)) == set(places[10:])
     values = residual.response[~(dead | hot)]
-    assert values.std() == pytest.approx(50**-0.5, rel=0.05)  # the card's 5 %
-    # the card's 6 σ; among 262,000 Poisson numbers of mean 50 it is passed with a chance of 1 %
+    assert values.std() == pytest.approx(50**-0.5, rel=0.05)  # the method's 5 %
+    # the method's 6 σ; among 262,000 Poisson numbers of mean 50 it is passed with a chance of 1 %
     assert np.abs(values - 1).max() < 6 * 50**-0.5
 
 
@@ -200,7 +200,7 @@ def test_replaced_pixels_fluctuate_like_their_neighbours() -> None:
         frame[tuple(defects.T)] = 1e6
         repair.apply(frame, np.random.default_rng(i))
     variance = frames[:, defects[:, 0], defects[:, 1]].var(axis=0)
-    assert np.all((variance > 0.8 * 5.0) & (variance < 1.25 * 5.0))  # the card's 0.8-1.25
+    assert np.all((variance > 0.8 * 5.0) & (variance < 1.25 * 5.0))  # the method's 0.8-1.25
 
 
 def test_pixels_in_a_dead_block_are_drawn_from_the_frame() -> None:

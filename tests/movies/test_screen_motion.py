@@ -1,4 +1,4 @@
-"""Step screen_motion on hand-made trajectories (acceptance tests of the method's card)."""
+"""Step screen_motion on hand-made trajectories (the method's acceptance tests)."""
 
 from __future__ import annotations
 

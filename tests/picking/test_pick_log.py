@@ -118,7 +118,7 @@ def test_a_ball_and_a_shell_answer_most_at_the_known_diameters(inner, best):
     squared = (kx**2 + ky**2)[None] * (2 * trial[:, None, None]) ** 2
     spectrum = scipy.fft.rfft2(image)
     answers = [scipy.fft.irfft2(spectrum * s * np.exp(-0.5 * s), s=image.shape)[256, 256] for s in squared]
-    # card: 0.94 for a ball, 1.14 for a shell, both ± 0.04
+    # asked: 0.94 for a ball, 1.14 for a shell, both ± 0.04
     assert trial[int(np.argmax(answers))] / outer == pytest.approx(best, abs=0.04)
     single = log_response(image, pixel, min_diameter_A=best * outer, max_diameter_A=best * outer)
     assert single.in_range[256, 256]
@@ -157,7 +157,7 @@ def test_hollow_shells_on_uneven_ice_are_found(method, least):
         picks = pick_log.pick_particles(image, pixel, params(method=method), optics=OPTICS)
         precision, recall, _ = score(picks.xy, xy, 0.25 * DIAMETER / pixel)
         scores.append(2 * precision * recall / (precision + recall))
-    # card: shell template 0.97, multi-scale LoG 0.80
+    # asked: shell template 0.97, multi-scale LoG 0.80
     assert np.mean(scores) >= least
 
 

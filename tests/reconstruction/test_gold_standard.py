@@ -48,7 +48,7 @@ def test_the_next_search_grows_by_a_step_at_a_time_and_never_beyond_the_data() -
 
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_that_shares_its_start_goes_no_further_than_what_is_shared(seed: int) -> None:
-    """Card 30, test 2: below the common start's low-pass the correlation is 1 and proves nothing."""
+    """Below the common start's low-pass the correlation is 1 and proves nothing."""
     rng = np.random.default_rng(seed)
     start = signal(rng, BOX * PIXEL / 9)
     first, second = (start + 1e-3 * rng.standard_normal((BOX,) * 3, dtype=np.float32) for _ in range(2))

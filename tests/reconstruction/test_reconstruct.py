@@ -244,8 +244,8 @@ def test_a_gpu_gives_the_map_of_the_cpu_and_in_ordered_mode_the_same_bits_twice(
 
 
 @pytest.fixture(scope="module")
-def card() -> Scene:
-    """Return the images of method card 37, acceptance 5: 1000 images, 64 px, 3 Å/px, SNR 0.05 over the whole box."""
+def accepted() -> Scene:
+    """Return the images of the acceptance test: 1000 images, 64 px, 3 Å/px, SNR 0.05 over the whole box."""
     return scene(phantom(64), 1000, snr=0.05, shift_px=2)
 
 
@@ -259,7 +259,7 @@ def half_map_fsc(one: Scene, rotations: np.ndarray, shifts: np.ndarray, symmetry
     return fourier_shell_correlation(*maps)
 
 
-def test_known_poses_reach_the_half_map_correlation_of_the_card() -> None:
+def test_known_poses_reach_the_half_map_correlation_that_is_asked_for() -> None:
     one = scene(phantom(64, blobs=8, group="O", sharpness=1.8), 1000, snr=0.05)
     curve = half_map_fsc(one, one.rotations, one.shifts, "O")
     crossing = 64 * 3.0 / resolution_at(curve, 0.143, 64, 3.0)
@@ -268,9 +268,12 @@ def test_known_poses_reach_the_half_map_correlation_of_the_card() -> None:
     assert crossing > 26
 
 
-def test_global_then_local_search_recovers_poses_as_the_card_states(card: Scene) -> None:
+def test_global_then_local_search_recovers_poses_as_asked(accepted: Scene) -> None:
     one = replace(
-        card, images=card.images.subset(slice(0, 500)), rotations=card.rotations[:500], shifts=card.shifts[:500]
+        accepted,
+        images=accepted.images.subset(slice(0, 500)),
+        rotations=accepted.rotations[:500],
+        shifts=accepted.shifts[:500],
     )
     grid = orientation_grid(2)
     cube = reference_cube(one.truth.volume(), 31)
@@ -293,7 +296,7 @@ def test_global_then_local_search_recovers_poses_as_the_card_states(card: Scene)
     curve, ceiling = (half_map_fsc(one, rotations, moved) for rotations, moved in poses)
     crossings = [64 * 3.0 / resolution_at(c, 0.143, 64, 3.0) for c in (curve, ceiling)]
     print("crossing with found and with true poses", crossings)
-    assert crossings[0] > crossings[1] - 3  # the card: two to three shells below the ceiling of true poses
+    assert crossings[0] > crossings[1] - 3  # asked: two to three shells below the ceiling of true poses
 
 
 @pytest.mark.parametrize(

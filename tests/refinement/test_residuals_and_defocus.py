@@ -55,7 +55,7 @@ def test_a_line_search_finds_each_particles_height(scene: dict) -> None:
         range_A=2000,
         prior_A=1000,
     )
-    # card 30, test 4: within 150 Å at 4 Å
+    # asked: within 150 Å at 4 Å
     assert np.std(found[:, 0] - scene["change"]) < 150
     assert np.abs(np.median(found[:, 0] - scene["change"])) < 40
 

@@ -59,7 +59,7 @@ def test_rows_that_are_made_on_the_way_take_the_place_of_the_cubes() -> None:
 @pytest.mark.parametrize(("padding", "limit"), [(2, 0.042), (3, 0.016)])
 def test_slices_agree_with_analytic_projections(padding: int, limit: float) -> None:
     # 64 px, |k| <= 28, particle of 0.64 box: this phantom measures 0.9 % at padding 2, 0.2 % at padding 3; the limits
-    # are the method card's measurement on a hard-edged shell (4.0 % and 1.5 %).
+    # are measured on a hard-edged shell (4.0 % and 1.5 %).
     truth = phantom(64)
     pixels = half_plane(64, 28)
     rotations = random_rotations(np.random.default_rng(3), 20)

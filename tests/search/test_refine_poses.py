@@ -48,7 +48,7 @@ def test_poses_converge_from_five_degrees_and_one_pixel(clean: Any) -> None:
 
 
 def test_a_displaced_image_has_the_opposite_origin(clean: Any) -> None:
-    # Method card 37, acceptance 3.
+    # The method's acceptance test.
     one, cube = clean
     pixels = one.images.pixels
     rotations = one.rotations[:5]

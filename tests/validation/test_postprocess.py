@@ -58,7 +58,7 @@ def run(folder: Path, inputs: dict[str, Path], **options: object) -> tuple[dict[
 
 def test_a_known_b_factor_is_found_and_undone(tmp_path: Path) -> None:
     outputs, numbers = run(tmp_path, write_halves(tmp_path, noise=0.002))
-    # card 36, test 5: 120 ± 15 Å²; the sign is that of the correction
+    # asked: 120 ± 15 Å²; the sign is that of the correction
     assert numbers["b_factor_A2"] == pytest.approx(-120, abs=15)
     sharpened, _ = read_volume(outputs["map"])
     power = np.abs(np.fft.rfftn(sharpened * read_volume(outputs["mask"])[0]))
