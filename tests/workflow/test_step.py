@@ -20,7 +20,7 @@ from cryopipe.errors import DeviceError, InputError
 from cryopipe.workflow.devices import gpu_lease, resolve_device
 from cryopipe.workflow.provenance import file_digest
 from cryopipe.workflow.step import run_step
-from tests.stand_in_gpu import stand_in_gpus
+from tests.emulated_cupy import emulated_gpus
 
 
 class Doubling(Params):
@@ -139,9 +139,9 @@ def test_a_job_holds_the_gpus_that_it_was_given_and_shares_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with stand_in_gpus(3), gpu_lease("gpu", 2, tmp_path) as first, gpu_lease("gpu", 1, tmp_path) as second:
+    with emulated_gpus(3), gpu_lease("gpu", 2, tmp_path) as first, gpu_lease("gpu", 1, tmp_path) as second:
         assert (first, second) == ((0, 1), (2,))
-    with stand_in_gpus(3), gpu_lease("gpu", 3, tmp_path) as again:
+    with emulated_gpus(3), gpu_lease("gpu", 3, tmp_path) as again:
         assert again == (0, 1, 2)
     with gpu_lease("cpu", 1, tmp_path) as none:
         assert none == ()
@@ -149,7 +149,7 @@ def test_a_job_holds_the_gpus_that_it_was_given_and_shares_none(
 
 def test_a_job_waits_for_gpus_and_holds_none_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    with stand_in_gpus(2), ThreadPoolExecutor(1) as pool:
+    with emulated_gpus(2), ThreadPoolExecutor(1) as pool:
         waiting = threading.Event()
 
         def tired(_: float) -> None:
@@ -175,7 +175,7 @@ def test_gpus_that_somebody_chose_are_all_the_jobs_and_are_not_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    with stand_in_gpus(2), gpu_lease("gpu", 1, tmp_path) as gpus:
+    with emulated_gpus(2), gpu_lease("gpu", 1, tmp_path) as gpus:
         assert gpus == (0, 1)
     assert list(tmp_path.iterdir()) == []
 
@@ -183,7 +183,7 @@ def test_gpus_that_somebody_chose_are_all_the_jobs_and_are_not_locked(
 def test_more_gpus_than_the_machine_has_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     with (
-        stand_in_gpus(2),
+        emulated_gpus(2),
         pytest.raises(DeviceError, match="was given 4 GPUs, this machine has 2"),
         gpu_lease("gpu", 4, tmp_path),
     ):

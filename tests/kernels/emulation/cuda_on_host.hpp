@@ -1,6 +1,10 @@
 // Enough of CUDA to run this project's kernels on a CPU, one block at a time, threads as fibres: for tests of their numbers and
 // of the arguments they are given, not of speed. A barrier lets every fibre that has not ended reach it before any goes on.
+//
+// A fibre begins with a context of its own and is left and resumed by jumps, which unlike swapcontext ask nothing of the system;
+// it serves one block after the other.
 #pragma once
+#include <setjmp.h>
 #include <ucontext.h>
 
 #include <cmath>
@@ -29,13 +33,15 @@ static inline void sincospif(float x, float* s, float* c) {
 }
 template <class T> static T atomicAdd(T* at, T value) { const T old = *at; *at += value; return old; }
 
-struct Fibre { ucontext_t context; Index thread; bool done; };
+struct Fibre { ucontext_t context; jmp_buf resumed; Index thread; bool begun, done; };
 static std::vector<Fibre> fibres;
-static ucontext_t scheduler;
-static size_t current;
+static jmp_buf scheduler;
+static size_t current, left;
 static double exchange[1024];
 
-static void __syncthreads() { swapcontext(&fibres[current].context, &scheduler); }
+static void __syncthreads() {
+    if (_setjmp(fibres[current].resumed) == 0) _longjmp(scheduler, 1);
+}
 
 static double __shfl_down_sync(unsigned, double value, int step) {
     const size_t own = current;
@@ -49,29 +55,29 @@ static double __shfl_down_sync(unsigned, double value, int step) {
 static void (*body)(void*);
 static void* body_arguments;
 static void enter() {
-    body(body_arguments);
-    fibres[current].done = true;
-    swapcontext(&fibres[current].context, &scheduler);
+    for (;;) {
+        body(body_arguments);
+        fibres[current].done = true;
+        __syncthreads();
+    }
 }
 
-static void run_block(std::vector<char>& stacks, size_t stack_bytes) {
-    for (size_t i = 0; i < fibres.size(); ++i) {
-        getcontext(&fibres[i].context);
-        fibres[i].context.uc_stack.ss_sp = stacks.data() + i * stack_bytes;
-        fibres[i].context.uc_stack.ss_size = stack_bytes;
-        fibres[i].context.uc_link = &scheduler;
-        fibres[i].done = false;
-        makecontext(&fibres[i].context, enter, 0);
-    }
-    for (size_t left = fibres.size(); left > 0;) {
+static void run_block() {
+    for (auto& fibre : fibres) fibre.done = false;
+    do {
         left = 0;
         for (current = 0; current < fibres.size(); ++current) {
-            if (fibres[current].done) continue;
-            threadIdx = fibres[current].thread;
-            swapcontext(&scheduler, &fibres[current].context);
+            Fibre& fibre = fibres[current];
+            if (fibre.done) continue;
+            threadIdx = fibre.thread;
+            if (_setjmp(scheduler) == 0) {
+                if (fibre.begun) _longjmp(fibre.resumed, 1);
+                fibre.begun = true;
+                setcontext(&fibre.context);
+            }
             left += !fibres[current].done;
         }
-    }
+    } while (left > 0);
 }
 
 // Calls kernel(arguments...) for every thread of the grid. Returns 0, or 1 + the place of an argument of the wrong size.
@@ -87,11 +93,20 @@ static int launch(void (*kernel)(A...), const unsigned* grid, unsigned threads, 
     const size_t stack_bytes = 64 * 1024;
     std::vector<char> stacks(threads * stack_bytes);
     fibres.resize(threads);
-    for (unsigned i = 0; i < threads; ++i) fibres[i].thread = {i, 0, 0};
+    for (unsigned i = 0; i < threads; ++i) {
+        Fibre& fibre = fibres[i];
+        fibre.thread = {i, 0, 0};
+        fibre.begun = false;
+        getcontext(&fibre.context);
+        fibre.context.uc_stack.ss_sp = stacks.data() + i * stack_bytes;
+        fibre.context.uc_stack.ss_size = stack_bytes;
+        fibre.context.uc_link = nullptr;
+        makecontext(&fibre.context, enter, 0);
+    }
     blockDim = {threads, 1, 1};
     gridDim = {grid[0], grid[1], 1};
     for (blockIdx.y = 0; blockIdx.y < grid[1]; ++blockIdx.y)
-        for (blockIdx.x = 0; blockIdx.x < grid[0]; ++blockIdx.x) run_block(stacks, stack_bytes);
+        for (blockIdx.x = 0; blockIdx.x < grid[0]; ++blockIdx.x) run_block();
     return 0;
 }
 

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-_THREADS = 256
-
-
-@functools.cache
-def _kernel() -> Any:
-    import cupy
-
-    source = Path(__file__).with_suffix(".cu")
-    # The #line directive makes compiler messages point into the file.
-    code = f'#line 1 "{source.name}"\n' + source.read_text(encoding="utf-8")
-    return cupy.RawModule(code=code).get_function("ctf_values")
+from cryopipe.kernels.cuda._source import THREADS, blocks, function
 
 
 def ctf_values_cuda(
@@ -41,7 +29,9 @@ def ctf_values_cuda(
     )
     for first in range(0, n, rows):
         part = slice(first, min(first + rows, n))
-        grid = (-(-count // _THREADS), part.stop - part.start, 1)
+        grid = (blocks(count), part.stop - part.start)
         chunk = tuple(a[part] for a in arguments[:3])
-        _kernel()(grid, (_THREADS,), (*chunk, *arguments[3:], np.int64(count), np.int32(absolute), result[part]))
+        function("ctf_values", "ctf_values")(
+            grid, (THREADS,), (*chunk, *arguments[3:], np.int64(count), np.int32(absolute), result[part])
+        )
     return result
