@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -48,3 +49,21 @@ def _one_thread_a_worker() -> Iterator[None]:
     numba.set_num_threads(1)
     with threadpool_limits(1, user_api="blas"):
         yield
+
+
+@pytest.fixture(params=["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
+def cupy(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """CuPy's module: emulated in host memory, and the real one where a kernel runs."""
+    if request.param == "emulated":
+        from tests.emulated_cupy import emulated_gpus
+
+        with emulated_gpus(1) as module:
+            yield module
+        return
+    from cryopipe.kernels._dispatch import gpu_unavailable_reason
+
+    if reason := gpu_unavailable_reason():
+        pytest.skip(f"no CUDA kernel can run here: {reason}")
+    import cupy as module
+
+    yield module

@@ -13,7 +13,7 @@ from cryopipe.classes2d.averages import ClassSums, centre_of_mass, resolution_of
 from cryopipe.classes2d.rotation import grids_of_images, images_of_grids, make_rotator
 from cryopipe.classes2d.schedule import class_count, make_schedule
 from cryopipe.config.classes2d import Classify2d
-from cryopipe.context import Context
+from cryopipe.context import Context, Device
 from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import rfft2_centred
 from cryopipe.imaging.fourier_pixels import half_plane
@@ -23,6 +23,7 @@ from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.io.mrc import format_image_name, read_stack, write_stack
 from cryopipe.io.star import StarTable, make_optics, read_blocks, read_table, write_table
 from cryopipe.simulation.particle_images import BlobModel, image_particles, project, random_shell
+from tests.emulated_cupy import emulated_gpus
 
 PIXEL, BOX, DIAMETER = 3.0, 64, 125.0
 
@@ -91,13 +92,23 @@ def run(
     work: Path | None = None,
     threads: int = 2,
     stop_after: int | None = None,
+    gpus: tuple[int, ...] = (),
     **options,
 ):
     folder.mkdir(parents=True, exist_ok=True)
     params = Classify2d(**({"particle_diameter_A": DIAMETER, "offset_range_A": 15.0} | options))
     outputs = {"particles": folder / "particles.star", "classes": folder / "classes.mrcs",
                "model": folder / "model.star",                "history": folder / "history.tsv"}  # fmt: skip
-    context = Context("classify_2d", work or folder / "work", seed=1, threads=threads, log=logging.getLogger("test"))
+    device: Device = "gpu" if gpus else "cpu"
+    context = Context(
+        "classify_2d",
+        work or folder / "work",
+        seed=1,
+        threads=threads,
+        device=device,
+        gpus=gpus,
+        log=logging.getLogger("test"),
+    )
     if stop_after is not None:
 
         def interrupt(done: int, total: int, what: str) -> None:
@@ -264,6 +275,16 @@ def test_neither_order_nor_threads_change_the_result(few, tmp_path):
     plain = run(tmp_path / "plain", [few.folder / "particles.star"], **SHORT)
     mixed = run(tmp_path / "mixed", [tmp_path / "two.star", tmp_path / "one.star"], threads=1, **SHORT)
     assert contents(plain) == contents(mixed)
+
+
+def test_on_an_emulated_gpu_the_step_gives_the_cpus_classes(few, tmp_path):
+    on_cpu = run(tmp_path / "cpu", [few.folder / "particles.star"], **SHORT)
+    with emulated_gpus(1) as gpus:
+        found = run(tmp_path / "gpu", [few.folder / "particles.star"], gpus=(0,), **SHORT)
+    assert gpus.moved[0] > 0
+    classes = [read_stack(outputs["classes"])[0] for outputs in (found, on_cpu)]
+    # float32 products in another order, over the iterations of a short run
+    np.testing.assert_allclose(classes[0], classes[1], atol=1e-3 * np.abs(classes[1]).max())
 
 
 def test_phase_flipped_particles_give_the_same_averages(few, tmp_path):

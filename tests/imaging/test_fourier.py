@@ -8,7 +8,6 @@ import pytest
 from cryopipe.errors import InputError
 from cryopipe.imaging import fourier
 from cryopipe.imaging.fourier import half_plane
-from cryopipe.kernels._dispatch import gpu_unavailable_reason
 
 # float32 transforms of 64 to 128 pixels round to some 3e-7 of the largest value.
 ROUNDING = 3e-6
@@ -203,13 +202,7 @@ def test_threads_do_not_change_a_transform(rng):
     np.testing.assert_array_equal(fourier.rfft2_centred(images), fourier.rfft2_centred(images, workers=2))
 
 
-@pytest.mark.gpu
-def test_the_gpu_gives_the_same_transforms_pixels_and_resampling(rng):
-    reason = gpu_unavailable_reason()
-    if reason:
-        pytest.skip(f"no CUDA kernel can run here: {reason}")
-    import cupy
-
+def test_the_gpu_gives_the_same_transforms_pixels_and_resampling(rng, cupy):
     images = rng.standard_normal((4, 48, 48)).astype(np.float32)
     on_gpu = cupy.asarray(images)
     spectrum = fourier.rfft2_centred(images)

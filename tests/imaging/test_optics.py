@@ -12,7 +12,6 @@ from cryopipe.errors import InputError
 from cryopipe.imaging import optics
 from cryopipe.imaging.fourier import half_plane, radial_frequency, rfft2_centred, shell_index
 from cryopipe.imaging.optics import CtfParameters, ctf, ctf_phase, ctf_stack
-from cryopipe.kernels._dispatch import gpu_unavailable_reason
 
 GOLDEN = CtfParameters(10000.0, 9000.0, 30.0, 300.0, 2.7, 0.1)
 GOLDEN_K = np.array([0.0, 0.02, 0.05, 0.1, 0.2, 0.3333, 0.5])
@@ -245,13 +244,7 @@ def test_impossible_parameters_are_refused_with_their_value(change, message):
         CtfParameters(**values)
 
 
-@pytest.mark.gpu
-def test_the_gpu_gives_the_same_ctf_values(rng):
-    reason = gpu_unavailable_reason()
-    if reason:
-        pytest.skip(f"no CUDA kernel can run here: {reason}")
-    import cupy
-
+def test_the_gpu_gives_the_same_ctf_values(rng, cupy):
     n = 50
     parameters = CtfParameters(
         rng.uniform(5e3, 3e4, n), rng.uniform(5e3, 3e4, n), rng.uniform(0, 180, n), b_factor_A2=rng.uniform(0, 90, n)

@@ -11,7 +11,7 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.fsc import fourier_shell_correlation, resolution_at
 from cryopipe.imaging.geometry import angular_distance_deg
 from cryopipe.imaging.masks import soft_sphere
-from cryopipe.kernels._dispatch import cpu_threads, gpu_unavailable_reason
+from cryopipe.kernels._dispatch import cpu_threads
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.reconstruction.reconstruct import Reconstruction, ssnr_from_fsc, tau2_from_ssnr
 from cryopipe.reconstruction.weighting import b_factor_weights, weighted_images
@@ -224,11 +224,9 @@ def test_images_prepared_in_a_batch_that_does_not_fit_are_prepared_in_halves(mon
     assert cut.n_images == 40
 
 
-@pytest.mark.gpu
+@pytest.mark.usefixtures("cupy")
 @pytest.mark.parametrize(("symmetry", "method"), [("O", None), ("I", "copies"), ("I", "interpolation")])
 def test_a_gpu_gives_the_map_of_the_cpu_and_in_ordered_mode_the_same_bits_twice(symmetry: str, method: Any) -> None:
-    if reason := gpu_unavailable_reason():
-        pytest.skip(f"no CUDA kernel can run here: {reason}")
     one = scene(phantom(32), 40, snr=1.0)
     cpu = reconstruct(one, symmetry=symmetry, method=method).solve()
     images = one.images.to_gpu()

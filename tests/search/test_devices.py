@@ -174,9 +174,7 @@ def test_the_array_tile_stays_below_the_memory_predicted_for_it(small: Any) -> N
     assert 0.4 * predicted < peak < predicted + sums
 
 
-@pytest.mark.gpu
-def test_the_gpu_gives_the_cpus_answer(small: Any) -> None:
-    cupy = pytest.importorskip("cupy")
+def test_the_gpu_gives_the_cpus_answer(small: Any, cupy: Any) -> None:
     one, references = small
     options = OPTIONS | {"base_shifts_px": np.full((50, 2), 0.3), "scale_sd": 0.2}
     cpu = search_poses(one.images, one.sigma2, references, SHIFTS, **options)

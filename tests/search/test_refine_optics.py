@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,6 +19,7 @@ from cryopipe.search.references import reference_cube
 from cryopipe.search.refine_astigmatism import refine_astigmatism
 from cryopipe.search.refine_poses import images_a_batch, refine_poses
 from cryopipe.search.spectra import ParticleSpectra, spectra_of_images
+from tests.emulated_cupy import emulated_gpus
 from tests.search.particle_scenes import phantom
 
 BOX, PIXEL_A, COUNT = 64, 1.8, 150
@@ -229,35 +228,22 @@ def test_results_are_the_same_bits_for_any_order_batch_and_number_of_threads(
         np.testing.assert_array_equal(getattr(mixed, name), getattr(expected, name)[order], err_msg=name)
 
 
-def test_images_spread_over_devices_end_where_they_do_on_one(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    used = []
-
-    class Device:
-        def __init__(self, number: int) -> None:
-            used.append(number)
-
-        def __enter__(self) -> None:
-            pass
-
-        def __exit__(self, *_: object) -> None:
-            pass
-
-    # stands for CuPy with two devices whose arrays are NumPy's: what is tested is the splitting and its order
-    cupy = ModuleType("cupy")
-    cupy.asarray = np.asarray  # type: ignore[attr-defined]
-    cupy.ndarray = type("ndarray", (), {})  # type: ignore[attr-defined]
-    bytes_free = 2 * 36 * len(world.pixels) * 20  # half of it holds 20 images
-    runtime = SimpleNamespace(memGetInfo=lambda: (bytes_free, 10 * bytes_free))
-    cupy.cuda = SimpleNamespace(Device=Device, runtime=runtime)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "cupy", cupy)
-    images = world.images(world.plain + world.noise)
-    assert images_a_batch(len(world.pixels), gpu=True) == 20
-    spread = refined(world, images, devices=[0, 1])
-    assert len(used) == 8
-    assert set(used) == {0, 1}
-    expected = refined(world, images)
+def test_images_spread_over_devices_end_where_they_do_on_one(world: World) -> None:
+    images, known = world.images(world.plain + world.noise).subset(slice(0, 9)), world.known.subset(slice(0, 9))
+    bytes_free = 2 * 36 * len(world.pixels) * 3  # half of it holds 3 images
+    found = []
+    for count in (1, 2):
+        with emulated_gpus(count, free=bytes_free) as gpus:
+            assert images_a_batch(len(world.pixels), gpu=True) == 3
+            found.append(
+                refine_poses(
+                    images, world.sigma2, world.cube, world.start[:9], np.zeros((9, 2)), padding=3, iterations=4,
+                    defocus=DefocusModel(known), devices=range(count),
+                )
+            )  # fmt: skip
+        assert set(gpus.launched) == set(range(count))
     for name in ("rotations", "shifts_px", "defocus_change_A", "log_likelihood"):
-        np.testing.assert_array_equal(getattr(spread, name), getattr(expected, name), err_msg=name)
+        np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name), err_msg=name)
 
 
 def test_one_particle_and_none_are_legal(world: World) -> None:
