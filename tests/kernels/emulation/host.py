@@ -85,13 +85,14 @@ def function(name: str, kernel: str) -> Any:
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the public kernels take the CUDA path for NumPy arrays, with NumPy in CuPy's place."""
+    # a module that is imported while _source is patched would keep what it found there for good
+    launchers = [importlib.import_module(f"cryopipe.kernels.cuda.{name}") for name in PUBLIC]
     cupy = ModuleType("cupy")
     cupy.__getattr__ = lambda name: getattr(np, name)  # type: ignore[method-assign]
     cupy.asnumpy = np.asarray  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "cupy", cupy)
-    monkeypatch.setattr(_source, "function", function)
-    for name in PUBLIC:
-        monkeypatch.setattr(importlib.import_module(f"cryopipe.kernels.cuda.{name}"), "function", function)
+    for launcher, name in zip(launchers, PUBLIC, strict=True):
+        monkeypatch.setattr(launcher, "function", function)
         public = importlib.import_module(f"cryopipe.kernels.{name}")
         monkeypatch.setattr(public, "backend_of", lambda **arrays: "cuda")
     for module in (_dispatch, pose_steps):
