@@ -28,7 +28,7 @@ from cryopipe.imaging.geometry import random_rotations
 from cryopipe.imaging.masks import soft_circle
 from cryopipe.imaging.optics import CtfParameters
 from cryopipe.imaging.symmetry import symmetry_operators
-from cryopipe.search.spectra import spectra_of_images
+from cryopipe.projection.particle_spectra import spectra_of_images
 from cryopipe.simulation.particle_images import image_particles, project, random_shell
 
 DIAMETER_A = 125.0

@@ -38,9 +38,10 @@ import scipy.fft
 from threadpoolctl import threadpool_limits
 
 from cryopipe.config.ctf import EstimateCtfCtffind, EstimateCtfGctf, EstimateCtfXmipp
-from cryopipe.ctf import estimate_ctf_ctffind, estimate_ctf_gctf, spectrum_estimate
-from cryopipe.ctf.log_validation import validation_score
-from cryopipe.ctf.model import Defocus, Microscope, from_uv, phase
+from cryopipe.ctf import estimate_ctf_ctffind, estimate_ctf_gctf
+from cryopipe.ctf.defocus import Defocus, Microscope, from_uv, phase
+from cryopipe.ctf.gctf.validation import validation_score
+from cryopipe.ctf.xmipp import estimate as spectrum_estimate
 from cryopipe.io.mrc import read_image
 
 SCOPE = Microscope(300.0, 2.7, 0.1)

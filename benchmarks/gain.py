@@ -31,8 +31,8 @@ from cryopipe.io.movies import write_movie
 from cryopipe.io.mrc import read_image, write_image
 from cryopipe.io.star import StarTable, make_optics, write_table
 from cryopipe.movies import estimate_gain
-from cryopipe.movies.flat_field import flat_field
-from cryopipe.movies.gain_orientation import ORIENTATIONS, SENSES, score_orientations
+from cryopipe.movies.gain.flat_field import flat_field
+from cryopipe.movies.gain.orientation import ORIENTATIONS, SENSES, score_orientations
 
 SHAPE, SIDE = (3710, 3838), 512
 GAIN_SD, SPECIMEN_SD, PIXEL_A = 0.03, 0.05, 0.85

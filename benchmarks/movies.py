@@ -36,15 +36,15 @@ from numba import njit
 from threadpoolctl import threadpool_limits
 
 from cryopipe.config.movies import AlignMovies
-from cryopipe.ctf.model import Microscope
+from cryopipe.ctf.defocus import Microscope
 from cryopipe.io.movies import open_movie, write_movie
 from cryopipe.io.mrc import read_image, write_image
 from cryopipe.io.star import StarTable, make_optics, write_table
 from cryopipe.movies.align_movies import Camera, align_movie
-from cryopipe.movies.defects import plan_repair
-from cryopipe.movies.flat_field import flat_field
-from cryopipe.movies.gain_orientation import as_correction, score_orientations
-from cryopipe.movies.motion_star import polynomial_field, read_motion, read_polynomial
+from cryopipe.movies.gain.defects import plan_repair
+from cryopipe.movies.gain.flat_field import flat_field
+from cryopipe.movies.gain.orientation import as_correction, score_orientations
+from cryopipe.movies.motion.star import polynomial_field, read_motion, read_polynomial
 
 REAL = Path(__file__).resolve().parents[2] / "shared/realdata/micrographs/fei-extended.mrc"
 COUNTS_PER_ELECTRON = 106.0

@@ -30,11 +30,11 @@ import numpy as np
 from cryopipe.imaging.fourier_pixels import half_plane
 from cryopipe.imaging.geometry import random_rotations
 from cryopipe.kernels._dispatch import cpu_threads
+from cryopipe.projection.particle_spectra import ParticleSpectra
+from cryopipe.projection.references import reference_cube
 from cryopipe.reconstruction.memory import memory_need
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.reconstruction.symmetrise import SymmetryPlan
-from cryopipe.search.references import reference_cube
-from cryopipe.search.spectra import ParticleSpectra
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,11 @@ from cryopipe.imaging.geometry import random_rotations, rotation_from_vector
 from cryopipe.imaging.optics import CtfParameters, ctf_stack
 from cryopipe.kernels.poses import score_defoci, score_poses
 from cryopipe.kernels.slices import extract_slices
-from cryopipe.search.half_cube import cube_shape
-from cryopipe.search.pose_ctf import phase_terms
-from cryopipe.search.pose_models import DefocusModel
-from cryopipe.search.refine_poses import refine_poses
-from cryopipe.search.spectra import ParticleSpectra
+from cryopipe.poses.ctf import phase_terms
+from cryopipe.poses.model import DefocusModel
+from cryopipe.poses.refine_poses import refine_poses
+from cryopipe.projection.half_cube import cube_shape
+from cryopipe.projection.particle_spectra import ParticleSpectra
 
 PIXEL_A = 1.0
 LINE = 64

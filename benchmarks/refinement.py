@@ -42,15 +42,15 @@ from cryopipe.imaging.optics import CtfParameters, from_table
 from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.io.mrc import format_image_name, read_volume, write_stack, write_volume
 from cryopipe.io.star import StarTable, make_optics, read_table, write_table
+from cryopipe.iteration.exchange import compare, masked_reference, next_reference
+from cryopipe.iteration.residuals import measure_residuals
+from cryopipe.poses.ctf import with_defocus_change
+from cryopipe.poses.refine_poses import refine_poses
+from cryopipe.projection.particle_spectra import load_particle_spectra
+from cryopipe.projection.references import reference_cube
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement import refine_homogeneous
-from cryopipe.refinement.exchange import compare, masked_reference, next_reference
-from cryopipe.refinement.residuals import measure_residuals
 from cryopipe.search.devices import visible_devices
-from cryopipe.search.pose_ctf import with_defocus_change
-from cryopipe.search.references import reference_cube
-from cryopipe.search.refine_poses import refine_poses
-from cryopipe.search.spectra import load_particle_spectra
 from cryopipe.simulation.atoms import AtomicModel, apoferritin
 from cryopipe.simulation.particle_images import BlobModel, image_particles, project
 from cryopipe.simulation.potential import potential_map

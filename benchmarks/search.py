@@ -27,14 +27,14 @@ from cryopipe.imaging.geometry import angular_distance_deg, random_rotations
 from cryopipe.imaging.optics import CtfParameters, ctf_stack
 from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.kernels.slices import extract_slices
-from cryopipe.search.adaptive import search_adaptive
-from cryopipe.search.cells import OrientationTree, child_shifts, in_plane_intervals, root_shifts, shift_centres
-from cryopipe.search.global_search import search_bytes, search_poses
+from cryopipe.projection.particle_spectra import ParticleSpectra
+from cryopipe.projection.phases import shift_values
+from cryopipe.projection.references import reference_cube
+from cryopipe.search.adaptive.cells import OrientationTree, child_shifts, in_plane_intervals, root_shifts, shift_centres
+from cryopipe.search.adaptive.levels import plan_levels
+from cryopipe.search.adaptive.search import search_adaptive
+from cryopipe.search.exhaustive.search import search_bytes, search_poses
 from cryopipe.search.grid import orientation_grid, shift_grid
-from cryopipe.search.levels import plan_levels
-from cryopipe.search.phases import shift_values
-from cryopipe.search.references import reference_cube
-from cryopipe.search.spectra import ParticleSpectra
 
 
 def main() -> None:

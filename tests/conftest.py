@@ -18,11 +18,11 @@ FIRST = (
     "tests/ctf/test_estimate_ctf_ctffind.py",
     "tests/initial_volume/test_initial_relion_sgd.py",
     "tests/reconstruction/test_reconstruct.py",
-    "tests/search/test_adaptive.py",
+    "tests/search/adaptive/test_search.py",
     "tests/kernels/test_poses.py",
     "tests/kernels/test_pose_steps.py",
-    "tests/search/test_refine_optics.py",
-    "tests/search/test_global_search.py",
+    "tests/poses/test_refine_optics.py",
+    "tests/search/exhaustive/test_search.py",
 )
 
 if "PYTEST_XDIST_WORKER" in os.environ:

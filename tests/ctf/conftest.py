@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from cryopipe.ctf.model import Defocus
+from cryopipe.ctf.defocus import Defocus
 from cryopipe.imaging.optics import CtfParameters, ctf
 
 #: Defoci of a tilted specimen are simulated in steps: 0.4 rad of phase at 4 Å, blended linearly.

@@ -27,11 +27,11 @@ from cryopipe.ctf import (
     estimate_ctf_gctf,
     estimate_ctf_xmipp,
 )
-from cryopipe.ctf.agreement import agreement, angle_difference_deg, largest_agreeing, mean_defocus, spread
-from cryopipe.ctf.branches import Branch
-from cryopipe.ctf.consensus import consensus
-from cryopipe.ctf.criteria import CRITERIA, MISSING
-from cryopipe.ctf.model import Defocus, Microscope, from_uv, phase
+from cryopipe.ctf.consensus.agreement import agreement, angle_difference_deg, largest_agreeing, mean_defocus, spread
+from cryopipe.ctf.consensus.branches import Branch
+from cryopipe.ctf.consensus.criteria import CRITERIA, MISSING
+from cryopipe.ctf.consensus.run import consensus
+from cryopipe.ctf.defocus import Defocus, Microscope, from_uv, phase
 from cryopipe.errors import ConfigError, InputError
 from cryopipe.io.mrc import write_image
 from cryopipe.io.star import StarTable, concatenate, make_optics, read_rejections, read_table, write_table

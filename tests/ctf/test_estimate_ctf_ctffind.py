@@ -14,12 +14,12 @@ import pytest
 from cryopipe.config.ctf import EstimateCtfCtffind
 from cryopipe.context import Context
 from cryopipe.ctf import estimate_ctf_ctffind
-from cryopipe.ctf.diagnostics import fit_resolution_A, make_profiles
+from cryopipe.ctf.ctffind.diagnostics import fit_resolution_A, make_profiles
+from cryopipe.ctf.ctffind.fit import Band, Fit, SearchRange, fit_ctf, score_and_gradient
+from cryopipe.ctf.ctffind.spectrum import Spectrum, flattened_spectrum, make_spectrum
+from cryopipe.ctf.ctffind.tile_spectra import Tiles, common_spectrum
+from cryopipe.ctf.defocus import Defocus, Microscope, equivalent_k2, from_uv, phase
 from cryopipe.ctf.estimate_ctf_ctffind import estimate_ctf
-from cryopipe.ctf.fit import Band, Fit, SearchRange, fit_ctf, score_and_gradient
-from cryopipe.ctf.model import Defocus, Microscope, equivalent_k2, from_uv, phase
-from cryopipe.ctf.spectrum import Spectrum, flattened_spectrum, make_spectrum
-from cryopipe.ctf.tile_spectra import Tiles, common_spectrum
 from cryopipe.errors import InputError
 from cryopipe.imaging.optics import CtfParameters, ctf
 from cryopipe.io.mrc import read_image, write_image

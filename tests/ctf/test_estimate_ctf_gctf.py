@@ -13,9 +13,13 @@ import pytest
 
 from cryopipe.config.ctf import EstimateCtfGctf
 from cryopipe.context import Context
-from cryopipe.ctf import estimate_ctf_ctffind, estimate_ctf_gctf, log_fit, log_spectrum, log_validation
+from cryopipe.ctf import estimate_ctf_ctffind, estimate_ctf_gctf
+from cryopipe.ctf.defocus import Defocus, Microscope, from_uv
 from cryopipe.ctf.estimate_ctf_gctf import diagnostic_image, estimate_ctf
-from cryopipe.ctf.log_fit import (
+from cryopipe.ctf.gctf import fit as log_fit
+from cryopipe.ctf.gctf import spectrum as log_spectrum
+from cryopipe.ctf.gctf import validation as log_validation
+from cryopipe.ctf.gctf.fit import (
     LogFit,
     describe,
     fit_log_spectrum,
@@ -24,9 +28,8 @@ from cryopipe.ctf.log_fit import (
     polar_cells,
     refine,
 )
-from cryopipe.ctf.log_spectrum import LogSpectrum
-from cryopipe.ctf.log_validation import LEAST_VALIDATION, validation_score
-from cryopipe.ctf.model import Defocus, Microscope, from_uv
+from cryopipe.ctf.gctf.spectrum import LogSpectrum
+from cryopipe.ctf.gctf.validation import LEAST_VALIDATION, validation_score
 from cryopipe.errors import InputError
 from cryopipe.imaging.optics import CtfParameters, ctf
 from cryopipe.io.mrc import read_image, write_image
@@ -135,9 +138,9 @@ def test_no_code_but_the_ctf_itself_is_shared_with_the_other_estimator() -> None
         return {str(n.module) for n in nodes if str(n.module).startswith("cryopipe.ctf")}
 
     mine = used(estimate_ctf_gctf, log_fit, log_spectrum, log_validation)
-    assert mine & used(estimate_ctf_ctffind) == {"cryopipe.ctf.model"}
-    own = {"cryopipe.ctf.log_fit", "cryopipe.ctf.log_spectrum", "cryopipe.ctf.log_validation"}
-    assert mine == own | {"cryopipe.ctf.model", "cryopipe.ctf.windows"}  # the latter says how large a window fits
+    assert mine & used(estimate_ctf_ctffind) == {"cryopipe.ctf.defocus"}
+    own = {"cryopipe.ctf.gctf.fit", "cryopipe.ctf.gctf.spectrum", "cryopipe.ctf.gctf.validation"}
+    assert mine == own | {"cryopipe.ctf.defocus", "cryopipe.ctf.windows"}  # the latter says how large a window fits
 
 
 def test_the_halves_of_the_diagnostic_image_show_the_same_rings() -> None:

@@ -16,17 +16,18 @@ from threadpoolctl import threadpool_limits
 
 from cryopipe.config.ctf import EstimateCtfCtffind, EstimateCtfGctf, EstimateCtfXmipp
 from cryopipe.context import Context
-from cryopipe.ctf import estimate_ctf_ctffind, estimate_ctf_gctf, estimate_ctf_xmipp, spectrum_estimate
-from cryopipe.ctf.background_model import Background, Hill
-from cryopipe.ctf.envelope_model import Envelope, envelope_b_factor_A2
+from cryopipe.ctf import estimate_ctf_ctffind, estimate_ctf_gctf, estimate_ctf_xmipp
+from cryopipe.ctf.defocus import Defocus, Microscope, from_uv, phase
 from cryopipe.ctf.estimate_ctf_xmipp import previous_ctfs
-from cryopipe.ctf.fast_defocus import fast_defocus
-from cryopipe.ctf.model import Defocus, Microscope, from_uv, phase
-from cryopipe.ctf.periodogram import Periodogram
-from cryopipe.ctf.polar_psd import polar_cells, ring_cells
-from cryopipe.ctf.psd_files import diagnostic_pictures
-from cryopipe.ctf.psd_stages import Settings, Start
-from cryopipe.ctf.spectrum_estimate import CRITERIA, PreviousCtf, estimate_ctf, fit_periodogram, passes
+from cryopipe.ctf.xmipp import estimate as spectrum_estimate
+from cryopipe.ctf.xmipp.background import Background, Hill
+from cryopipe.ctf.xmipp.envelope import Envelope, envelope_b_factor_A2
+from cryopipe.ctf.xmipp.estimate import CRITERIA, PreviousCtf, estimate_ctf, fit_periodogram, passes
+from cryopipe.ctf.xmipp.files import diagnostic_pictures
+from cryopipe.ctf.xmipp.initial_defocus import fast_defocus
+from cryopipe.ctf.xmipp.periodogram import Periodogram
+from cryopipe.ctf.xmipp.polar_average import polar_cells, ring_cells
+from cryopipe.ctf.xmipp.stages import Settings, Start
 from cryopipe.errors import InputError
 from cryopipe.imaging.optics import CtfParameters, ctf
 from cryopipe.io.mrc import read_image, write_image

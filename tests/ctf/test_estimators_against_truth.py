@@ -11,8 +11,9 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from cryopipe.config.ctf import EstimateCtfCtffind, EstimateCtfGctf, EstimateCtfXmipp
-from cryopipe.ctf import estimate_ctf_ctffind, estimate_ctf_gctf, spectrum_estimate
-from cryopipe.ctf.model import Defocus, Microscope, from_uv
+from cryopipe.ctf import estimate_ctf_ctffind, estimate_ctf_gctf
+from cryopipe.ctf.defocus import Defocus, Microscope, from_uv
+from cryopipe.ctf.xmipp import estimate as spectrum_estimate
 from cryopipe.io.mrc import read_image
 
 ESTIMATORS = ("ctffind", "gctf", "xmipp")

@@ -14,24 +14,24 @@ import pytest
 from cryopipe.config.ctf import EstimateCtfCtffind
 from cryopipe.config.movies import AlignMovies
 from cryopipe.context import Context
+from cryopipe.ctf.defocus import Microscope
 from cryopipe.ctf.estimate_ctf_ctffind import estimate_ctf
-from cryopipe.ctf.model import Microscope
 from cryopipe.imaging.optics import CtfParameters, ctf
 from cryopipe.io.movies import open_movie, write_movie
 from cryopipe.io.mrc import read_image, write_image
 from cryopipe.io.star import StarTable, make_optics, read_blocks, read_rejections, read_table, write_table
 from cryopipe.kernels.warp import node_count, spline_coefficients, warp_accumulate
 from cryopipe.movies import align_movies
-from cryopipe.movies.correlation import correlation_grid, correlation_spectrum, paraboloid_peak
-from cryopipe.movies.defects import write_defects
-from cryopipe.movies.dose_weighting import critical_exposure_e_A2, frame_weight
-from cryopipe.movies.frame_sums import SPACING, FrameSums
-from cryopipe.movies.global_alignment import (
+from cryopipe.movies.gain.defects import write_defects
+from cryopipe.movies.motion.correlation import correlation_grid, correlation_spectrum, paraboloid_peak
+from cryopipe.movies.motion.dose_weighting import critical_exposure_e_A2, frame_weight
+from cryopipe.movies.motion.frame_sums import SPACING, FrameSums
+from cryopipe.movies.motion.global_alignment import (
     estimate_global_motion,
     solve_positions,
 )
-from cryopipe.movies.motion_pictures import composite_spectrum, mean_periodogram
-from cryopipe.movies.motion_star import accumulated_motion_A, polynomial_field, read_motion, read_polynomial
+from cryopipe.movies.motion.pictures import composite_spectrum, mean_periodogram
+from cryopipe.movies.motion.star import accumulated_motion_A, polynomial_field, read_motion, read_polynomial
 
 
 def specimen_spectrum(size: int, rng: np.random.Generator) -> np.ndarray:

@@ -18,12 +18,12 @@ from cryopipe.io.movies import write_movie
 from cryopipe.io.mrc import read_image, write_image
 from cryopipe.io.star import StarTable, make_optics, read_table, write_table
 from cryopipe.movies import estimate_gain
-from cryopipe.movies.defects import find_defects, plan_repair, read_defects
 from cryopipe.movies.estimate_gain import defects_and_residual
-from cryopipe.movies.flat_field import flat_field, reproducibility, smooth_background
-from cryopipe.movies.gain_decision import Decision
-from cryopipe.movies.gain_orientation import ORIENTATIONS, SENSES, as_correction, score_orientations, turn
-from cryopipe.movies.rank_gain import add_ideal_frame, rank_gain
+from cryopipe.movies.gain.decision import Decision
+from cryopipe.movies.gain.defects import find_defects, plan_repair, read_defects
+from cryopipe.movies.gain.flat_field import flat_field, reproducibility, smooth_background
+from cryopipe.movies.gain.orientation import ORIENTATIONS, SENSES, as_correction, score_orientations, turn
+from cryopipe.movies.gain.rank import add_ideal_frame, rank_gain
 
 
 def camera(shape: tuple[int, int], sd: float, seed: int) -> np.ndarray:

@@ -15,21 +15,21 @@ from threadpoolctl import threadpool_limits
 from cryopipe.io.movies import write_movie
 from cryopipe.io.star import StarTable, make_optics, read_blocks, write_table
 from cryopipe.kernels.warp import node_count, spline_coefficients, warp_accumulate
-from cryopipe.movies.correlation import correlation_grid, correlation_spectrum
-from cryopipe.movies.dose_weighting import frame_weight
-from cryopipe.movies.frame_sums import SPACING, FrameSums, normalised_filters, separate_filters
-from cryopipe.movies.global_alignment import estimate_global_motion
-from cryopipe.movies.joint_motion import refine_motion
-from cryopipe.movies.local_alignment import LocalMotion, patch_layout, spline_values
-from cryopipe.movies.motion_priors import fit_field, smooth_track
-from cryopipe.movies.motion_star import (
+from cryopipe.movies.motion.correlation import correlation_grid, correlation_spectrum
+from cryopipe.movies.motion.dose_weighting import frame_weight
+from cryopipe.movies.motion.frame_sums import SPACING, FrameSums, normalised_filters, separate_filters
+from cryopipe.movies.motion.global_alignment import estimate_global_motion
+from cryopipe.movies.motion.joint_motion import refine_motion
+from cryopipe.movies.motion.local_alignment import LocalMotion, patch_layout, spline_values
+from cryopipe.movies.motion.patch_spectra import patch_spectra, reduced, reduction
+from cryopipe.movies.motion.priors import fit_field, smooth_track
+from cryopipe.movies.motion.star import (
     polynomial_field,
     polynomial_model,
     read_motion,
     read_polynomial,
     write_motion,
 )
-from cryopipe.movies.patch_spectra import patch_spectra, reduced, reduction
 
 FRAMES, SIZE = 15, 1536
 

@@ -15,8 +15,8 @@ from cryopipe.context import Context
 from cryopipe.errors import CryopipeError, InputError
 from cryopipe.io.star import StarTable, make_optics, read_rejections, read_table, write_table
 from cryopipe.movies import screen_motion
-from cryopipe.movies.motion_measures import find_spike, measure_motion, motion_flag
-from cryopipe.movies.motion_star import Motion, write_motion
+from cryopipe.movies.motion.measures import find_spike, measure_motion, motion_flag
+from cryopipe.movies.motion.star import Motion, write_motion
 from cryopipe.movies.screen_motion import rejection_reason, screen
 
 

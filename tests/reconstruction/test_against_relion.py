@@ -14,8 +14,8 @@ from cryopipe.imaging.geometry import matrix_to_euler
 from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.io.mrc import read_volume
 from cryopipe.io.star import write_table
+from cryopipe.projection.particle_spectra import load_particle_spectra
 from cryopipe.reconstruction.reconstruct import Reconstruction
-from cryopipe.search.spectra import load_particle_spectra
 from tests.simulated_particles import simulate
 
 pytestmark = [

@@ -8,12 +8,12 @@ from scipy.ndimage import convolve1d
 
 from cryopipe.imaging.fsc import fourier_shell_correlation
 from cryopipe.imaging.masks import soft_sphere
+from cryopipe.projection.half_cube import cube_shape, gridding_profile, volume_from_half_cube
 from cryopipe.reconstruction import division
 from cryopipe.reconstruction.division import LEAST_SHARE, divided_rows
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.reconstruction.shells import shell_numbers
-from cryopipe.search.half_cube import cube_shape, gridding_profile, volume_from_half_cube
-from tests.search.particle_scenes import phantom, scene
+from tests.particle_scenes import phantom, scene
 
 
 def sums(radius: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -8,9 +8,9 @@ import pytest
 from cryopipe.errors import InputError
 from cryopipe.imaging.filters import low_pass
 from cryopipe.imaging.masks import soft_sphere
+from cryopipe.iteration.next_radius import NextRadius, half_map_fsc, next_search_radius
 from cryopipe.reconstruction.dynamic_mask import dynamic_mask
 from cryopipe.reconstruction.local_filter import local_low_pass
-from cryopipe.reconstruction.march import NextRadius, half_map_fsc, next_search_radius
 
 BOX, PIXEL = 64, 2.0
 

@@ -13,14 +13,14 @@ from cryopipe.imaging.geometry import angular_distance_deg
 from cryopipe.imaging.masks import soft_sphere
 from cryopipe.kernels._dispatch import cpu_threads
 from cryopipe.kernels.slices import extract_slices
+from cryopipe.poses.refine_poses import refine_candidates, refine_poses
+from cryopipe.projection.phases import shift_values
+from cryopipe.projection.references import reference_cube
 from cryopipe.reconstruction.reconstruct import Reconstruction, ssnr_from_fsc, tau2_from_ssnr
 from cryopipe.reconstruction.weighting import b_factor_weights, weighted_images
-from cryopipe.search.global_search import search_poses
+from cryopipe.search.exhaustive.search import search_poses
 from cryopipe.search.grid import orientation_grid, orientation_weights, shift_grid, shift_log_prior
-from cryopipe.search.phases import shift_values
-from cryopipe.search.references import reference_cube
-from cryopipe.search.refine_poses import refine_candidates, refine_poses
-from tests.search.particle_scenes import Scene, phantom, scene
+from tests.particle_scenes import Scene, phantom, scene
 
 
 def reconstruct(one: Scene, rows: Any = slice(None), **options: Any) -> Reconstruction:

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from cryopipe.projection.half_cube import cube_shape
 from cryopipe.reconstruction.shells import shell_means, shell_numbers
-from cryopipe.search.half_cube import cube_shape
 
 
 def test_shell_means_are_those_of_their_formula() -> None:

@@ -5,10 +5,10 @@ import pytest
 
 from cryopipe.imaging.fsc import fourier_shell_correlation
 from cryopipe.imaging.symmetry import symmetrise_volume, symmetry_operators
+from cryopipe.projection.half_cube import cube_shape
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.reconstruction.symmetrise import symmetry_plan
-from cryopipe.search.half_cube import cube_shape
-from tests.search.particle_scenes import Scene, phantom, scene
+from tests.particle_scenes import Scene, phantom, scene
 
 
 def inserted(one: Scene, group: str, method: str | None = None, copies: str = "C1") -> Reconstruction:

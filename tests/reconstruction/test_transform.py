@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from cryopipe.search import half_cube as transform
+from cryopipe.projection import half_cube as transform
 
 
 @pytest.fixture

@@ -16,8 +16,8 @@ from cryopipe.imaging.masks import soft_sphere
 from cryopipe.imaging.optics import CtfParameters, from_table
 from cryopipe.io.mrc import read_volume, write_volume
 from cryopipe.io.star import StarTable, read_table, write_table
+from cryopipe.poses.ctf import changed_parameters
 from cryopipe.refinement import refine_homogeneous
-from cryopipe.search.pose_ctf import changed_parameters
 from tests.simulated_particles import Dataset, simulate
 
 BOX, PIXEL_A = 96, 2.0

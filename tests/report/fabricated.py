@@ -12,8 +12,8 @@ from PIL import Image
 
 from cryopipe.io.mrc import write_image
 from cryopipe.io.star import StarTable, make_optics, write_table
-from cryopipe.movies.local_alignment import LocalMotion
-from cryopipe.movies.motion_star import write_motion
+from cryopipe.movies.motion.local_alignment import LocalMotion
+from cryopipe.movies.motion.star import write_motion
 from cryopipe.report.numbers import Loss
 
 OPTICS = make_optics(

@@ -19,7 +19,7 @@ import cryopipe.kernels.cpu
 import cryopipe.reconstruction
 import cryopipe.search
 
-SCRIPT = Path(__file__).with_name("engine_digests.py")
+SCRIPT = Path(__file__).parents[1] / "engine_digests.py"
 PACKAGES = (cryopipe.kernels.cpu, cryopipe.imaging, cryopipe.reconstruction, cryopipe.search)
 
 

@@ -10,13 +10,14 @@ import pytest
 from cryopipe.errors import DeviceError
 from cryopipe.imaging.geometry import random_rotations
 from cryopipe.kernels._memory import in_batches
-from cryopipe.search import devices, global_search
-from cryopipe.search._tile import TileSettings
-from cryopipe.search._tile_array import ArrayTile, tile_bytes_an_image
-from cryopipe.search.global_search import search_poses
+from cryopipe.search import devices
+from cryopipe.search.exhaustive import search as global_search
+from cryopipe.search.exhaustive.search import search_poses
+from cryopipe.search.exhaustive.tile import TileSettings
+from cryopipe.search.exhaustive.tile_gpu import ArrayTile, tile_bytes_an_image
 from cryopipe.search.grid import shift_grid
 from cryopipe.search.posterior import Posterior
-from tests.search.particle_scenes import Scene, phantom, scene
+from tests.particle_scenes import Scene, phantom, scene
 
 SHIFTS = shift_grid(2, 1)
 OPTIONS: dict[str, Any] = {"inverse_temperature": 0.3, "accumulate": True, "keep_significant": True, "n_candidates": 3}

@@ -10,15 +10,15 @@ import pytest
 
 from cryopipe.imaging.geometry import angular_distance_deg
 from cryopipe.imaging.optics import CtfParameters
-from cryopipe.search.adaptive import search_adaptive
-from cryopipe.search.levels import plan_levels
-from cryopipe.search.pose_models import DefocusModel
-from cryopipe.search.references import reference_cube
-from cryopipe.search.refine_astigmatism import refine_astigmatism
-from cryopipe.search.refine_poses import refine_poses
-from cryopipe.search.spectra import ParticleSpectra
-from tests.search.particle_scenes import phantom, scene
-from tests.search.test_refine_optics import MASK_A, World
+from cryopipe.poses.model import DefocusModel
+from cryopipe.poses.refine_astigmatism import refine_astigmatism
+from cryopipe.poses.refine_poses import refine_poses
+from cryopipe.projection.particle_spectra import ParticleSpectra
+from cryopipe.projection.references import reference_cube
+from cryopipe.search.adaptive.levels import plan_levels
+from cryopipe.search.adaptive.search import search_adaptive
+from tests.particle_scenes import phantom, scene
+from tests.poses.test_refine_optics import MASK_A, World
 
 FEW = 10
 

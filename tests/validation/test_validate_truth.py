@@ -15,8 +15,8 @@ from cryopipe.imaging.geometry import matrix_to_euler, rotation_from_vector
 from cryopipe.imaging.transform import invert_hand
 from cryopipe.io.mrc import read_volume, write_volume
 from cryopipe.io.star import StarTable, write_table
+from cryopipe.projection.particle_spectra import load_particle_spectra
 from cryopipe.reconstruction.reconstruct import Reconstruction
-from cryopipe.search.spectra import load_particle_spectra
 from cryopipe.validation import validate_truth as step
 from cryopipe.validation.truth_matching import match_particles
 from tests.simulated_particles import Dataset, simulate, truth_rows

@@ -39,7 +39,7 @@ from cryopipe.io.atomic import atomic_write
 from cryopipe.io.mrc import format_image_name, write_stack
 from cryopipe.io.star import StarTable, concatenate, read_table, write_blocks, write_table
 from cryopipe.items import digest
-from cryopipe.search.particle_keys import canonical_order
+from cryopipe.projection.particle_keys import canonical_order
 
 HISTORY = (
     "iteration", "resolution_A", "angles", "shift_range_A", "inverse_temperature", "log_evidence",

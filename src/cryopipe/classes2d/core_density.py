@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryopipe.imaging.fourier import rfft2_centred
-from cryopipe.search.phases import shift_values
-from cryopipe.search.spectra import ParticleSpectra
+from cryopipe.projection.particle_spectra import ParticleSpectra
+from cryopipe.projection.phases import shift_values
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,12 +12,12 @@ from cryopipe.classes2d.schedule import Stage
 from cryopipe.config.classes2d import Classify2d
 from cryopipe.imaging.backend import to_numpy
 from cryopipe.imaging.fourier import shift_images
+from cryopipe.projection.particle_spectra import ParticleSpectra
+from cryopipe.projection.phases import shift_values
 from cryopipe.search.annealing import temperature_for_spread
-from cryopipe.search.global_search import log_likelihoods, search_poses
+from cryopipe.search.exhaustive.search import log_likelihoods, search_poses
 from cryopipe.search.grid import shift_grid, shift_log_prior
-from cryopipe.search.phases import shift_values
 from cryopipe.search.posterior import PoseSums, Posterior
-from cryopipe.search.spectra import ParticleSpectra
 
 #: Images whose log-likelihoods choose the temperature.
 TEMPERATURE_SAMPLE = 16

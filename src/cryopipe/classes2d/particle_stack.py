@@ -15,7 +15,7 @@ from cryopipe.imaging.masks import soft_circle
 from cryopipe.imaging.optics import ctf_stack, from_table
 from cryopipe.io.mrc import image_size, parse_image_name, read_stack
 from cryopipe.io.star import StarTable
-from cryopipe.search.spectra import ParticleSpectra, spectra_of_images
+from cryopipe.projection.particle_spectra import ParticleSpectra, spectra_of_images
 
 
 @dataclass(frozen=True, eq=False)

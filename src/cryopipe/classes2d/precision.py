@@ -6,7 +6,7 @@ import numpy as np
 
 from cryopipe.classes2d.rotation import grids_of_images, make_rotator
 from cryopipe.imaging.fourier_pixels import FourierPixels
-from cryopipe.search.phases import phase_table
+from cryopipe.projection.phases import phase_table
 
 #: Expected log-likelihood difference at which two poses are told apart with 99 % (RELION: ln 99 = 4.595).
 DECISION = float(np.log(99.0))

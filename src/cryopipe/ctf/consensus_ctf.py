@@ -22,7 +22,7 @@ from typing import Any
 
 from cryopipe.config.ctf import ConsensusCtf
 from cryopipe.context import Context
-from cryopipe.ctf.consensus import run_pass
+from cryopipe.ctf.consensus.run import run_pass
 
 
 def main(inputs: dict[str, Any], outputs: dict[str, Path], params: ConsensusCtf, context: Context) -> None:

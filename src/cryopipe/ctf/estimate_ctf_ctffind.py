@@ -27,7 +27,7 @@ from threadpoolctl import threadpool_limits
 
 from cryopipe.config.ctf import EstimateCtfCtffind
 from cryopipe.context import Context
-from cryopipe.ctf.diagnostics import (
+from cryopipe.ctf.ctffind.diagnostics import (
     Profiles,
     aliasing_resolution_A,
     diagnostic_image,
@@ -35,11 +35,11 @@ from cryopipe.ctf.diagnostics import (
     iciness,
     make_profiles,
 )
-from cryopipe.ctf.fit import Fit, SearchRange, fit_ctf
-from cryopipe.ctf.model import Microscope
-from cryopipe.ctf.spectrum import Spectrum, make_spectrum
-from cryopipe.ctf.tile_spectra import common_spectrum, fit_image, tile_spectra
-from cryopipe.ctf.tilt import Tilt, fit_tilt
+from cryopipe.ctf.ctffind.fit import Fit, SearchRange, fit_ctf
+from cryopipe.ctf.ctffind.spectrum import Spectrum, make_spectrum
+from cryopipe.ctf.ctffind.tile_spectra import common_spectrum, fit_image, tile_spectra
+from cryopipe.ctf.ctffind.tilt import Tilt, fit_tilt
+from cryopipe.ctf.defocus import Microscope
 from cryopipe.errors import InputError
 from cryopipe.io.atomic import atomic_path, atomic_write
 from cryopipe.io.mrc import read_image, write_image

@@ -22,10 +22,10 @@ from scipy import ndimage
 
 from cryopipe.config.ctf import EstimateCtfGctf
 from cryopipe.context import Context
-from cryopipe.ctf.log_fit import LogFit, fit_log_spectrum
-from cryopipe.ctf.log_spectrum import LogSpectrum, log_spectrum
-from cryopipe.ctf.log_validation import validation_score
-from cryopipe.ctf.model import Microscope, phase
+from cryopipe.ctf.defocus import Microscope, phase
+from cryopipe.ctf.gctf.fit import LogFit, fit_log_spectrum
+from cryopipe.ctf.gctf.spectrum import LogSpectrum, log_spectrum
+from cryopipe.ctf.gctf.validation import validation_score
 from cryopipe.errors import InputError
 from cryopipe.io.atomic import atomic_path, atomic_write
 from cryopipe.io.mrc import read_image, write_image

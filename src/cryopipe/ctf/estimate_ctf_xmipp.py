@@ -28,10 +28,10 @@ from threadpoolctl import threadpool_limits
 
 from cryopipe.config.ctf import EstimateCtfXmipp
 from cryopipe.context import Context
-from cryopipe.ctf.envelope_model import envelope_b_factor_A2
-from cryopipe.ctf.model import Microscope
-from cryopipe.ctf.psd_files import diagnostic_pictures, model_parameters, radial_curves
-from cryopipe.ctf.spectrum_estimate import CRITERIA, PreviousCtf, SpectrumEstimate, estimate_ctf
+from cryopipe.ctf.defocus import Microscope
+from cryopipe.ctf.xmipp.envelope import envelope_b_factor_A2
+from cryopipe.ctf.xmipp.estimate import CRITERIA, PreviousCtf, SpectrumEstimate, estimate_ctf
+from cryopipe.ctf.xmipp.files import diagnostic_pictures, model_parameters, radial_curves
 from cryopipe.errors import InputError
 from cryopipe.io.atomic import atomic_path
 from cryopipe.io.mrc import read_image, write_image

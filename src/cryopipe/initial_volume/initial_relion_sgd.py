@@ -43,15 +43,15 @@ from cryopipe.io.mrc import image_size, parse_image_name, write_volume
 from cryopipe.io.star import StarTable, read_table, write_table
 from cryopipe.items import digest
 from cryopipe.kernels.slices import extract_slices
+from cryopipe.projection.particle_keys import canonical_order, particle_keys
+from cryopipe.projection.particle_spectra import ParticleSpectra, load_particle_spectra
+from cryopipe.projection.references import reference_cube
+from cryopipe.projection.working_box import in_box, resize_map, working_box
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.search.annealing import temperature_for_spread
-from cryopipe.search.global_search import log_likelihoods, search_poses
+from cryopipe.search.exhaustive.search import log_likelihoods, search_poses
 from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement, shift_grid
-from cryopipe.search.particle_keys import canonical_order, particle_keys
 from cryopipe.search.posterior import PoseSums, Posterior
-from cryopipe.search.references import reference_cube
-from cryopipe.search.spectra import ParticleSpectra, load_particle_spectra
-from cryopipe.search.working_box import in_box, resize_map, working_box
 
 PADDING = 2
 #: particles from whose likelihoods the temperature is found

@@ -36,19 +36,19 @@ from cryopipe.io.movies import Movie
 from cryopipe.io.mrc import read_image, write_image
 from cryopipe.io.star import StarTable, read_table, write_rejections, write_table
 from cryopipe.items import Row, digest, process_items
-from cryopipe.movies.correlation import correlation_grid, correlation_spectrum
-from cryopipe.movies.defects import DefectRepair, plan_repair, read_defects
-from cryopipe.movies.frame_sums import SPACING, FrameSums
-from cryopipe.movies.global_alignment import (
+from cryopipe.movies.gain.defects import DefectRepair, plan_repair, read_defects
+from cryopipe.movies.motion.correlation import correlation_grid, correlation_spectrum
+from cryopipe.movies.motion.frame_sums import SPACING, FrameSums
+from cryopipe.movies.motion.global_alignment import (
     GlobalMotion,
     estimate_global_motion,
 )
-from cryopipe.movies.joint_motion import refine_motion
-from cryopipe.movies.local_alignment import LocalMotion
-from cryopipe.movies.motion_pictures import composite_spectrum, save_grey, save_trajectory, thumbnail
-from cryopipe.movies.motion_star import accumulated_motion_A, write_motion
+from cryopipe.movies.motion.joint_motion import refine_motion
+from cryopipe.movies.motion.local_alignment import LocalMotion
+from cryopipe.movies.motion.patch_spectra import patch_spectra, reduced, reduction
+from cryopipe.movies.motion.pictures import composite_spectrum, save_grey, save_trajectory, thumbnail
+from cryopipe.movies.motion.star import accumulated_motion_A, write_motion
 from cryopipe.movies.movie_list import MovieEntry, movie_entries
-from cryopipe.movies.patch_spectra import patch_spectra, reduced, reduction
 
 S = TypeVar("S")
 T = TypeVar("T")

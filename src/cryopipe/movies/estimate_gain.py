@@ -28,13 +28,13 @@ from cryopipe.errors import InputError
 from cryopipe.io.atomic import atomic_write
 from cryopipe.io.mrc import write_image
 from cryopipe.io.star import concatenate, read_table
-from cryopipe.movies.defects import find_defects, write_defects
-from cryopipe.movies.flat_field import FlatField, Reproducibility, flat_field, reproducibility, smooth_background
-from cryopipe.movies.gain_decision import Decision, decide_gain, estimated_gain
-from cryopipe.movies.gain_orientation import OrientationScore, score_orientations
+from cryopipe.movies.gain.decision import Decision, decide_gain, estimated_gain
+from cryopipe.movies.gain.defects import find_defects, write_defects
+from cryopipe.movies.gain.flat_field import FlatField, Reproducibility, flat_field, reproducibility, smooth_background
+from cryopipe.movies.gain.movie_totals import FrameSums, sum_frames
+from cryopipe.movies.gain.orientation import OrientationScore, score_orientations
+from cryopipe.movies.gain.rank import rank_gain
 from cryopipe.movies.movie_list import movie_entries, read_reference
-from cryopipe.movies.movie_totals import FrameSums, sum_frames
-from cryopipe.movies.rank_gain import rank_gain
 
 
 def defects_and_residual(

@@ -19,8 +19,8 @@ from cryopipe.context import Context
 from cryopipe.errors import CryopipeError, InputError
 from cryopipe.io.star import read_table, write_rejections, write_table
 from cryopipe.items import Rejection
-from cryopipe.movies.motion_measures import MotionMeasures, excess, judged, limits_A, measure_motion, motion_flag
-from cryopipe.movies.motion_star import Motion, read_motion
+from cryopipe.movies.motion.measures import MotionMeasures, excess, judged, limits_A, measure_motion, motion_flag
+from cryopipe.movies.motion.star import Motion, read_motion
 
 #: From this number of movies on, rejecting every one of them is taken for a wrong limit or pixel size, not for bad
 #: movies.

@@ -9,7 +9,7 @@ import numpy as np
 
 from cryopipe.errors import InputError
 from cryopipe.io.star import StarTable
-from cryopipe.search.particle_keys import particle_keys
+from cryopipe.projection.particle_keys import particle_keys
 
 
 def half_sets(names: Sequence[str], groups: Sequence[str] | None = None) -> np.ndarray:
@@ -54,7 +54,7 @@ def half_sets(names: Sequence[str], groups: Sequence[str] | None = None) -> np.n
 def half_sets_of(particles: StarTable) -> np.ndarray:
     """Return the half sets of a particle table, stratified by micrograph: int8 ``[n]`` of 1 and 2.
 
-    A particle's name is that of `cryopipe.search.particle_keys`: micrograph and coordinates, else its image's name.
+    A particle's name is that of `cryopipe.projection.particle_keys`: micrograph and coordinates, else its image's name.
 
     Raises
     ------

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cryopipe.errors import DeviceError
-from cryopipe.search.half_cube import cube_shape
+from cryopipe.projection.half_cube import cube_shape
 
 _MEMINFO = Path("/proc/meminfo")
 _GPU_WORKING_BYTES = 8 * (64 << 20)

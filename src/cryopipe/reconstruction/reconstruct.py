@@ -23,14 +23,14 @@ from cryopipe.imaging.backend import array_module
 from cryopipe.imaging.fourier_pixels import FourierPixels
 from cryopipe.kernels._memory import in_batches
 from cryopipe.kernels.slices import insert_slices
+from cryopipe.projection.half_cube import check_cube, cube_shape, gridding_profile, volume_from_half_cube
+from cryopipe.projection.particle_spectra import ParticleSpectra, content_order
 from cryopipe.reconstruction.division import divided_rows
 from cryopipe.reconstruction.memory import check_memory, images_that_fit
 from cryopipe.reconstruction.shells import shell_means
 from cryopipe.reconstruction.symmetrise import Method, SymmetryPlan, symmetrise_half_cubes, symmetry_plan
 from cryopipe.reconstruction.weighting import checked_inputs, weighted_images
-from cryopipe.search.half_cube import check_cube, cube_shape, gridding_profile, volume_from_half_cube
 from cryopipe.search.posterior import PoseSums
-from cryopipe.search.spectra import ParticleSpectra, content_order
 
 BATCH_BYTES = 64 << 20
 """Prepared images that wait for insertion at any time."""
@@ -280,7 +280,7 @@ class Reconstruction:
         ----------
         tau2 : ndarray [radius + 1], optional
             Variance of real and imaginary part each of the map's Fourier coefficients, by shell, in the scale of
-            `cryopipe.search.references.reference_cube` (regularised: maximum a posteriori).
+            `cryopipe.projection.references.reference_cube` (regularised: maximum a posteriori).
         ssnr : ndarray [radius + 1], optional
             Instead of ``tau2``: the spectral signal-to-noise ratio of the reconstruction by shell (`ssnr_from_fsc`),
             times a regularisation factor T if wanted: 1/(p³τ²) is then the shell's mean weight over it. Zero removes a

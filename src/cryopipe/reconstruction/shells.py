@@ -9,7 +9,7 @@ import numba
 import numpy as np
 
 from cryopipe.imaging.backend import array_module, to_numpy
-from cryopipe.search.half_cube import chunks
+from cryopipe.projection.half_cube import chunks
 
 
 def shell_means(weight: Any, radius: int, padding: int) -> np.ndarray:

@@ -9,8 +9,8 @@ import numpy as np
 
 from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module
-from cryopipe.search.phases import separable_ramps
-from cryopipe.search.spectra import ParticleSpectra
+from cryopipe.projection.particle_spectra import ParticleSpectra
+from cryopipe.projection.phases import separable_ramps
 
 
 def weighted_images(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopipe.io.atomic import atomic_path
-from cryopipe.refinement.half_set import HalfSet
+from cryopipe.iteration.half_set import HalfSet
 
 
 @dataclass(frozen=True)

@@ -38,18 +38,18 @@ from cryopipe.io.mrc import read_volume, write_volume
 from cryopipe.io.star import StarTable, read_table, write_table
 from cryopipe.io.star_blocks import write_blocks
 from cryopipe.items import digest
+from cryopipe.iteration.exchange import Shared, compare, masked_reference, next_reference
+from cryopipe.iteration.half_set import HalfSet, Task, advance, needed_columns, with_ctfs
+from cryopipe.iteration.next_radius import THRESHOLD, next_search_radius
+from cryopipe.poses.ctf import changed_parameters
+from cryopipe.projection.particle_keys import canonical_order
+from cryopipe.projection.particle_spectra import ParticleSpectra, load_particle_spectra
+from cryopipe.projection.working_box import resize_map, working_box
 from cryopipe.reconstruction.dynamic_mask import dynamic_mask
 from cryopipe.reconstruction.half_sets import half_sets_of
-from cryopipe.reconstruction.march import THRESHOLD, next_search_radius
 from cryopipe.reconstruction.memory import check_memory
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement.checkpoint import Progress, load_progress, save_progress
-from cryopipe.refinement.exchange import Shared, compare, masked_reference, next_reference
-from cryopipe.refinement.half_set import HalfSet, Task, advance, needed_columns, with_ctfs
-from cryopipe.search.particle_keys import canonical_order
-from cryopipe.search.pose_ctf import changed_parameters
-from cryopipe.search.spectra import ParticleSpectra, load_particle_spectra
-from cryopipe.search.working_box import resize_map, working_box
 
 #: how much further than the present resolution an iteration reconstructs, and by how much the next may go on
 REACH = 1.3
@@ -111,7 +111,7 @@ def refine(
     context : Context
         Random numbers, threads, folder of the checkpoint.
     exchange : callable
-        :func:`cryopipe.refinement.exchange.compare`, or a stand-in that tests what passes between the halves.
+        :func:`cryopipe.iteration.exchange.compare`, or a stand-in that tests what passes between the halves.
 
     Returns
     -------

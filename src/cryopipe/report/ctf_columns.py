@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from cryopipe.report.tables import Column
+from cryopipe.report.drawing.tables import Column
 
 #: What goes on to the next stage.
 RESULT = (

@@ -12,14 +12,12 @@ import pandas as pd
 
 from cryopipe.config.ctf import ConsensusCtf
 from cryopipe.config.report import Report
-from cryopipe.ctf.branches import item_of
+from cryopipe.ctf.consensus.branches import item_of
 from cryopipe.io.star import concatenate, read_table
-from cryopipe.report import plots
-from cryopipe.report.cards import Card, ctf_pictures
 from cryopipe.report.ctf_columns import QUALITY, RESULT, SOURCES, each_estimator, is_pair, other_columns
-from cryopipe.report.estimators import PairComparison, compare, estimators_section
-from cryopipe.report.numbers import BRANCHES, Loss
-from cryopipe.report.tables import (
+from cryopipe.report.drawing import plots
+from cryopipe.report.drawing.cards import Card, ctf_pictures
+from cryopipe.report.drawing.tables import (
     Column,
     Table,
     make_table,
@@ -29,6 +27,8 @@ from cryopipe.report.tables import (
     summary_rows,
     worst_and_sample,
 )
+from cryopipe.report.estimators import PairComparison, compare, estimators_section
+from cryopipe.report.numbers import BRANCHES, Loss
 
 Inputs = Mapping[str, Any]
 

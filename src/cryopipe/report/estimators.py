@@ -1,7 +1,7 @@
 """CTF estimator against estimator: to which resolution any two agree, and how their defoci differ.
 
 Computed from the tables of the estimators themselves, so that it covers the micrographs that were rejected, too. The
-measure is that of the consensus (`cryopipe.ctf.agreement`): the resolution where the phases of two CTFs part by 90°.
+measure is that of the consensus (`cryopipe.ctf.consensus.agreement`): the resolution where the phases of two CTFs part by 90°.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cryopipe.ctf.agreement import agreement
-from cryopipe.ctf.branches import defocus_of
+from cryopipe.ctf.consensus.agreement import agreement
+from cryopipe.ctf.consensus.branches import defocus_of
 from cryopipe.imaging.optics import electron_wavelength_A
-from cryopipe.report import plots
-from cryopipe.report.tables import significant
+from cryopipe.report.drawing import plots
+from cryopipe.report.drawing.tables import significant
 
 #: A resolution that two CTFs never agree to (apart from frequency zero on), Å.
 _NEVER_A = 9999.0

@@ -11,8 +11,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from cryopipe.io.mrc import read_image
-from cryopipe.report import plots
-from cryopipe.report.pictures import blocks, grey_source
+from cryopipe.report.drawing import plots
+from cryopipe.report.drawing.pictures import blocks, grey_source
 
 Inputs = Mapping[str, Any]
 _SIDE = 320

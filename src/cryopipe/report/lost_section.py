@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from cryopipe.config.report import Report
-from cryopipe.report.cards import Card, ctf_pictures, micrograph, spectra, tracks
+from cryopipe.report.drawing.cards import Card, ctf_pictures, micrograph, spectra, tracks
+from cryopipe.report.drawing.tables import spaced
 from cryopipe.report.numbers import BRANCHES, Loss
-from cryopipe.report.tables import spaced
 
 
 def lost_section(losses: Sequence[Loss], run: Path, params: Report, steps: Sequence[str]) -> dict[str, Any]:

@@ -13,12 +13,20 @@ from cryopipe.config.movies import ScreenMotion
 from cryopipe.config.report import Report
 from cryopipe.errors import InputError
 from cryopipe.io.star import concatenate, read_table
-from cryopipe.movies.motion_measures import limits_A, measure_motion
-from cryopipe.movies.motion_star import read_motion
-from cryopipe.report import plots
-from cryopipe.report.cards import Card, spectra, tracks
+from cryopipe.movies.motion.measures import limits_A, measure_motion
+from cryopipe.movies.motion.star import read_motion
+from cryopipe.report.drawing import plots
+from cryopipe.report.drawing.cards import Card, spectra, tracks
+from cryopipe.report.drawing.tables import (
+    Column,
+    make_table,
+    numbers_of,
+    numeric,
+    summary,
+    summary_rows,
+    worst_and_sample,
+)
 from cryopipe.report.numbers import Loss
-from cryopipe.report.tables import Column, make_table, numbers_of, numeric, summary, summary_rows, worst_and_sample
 
 Inputs = Mapping[str, Any]
 

@@ -23,15 +23,16 @@ from cryopipe.config.report import Report
 from cryopipe.context import Context
 from cryopipe.io.atomic import atomic_write
 from cryopipe.io.star import read_table
-from cryopipe.report import figures, sections
+from cryopipe.report import sections
 from cryopipe.report.citations import CITATIONS
 from cryopipe.report.ctf_section import ctf_section
+from cryopipe.report.drawing import figures
+from cryopipe.report.drawing.pictures import array_source
+from cryopipe.report.drawing.surface import render_surface
 from cryopipe.report.gain_section import gain_section
 from cryopipe.report.lost_section import lost_section
 from cryopipe.report.motion_section import motion_section
 from cryopipe.report.numbers import COUNTED, Loss, costs, count, parameters, read_json, read_losses
-from cryopipe.report.pictures import array_source
-from cryopipe.report.surface import render_surface
 
 Inputs = Mapping[str, Any]
 

@@ -16,7 +16,7 @@ from cryopipe.config.report import Report
 from cryopipe.errors import InputError
 from cryopipe.io.mrc import read_image, read_stack, read_volume
 from cryopipe.io.star import Kind, StarTable, concatenate, read_blocks, read_table
-from cryopipe.report import figures
+from cryopipe.report.drawing import figures
 
 Inputs = Mapping[str, Any]
 

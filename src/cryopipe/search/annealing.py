@@ -16,7 +16,7 @@ def effective_states(
     Parameters
     ----------
     log_likelihood : ndarray [n, ...]
-        Log-likelihoods of all states (`cryopipe.search.global_search.log_likelihoods`).
+        Log-likelihoods of all states (`cryopipe.search.exhaustive.search.log_likelihoods`).
     inverse_temperature : float
         Multiplies the log-likelihood.
     log_prior : array broadcastable to ``log_likelihood``

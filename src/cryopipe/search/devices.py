@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cryopipe.errors import DeviceError
-from cryopipe.search.global_search import search_poses
+from cryopipe.projection.particle_spectra import ParticleSpectra
+from cryopipe.search.exhaustive.search import search_poses
 from cryopipe.search.posterior import Posterior
-from cryopipe.search.spectra import ParticleSpectra
 
 Result = TypeVar("Result")
 

@@ -26,9 +26,9 @@ from cryopipe.imaging.fsc import MaskedFsc, Resolution, masked_fsc, resolution_a
 from cryopipe.imaging.guinier import GuinierFit, fit_guinier
 from cryopipe.imaging.masks import solvent_mask
 from cryopipe.io.atomic import atomic_write
+from cryopipe.io.fsc import fsc_frame, write_emdb_fsc
 from cryopipe.io.mrc import write_volume
 from cryopipe.io.star_blocks import read_blocks, write_blocks
-from cryopipe.validation.fsc_files import fsc_frame, write_emdb_fsc
 from cryopipe.validation.maps import read_maps
 
 #: FSC at which two half maps agree as well as the full map agrees with the truth at 0.5 (Rosenthal & Henderson 2003)

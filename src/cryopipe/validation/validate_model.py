@@ -24,12 +24,12 @@ from cryopipe.imaging.filters import low_pass
 from cryopipe.imaging.fsc import fourier_shell_correlation, resolution_at
 from cryopipe.imaging.masks import soft_edge
 from cryopipe.io.atomic import atomic_write
+from cryopipe.io.fsc import fsc_frame
 from cryopipe.io.mrc import write_volume
 from cryopipe.io.star_blocks import write_blocks
 from cryopipe.simulation.atoms import AtomicModel, read_model
 from cryopipe.simulation.potential import potential_map
 from cryopipe.validation.frame import Frame, find_frame
-from cryopipe.validation.fsc_files import fsc_frame
 from cryopipe.validation.maps import read_maps
 
 MODEL_THRESHOLD = 0.5

@@ -28,14 +28,14 @@ from cryopipe.imaging.geometry import euler_to_matrix
 from cryopipe.imaging.masks import solvent_mask
 from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.io.atomic import atomic_write
+from cryopipe.io.fsc import fsc_frame
 from cryopipe.io.mrc import write_volume
 from cryopipe.io.star import StarTable, read_table
 from cryopipe.io.star_blocks import write_blocks
+from cryopipe.projection.noise import initial_sigma2
+from cryopipe.projection.particle_spectra import load_particle_spectra
 from cryopipe.reconstruction.reconstruct import Reconstruction
-from cryopipe.search.noise import initial_sigma2
-from cryopipe.search.spectra import load_particle_spectra
 from cryopipe.validation.frame import Frame, find_frame
-from cryopipe.validation.fsc_files import fsc_frame
 from cryopipe.validation.maps import on_grid, read_maps
 from cryopipe.validation.truth_matching import Matching, match_particles, pose_errors_deg, spread
 

@@ -1,0 +1,1 @@
+"""What several estimators agree on, and the row that goes on."""

@@ -1,0 +1,193 @@
+"""The row of a micrograph that several CTF estimates agree on: whose values go on, and what all of them say together.
+
+Columns that are written, P the prefix of the pass (``crpCtfConsensus``, ``crpCtfEnvelopeConsensus``):
+
+- ``P + Estimates``, ``P + Agreeing``: how many branches have an estimate, and the names of those that agree.
+- ``P + Crossing | Area | Legacy`` (Å): worst agreement of any two of them; ``P + DefocusDifference`` (Å, the larger of
+  |ΔU| and |ΔV|), ``P + AngleDifference``, ``P + PhaseShiftDifference`` (degrees): their largest differences.
+- ``P + DefocusU | DefocusV | DefocusAngle`` and the components ``P + DefocusMean | AstigmatismX | AstigmatismY`` (z, a, b
+  of `cryopipe.ctf.defocus`): their mean as tensors; with ``Sd`` their standard deviations (n - 1), those of U and V along
+  the mean's axes.
+- ``crpCtfAgreement<A><B>`` (Å): where the phases of A and B part by 90°, for all pairs of branches.
+- ``crpCtf<A>DefocusU | DefocusV | DefocusAngle | FigureOfMerit | MaxResolution | Image``: what each estimator said.
+- ``crpCtfDefocusFrom``, ``crpCtfEnvelopeFrom``: whose defocus and whose envelope the row carries.
+
+-9999 and "none" stand where a branch has no estimate of this micrograph.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cryopipe.config.ctf import ConsensusCtf
+from cryopipe.ctf.consensus.agreement import angle_difference_deg, mean_defocus, spread
+from cryopipe.ctf.consensus.branches import Branch
+from cryopipe.ctf.consensus.criteria import MISSING
+from cryopipe.ctf.consensus.verdict import Verdict
+from cryopipe.ctf.defocus import Defocus
+
+_NONE = "none"
+#: A resolution that never was reached (phases apart from frequency zero on), Å; STAR files hold no infinity.
+_NEVER_A = 9999.0
+#: What belongs to a defocus and moves with it.
+_DEFOCUS = (
+    "rlnDefocusU",
+    "rlnDefocusV",
+    "rlnDefocusAngle",
+    "rlnPhaseShift",
+    "rlnCtfAstigmatism",
+    "rlnCtfFigureOfMerit",
+    "rlnCtfMaxResolution",
+    "rlnCtfValidationScore",
+    "crpCtfAliasingResolution",
+)
+_OF_EACH = {
+    "DefocusU": "rlnDefocusU",
+    "DefocusV": "rlnDefocusV",
+    "DefocusAngle": "rlnDefocusAngle",
+    "FigureOfMerit": "rlnCtfFigureOfMerit",
+    "MaxResolution": "rlnCtfMaxResolution",
+    "Image": "rlnCtfImage",
+}
+_TOGETHER = (
+    "Crossing", "Area", "Legacy", "DefocusDifference", "AngleDifference", "PhaseShiftDifference",
+    "DefocusU", "DefocusUSd", "DefocusV", "DefocusVSd", "DefocusAngle",
+    "DefocusMean", "DefocusMeanSd", "AstigmatismX", "AstigmatismXSd", "AstigmatismY", "AstigmatismYSd",
+)  # fmt: skip
+
+
+def combined_rows(
+    verdicts: Mapping[str, Verdict], branches: Sequence[Branch], params: ConsensusCtf, prefix: str
+) -> pd.DataFrame:
+    """Return the rows of the accepted micrographs, in the order of ``verdicts``.
+
+    The columns depend on the columns of the branches and on ``params`` alone, so that batches can be joined.
+    """
+    fills = _columns(branches, params, prefix)
+    rows = [_row(item, verdict, branches, params, prefix, fills) for item, verdict in verdicts.items()]
+    frame = pd.DataFrame(rows, columns=list(fills))
+    types = {name: {float: "float64", int: "int64"}.get(type(fill), "object") for name, fill in fills.items()}
+    return frame.astype(types)
+
+
+def _columns(branches: Sequence[Branch], params: ConsensusCtf, prefix: str) -> dict[str, float | int | str]:
+    """Return ``{column: what stands for no value}`` of the table that is made."""
+    first, *others = branches
+    fills: dict[str, float | int | str] = {str(name): _fill(branches, str(name)) for name in first.table.rows}
+    for other in others:
+        wanted = [
+            str(name)
+            for name in other.table.rows
+            if params.include_secondary
+            or (other.name == params.defocus_from and name in _DEFOCUS)
+            or (other.name == params.envelope_from and _is_envelope(str(name)))
+        ]
+        fills |= {name: _fill(branches, name) for name in wanted if name not in fills}
+    fills |= {f"{prefix}Estimates": 0, f"{prefix}Agreeing": _NONE, "crpCtfDefocusFrom": _NONE}
+    if params.envelope_from is not None:
+        fills["crpCtfEnvelopeFrom"] = _NONE
+    if len(branches) > 1:
+        fills |= {f"{prefix}{name}": MISSING for name in _TOGETHER}
+        fills |= {
+            _pair(a, b): MISSING for a, b in itertools.combinations(sorted(branch.name for branch in branches), 2)
+        }
+        for branch in branches:
+            fills |= {name: _fill(branches, source) for name, source in _own_columns(branch).items()}
+    return fills
+
+
+def _row(
+    item: str,
+    verdict: Verdict,
+    branches: Sequence[Branch],
+    params: ConsensusCtf,
+    prefix: str,
+    fills: Mapping[str, float | int | str],
+) -> dict[str, Any]:
+    agreeing = [branch for branch in branches if branch.name in verdict.agreeing]
+    by_name = {branch.name: branch for branch in agreeing}
+    row = dict(fills)
+    for branch in reversed(agreeing):  # the first branch that agrees has the last word
+        row |= {name: value for name, value in branch.rows[item].items() if name in fills}
+    source = by_name.get(params.defocus_from, agreeing[0])
+    row |= {name: value for name, value in source.rows[item].items() if name in _DEFOCUS and name in fills}
+    row["crpCtfDefocusFrom"] = source.rows[item].get("crpCtfDefocusFrom", source.name)
+    if params.defocus_from == "mean" and len(agreeing) > 1:
+        row |= _mean_columns([verdict.estimates[name][0] for name in verdict.agreeing], fills)
+        row["crpCtfDefocusFrom"] = "+".join(verdict.agreeing)
+    if params.envelope_from is not None:
+        envelope = by_name.get(params.envelope_from)
+        if envelope is not None:
+            row |= {name: value for name, value in envelope.rows[item].items() if _is_envelope(name) and name in fills}
+        row["crpCtfEnvelopeFrom"] = _NONE if envelope is None else envelope.name
+    row |= {f"{prefix}Estimates": len(verdict.estimates), f"{prefix}Agreeing": "+".join(verdict.agreeing)}
+    if len(branches) > 1:
+        if len(agreeing) > 1:
+            row |= {f"{prefix}{name}": value for name, value in _together(verdict).items()}
+        row |= {_pair(*pair): min(found.crossing_A, _NEVER_A) for pair, found in verdict.pairs.items()}
+        for branch in branches:
+            if item in branch.rows:
+                row |= {name: branch.rows[item][source] for name, source in _own_columns(branch).items()}
+    return row
+
+
+def _together(verdict: Verdict) -> dict[str, float]:
+    """Return what the agreeing estimates say together, by the names in ``_TOGETHER``."""
+    pairs = list(itertools.combinations(verdict.agreeing, 2))
+    defoci = [verdict.estimates[name][0] for name in verdict.agreeing]
+    both = list(itertools.combinations(defoci, 2))
+    mean, sd = mean_defocus(defoci), spread(defoci)
+    phases = np.degrees([[d.phase_shift_rad for d in pair] for pair in both])
+    values = (
+        *(
+            min(max(getattr(verdict.pairs[pair], name) for pair in pairs), _NEVER_A)
+            for name in ("crossing_A", "area_A", "legacy_linear_A")
+        ),
+        max(max(abs(a.u_A - b.u_A), abs(a.v_A - b.v_A)) for a, b in both),
+        max(angle_difference_deg(a.angle_deg, b.angle_deg) for a, b in both),
+        max(angle_difference_deg(float(a), float(b)) for a, b in phases),
+        *(mean.u_A, sd.u_A, mean.v_A, sd.v_A, mean.angle_deg),
+        *(mean.mean_A, sd.mean_A, mean.a_A, sd.a_A, mean.b_A, sd.b_A),
+    )
+    return dict(zip(_TOGETHER, values, strict=True))
+
+
+def _mean_columns(defoci: Sequence[Defocus], fills: Mapping[str, Any]) -> dict[str, float]:
+    mean = mean_defocus(defoci)
+    values = {
+        "rlnDefocusU": mean.u_A,
+        "rlnDefocusV": mean.v_A,
+        "rlnDefocusAngle": mean.angle_deg,
+        "rlnPhaseShift": float(np.degrees(mean.phase_shift_rad)),
+        "rlnCtfAstigmatism": mean.u_A - mean.v_A,
+    }
+    return {name: value for name, value in values.items() if name in fills}
+
+
+def _own_columns(branch: Branch) -> dict[str, str]:
+    """Return ``{new column: column of the branch's table}`` of what one estimator said; a consensus repeats nothing."""
+    if branch.name == "consensus_ctf":
+        return {}
+    return {
+        f"crpCtf{branch.name.title()}{what}": source for what, source in _OF_EACH.items() if source in branch.table.rows
+    }
+
+
+def _pair(first: str, second: str) -> str:
+    return "crpCtfAgreement" + "".join(name.removesuffix("_ctf").title() for name in (first, second))
+
+
+def _is_envelope(name: str) -> bool:
+    return name.startswith("crpCtf") and name not in _DEFOCUS
+
+
+def _fill(branches: Sequence[Branch], name: str) -> float | int | str:
+    """Return what stands for no value in a column; an empty table does not know the types of its columns."""
+    tables = sorted((branch.table.rows for branch in branches if name in branch.table.rows), key=len, reverse=True)
+    kind = tables[0][name].dtype.kind
+    return int(MISSING) if kind in "iu" else MISSING if kind == "f" else _NONE

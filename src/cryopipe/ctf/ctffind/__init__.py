@@ -1,0 +1,1 @@
+"""The estimator on amplitude spectra."""

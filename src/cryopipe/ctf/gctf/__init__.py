@@ -1,0 +1,1 @@
+"""The estimator on logarithmic amplitudes of windows."""

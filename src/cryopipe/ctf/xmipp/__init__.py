@@ -1,0 +1,1 @@
+"""The estimator of the whole power spectrum: rings, envelope, background, criteria."""

@@ -1,0 +1,265 @@
+"""Quality of a fitted power spectrum: xmipp's criteria, by their formulas, and the resolution of the fit.
+
+xmipp ``ctf_sort_psds`` and ``protocol_ctf_micrographs``; Sorzano et al. 2007, doi:10.1016/j.jsb.2007.08.013. Limits that
+were tuned on xmipp's normalisation need not fit here. Two values differ from xmipp's on purpose: the PCA variance is a
+mean squared deviation of logarithms per cell, and the fitting score is the mean squared residual in units of noise.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cryopipe.ctf.defocus import Defocus, Microscope, phase
+from cryopipe.ctf.xmipp.enhanced_spectrum import EnhancedPsd
+from cryopipe.ctf.xmipp.envelope import azimuthal_defocus
+from cryopipe.ctf.xmipp.fit import Solution
+from cryopipe.ctf.xmipp.periodogram import Periodogram
+from cryopipe.ctf.xmipp.polar_average import Cells
+
+_AZIMUTHS_RAD = np.pi * np.arange(180) / 180.0
+_STABLE_BAND = (0.05, 0.4)
+_HISTOGRAM_BINS = 400
+_ICE_PIXEL_A = 1.8
+_ICE_A, _BESIDE_ICE_A = (3.6, 4.0), (4.0, 4.4)
+#: Rings are seen at all where their amplitude is somewhere that many standard errors above zero (a defocus tuned to
+#: noise reaches 5.5), and followed as long as it is this many.
+_SEEN_T, _LEAST_T = 7.0, 3.0
+_LEAST_HALF_WINDOW = 8
+
+
+def phase_resolution_A(
+    defocus: Defocus, microscope: Microscope, chi: float, azimuth_rad: np.ndarray = _AZIMUTHS_RAD
+) -> np.ndarray:
+    """Return the resolution (Å) towards each azimuth at which χ first reaches ``chi``, NaN where it never does.
+
+    χ = n π is the n-th zero of the CTF (`first_zero_phase`), half a turn beyond the first is its first minimum.
+    """
+    wavelength, cs_A = microscope.wavelength_A, microscope.cs_mm * 1e7
+    local = azimuthal_defocus(defocus, azimuth_rad)
+    turns = (chi - defocus.phase_shift_rad - microscope.offset) / (np.pi * wavelength)
+    root2 = local**2 - 2.0 * wavelength**2 * cs_A * turns
+    k2 = 2.0 * turns / (local + np.sqrt(np.where(root2 >= 0, root2, np.nan)))
+    return 1.0 / np.sqrt(np.where(k2 > 0, k2, np.nan))
+
+
+def first_zero_phase(defocus: Defocus, microscope: Microscope) -> float:
+    """Return χ at the first zero of the CTF, the first multiple of π beyond χ(0); π without a phase plate."""
+    return float(np.pi * (np.floor((defocus.phase_shift_rad + microscope.offset) / np.pi) + 1.0))
+
+
+def first_zero(defocus: Defocus, microscope: Microscope) -> tuple[float, float]:
+    """Return the mean resolution (Å) of the first zero and the ratio of its extremes over azimuths, 0 if there is none."""
+    zeros_A = phase_resolution_A(defocus, microscope, first_zero_phase(defocus, microscope))
+    if not np.isfinite(zeros_A).all():
+        return 0.0, 0.0
+    return float(zeros_A.mean()), float(zeros_A.max() / zeros_A.min())
+
+
+def astigmatic_validity_A(defocus: Defocus, microscope: Microscope) -> float:
+    """Return √(λ |U - V|), the resolution to which a CTF without astigmatism would do (xmipp's nonAstigmaticValidity)."""
+    return float(np.sqrt(microscope.wavelength_A * abs(defocus.u_A - defocus.v_A)))
+
+
+def ring_margins(enhanced: EnhancedPsd, defocus: Defocus, microscope: Microscope) -> tuple[float, float]:
+    """Return xmipp's ctfMargin and firstMinFirstZeroRatio of an enhanced spectrum.
+
+    The first is the mean over azimuths of (value at the first minimum of the CTF - value at its first zero) in units of
+    the standard deviation along the zero, the second the standard deviation along the minimum in the same unit. Both are
+    0 and 1000 where the two rings lie beyond Nyquist.
+    """
+    rings = []
+    zero_chi = first_zero_phase(defocus, microscope)
+    for chi in (zero_chi, zero_chi + 0.5 * np.pi):
+        u = 1.0 / phase_resolution_A(defocus, microscope, chi)
+        if not np.all(u < 0.5 / enhanced.pixel_size_A):
+            return 0.0, 1000.0
+        rings.append(enhanced.at(u * np.cos(_AZIMUTHS_RAD), u * np.sin(_AZIMUTHS_RAD)))
+    zero, minimum = rings
+    sd = max(float(zero.std()), 1e-6)
+    return float((minimum - zero).mean()) / sd, float(minimum.std()) / sd
+
+
+def correlation_90(enhanced: EnhancedPsd) -> float:
+    """Return the correlation of the enhanced spectrum with itself turned by 90°."""
+    odd, mask = enhanced.values[1:, 1:], enhanced.mask[1:, 1:]
+    a, b = odd[mask], np.rot90(odd)[mask]
+    return float(np.corrcoef(a, b)[0, 1])
+
+
+def radial_integral(enhanced: EnhancedPsd) -> float:
+    """Return the sum of the moduli of the radial average of the enhanced spectrum, in units of the largest of them."""
+    n = enhanced.values.shape[0]
+    axis = np.arange(n) - n // 2
+    ring = np.rint(np.hypot(axis[:, None], axis[None, :])).astype(int).ravel()
+    mean = np.abs(np.bincount(ring, weights=enhanced.values.ravel()) / np.maximum(np.bincount(ring), 1))[: n // 2]
+    return float(mean.sum() / max(float(mean.max()), 1e-12))
+
+
+def spectrum_stability(periodogram: Periodogram) -> tuple[float, float, float]:
+    """Return how much the windows' spectra differ: (psdVariance, psdPca1, psdPcaRunsTest).
+
+    psdVariance is the mean of standard deviation / mean over the pixels between digital frequencies 0.05 and 0.4 (1 for
+    pure noise); psdPca1 the variance of the logarithmic local spectra along their first principal component, per cell;
+    psdPcaRunsTest the normal deviate of the number of runs of its sign in reading order (negative: neighbours are alike,
+    which overlapping windows always are to some degree).
+    """
+    n = periodogram.box
+    k = np.hypot(np.fft.fftfreq(n)[:, None], np.arange(n // 2 + 1)[None, :] / n)
+    inside = (k > _STABLE_BAND[0]) & (k < _STABLE_BAND[1])
+    quotient = periodogram.deviation[inside] / np.maximum(periodogram.power[inside], 1e-12)
+    centred = periodogram.local - periodogram.local.mean(axis=0)
+    gram = centred @ centred.T
+    values, vectors = np.linalg.eigh(gram)
+    count, cells = centred.shape
+    return float(quotient.mean()), float(values[-1] / max(count - 1, 1) / cells), runs_deviate(vectors[:, -1] > 0)
+
+
+def runs_deviate(signs: np.ndarray) -> float:
+    """Return the normal deviate of the number of runs in a sequence of booleans (Wald & Wolfowitz); 0 if all are equal."""
+    n, positive = len(signs), int(signs.sum())
+    negative = n - positive
+    if positive == 0 or negative == 0 or n < 3:
+        return 0.0
+    runs = 1 + int((signs[1:] != signs[:-1]).sum())
+    expected = 1.0 + 2.0 * positive * negative / n
+    variance = (expected - 1.0) * (expected - 2.0) / (n - 1.0)
+    return float((runs - expected) / np.sqrt(max(variance, 1e-12)))
+
+
+def iceness(periodogram: Periodogram) -> float:
+    """Return mean power at 4.0-3.6 Å / mean power at 4.4-4.0 Å; 0 where pixels are larger than 1.8 Å."""
+    if periodogram.pixel_size_A > _ICE_PIXEL_A:
+        return 0.0
+    n = periodogram.box
+    u = np.hypot(np.fft.fftfreq(n)[:, None], np.arange(n // 2 + 1)[None, :] / n) / periodogram.pixel_size_A
+    means = [
+        float(periodogram.power[(u >= 1.0 / coarse) & (u < 1.0 / fine)].mean())
+        for fine, coarse in (_ICE_A, _BESIDE_ICE_A)
+    ]
+    return means[0] / max(means[1], 1e-12)
+
+
+def histogram_normality(micrograph: np.ndarray) -> float:
+    """Return the symmetrised Kullback-Leibler divergence of the grey values and a Gaussian of their mean and sd.
+
+    400 bins from the smallest to the largest value, each count (and expected count) plus 1 (xmipp's normality).
+    """
+    counts, edges = np.histogram(micrograph, _HISTOGRAM_BINS)
+    mean, sd = float(micrograph.mean(dtype=np.float64)), float(micrograph.std(dtype=np.float64))
+    middle = 0.5 * (edges[1:] + edges[:-1])
+    density = np.exp(-0.5 * ((middle - mean) / sd) ** 2)
+    p = (counts + 1.0) / (counts.sum() + _HISTOGRAM_BINS)
+    q = density / density.sum() * counts.sum() + 1.0
+    q /= q.sum()
+    return float(0.5 * ((p - q) * np.log(p / q)).sum())
+
+
+def fit_correlation(
+    cells: Cells, solution: Solution, microscope: Microscope, *, zeros: tuple[int, int] | None = None
+) -> float:
+    """Return the correlation of data and model, both less the background and in units of the model, over the band.
+
+    Cells weigh as many samples as they have. With ``zeros`` (1, 3) only cells between the first and third zero of the
+    CTF count (xmipp's corr13).
+    """
+    v = solution.values
+    scale = np.maximum(solution.model, 1e-12)
+    data, model = (cells.power - solution.background) / scale, solution.fringed / scale
+    weight = cells.samples
+    if zeros is not None:
+        local = v["z"] + v["a"] * cells.cos2 + v["b"] * cells.sin2
+        chi = phase(cells.u**2, local, microscope, v["phi"])
+        before = first_zero_phase(Defocus(v["z"], v["a"], v["b"], v["phi"]), microscope) - np.pi
+        inside = (chi >= before + zeros[0] * np.pi) & (chi <= before + zeros[1] * np.pi)
+        if inside.sum() < 8:
+            return 0.0
+        data, model, weight = data[inside], model[inside], weight[inside]
+    share = weight / weight.sum()
+    data, model = data - (share * data).sum(), model - (share * model).sum()
+    norm = float((share * data**2).sum() * (share * model**2).sum())
+    return float((share * data * model).sum() / np.sqrt(norm)) if norm > 0 else 0.0
+
+
+def ring_significance(cells: Cells, defocus: Defocus, microscope: Microscope) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rings' frequencies (1/Å) and by how many standard errors fringes stand out around each ``[rings]``.
+
+    In a window of four fringes (17 rings at least) the power relative to its running mean is regressed on a constant, a
+    slope and -cos 2χ of the fitted defocus; the standard error of the last comes from the residuals.
+    """
+    chi = phase(
+        cells.u**2,
+        defocus.mean_A + defocus.a_A * cells.cos2 + defocus.b_A * cells.sin2,
+        microscope,
+        defocus.phase_shift_rad,
+    )
+    first, count = int(cells.ring.min()), int(np.ptp(cells.ring)) + 1
+    ring = cells.ring - first
+    weight = cells.samples
+    per_ring = np.bincount(ring, weights=weight, minlength=count)
+    u = np.bincount(ring, weights=weight * cells.u, minlength=count) / np.maximum(per_ring, 1e-12)
+    slope = 2.0 * microscope.wavelength_A * defocus.mean_A * np.maximum(u, 1e-6)
+    fringe = 1.0 / (slope * cells.step)  # rings
+    # one fringe's mean has no fringes
+    trend = _running_mean(weight, cells.power, ring, _half_window(0.5 * fringe))
+    y = cells.power / trend[ring] - 1.0
+    f = -cells.contrast(defocus, microscope) * np.cos(2.0 * chi)
+    x = ring.astype(np.float64)
+    fields = {"1": np.ones_like(x), "x": x, "f": f, "y": y}
+    moments = {
+        a + b: np.concatenate(
+            [[0.0], np.cumsum(np.bincount(ring, weights=weight * fields[a] * fields[b], minlength=count))]
+        )
+        for a, b in ("11", "1x", "1f", "xx", "xf", "ff", "1y", "xy", "fy", "yy")
+    }
+    cells_before = np.concatenate([[0], np.cumsum(np.bincount(ring, minlength=count))])
+    half = _half_window(2.0 * fringe)
+    t = np.zeros(count)
+    for r in range(count):
+        low, high = max(r - half[r], 0), min(r + half[r] + 1, count)
+        m = {name: float(c[high] - c[low]) for name, c in moments.items()}
+        t[r] = _t_of_fringe(m, int(cells_before[high] - cells_before[low]))
+    return u, t
+
+
+def _half_window(rings: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(rings), _LEAST_HALF_WINDOW, max(len(rings) // 6, _LEAST_HALF_WINDOW)).astype(int)
+
+
+def _running_mean(weight: np.ndarray, values: np.ndarray, ring: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """Return the mean over ``half`` rings to either side of each."""
+    n = len(half)
+    sums, counts = (
+        np.concatenate([[0.0], np.cumsum(np.bincount(ring, weights=w, minlength=n))]) for w in (weight * values, weight)
+    )
+    low, high = np.maximum(np.arange(n) - half, 0), np.minimum(np.arange(n) + half + 1, n)
+    return (sums[high] - sums[low]) / np.maximum(counts[high] - counts[low], 1e-12)
+
+
+def _t_of_fringe(m: dict[str, float], n: int) -> float:
+    normal = np.array(
+        [[m["11"], m["1x"], m["1f"]], [m["1x"], m["xx"], m["xf"]], [m["1f"], m["xf"], m["ff"]]], dtype=np.float64
+    )
+    right = np.array([m["1y"], m["xy"], m["fy"]])
+    if n < 8 or np.linalg.cond(normal) > 1e12:
+        return 0.0
+    inverse = np.linalg.inv(normal)
+    height = inverse @ right
+    # weights are samples: residuals have the variance s / weight
+    s = max(m["yy"] - float(right @ height), 1e-12) / (n - 3)
+    return float(height[2] / np.sqrt(max(s * inverse[2, 2], 1e-30)))
+
+
+def fit_resolution_A(u: np.ndarray, t: np.ndarray, coarse_A: float, first_zero_A: float) -> float:
+    """Return the resolution (Å) to which rings are seen: where their significance ``t``, beyond its peak, falls below 3.
+
+    Where the peak, finer than ``coarse_A`` and than the first zero, is below 7, no rings are seen and ``coarse_A`` is
+    returned: before the first zero a steep background looks like a fringe.
+    """
+    begin = int(np.searchsorted(u, 1.0 / min(coarse_A, first_zero_A)))
+    if begin >= len(u):
+        return coarse_A
+    peak = begin + int(np.argmax(t[begin:]))
+    if t[peak] < _SEEN_T:
+        return coarse_A
+    after = np.flatnonzero(t[peak:] < _LEAST_T)
+    return float(1.0 / u[peak + after[0] if len(after) else len(u) - 1])

@@ -1,0 +1,284 @@
+"""The whole power spectrum by separable least squares: PSD(u) = B²(u) + [K E(u) CTF(u)]².
+
+Base line, heights of the background and K² enter linearly; for every trial of the others (defocus, envelope, shapes of
+the background) they are solved for, not negative where they must not be (Golub & Pereyra 1973, variable projection;
+Lawson & Hanson 1974, NNLS). What remains is a bounded least-squares problem of some twenty parameters. Cells weigh as
+their relative noise says: a periodogram's standard deviation is proportional to its expectation.
+
+The model is xmipp's (Sorzano et al. 2007, doi:10.1016/j.jsb.2007.08.013), the minimiser is not (Powell there).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import optimize
+
+from cryopipe.ctf.defocus import Microscope, phase
+from cryopipe.ctf.xmipp.background import Background, Hill
+from cryopipe.ctf.xmipp.envelope import Envelope
+from cryopipe.ctf.xmipp.polar_average import Cells
+
+Values = dict[str, float]
+
+#: Parameters that enter nonlinearly: (typical size, lower bound, upper bound). Squares of envelope parameters are
+#: fitted: the envelope's logarithm is linear in them. sq: q; cN, gN: centre and log sharpness of a Gaussian, cNa, cNb,
+#: hN: its ellipticity (`background_model`).
+_SPECS: dict[str, tuple[float, float, float]] = {
+    "z": (100.0, 100.0, 1e6),
+    "a": (100.0, -2e4, 2e4),
+    "b": (100.0, -2e4, 2e4),
+    "phi": (0.1, -10.0, 10.0),
+    "convergence2": (0.005, 0.0, 25.0),
+    "spread2": (20.0, 0.0, 400.0),
+    "longitudinal2": (1e4, 0.0, 1e6),
+    "transversal2": (2.0, 0.0, 1e4),
+    "linear": (0.3, -0.7, 0.7),
+    "quadratic": (0.3, -0.2, 0.7),
+    "sq": (3.0, 1.0, 80.0),
+    "sqa": (0.3, -4.0, 4.0),
+    "sqb": (0.3, -4.0, 4.0),
+    **{f"c{i}": (0.02, 0.005, 1.0) for i in (1, 2)},
+    **{f"g{i}": (0.5, 0.0, 11.5) for i in (1, 2)},
+    **{f"c{i}{axis}": (0.003, -0.02, 0.02) for i in (1, 2) for axis in "ab"},
+    **{f"h{i}": (0.3, -3.0, 3.0) for i in (1, 2)},
+}
+#: Degenerate parameters stay near these unless the spectrum says otherwise: (value, tolerance).
+_PRIORS: dict[str, tuple[float, float]] = {
+    "spread2": (0.0, 100.0),
+    "longitudinal2": (0.0, 2e5),
+    "transversal2": (0.0, 20.0),
+    "linear": (0.0, 0.3),
+    "quadratic": (0.0, 0.3),
+    "sq": (20.0, 10.0),
+    "sqa": (0.0, 0.3),
+    "sqb": (0.0, 0.3),
+    **{f"c{i}{axis}": (0.0, 0.005) for i in (1, 2) for axis in "ab"},
+    **{f"h{i}": (0.0, 1.0) for i in (1, 2)},
+}
+DEFAULTS: Values = {
+    "z": 15000.0,
+    "a": 0.0,
+    "b": 0.0,
+    "phi": 0.0,
+    "convergence2": 0.005,
+    "spread2": 0.5,
+    "longitudinal2": 1e2,
+    "transversal2": 0.1,
+    "linear": 0.0,
+    "quadratic": 0.0,
+    "sq": 15.0,
+    "sqa": 0.0,
+    "sqb": 0.0,
+}
+_FREE_COLUMNS = 3
+_CHROMATIC_MM = 2.0
+_STEP = 1e-5
+#: Terms of the polynomial that cancel each other cost something; the others' ridge guards against rounding alone.
+_ROUNDING, _RIDGE = 1e-9, 1e-6
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Values of all parameters and heights of all terms, with the weighted residuals.
+
+    ``heights`` are K², base, sqrt, first Gaussian, second Gaussian (counted negative), then the polynomial in
+    u / ``reference``.
+    """
+
+    values: Values
+    heights: np.ndarray
+    reference: float
+    fringed: np.ndarray
+    background: np.ndarray
+    model: np.ndarray
+    residuals: np.ndarray
+
+    @property
+    def cost(self) -> float:
+        """Mean squared weighted residual; 1 where the noise of the periodogram is all that is left."""
+        return float(np.mean(self.residuals**2))
+
+
+class SpectrumProblem:
+    """Least squares of the model on cells.
+
+    Parameters
+    ----------
+    cells : Cells
+        Rings or polar cells in the band.
+    contrast : ndarray ``[n]``
+        Share of the fringes' contrast left in each cell.
+    microscope : Microscope
+        Voltage, Cs, amplitude contrast.
+    reference : float
+        Frequency (1/Å) that the empirical factor and the polynomial are scaled by.
+    expected : ndarray ``[n]``, optional
+        Expected power, for the weights; a running mean of the power otherwise.
+    """
+
+    def __init__(
+        self,
+        cells: Cells,
+        contrast: np.ndarray,
+        microscope: Microscope,
+        reference: float,
+        expected: np.ndarray | None = None,
+    ) -> None:
+        self.cells = cells
+        self.contrast = contrast
+        self.microscope = microscope
+        self.reference = reference
+        expected = _smooth_power(cells) if expected is None else expected
+        self.weights = np.sqrt(cells.samples) / np.maximum(expected, 1e-12)
+        self.u2, self.w, self.root = cells.u**2, cells.u / reference, np.sqrt(cells.u)
+        self.target = cells.power * self.weights
+        self.polynomial = np.stack([self.w, self.w**2, self.w**3], axis=1) * self.weights[:, None]
+
+    def local_defocus(self, v: Values) -> np.ndarray:
+        """Return the defocus of each cell, Å."""
+        return v["z"] + v["a"] * self.cells.cos2 + v["b"] * self.cells.sin2
+
+    def envelope2(self, v: Values) -> np.ndarray:
+        """Return E² of each cell."""
+        return squared_envelope(self.cells.u, self.local_defocus(v), v, self.microscope, self.reference)
+
+    def fringe(self, v: Values) -> np.ndarray:
+        """Return CTF² of each cell as it is left by windows and cells."""
+        chi = phase(self.u2, self.local_defocus(v), self.microscope, v["phi"])
+        return 0.5 * (1.0 - self.contrast * np.cos(2.0 * chi))
+
+    def columns(self, v: Values) -> tuple[np.ndarray, list[int]]:
+        """Return the terms with heights >= 0 ``[n, m]``, weighted, and their places in ``Solution.heights``."""
+        parts = [self.envelope2(v) * self.fringe(v), np.ones_like(self.w)]
+        q = v["sq"] + v["sqa"] * self.cells.cos2 + v["sqb"] * self.cells.sin2
+        # scaled to 1 at the coarse end, so that heights are comparable
+        parts.append(np.exp(v["sq"] * self.root[0] - q * self.root))
+        places = [0, 1, 2]
+        for i, sign in ((1, 1.0), (2, -1.0)):
+            if f"c{i}" in v:
+                parts.append(sign * _hill(self.cells, v, i))
+                places.append(2 + i)
+        return np.stack(parts, axis=1) * self.weights[:, None], places
+
+    def solve(self, v: Values) -> Solution:
+        """Return the best heights for given parameters."""
+        columns, places = self.columns(v)
+        inner, free = separable_heights(columns, self.polynomial, self.target)
+        heights = np.zeros(5 + _FREE_COLUMNS)
+        heights[places], heights[5:] = inner, free
+        signal = columns[:, 0] * inner[0]
+        model = columns @ inner + self.polynomial @ free
+        background = (model - signal) / self.weights
+        heights[2] *= np.exp(v["sq"] * self.root[0])
+        return Solution(
+            dict(v),
+            heights,
+            self.reference,
+            signal / self.weights,
+            background,
+            model / self.weights,
+            model - self.target,
+        )
+
+    def fit(self, start: Values, names: list[str], bounds: dict[str, tuple[float, float]], steps: int) -> Solution:
+        """Minimise over the parameters ``names`` from ``start``; ``bounds`` narrow those of the module."""
+        if not names:
+            return self.solve(start)
+        scale = np.array([_SPECS[n][0] for n in names])
+        low, high = (np.array([bounds.get(n, _SPECS[n][1:])[i] for n in names]) / scale for i in (0, 1))
+        first = np.clip(np.array([start[n] for n in names]) / scale, low, high)
+        priors = [(i, *_PRIORS[n]) for i, n in enumerate(names) if n in _PRIORS]
+
+        def unpack(x: np.ndarray) -> Values:
+            return start | {n: float(f) for n, f in zip(names, x * scale, strict=True)}
+
+        # the prior counts as much as one fully misfitted cell in each of its tolerances
+        spread = max(1.0, self.solve(unpack(first)).cost) ** 0.5
+
+        def residuals(x: np.ndarray) -> np.ndarray:
+            pulls = [spread * (x[i] * scale[i] - value) / tolerance for i, value, tolerance in priors]
+            return np.concatenate([self.solve(unpack(x)).residuals, pulls])
+
+        inside = np.clip(first, low + 1e-6 * (high - low), high - 1e-6 * (high - low))
+        found = optimize.least_squares(
+            residuals, inside, bounds=(low, high), diff_step=_STEP, max_nfev=steps, xtol=1e-5, ftol=1e-6, gtol=1e-8
+        )
+        return self.solve(unpack(found.x))
+
+
+def envelope_of(v: Values, reference: float, amplitude: float = 1.0) -> Envelope:
+    """Return the envelope that fitted values stand for."""
+    return Envelope(
+        amplitude=amplitude,
+        chromatic_mm=_CHROMATIC_MM,
+        energy_spread_eV=max(v["spread2"], 0.0) ** 0.5,
+        convergence_mrad=max(v["convergence2"], 0.0) ** 0.5,
+        longitudinal_A=max(v["longitudinal2"], 0.0) ** 0.5,
+        transversal_A=max(v["transversal2"], 0.0) ** 0.5,
+        linear_A=v["linear"] / reference,
+        quadratic_A2=v["quadratic"] / reference**2,
+    )
+
+
+def hill_of(v: Values, i: int) -> Hill:
+    """Return the first or second Gaussian of the background."""
+    return Hill(v[f"c{i}"], float(np.exp(v[f"g{i}"])), v.get(f"c{i}a", 0.0), v.get(f"c{i}b", 0.0), v.get(f"h{i}", 0.0))
+
+
+def background_of(solution: Solution) -> Background:
+    """Return the background of a solution."""
+    v, h, r = solution.values, solution.heights, solution.reference
+    return Background(
+        base=float(h[1]),
+        root=float(h[2]),
+        slope=v["sq"],
+        slope_a=v["sqa"],
+        slope_b=v["sqb"],
+        rise=float(h[3]),
+        first=hill_of(v, 1) if "c1" in v else None,
+        fall=float(h[4]),
+        second=hill_of(v, 2) if "c2" in v else None,
+        polynomial=(float(h[5] / r), float(h[6] / r**2), float(h[7] / r**3)),
+    )
+
+
+def squared_envelope(
+    u: np.ndarray, defocus_A: np.ndarray | float, v: Values, microscope: Microscope, reference: float
+) -> np.ndarray:
+    """Return E² of the fitted parameters at frequencies ``u`` (1/Å) and defoci."""
+    return envelope_of(v, reference).at(u, defocus_A, microscope) ** 2
+
+
+def separable_heights(columns: np.ndarray, free: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Solve min |columns·x + free·y - target| with x >= 0; columns ``[n, m]``, free ``[n, f]``, target ``[n]``.
+
+    The normal equations are scaled, y is eliminated, x found by NNLS on the Cholesky factor of what remains.
+    """
+    everything = np.concatenate([columns, free, target[:, None]], axis=1)
+    gram = everything.T @ everything
+    m, f = columns.shape[1], free.shape[1]
+    scale = 1.0 / np.sqrt(np.maximum(np.diag(gram)[: m + f], 1e-300))
+    ridge = np.diag(np.repeat([_ROUNDING, _RIDGE], [m, f]))
+    g = gram[: m + f, : m + f] * scale[:, None] * scale[None, :] + ridge
+    c = gram[: m + f, -1] * scale
+    eliminated = np.linalg.solve(g[m:, m:], np.concatenate([g[m:, :m], c[m:, None]], axis=1))
+    reduced = g[:m, :m] - g[:m, m:] @ eliminated[:, :m]
+    lower = np.linalg.cholesky(0.5 * (reduced + reduced.T) + 1e-10 * np.eye(m))
+    x, _ = optimize.nnls(lower.T, np.linalg.solve(lower, c[:m] - g[:m, m:] @ eliminated[:, m]))
+    y = eliminated[:, m] - eliminated[:, :m] @ x
+    return x * scale[:m], y * scale[m:]
+
+
+def _hill(cells: Cells, v: Values, i: int) -> np.ndarray:
+    return hill_of(v, i).at(cells.u, cells.cos2, cells.sin2)
+
+
+def _smooth_power(cells: Cells) -> np.ndarray:
+    """Return the mean power of seven neighbouring rings at each cell."""
+    sums = np.bincount(cells.ring, weights=cells.power * cells.samples)
+    counts = np.bincount(cells.ring, weights=cells.samples)
+    kernel = np.ones(7)
+    smooth = np.convolve(sums, kernel, "same") / np.maximum(np.convolve(counts, kernel, "same"), 1e-12)
+    return smooth[cells.ring]

@@ -1,0 +1,168 @@
+"""All that passes between the two half sets of a refinement: an FSC curve, and the maps' shells coarser than a limit.
+
+A half's next reference is made from its own sums and this alone; the independence of the halves rests on it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopipe.errors import InputError
+from cryopipe.imaging.backend import to_numpy
+from cryopipe.imaging.filters import low_pass_transfer
+from cryopipe.imaging.fourier import irfftn_centred, radial_frequency, rfftn_centred
+from cryopipe.imaging.masks import soft_sphere
+from cryopipe.iteration.next_radius import THRESHOLD, half_map_fsc
+from cryopipe.reconstruction.dynamic_mask import dynamic_mask
+from cryopipe.reconstruction.reconstruct import Reconstruction, ssnr_from_fsc
+
+#: from this order on (T, O, I) a point group leaves no part of a shell with less information than another
+ISOTROPIC_ORDER = 12
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the halves know of each other.
+
+    Attributes
+    ----------
+    fsc : array float64 [reconstruct radius + 1]
+        Between the unfiltered half maps; corrected for the mask where one was used.
+    shell : float
+        Where the curve falls below 0.143, in shells.
+    coarse : array float32 [z, y, x]
+        Mean of both halves; only its shells up to ``join_radius`` are ever used.
+    join_radius : int
+    masked : bool
+        Whether the curve is that of masked maps.
+    """
+
+    fsc: NDArray[np.float64]
+    shell: float
+    coarse: NDArray[np.float32]
+    join_radius: int
+    masked: bool
+
+
+def compare(
+    maps: tuple[NDArray[np.float32], NDArray[np.float32]],
+    *,
+    radius: int,
+    join_radius: int,
+    pixel_size_A: float,
+    mask_options: dict[str, float] | None,
+    rng: np.random.Generator,
+    threads: int,
+) -> Shared:
+    """Compare the halves' unfiltered maps.
+
+    Parameters
+    ----------
+    maps : pair of array float32 [z, y, x]
+        Half maps, unfiltered and unmasked.
+    radius : int
+        Outermost shell that they hold.
+    join_radius : int
+        Shells up to this one are averaged.
+    pixel_size_A : float
+        Of the working box.
+    mask_options : dict, optional
+        Options of :func:`cryopipe.reconstruction.dynamic_mask.dynamic_mask`; None: no mask.
+    rng : Generator
+        Random phases of the mask's correction.
+    threads : int
+        CPU threads.
+    """
+    mean = 0.5 * (maps[0] + maps[1])
+    mask = _mask(mean, pixel_size_A, mask_options, threads)  # without one, the unmasked curve judges
+    curve = half_map_fsc(maps[0], maps[1], mask=mask, rng=rng, workers=threads)
+    fsc = np.array(curve[: radius + 1])
+    fsc[0] = 1.0
+    return Shared(fsc, crossing_shell(fsc), low_shells(mean, join_radius + 2), join_radius, mask is not None)
+
+
+def crossing_shell(fsc: NDArray[np.float64]) -> float:
+    """Return the interpolated shell at which a curve first falls below 0.143; its last shell if it never does."""
+    below = np.flatnonzero(fsc[1:] < THRESHOLD)
+    if len(below) == 0:
+        return float(len(fsc) - 1)
+    first = int(below[0]) + 1
+    left, right = fsc[first - 1], fsc[first]
+    return float(first - 1 + (left - THRESHOLD) / max(left - right, 1e-9))
+
+
+def low_shells(volume: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
+    """Return a map without its shells beyond ``radius``."""
+    box = volume.shape[0]
+    keep = radial_frequency(volume.shape) * box < radius + 0.5
+    result: NDArray[np.float32] = irfftn_centred(rfftn_centred(volume) * keep, box)
+    return result
+
+
+def next_reference(
+    own: NDArray[np.float32], sums: Reconstruction, shared: Shared, *, threads: int
+) -> NDArray[np.float32]:
+    """Return a half's Wiener-filtered map, whose coarse shells are the mean of both halves; float32 ``[z, y, x]``.
+
+    The signal-to-noise ratio is FSC / (1 - FSC), zero from where the curve first falls below 0.143.
+
+    Parameters
+    ----------
+    own : array float32 [z, y, x]
+        The half's unfiltered map.
+    sums : Reconstruction
+        Its accumulators.
+    shared : Shared
+        What came from the comparison.
+    threads : int
+        CPU threads.
+    """
+    shells = np.arange(len(shared.fsc))
+    ssnr = np.where(shells <= shared.shell, ssnr_from_fsc(shared.fsc), 0.0)
+    operators = len(sums.plan.exact) * len(sums.plan.cosets)
+    if operators >= ISOTROPIC_ORDER:
+        # the weight is then the same all over a shell, and the Wiener filter a factor a shell: one transform saved
+        filtered = own
+        wiener = np.append(ssnr / (1 + ssnr), 0.0)
+    else:
+        filtered = to_numpy(sums.solve(ssnr=ssnr, threads=threads))
+        wiener = np.append(np.ones(len(ssnr)), 0.0)
+    box = filtered.shape[0]
+    k = radial_frequency(filtered.shape) * box
+    join = low_pass_transfer(k, shared.join_radius, width=2.0).astype(np.float32)
+    spectrum = rfftn_centred(filtered, workers=threads)
+    spectrum *= np.interp(k, np.arange(len(wiener)), wiener).astype(np.float32)
+    spectrum += join * (rfftn_centred(shared.coarse, workers=threads) - spectrum)
+    result: NDArray[np.float32] = irfftn_centred(spectrum, box, workers=threads)
+    return result
+
+
+def masked_reference(
+    volume: NDArray[np.float32],
+    *,
+    pixel_size_A: float,
+    diameter_A: float,
+    mask_options: dict[str, float] | None,
+    threads: int,
+) -> NDArray[np.float32]:
+    """Return a reference inside the solvent mask of itself, or inside a soft sphere where no options are given."""
+    mask = _mask(volume, pixel_size_A, mask_options, threads)
+    if mask is None:
+        radius = min(0.625 * diameter_A / pixel_size_A, 0.5 * volume.shape[0] - 4)
+        mask = soft_sphere(volume.shape[0], radius, edge_px=3.0)
+    return volume * mask
+
+
+def _mask(
+    volume: NDArray[np.float32], pixel_size_A: float, options: dict[str, float] | None, threads: int
+) -> NDArray[np.float32] | None:
+    """Return the dynamic mask; None where none is wanted yet or the map has no solid density."""
+    if options is None:
+        return None
+    try:
+        return dynamic_mask(volume, pixel_size_A, workers=threads, **options)
+    except InputError:
+        return None

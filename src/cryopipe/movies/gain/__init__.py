@@ -1,0 +1,1 @@
+"""Gain references and defects."""

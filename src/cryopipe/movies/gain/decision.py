@@ -1,0 +1,158 @@
+"""Which gain is used: the given one as it lies best, the movies' own, or none; and when the answer has to be asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cryopipe.config.movies import EstimateGain
+from cryopipe.errors import InputError
+from cryopipe.movies.gain.flat_field import FlatField, Reproducibility, robust_center_and_sd, second_differences
+from cryopipe.movies.gain.orientation import OrientationScore, as_correction
+
+#: Below this share of the shot noise (in variance, summed over all frames used) a gain cannot matter to any micrograph.
+_MATERIAL_SHARE = 0.1
+#: Movies whose pattern has less than this share of the given gain's variance hold no trace of it.
+_TRACE_SHARE = 0.1
+#: The response is not taken to be less than this.
+_SMALLEST_RESPONSE = 0.05
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What is done with the gain: the multiplicative gain to use [y, x], from where, and why."""
+
+    gain: np.ndarray
+    source: str
+    reason: str
+    orientation: str | None = None
+    sense: str | None = None
+
+
+def decide_gain(
+    given: np.ndarray | None,
+    scores: Sequence[OrientationScore],
+    field: FlatField,
+    evidence: Reproducibility | None,
+    params: EstimateGain,
+    *,
+    one_movie: bool = False,
+) -> Decision:
+    """Choose between the given gain (oriented), the estimated one and none.
+
+    Parameters
+    ----------
+    given : ndarray ``[y', x']`` or None
+        The gain reference as it came.
+    scores : sequence of OrientationScore
+        Best first; empty without a given gain.
+    field : FlatField
+        The movies' own response.
+    evidence : Reproducibility or None
+        Fixed pattern and noise of the response; None with a single frame.
+    params : EstimateGain
+        Limits, and an orientation or sense fixed by the user.
+    one_movie : bool
+        The evidence comes from the frames of one movie, which share their specimen: its estimate is never used.
+
+    Raises
+    ------
+    InputError
+        The orientation is ambiguous although the gain matters, or it fits only when shifted.
+    """
+    ones = np.ones_like(field.response)
+    if given is None:
+        return _without_reference(field, evidence, one_movie, ones)
+    allowed = [s for s in scores if params.orientation in ("auto", s.orientation) and params.sense in ("auto", s.sense)]
+    if not allowed:
+        raise InputError(
+            f"orientation {params.orientation} does not fit: the gain has shape {given.shape}, the frames "
+            f"{field.response.shape} (y, x)."
+        )
+    best = allowed[0]
+    chosen = Decision(
+        as_correction(given, orientation=best.orientation, sense=best.sense), "given", "", best.orientation, best.sense
+    )
+    if params.orientation != "auto" and params.sense != "auto":
+        return replace(chosen, reason=f"orientation and sense are set by the user (score {best.score:.1f} σ)")
+    others = [s for s in allowed[1:] if s.score > 0]
+    margin = best.score / others[0].score if others else np.inf
+    if best.score >= params.min_score and margin >= params.min_margin:
+        if best.shift_yx_px != (0, 0):
+            y, x = best.shift_yx_px
+            raise InputError(
+                f"the gain reference fits the movies only when shifted by {x}, {y} pixels (x, y) in orientation "
+                f"{best.orientation}: "
+                "it was cut or padded differently. Give the gain of the same camera area."
+            )
+        return replace(chosen, reason=f"score {best.score:.1f} σ, {margin:.1f} times the second best")
+    return _ambiguous(chosen, best, margin, evidence, params, one_movie)
+
+
+def estimated_gain(field: FlatField) -> np.ndarray:
+    """Return the multiplicative gain [y, x] that makes the response even."""
+    result: np.ndarray = 1.0 / np.maximum(field.response, np.float32(_SMALLEST_RESPONSE))
+    return result
+
+
+def _without_reference(
+    field: FlatField, evidence: Reproducibility | None, one_movie: bool, ones: np.ndarray
+) -> Decision:
+    """Decide without a given gain: the estimate removes its pattern and adds its noise, 1/√N for N electrons."""
+    if evidence is None:
+        return Decision(ones, "none", "no gain given, and one movie alone cannot tell gain from specimen")
+    pattern, noise = evidence.pattern_sd, evidence.noise_sd
+    if pattern <= evidence.smallest_pattern_sd:
+        return Decision(
+            ones,
+            "none",
+            f"no gain given, and the movies show no fixed pattern (below {evidence.smallest_pattern_sd:.2%}): they are "
+            "corrected already, or their camera is even",
+        )
+    text = (
+        f"fixed pattern {pattern:.2%}, noise of its estimate {noise:.2%} from {evidence.electrons_per_pixel:.0f} electrons a "
+        f"pixel, {1 / pattern**2:.0f} needed"
+    )
+    if one_movie:
+        return Decision(ones, "none", f"no gain given, and one movie alone cannot tell gain from specimen ({text})")
+    if pattern > noise:
+        return Decision(estimated_gain(field), "estimated", f"no gain given; {text}")
+    return Decision(ones, "none", f"no gain given, and its estimate would add more noise than it removes ({text})")
+
+
+def _ambiguous(
+    chosen: Decision,
+    best: OrientationScore,
+    margin: float,
+    evidence: Reproducibility | None,
+    params: EstimateGain,
+    one_movie: bool,
+) -> Decision:
+    """Decide when no orientation stands out: the gain does not matter, the movies are corrected already, or stop."""
+    live = chosen.gain[chosen.gain > 0]
+    spread = float(np.std(live, dtype=np.float64))
+    facts = f"best score {best.score:.1f} σ ({best.orientation}, {best.sense}), {margin:.1f} times the second best"
+    if evidence is not None:
+        if (spread / evidence.noise_sd) ** 2 < _MATERIAL_SHARE:
+            return replace(
+                chosen,
+                reason=f"orientation not determined, but the gain varies by only {spread:.3%}, below the noise; {facts}",
+            )
+        # what one movie shows of its pattern leaves lines out
+        seen = robust_center_and_sd(second_differences(chosen.gain).ravel())[1] if one_movie else spread
+        expected = seen / np.hypot(seen, evidence.noise_sd) * np.sqrt(chosen.gain.size)
+        if best.score < params.min_score < expected / 2 and evidence.pattern_sd**2 < _TRACE_SHARE * seen**2:
+            return Decision(
+                np.ones_like(chosen.gain),
+                "none",
+                f"the movies show no trace of the given gain ({facts}; {expected:.0f} σ expected): they are "
+                "corrected already",
+            )
+    raise InputError(
+        f"the orientation of the gain reference is ambiguous: {facts}; {params.min_score:g} σ and "
+        f"{params.min_margin:g} times are asked for, "
+        f"and the gain varies by {spread:.2%}, so it matters. Give more movies, the right gain, or set "
+        "estimate_gain.orientation and .sense."
+    )

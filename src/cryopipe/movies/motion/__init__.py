@@ -1,0 +1,1 @@
+"""Motion of frames: global, local, and what the averages weigh."""

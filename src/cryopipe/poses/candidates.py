@@ -1,0 +1,137 @@
+"""Candidates of a pose refinement: where they stand, which of them go on, and how sure the best one is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from cryopipe.imaging.geometry import angular_distance_deg
+from cryopipe.poses.model import DefocusModel, PoseRefinement
+
+_FIELDS = (
+    "rotations", "shifts_px", "scale", "log_likelihood", "covariance", "converged", "defocus_change_A", "offset", "evaluations"
+)  # fmt: skip
+#: options of `refine_poses` with a row an image
+_PER_IMAGE = ("noise_group", "scale", "shift_centre_px", "rotation_centre", "offset")
+#: the radius grows by this factor from stage to stage of a march
+_GROWTH = 1.5
+
+
+class Candidates:
+    """m poses of each of n images on their way up; ``alive`` [n, m] are those that are still followed."""
+
+    def __init__(self, rotations: np.ndarray, shifts_px: np.ndarray) -> None:
+        n, m = rotations.shape[:2]
+        self.starts = rotations
+        self.alive = np.ones((n, m), bool)
+        self.iterations = 0
+        self.state: dict[str, np.ndarray] = {
+            "rotations": rotations.copy(),
+            "shifts_px": shifts_px.copy(),
+            "log_likelihood": np.full((n, m), -np.inf),
+            "converged": np.zeros((n, m), bool),
+        }
+        self.parameters: tuple[str, ...] = ()
+
+    def climb(self, which: np.ndarray, move: Callable[..., PoseRefinement], options: dict[str, Any]) -> None:
+        """Move the candidates ``which`` [n, m] by ``move(rows, rotations, shifts, **options)``, a column at a time."""
+        began = "scale" in self.state
+        for j in range(which.shape[1]):
+            rows = np.flatnonzero(which[:, j])
+            if len(rows) == 0:
+                continue
+            own = {name: _of(name, value, rows) for name, value in options.items()}
+            own.setdefault("rotation_centre", self.starts[rows, j])
+            if began:
+                own["scale"], own["offset"] = self.state["scale"][rows, j], self.state["offset"][rows, j]
+                if isinstance(own.get("defocus"), DefocusModel):
+                    own["defocus"] = own["defocus"].starting_from(self.state["defocus_change_A"][rows, j])
+            run = move(rows, self.state["rotations"][rows, j], self.state["shifts_px"][rows, j], **own)
+            self._record(run, rows, j)
+
+    def _record(self, run: PoseRefinement, rows: np.ndarray, j: int) -> None:
+        self.iterations = max(self.iterations, run.iterations)
+        self.parameters = run.parameters
+        for name in _FIELDS:
+            value = getattr(run, name)
+            if name not in self.state:
+                self.state[name] = np.zeros((*self.alive.shape, *value.shape[1:]), value.dtype)
+            self.state[name][rows, j] = value
+
+    def thin(self, operators: np.ndarray | None, same_deg: float, keep_nats: float) -> None:
+        """Leave behind what lies too far below the best, and (where ``same_deg`` > 0) what met a better candidate."""
+        self.alive = self.contenders(keep_nats)
+        likelihood = self.likelihood()
+        if same_deg <= 0:
+            return
+        m = likelihood.shape[1]
+        for i in range(m):
+            for j in range(m):
+                better = (likelihood[:, j] > likelihood[:, i]) | ((likelihood[:, j] == likelihood[:, i]) & (j < i))
+                rows = np.flatnonzero(self.alive[:, i] & self.alive[:, j] & better)
+                if i == j or len(rows) == 0:
+                    continue
+                turn = angular_distance_deg(
+                    self.state["rotations"][rows, i], self.state["rotations"][rows, j], operators
+                )
+                apart = np.linalg.norm(self.state["shifts_px"][rows, i] - self.state["shifts_px"][rows, j], axis=1)
+                self.alive[rows[(turn < same_deg) & (apart < 0.5)], i] = False
+
+    def contenders(self, keep_nats: float) -> np.ndarray:
+        """Return which are alive and within ``keep_nats`` of the best [n, m]; the others keep their likelihood."""
+        likelihood = self.likelihood()
+        return self.alive & (likelihood > likelihood.max(axis=1, keepdims=True) - keep_nats)
+
+    def likelihood(self) -> np.ndarray:
+        """Return the log-likelihoods [n, m]; minus infinity for those left behind at a smaller radius."""
+        return np.where(self.alive, self.state["log_likelihood"], -np.inf)
+
+    def best(self) -> tuple[PoseRefinement, np.ndarray]:
+        """Return the likeliest of each image and its place among the candidates."""
+        chosen = self.likelihood().argmax(axis=1)
+        row = np.arange(len(chosen))
+        best = {name: self.state[name][row, chosen] for name in _FIELDS}
+        return PoseRefinement(**best, iterations=self.iterations, parameters=self.parameters), chosen
+
+    def confidence(self, operators: np.ndarray | None, same_deg: float) -> np.ndarray:
+        """Return the likelihood of the best over the sum over distinct answers [n]; each counts once, at its best."""
+        n, m = self.alive.shape
+        row = np.arange(n)
+        order = np.argsort(-self.likelihood(), axis=1, kind="stable")
+        rotations, likelihood = self.state["rotations"][row[:, None], order], self.likelihood()[row[:, None], order]
+        total = np.ones(n)
+        for j in range(1, m):
+            new = np.isfinite(likelihood[:, j])
+            for earlier in range(j):
+                new &= angular_distance_deg(rotations[:, j], rotations[:, earlier], operators) > same_deg
+            total += np.where(new, np.exp(np.where(new, likelihood[:, j] - likelihood[:, 0], 0)), 0)
+        return 1 / total
+
+
+def marching_radii(
+    *, start_error_deg: float, diameter_A: float, box: int, pixel_size_A: float, radius: int
+) -> list[int]:
+    """Return rising radii (Fourier pixels) for candidates that start within ``start_error_deg`` of the truth.
+
+    The first is where that error is the angular Nyquist, resolution / diameter; from stage to stage the radius grows by
+    half. The last lies below ``radius``, which the refinement itself ends with.
+    """
+    first = max(4.0, box * pixel_size_A / (diameter_A * np.radians(start_error_deg)))
+    radii = []
+    while round(first) < radius:
+        radii.append(round(first))
+        first *= _GROWTH
+    return radii
+
+
+def angular_nyquist_deg(*, diameter_A: float, box: int, pixel_size_A: float, radius: int) -> float:
+    """Return resolution / diameter in degrees: the turn that moves a particle's rim by one resolution element."""
+    return float(np.degrees(box * pixel_size_A / radius / diameter_A))
+
+
+def _of(name: str, value: Any, rows: np.ndarray) -> Any:
+    if name == "defocus" and value is not None:
+        return value.subset(rows)
+    return np.asarray(value)[rows] if name in _PER_IMAGE and value is not None else value

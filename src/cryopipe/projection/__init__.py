@@ -1,0 +1,1 @@
+"""The forward model that all searches share: particle spectra, references, noise, phases."""

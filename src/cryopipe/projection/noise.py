@@ -1,0 +1,72 @@
+"""Noise models of a search: sigma2[shell], the variance of real and imaginary part each of an orthonormal spectrum.
+
+White noise of sd 1 has 0.5 in every shell. Entry 0 (the mean, which no search uses) repeats entry 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cryopipe.errors import InputError
+from cryopipe.imaging.backend import to_numpy
+from cryopipe.projection.particle_spectra import ParticleSpectra
+
+
+def power_by_shell(images: ParticleSpectra) -> np.ndarray:
+    """Return ½⟨|X|²⟩ over images and the pixels of each shell, float64 ``[radius + 1]``."""
+    total = np.zeros(len(images.pixels))
+    for start in range(0, len(images), 1024):  # bounds the temporary array
+        values = images.values[start : start + 1024]
+        total += to_numpy((values.real**2 + values.imag**2).sum(axis=0, dtype=np.float64))
+    return _shell_mean(images, total / (2 * max(len(images), 1)))
+
+
+def initial_sigma2(images: ParticleSpectra) -> np.ndarray:
+    """Return σ² by shell before any reference is known: half the mean power less half the power of the mean image.
+
+    It still holds the signal that differs between images, hence is a little too large at low frequencies: the safe side
+    for first iterations (RELION starts likewise). Use `cryopipe.search.posterior.PoseSums.noise_ratio` from then on.
+
+    Raises
+    ------
+    InputError
+        Fewer than two images, or images without any variance.
+    """
+    if len(images) < 2:
+        raise InputError(
+            f"a noise model needs two images at least, to tell noise from what they share; there are {len(images)}: "
+            "add particles or give a noise model"
+        )
+    mean = to_numpy(images.values.mean(axis=0, dtype=np.complex128))
+    sigma2 = power_by_shell(images) - _shell_mean(images, np.abs(mean) ** 2 / 2)
+    return checked_sigma2(sigma2 * len(images) / (len(images) - 1))
+
+
+def updated_sigma2(sigma2: np.ndarray, ratio: np.ndarray, *, memory: float = 0.0) -> np.ndarray:
+    """Return σ² times the measured ratio of residuals to it, mixed with the old value by ``memory`` (0: all new)."""
+    old = np.asarray(sigma2, np.float64)[: len(ratio)]
+    return checked_sigma2(memory * old + (1 - memory) * old * np.asarray(ratio, np.float64))
+
+
+def checked_sigma2(sigma2: np.ndarray) -> np.ndarray:
+    """Return a noise model with entry 0 set and nothing below 1e-4 of its median, or raise an `InputError`.
+
+    The floor keeps a shell that masking or filtering emptied from dominating the likelihood.
+    """
+    sigma2 = np.array(sigma2, np.float64)
+    if sigma2.ndim != 1 or len(sigma2) < 2 or not np.isfinite(sigma2[1:]).all() or np.median(sigma2[1:]) <= 0:
+        raise InputError(
+            "the images have no noise (their variance is zero or not finite): a likelihood cannot be formed"
+        )
+    sigma2[1:] = np.maximum(sigma2[1:], 1e-4 * np.median(sigma2[1:]))
+    sigma2[0] = sigma2[1]
+    return sigma2
+
+
+def _shell_mean(images: ParticleSpectra, by_pixel: np.ndarray) -> np.ndarray:
+    pixels = images.pixels
+    total = np.bincount(pixels.shell, by_pixel, pixels.radius + 1)
+    count = np.bincount(pixels.shell, minlength=pixels.radius + 1)
+    mean = total / np.maximum(count, 1)
+    mean[0] = mean[1]
+    return mean

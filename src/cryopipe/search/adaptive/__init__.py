@@ -1,0 +1,1 @@
+"""Search in nested cells of orientations and shifts while the radius doubles."""

@@ -1,0 +1,1 @@
+"""Search of every orientation and shift of a grid, as matrix products."""
