@@ -14,6 +14,7 @@ from cryopipe.config import generate
 from cryopipe.config.derive import facts, resolve
 from cryopipe.config.load import load_config, parse_config
 from cryopipe.config.model import Config
+from cryopipe.config.step_tables import TABLES
 from cryopipe.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +32,7 @@ REAL: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", generate.GENERATED)
+@pytest.mark.parametrize("name", [*generate.GENERATED, *TABLES])
 def test_generated_files_say_what_the_models_say(name: str) -> None:
     assert name not in generate.drifted(), "run: python -m cryopipe.config.generate --fix"
 

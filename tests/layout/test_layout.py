@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cryopipe.config.model import Config, SimulationStage, step_params
+from cryopipe.config.base import Params
+from cryopipe.config.declare import DECLARATIONS
+from cryopipe.config.load import load_config
+from cryopipe.steps import steps
+from cryopipe.workflow.plan import Plan
 from tests.conftest import FIRST
 
 ROOT = Path(__file__).parents[2]
@@ -27,14 +31,13 @@ FLOORS = {
     ),
     **dict.fromkeys(["workflow", "cli", "viewer", "report", "selftest"], 6),
 }
-SIDE = {"config", "io", "errors", "context", "items"}
+SIDE = {"config", "steps", "io", "errors", "context", "items"}
 #: libraries that one package alone may know
 PRIVATE = {"starfile": "io", "mrcfile": "io", "tifffile": "io", "imagecodecs": "io", "snakemake": "workflow"}
 
 
 def all_steps() -> dict[str, str]:
-    config = Config(simulation=SimulationStage())
-    return {step: stage for step, (stage, _) in step_params(config).items()}
+    return {step.name: step.stage for step in steps().values()}
 
 
 def rules() -> dict[str, tuple[str, str]]:
@@ -70,6 +73,43 @@ def test_a_step_has_one_name_for_its_rule_script_module_and_config_block(step: s
     assert f"from cryopipe.{stage} import {step}" in script
     assert len(script.splitlines()) <= 8
     assert "def main(" in (SOURCE / stage / f"{step}.py").read_text()
+
+
+def test_every_declared_class_is_a_block_of_the_configuration_and_every_parameter_class_of_a_step_is_declared() -> None:
+    assert {step.params for step in steps().values()} == set(DECLARATIONS)
+    named = {cls for cls in _subclasses(Params) if (cls.__doc__ or "").startswith("Step ``")}
+    assert named <= set(DECLARATIONS), "put a Declaration above the class and an entry into the section of its stage"
+
+
+def _subclasses(cls: type) -> set[type]:
+    return {below for sub in cls.__subclasses__() for below in {sub, *_subclasses(sub)}}
+
+
+@pytest.fixture(scope="module")
+def steps_that_are_run() -> set[str]:
+    configurations = sorted((ROOT / "config" / "test").glob("*.yaml"))
+    return {step for path in configurations for step in Plan(load_config(path), root=ROOT).steps_of_run}
+
+
+@pytest.mark.parametrize("step", steps())
+def test_some_configuration_of_the_tests_runs_the_step(step: str, steps_that_are_run: set[str]) -> None:
+    assert step in steps_that_are_run, f"add {step} to a configuration in config/test/"
+
+
+@pytest.mark.parametrize("step", steps())
+def test_a_step_that_counts_items_says_which_it_did_not_pass_on(step: str) -> None:
+    lists = {"rejected="} & set(re.findall(r"\b\w+=", rules()[step][1].split("output:")[1]))
+    assert bool(lists) == (steps()[step].counts is not None), (
+        f"{step} counts {steps()[step].counts}: with a unit its rule has an output rejected, without one it has none"
+    )
+
+
+@pytest.mark.parametrize("step", steps())
+def test_a_reference_has_a_title_and_a_doi(step: str) -> None:
+    # a step without any states so: Declaration has no default for references
+    for text, doi in steps()[step].references:
+        assert re.match(r".+ \d{4}, .+", text), text
+        assert re.match(r"10\.\d{4,}/\S+$", doi), doi
 
 
 def test_every_rule_is_a_step() -> None:
@@ -108,7 +148,7 @@ def test_imports_run_downward(path: Path) -> None:
         if other == package or other == "__version__":
             continue
         if package in SIDE:
-            allowed = {"errors"} | ({"io", "context"} if package == "items" else set())
+            allowed = {"errors"} | {"items": {"io", "context"}, "steps": {"config"}}.get(package, set())
             assert other in allowed, f"{path}: the side room {package} imports {name}"
         elif other not in SIDE:
             same_floor = FLOORS[package] == FLOORS[other] == 6 or {package, other} <= ENGINES

@@ -2,25 +2,13 @@
 # Needs: the tables, pictures and maps of every step of this run. Leaves: report.html, report.json.
 # Steps: report.
 
-# What the report reads exists for this run's source and no other: a table of batches, maps, and judges where there are any.
-STEPS_IN_BATCHES = (
-    (
-        {"import_micrographs": "movies"}
-        if plan.source == "micrographs"
-        else ({"fetch_movies": "movies"} if plan.is_remote else {})
-        | {"import_movies": "movies", "align_movies": "movies", "screen_motion": "movies"}
-    )
-    | dict.fromkeys([*plan.ctf_estimators, *plan.ctf_passes], "ctf")
-    | {"pick_log": "picking", "extract_particles": "particles"}
-)
+# Tables of what each batched step did not pass on.
+REJECTED = [f"{plan.stage(step)}/{step}/{{batch}}_rejected.tsv" for step in plan.steps_of_run if plan.in_batches(step)]
 
 
 rule report:
     input:
-        rejected=expand(
-            [f"{stage}/{step}/{{batch}}_rejected.tsv" for step, stage in STEPS_IN_BATCHES.items()],
-            batch=BATCHES,
-        ),
+        rejected=expand(REJECTED, batch=BATCHES),
         aligned=(
             expand("movies/align_movies/{batch}_micrographs.star", batch=BATCHES)
             if plan.source != "micrographs"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import inspect
+from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticUndefined
@@ -53,6 +54,13 @@ def parameter(
         lt=lt,
         json_schema_extra={"unit": unit, "derived": derived},
     )
+
+
+def model_in(annotation: Any) -> type[Params] | None:
+    """Return the parameter model in an annotation: a model, one that may be None, or a list of them; else None."""
+    if inspect.isclass(annotation) and not get_args(annotation):
+        return annotation if issubclass(annotation, Params) else None
+    return next(filter(None, map(model_in, get_args(annotation))), None)
 
 
 def require(params: BaseModel, *names: str) -> list[Any]:

@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 from cryopipe.config.base import Params, parameter
+from cryopipe.config.declare import Cost, Declaration, Reference
 
 
+@Declaration(
+    counts=None,
+    batched=False,
+    gpu=True,
+    threads=32,
+    cost=Cost(memory_MB="6000", minutes="480"),
+    references=(
+        Reference(
+            "Scheres et al. 2005, Maximum-likelihood multi-reference refinement",
+            "10.1016/j.jmb.2005.02.031",
+        ),
+        Reference(
+            "Punjani et al. 2017, cryoSPARC: algorithms for rapid unsupervised structure determination",
+            "10.1038/nmeth.4169",
+        ),
+    ),
+)
 class Classify2d(Params):
     """Step ``classify_2d``: class averages by expectation maximisation."""
 
@@ -51,6 +69,13 @@ class Classify2d(Params):
     recentre: bool = parameter("Centre the averages by their centre of mass after each iteration.", default=True)
 
 
+@Declaration(
+    counts="particles",
+    batched=False,
+    threads=2,
+    cost=Cost(memory_MB="3000", minutes="60"),
+    references=(),
+)
 class SelectClasses2d(Params):
     """Step ``select_classes_2d``: which classes and particles go on."""
 
@@ -103,3 +128,10 @@ class SelectClasses2d(Params):
         gt=0,
         le=1,
     )
+
+
+class Classes2dStage(Params):
+    """Stage classes2d: class averages and the particles worth keeping."""
+
+    classify_2d: Classify2d = Classify2d()
+    select_classes_2d: SelectClasses2d = SelectClasses2d()

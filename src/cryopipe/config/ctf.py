@@ -7,11 +7,25 @@ from typing import Literal
 from pydantic import model_validator
 
 from cryopipe.config.base import Params, parameter
+from cryopipe.config.declare import Cost, Declaration, Reference
 
 #: Programs that estimate a CTF: step ``estimate_ctf_<name>``.
 Estimator = Literal["ctffind", "gctf", "xmipp"]
 
 
+@Declaration(
+    counts="micrographs",
+    batched=True,
+    branch_of="estimators",
+    threads=4,
+    cost=Cost(memory_MB="3000", minutes="120"),
+    references=(
+        Reference(
+            "Rohou & Grigorieff 2015, CTFFIND4: fast and accurate defocus estimation",
+            "10.1016/j.jsb.2015.08.008",
+        ),
+    ),
+)
 class EstimateCtfCtffind(Params):
     """Step ``estimate_ctf_ctffind``: defocus and astigmatism by correlation of the amplitude spectrum with |CTF|."""
 
@@ -60,6 +74,16 @@ class EstimateCtfCtffind(Params):
         return self
 
 
+@Declaration(
+    counts="micrographs",
+    batched=True,
+    branch_of="estimators",
+    threads=4,
+    cost=Cost(memory_MB="3000", minutes="120"),
+    references=(
+        Reference("Zhang 2016, Gctf: real-time CTF determination and correction", "10.1016/j.jsb.2015.11.003"),
+    ),
+)
 class EstimateCtfGctf(Params):
     """Step ``estimate_ctf_gctf``: defocus, astigmatism and self-consistency from logarithmic amplitudes of windows."""
 
@@ -99,6 +123,25 @@ class EstimateCtfGctf(Params):
         return self
 
 
+@Declaration(
+    counts="micrographs",
+    batched=True,
+    branch_of="estimators",
+    threads=4,
+    cost=Cost(memory_MB="3000", minutes="240"),
+    references=(
+        Reference(
+            "Sorzano et al. 2007, Fast, robust, and accurate determination of transmission electron microscopy contrast "
+            "transfer function",
+            "10.1016/j.jsb.2007.08.013",
+        ),
+        Reference(
+            "Vargas et al. 2013, FASTDEF: fast defocus and astigmatism estimation for high-throughput transmission "
+            "electron microscopy",
+            "10.1016/j.jsb.2012.12.006",
+        ),
+    ),
+)
 class EstimateCtfXmipp(Params):
     """Step ``estimate_ctf_xmipp``: the whole power spectrum, rings with envelope and background, and quality criteria."""
 
@@ -167,6 +210,13 @@ class EstimateCtfXmipp(Params):
         return self
 
 
+@Declaration(
+    counts="micrographs",
+    batched=True,
+    joins="estimators",
+    cost=Cost(memory_MB="500", minutes="10"),
+    references=(Reference("Marabini et al. 2015, CTF challenge: result summary", "10.1016/j.jsb.2015.04.003"),),
+)
 class ConsensusCtf(Params):
     """Step ``consensus_ctf``: micrographs whose CTF can be trusted, and the defocus that independent estimators agree on."""
 
@@ -302,6 +352,13 @@ class ConsensusCtf(Params):
         return self
 
 
+@Declaration(
+    counts="micrographs",
+    batched=True,
+    joins="estimators",
+    cost=Cost(memory_MB="500", minutes="10"),
+    references=(Reference("Marabini et al. 2015, CTF challenge: result summary", "10.1016/j.jsb.2015.04.003"),),
+)
 class ConsensusCtfEnvelope(ConsensusCtf):
     """Step ``consensus_ctf_envelope``: the envelope of an estimator that started from another's CTF, with the agreed defocus."""
 
@@ -323,3 +380,23 @@ class ConsensusCtfEnvelope(ConsensusCtf):
     def branches(self) -> list[str]:
         """Names of the tables that are compared: the estimators, then the outcome of the first pass."""
         return [*self.estimators, "consensus_ctf"]
+
+
+class CtfStage(Params):
+    """Stage ctf: contrast transfer functions and the micrographs whose CTF can be trusted."""
+
+    estimate_ctf_ctffind: EstimateCtfCtffind = EstimateCtfCtffind()
+    estimate_ctf_gctf: EstimateCtfGctf = EstimateCtfGctf()
+    estimate_ctf_xmipp: EstimateCtfXmipp = EstimateCtfXmipp()
+    consensus_ctf: ConsensusCtf = ConsensusCtf()
+    consensus_ctf_envelope: ConsensusCtfEnvelope = ConsensusCtfEnvelope()
+
+    @model_validator(mode="after")
+    def _one_pass_each(self) -> CtfStage:
+        both = [name for name in self.consensus_ctf.estimators if name in self.consensus_ctf_envelope.estimators]
+        if both:
+            raise ValueError(
+                f"{', '.join(both)} stands in consensus_ctf.estimators and in consensus_ctf_envelope.estimators: "
+                "leave it out of one of them"
+            )
+        return self

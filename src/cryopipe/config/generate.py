@@ -1,4 +1,4 @@
-"""What the parameter models generate: JSON schema, commented default configuration, parameter page of the docs."""
+"""What the parameter models generate: JSON schema, commented default configuration, parameter page, tables of steps."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from cryopipe.config.model import Config
+from cryopipe.config.step_tables import TABLES, with_tables
 
 ROOT = Path(__file__).parents[3]
 
@@ -70,17 +71,23 @@ GENERATED = {
 def drifted(root: Path = ROOT) -> list[str]:
     """Return the generated files that no longer say what the models say."""
     return [
-        name
-        for name, generate in GENERATED.items()
-        if not (root / name).exists() or (root / name).read_text() != generate()
+        name for name, text in _made(root).items() if not (root / name).exists() or (root / name).read_text() != text
     ]
 
 
 def fix(root: Path = ROOT) -> None:
-    """Write all generated files."""
-    for name, generate in GENERATED.items():
+    """Write all generated files, and the generated tables of the files below ``root`` that hold some."""
+    for name, text in _made(root).items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(generate())
+        (root / name).write_text(text)
+
+
+def _made(root: Path) -> dict[str, str]:
+    """Return ``{path below the repository: its text}`` as it should be."""
+    holding = [name for name in TABLES if (root / name).exists()]
+    return {name: generate() for name, generate in GENERATED.items()} | {
+        name: with_tables(name, (root / name).read_text()) for name in holding
+    }
 
 
 def main() -> int:

@@ -3,8 +3,26 @@
 from __future__ import annotations
 
 from cryopipe.config.base import Params, parameter
+from cryopipe.config.declare import Cost, Declaration, Reference
 
 
+@Declaration(
+    counts=None,
+    batched=False,
+    branch_of="initial_volumes",
+    threads=32,
+    cost=Cost(memory_MB="4000", minutes="480"),
+    references=(
+        Reference(
+            "Punjani et al. 2017, cryoSPARC: algorithms for rapid unsupervised structure determination",
+            "10.1038/nmeth.4169",
+        ),
+        Reference(
+            "Zivanov et al. 2018, New tools for automated high-resolution cryo-EM in RELION-3",
+            "10.7554/eLife.42166",
+        ),
+    ),
+)
 class InitialRelionSgd(Params):
     """Step ``initial_relion_sgd``: a map from nothing by stochastic gradient descent, as in RELION 3.1."""
 
@@ -84,3 +102,9 @@ class InitialRelionSgd(Params):
         ge=10,
         le=5000,
     )
+
+
+class InitialVolumeStage(Params):
+    """Stage initial_volume: a map from nothing."""
+
+    initial_relion_sgd: InitialRelionSgd = InitialRelionSgd()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from cryopipe.config.base import model_in
 from cryopipe.config.model import Config
 from cryopipe.errors import ConfigError
 
@@ -60,12 +60,5 @@ def _keys_beside(location: tuple[str | int, ...]) -> list[str]:
     model: Any = Config
     for part in location[:-1]:
         if isinstance(part, str):
-            model = _model_in(model.model_fields[part].annotation)
+            model = model_in(model.model_fields[part].annotation)
     return list(model.model_fields)
-
-
-def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the model in an annotation: a model, one that may be None, a list of them."""
-    if inspect.isclass(annotation) and not get_args(annotation):
-        return annotation if issubclass(annotation, BaseModel) else None
-    return next(filter(None, map(_model_in, get_args(annotation))), None)

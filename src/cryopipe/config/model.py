@@ -1,116 +1,25 @@
-"""The whole configuration: one section a stage, one block a step, in the order of the data flow."""
+"""The whole configuration: one section for each stage, one block for each step, in the order of the data flow."""
 
 from __future__ import annotations
 
+from functools import cache
+
 from pydantic import Field, model_validator
+from pydantic.fields import FieldInfo
 
-from cryopipe.config.base import Params
-from cryopipe.config.classes2d import Classify2d, SelectClasses2d
-from cryopipe.config.ctf import (
-    ConsensusCtf,
-    ConsensusCtfEnvelope,
-    EstimateCtfCtffind,
-    EstimateCtfGctf,
-    EstimateCtfXmipp,
-)
+from cryopipe.config.base import Params, model_in
+from cryopipe.config.classes2d import Classes2dStage
+from cryopipe.config.ctf import CtfStage
 from cryopipe.config.dataset import Dataset, Run
-from cryopipe.config.initial_volume import InitialRelionSgd
-from cryopipe.config.movies import (
-    AlignMovies,
-    EstimateGain,
-    FetchMovies,
-    ImportMicrographs,
-    ImportMovies,
-    ScreenMotion,
-)
-from cryopipe.config.particles import ExtractParticles
-from cryopipe.config.picking import PickLog
-from cryopipe.config.refinement import RefineHomogeneous
-from cryopipe.config.report import Report
-from cryopipe.config.simulation import SimulateMovies
-from cryopipe.config.validation import Postprocess, ValidateModel, ValidateTruth
-
-
-class SimulationStage(Params):
-    """Stage simulation: movies whose truth is known, in place of a download."""
-
-    simulate_movies: SimulateMovies = SimulateMovies()
-
-
-class MoviesStage(Params):
-    """Stage movies: from raw movies to aligned, screened micrographs."""
-
-    fetch_movies: FetchMovies = FetchMovies()
-    import_movies: ImportMovies = ImportMovies()
-    import_micrographs: ImportMicrographs = ImportMicrographs()
-    estimate_gain: EstimateGain = EstimateGain()
-    align_movies: AlignMovies = AlignMovies()
-    screen_motion: ScreenMotion = ScreenMotion()
-
-
-class CtfStage(Params):
-    """Stage ctf: contrast transfer functions and the micrographs whose CTF can be trusted."""
-
-    estimate_ctf_ctffind: EstimateCtfCtffind = EstimateCtfCtffind()
-    estimate_ctf_gctf: EstimateCtfGctf = EstimateCtfGctf()
-    estimate_ctf_xmipp: EstimateCtfXmipp = EstimateCtfXmipp()
-    consensus_ctf: ConsensusCtf = ConsensusCtf()
-    consensus_ctf_envelope: ConsensusCtfEnvelope = ConsensusCtfEnvelope()
-
-    @model_validator(mode="after")
-    def _one_pass_each(self) -> CtfStage:
-        both = [name for name in self.consensus_ctf.estimators if name in self.consensus_ctf_envelope.estimators]
-        if both:
-            raise ValueError(
-                f"{', '.join(both)} stands in consensus_ctf.estimators and in consensus_ctf_envelope.estimators: "
-                "leave it out of one of them"
-            )
-        return self
-
-
-class PickingStage(Params):
-    """Stage picking: particle coordinates."""
-
-    pick_log: PickLog = PickLog()
-
-
-class ParticlesStage(Params):
-    """Stage particles: normalised particle images."""
-
-    extract_particles: ExtractParticles = ExtractParticles()
-
-
-class Classes2dStage(Params):
-    """Stage classes2d: class averages and the particles worth keeping."""
-
-    classify_2d: Classify2d = Classify2d()
-    select_classes_2d: SelectClasses2d = SelectClasses2d()
-
-
-class InitialVolumeStage(Params):
-    """Stage initial_volume: a map from nothing."""
-
-    initial_relion_sgd: InitialRelionSgd = InitialRelionSgd()
-
-
-class RefinementStage(Params):
-    """Stage refinement: the gold-standard map."""
-
-    refine_homogeneous: RefineHomogeneous = RefineHomogeneous()
-
-
-class ValidationStage(Params):
-    """Stage validation: how good the map is, against itself, the truth and a model."""
-
-    postprocess: Postprocess = Postprocess()
-    validate_truth: ValidateTruth = ValidateTruth()
-    validate_model: ValidateModel = ValidateModel()
-
-
-class ReportStage(Params):
-    """Stage report: one self-contained HTML and the same numbers in JSON."""
-
-    report: Report = Report()
+from cryopipe.config.declare import DECLARATIONS
+from cryopipe.config.initial_volume import InitialVolumeStage
+from cryopipe.config.movies import MoviesStage
+from cryopipe.config.particles import ParticlesStage
+from cryopipe.config.picking import PickingStage
+from cryopipe.config.refinement import RefinementStage
+from cryopipe.config.report import ReportStage
+from cryopipe.config.simulation import SimulationStage
+from cryopipe.config.validation import ValidationStage
 
 
 class Config(Params):
@@ -146,13 +55,25 @@ class Config(Params):
         return self
 
 
+@cache
+def sections() -> dict[str, dict[str, type[Params]]]:
+    """Return ``{stage: {step: parameter class}}`` of all steps, in the order of the data flow."""
+    found = {stage: _steps_in(info) for stage, info in Config.model_fields.items()}
+    return {stage: steps for stage, steps in found.items() if steps}
+
+
+def _steps_in(section: FieldInfo) -> dict[str, type[Params]]:
+    model = model_in(section.annotation)
+    blocks = {name: model_in(info.annotation) for name, info in model.model_fields.items()} if model else {}
+    return {name: block for name, block in blocks.items() if block in DECLARATIONS}
+
+
 def step_params(config: Config) -> dict[str, tuple[str, Params]]:
-    """Return ``{step: (stage, params)}`` of every step, in the order of the data flow."""
-    steps: dict[str, tuple[str, Params]] = {}
-    for stage in type(config).model_fields:
-        section = getattr(config, stage)
-        if section is None or stage in ("run", "dataset"):
-            continue
-        for step in type(section).model_fields:
-            steps[step] = (stage, getattr(section, step))
-    return steps
+    """Return ``{step: (stage, params)}`` of every step whose section is given, in the order of the data flow."""
+    given = {stage: getattr(config, stage) for stage in sections()}
+    return {
+        step: (stage, getattr(section, step))
+        for stage, section in given.items()
+        if section is not None
+        for step in sections()[stage]
+    }

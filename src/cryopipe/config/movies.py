@@ -6,8 +6,21 @@ from typing import Literal
 
 from cryopipe.config.base import Params, parameter
 from cryopipe.config.dataset import OpticsGroup
+from cryopipe.config.declare import Cost, Declaration, Reference
 
 
+@Declaration(
+    counts="movies",
+    batched=True,
+    when="archive",
+    cost=Cost(memory_MB="500", minutes="2880"),
+    references=(
+        Reference(
+            "Iudin et al. 2023, EMPIAR: the Electron Microscopy Public Image Archive",
+            "10.1093/nar/gkac1062",
+        ),
+    ),
+)
 class FetchMovies(Params):
     """Step ``fetch_movies``: download the movies of a batch from a public archive, where dataset.movies names one."""
 
@@ -40,6 +53,14 @@ class FetchMovies(Params):
     timeout_s: float = parameter("Silence of the server that ends an attempt.", unit="s", default=60.0, ge=0.1, le=3600)
 
 
+@Declaration(
+    counts="movies",
+    batched=True,
+    when="movies",
+    threads=2,
+    cost=Cost(memory_MB="1000", minutes="60"),
+    references=(),
+)
 class ImportMovies(Params):
     """Step ``import_movies``: register and check the raw movies of a batch."""
 
@@ -79,6 +100,14 @@ class ImportMovies(Params):
     )
 
 
+@Declaration(
+    counts="micrographs",
+    batched=True,
+    when="micrographs",
+    threads=2,
+    cost=Cost(memory_MB="1000", minutes="60"),
+    references=(),
+)
 class ImportMicrographs(Params):
     """Step ``import_micrographs``: register and check aligned micrographs, where there are no movies."""
 
@@ -100,6 +129,19 @@ class ImportMicrographs(Params):
     )
 
 
+@Declaration(
+    counts=None,
+    batched=False,
+    when="movies",
+    threads=4,
+    cost=Cost(memory_MB="4000", minutes="120"),
+    references=(
+        Reference(
+            "Sorzano et al. 2018, Blind estimation of DED camera gain in electron microscopy",
+            "10.1016/j.jsb.2018.03.012",
+        ),
+    ),
+)
 class EstimateGain(Params):
     """Step ``estimate_gain``: the camera's gain seen by the movies; orientation and sense of a given one; defects."""
 
@@ -146,6 +188,23 @@ class EstimateGain(Params):
     )
 
 
+@Declaration(
+    counts="movies",
+    batched=True,
+    when="movies",
+    threads=4,
+    cost=Cost(memory_MB="4000", minutes="240"),
+    references=(
+        Reference(
+            "Střelák et al. 2020, FlexAlign: an accurate and fast algorithm for movie alignment",
+            "10.3390/electronics9061040",
+        ),
+        Reference(
+            "Grant & Grigorieff 2015, Measuring the optimal exposure for single particle cryo-EM",
+            "10.7554/eLife.06980",
+        ),
+    ),
+)
 class AlignMovies(Params):
     """Step ``align_movies``: global and local motion of the frames, plain and dose-weighted averages."""
 
@@ -196,6 +255,13 @@ class AlignMovies(Params):
     )
 
 
+@Declaration(
+    counts="movies",
+    batched=True,
+    when="movies",
+    cost=Cost(memory_MB="500", minutes="10"),
+    references=(),
+)
 class ScreenMotion(Params):
     """Step ``screen_motion``: leave out movies that moved too much."""
 
@@ -221,3 +287,14 @@ class ScreenMotion(Params):
         "either way.",
         default=False,
     )
+
+
+class MoviesStage(Params):
+    """Stage movies: from raw movies to aligned, screened micrographs."""
+
+    fetch_movies: FetchMovies = FetchMovies()
+    import_movies: ImportMovies = ImportMovies()
+    import_micrographs: ImportMicrographs = ImportMicrographs()
+    estimate_gain: EstimateGain = EstimateGain()
+    align_movies: AlignMovies = AlignMovies()
+    screen_motion: ScreenMotion = ScreenMotion()

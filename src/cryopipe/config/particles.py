@@ -5,8 +5,21 @@ from __future__ import annotations
 from typing import Literal
 
 from cryopipe.config.base import Params, parameter
+from cryopipe.config.declare import Cost, Declaration, Reference
 
 
+@Declaration(
+    counts="particles",
+    batched=True,
+    threads=4,
+    cost=Cost(memory_MB="3000", minutes="120"),
+    references=(
+        Reference(
+            "de la Rosa-Trevín et al. 2013, Xmipp 3.0: an improved software suite for image processing",
+            "10.1016/j.jsb.2013.09.015",
+        ),
+    ),
+)
 class ExtractParticles(Params):
     """Step ``extract_particles``: particle images cut from the micrographs."""
 
@@ -48,3 +61,9 @@ class ExtractParticles(Params):
         "Pixels outside this circle are background.", unit="Å", derived="1.25 * dataset.particle_diameter_A", gt=0
     )
     half_precision: bool = parameter("Store float16: half the disk; RELION 3 cannot read it.", default=False)
+
+
+class ParticlesStage(Params):
+    """Stage particles: normalised particle images."""
+
+    extract_particles: ExtractParticles = ExtractParticles()

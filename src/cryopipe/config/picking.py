@@ -5,8 +5,22 @@ from __future__ import annotations
 from typing import Literal
 
 from cryopipe.config.base import Params, parameter
+from cryopipe.config.declare import Cost, Declaration, Reference
 
 
+@Declaration(
+    counts="micrographs",
+    batched=True,
+    branch_of="pickers",
+    threads=4,
+    cost=Cost(memory_MB="3000", minutes="120"),
+    references=(
+        Reference(
+            "Zivanov et al. 2018, New tools for automated high-resolution cryo-EM in RELION-3",
+            "10.7554/eLife.42166",
+        ),
+    ),
+)
 class PickLog(Params):
     """Step ``pick_log``: particles found by their size alone, without a template or a network."""
 
@@ -83,3 +97,9 @@ class PickLog(Params):
     min_distance_fraction: float = parameter(
         "Smallest distance of two picks, in particle diameters.", default=0.8, gt=0, le=3
     )
+
+
+class PickingStage(Params):
+    """Stage picking: particle coordinates."""
+
+    pick_log: PickLog = PickLog()

@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from cryopipe.config.base import Params, parameter
+from cryopipe.config.declare import Cost, Declaration, Reference
 
 
+@Declaration(
+    counts=None,
+    batched=False,
+    gpu=True,
+    threads=32,
+    cost=Cost(memory_MB="8000", minutes="960"),
+    references=(
+        Reference(
+            "Scheres 2012, RELION: a Bayesian approach to cryo-EM structure determination",
+            "10.1016/j.jsb.2012.09.006",
+        ),
+    ),
+)
 class RefineHomogeneous(Params):
     """Step ``refine_homogeneous``: gold-standard refinement of one structure."""
 
@@ -72,3 +86,9 @@ class RefineHomogeneous(Params):
         gt=0,
         le=10000,
     )
+
+
+class RefinementStage(Params):
+    """Stage refinement: the gold-standard map."""
+
+    refine_homogeneous: RefineHomogeneous = RefineHomogeneous()

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from cryopipe.config.base import Params, parameter
+from cryopipe.config.declare import Cost, Declaration
 
 
+@Declaration(
+    counts=None,
+    batched=False,
+    cost=Cost(memory_MB="3000", minutes="60"),
+    references=(),
+)
 class Report(Params):
     """Step ``report``: one HTML file without a server or a download."""
 
@@ -24,3 +31,9 @@ class Report(Params):
     surface_size: int = parameter("Side of the rendered surface picture.", unit="px", default=500, ge=100, le=2000)
     particle_diameter_A: float | None = parameter("Particle diameter.", unit="Å", derived="dataset.particle_diameter_A")
     symmetry: str | None = parameter("Point group.", derived="dataset.symmetry")
+
+
+class ReportStage(Params):
+    """Stage report: one self-contained HTML and the same numbers in JSON."""
+
+    report: Report = Report()

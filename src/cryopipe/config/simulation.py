@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from cryopipe.config.base import Params, parameter
+from cryopipe.config.declare import Cost, Declaration
 
 #: What a preset says; every value can be overridden one by one.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -25,6 +26,14 @@ PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
+@Declaration(
+    counts=None,
+    batched=False,
+    when="simulation",
+    threads=32,
+    cost=Cost(memory_MB="4000", minutes="240"),
+    references=(),
+)
 class SimulateMovies(Params):
     """Step ``simulate_movies``: movies of apoferritin (or any model) in ice whose truth is known."""
 
@@ -117,3 +126,9 @@ class SimulateMovies(Params):
     def movie_paths(self, folder: str) -> list[str]:
         """Return the movie files in ``folder``, in order."""
         return [f"{folder}/movies/mov_{i + 1:04d}.{self.movie_format}" for i in range(self.value("movies"))]
+
+
+class SimulationStage(Params):
+    """Stage simulation: movies whose truth is known, in place of a download."""
+
+    simulate_movies: SimulateMovies = SimulateMovies()

@@ -3,8 +3,25 @@
 from __future__ import annotations
 
 from cryopipe.config.base import Params, parameter
+from cryopipe.config.declare import Cost, Declaration, Reference
 
 
+@Declaration(
+    counts=None,
+    batched=False,
+    threads=2,
+    cost=Cost(memory_MB="4000", minutes="60"),
+    references=(
+        Reference(
+            "Rosenthal & Henderson 2003, Optimal determination of particle orientation",
+            "10.1016/j.jmb.2003.07.013",
+        ),
+        Reference(
+            "Chen et al. 2013, High-resolution noise substitution to measure overfitting",
+            "10.1016/j.ultramic.2013.06.004",
+        ),
+    ),
+)
 class Postprocess(Params):
     """Step ``postprocess``: solvent mask, corrected FSC, sharpening."""
 
@@ -32,6 +49,19 @@ class Postprocess(Params):
     )
 
 
+@Declaration(
+    counts=None,
+    batched=False,
+    when="truth",
+    threads=4,
+    cost=Cost(memory_MB="4000", minutes="120"),
+    references=(
+        Reference(
+            "Rosenthal & Henderson 2003, Optimal determination of particle orientation",
+            "10.1016/j.jmb.2003.07.013",
+        ),
+    ),
+)
 class ValidateTruth(Params):
     """Step ``validate_truth``: the map, poses and picks against the truth of a simulation."""
 
@@ -56,6 +86,19 @@ class ValidateTruth(Params):
     kinds: tuple[str, ...] = parameter("Kinds of true particles that count as the particle sought.", default=("apo",))
 
 
+@Declaration(
+    counts=None,
+    batched=False,
+    when="model",
+    threads=4,
+    cost=Cost(memory_MB="4000", minutes="120"),
+    references=(
+        Reference(
+            "Rosenthal & Henderson 2003, Optimal determination of particle orientation",
+            "10.1016/j.jmb.2003.07.013",
+        ),
+    ),
+)
 class ValidateModel(Params):
     """Step ``validate_model``: the map against the density of an atomic model."""
 
@@ -72,3 +115,11 @@ class ValidateModel(Params):
         "Distance from the atoms at which the mask starts to fall.", unit="Å", default=4.0, ge=0, le=50
     )
     mask_edge_A: float = parameter("Width of the mask's soft edge.", unit="Å", default=8.0, gt=0, le=50)
+
+
+class ValidationStage(Params):
+    """Stage validation: how good the map is, against itself, the truth and a model."""
+
+    postprocess: Postprocess = Postprocess()
+    validate_truth: ValidateTruth = ValidateTruth()
+    validate_model: ValidateModel = ValidateModel()

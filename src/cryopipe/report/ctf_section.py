@@ -28,7 +28,7 @@ from cryopipe.report.drawing.tables import (
     worst_and_sample,
 )
 from cryopipe.report.estimators import PairComparison, compare, estimators_section
-from cryopipe.report.numbers import BRANCHES, Loss
+from cryopipe.report.numbers import Loss, is_branch
 
 Inputs = Mapping[str, Any]
 
@@ -105,7 +105,7 @@ def ctf_section(
         "quality": summary_rows(frame, QUALITY),
         "cards": [Card(item, why, ctf_pictures(run, item, steps)) for item, why in items],
         "of": len(accepted),
-        "failures": [loss for loss in losses if loss.step in BRANCHES],
+        "failures": [loss for loss in losses if is_branch(loss.step)],
         "estimators": None,
     }
     if len(estimates) > 1:

@@ -11,7 +11,7 @@ from typing import Any
 from cryopipe.config.report import Report
 from cryopipe.report.drawing.cards import Card, ctf_pictures, micrograph, spectra, tracks
 from cryopipe.report.drawing.tables import spaced
-from cryopipe.report.numbers import BRANCHES, Loss
+from cryopipe.report.numbers import Loss, is_branch
 
 
 def lost_section(losses: Sequence[Loss], run: Path, params: Report, steps: Sequence[str]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def lost_section(losses: Sequence[Loss], run: Path, params: Report, steps: Seque
     steps : sequence of str
         Steps that estimated CTFs.
     """
-    lost = [loss for loss in losses if loss.unit != "particles" and loss.step not in BRANCHES]
+    lost = [loss for loss in losses if loss.unit != "particles" and not is_branch(loss.step)]
     rejected = [loss for loss in lost if loss.kind != "quarantined"]
     quarantined = [loss for loss in lost if loss.kind == "quarantined"]
     cards = []

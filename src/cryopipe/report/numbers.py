@@ -13,26 +13,7 @@ from typing import Any
 
 from cryopipe.errors import CryopipeError
 from cryopipe.io.star import read_rejections
-
-#: What one item of a step is; the steps stand in the order of the data flow.
-COUNTED = {
-    "fetch_movies": "movies",
-    "import_movies": "movies",
-    "align_movies": "movies",
-    "screen_motion": "movies",
-    "import_micrographs": "micrographs",
-    "estimate_ctf_ctffind": "micrographs",
-    "estimate_ctf_gctf": "micrographs",
-    "estimate_ctf_xmipp": "micrographs",
-    "consensus_ctf": "micrographs",
-    "consensus_ctf_envelope": "micrographs",
-    "pick_log": "micrographs",
-    "extract_particles": "particles",
-    "select_classes_2d": "particles",
-}
-#: Steps that work on the same items side by side. What one of them fails on is no loss of the run yet: the step that
-#: joins the branches accounts for it, once, whatever number of branches failed.
-BRANCHES = frozenset({"estimate_ctf_ctffind", "estimate_ctf_gctf", "estimate_ctf_xmipp"})
+from cryopipe.steps import steps as all_steps
 
 
 @dataclass(frozen=True)
@@ -49,10 +30,34 @@ class Loss:
 def read_losses(files: Sequence[Path]) -> list[Loss]:
     """Read the rejection tables of the batches; a table's step is the name of its folder."""
     return [
-        Loss(path.parent.name, COUNTED[path.parent.name], row.item, row.kind, row.reason)
+        Loss(path.parent.name, unit_of(path.parent.name), row.item, row.kind, row.reason)
         for path in files
         for row in read_rejections(path)
     ]
+
+
+def unit_of(step: str) -> str:
+    """Return what one item of ``step`` is: "movies", "micrographs" or "particles".
+
+    Raises
+    ------
+    CryopipeError
+        There is no such step, or it counts nothing.
+    """
+    known = all_steps().get(step)
+    if known is None or known.counts is None:
+        raise CryopipeError(f"{step} is not a step that counts items. Look for it in cryopipe.config.")
+    return known.counts
+
+
+def is_branch(step: str) -> bool:
+    """Tell whether ``step`` works on the same items as others, side by side.
+
+    What such a step fails on is no loss of the run yet: the step that joins the branches accounts for it, once, whatever
+    number of branches failed. A branch of which nothing joins the results (the only picker) accounts for itself.
+    """
+    fan_in = all_steps()[step].branch_of
+    return any(other.joins == fan_in for other in all_steps().values() if fan_in)
 
 
 def count(
@@ -60,7 +65,7 @@ def count(
 ) -> tuple[dict[str, dict[str, int]], list[dict[str, Any]]]:
     """Count what went into and came out of the run and of each step.
 
-    The steps of a unit stand one behind the other, except those in ``BRANCHES``: each of these takes in all that
+    The steps of a unit stand one behind the other, except branches (`is_branch`): each of these takes in all that
     enters at its place, and takes nothing away from what the next step gets.
 
     Parameters
@@ -89,8 +94,8 @@ def count(
     counts: dict[str, dict[str, int]] = {}
     rows: list[dict[str, Any]] = []
     for unit in ("movies", "micrographs", "particles"):
-        own = [step for step in steps if COUNTED[step] == unit]
-        rejected = sum(lost[step] for step in own if step not in BRANCHES)
+        own = [step for step in steps if unit_of(step) == unit]
+        rejected = sum(lost[step] for step in own if not is_branch(step))
         entering = accepted.get(unit, 0) + rejected
         counts[unit] = {"in": entering, "accepted": accepted.get(unit, 0), "rejected": rejected}
         for step in own:
@@ -103,7 +108,7 @@ def count(
                 "rejected": lost[step],
             }
             rows.append(row | {"reasons": dict(reasons.most_common())})
-            entering -= 0 if step in BRANCHES else lost[step]
+            entering -= 0 if is_branch(step) else lost[step]
     if counts["movies"]["in"] and counts["movies"]["accepted"] != counts["micrographs"]["in"]:
         raise CryopipeError(
             f"the counts do not add up: {counts['movies']['accepted']} movies were accepted, but {counts['micrographs']['in']} "
@@ -115,7 +120,7 @@ def count(
 def _refuse_double_losses(losses: Sequence[Loss]) -> None:
     seen: dict[tuple[str, str], str] = {}
     for loss in losses:
-        if loss.step in BRANCHES:
+        if is_branch(loss.step):
             continue
         other = seen.setdefault((loss.unit, loss.item), loss.step)
         if other != loss.step:

@@ -24,7 +24,6 @@ from cryopipe.context import Context
 from cryopipe.io.atomic import atomic_write
 from cryopipe.io.star import read_table
 from cryopipe.report import sections
-from cryopipe.report.citations import CITATIONS
 from cryopipe.report.ctf_section import ctf_section
 from cryopipe.report.drawing import figures
 from cryopipe.report.drawing.pictures import array_source
@@ -32,7 +31,8 @@ from cryopipe.report.drawing.surface import render_surface
 from cryopipe.report.gain_section import gain_section
 from cryopipe.report.lost_section import lost_section
 from cryopipe.report.motion_section import motion_section
-from cryopipe.report.numbers import COUNTED, Loss, costs, count, parameters, read_json, read_losses
+from cryopipe.report.numbers import Loss, costs, count, parameters, read_json, read_losses
+from cryopipe.steps import steps as all_steps
 
 Inputs = Mapping[str, Any]
 
@@ -40,7 +40,7 @@ Inputs = Mapping[str, Any]
 def collect(inputs: Inputs, *, particles: int) -> tuple[dict[str, Any], list[Loss], list[dict[str, Any]]]:
     """Return the numbers of the run, its losses and the rows of the count table; ``particles``: those in the map."""
     steps = list(dict.fromkeys(path.parent.name for path in inputs["rejected"]))
-    steps = [step for step in COUNTED if step in steps or step == "select_classes_2d"]
+    steps = [step for step in all_steps() if step in steps or step == "select_classes_2d"]
     losses = read_losses(inputs["rejected"])
     deselected = read_table(inputs["deselected"], "particles").rows
     losses += [
@@ -175,7 +175,11 @@ def _page(
         "judge_numbers": sections.flat(numbers["truth"], "truth.") + sections.flat(numbers["model"], "model."),
         "costs": numbers["steps"],
         "parameters": {k: json.dumps(v, indent=1, ensure_ascii=False) for k, v in numbers["parameters"].items()},
-        "citations": {step: CITATIONS[step] for step in CITATIONS if step in numbers["parameters"]},
+        "citations": {
+            step.name: step.references
+            for step in all_steps().values()
+            if step.references and step.name in numbers["parameters"]
+        },
     }
 
 

@@ -20,13 +20,12 @@ from cryopipe.config.load import load_config, parse_config
 from cryopipe.config.model import Config, step_params
 from cryopipe.errors import ConfigError
 from cryopipe.io.archive import ArchiveFile, address, is_remote
+from cryopipe.steps import branches, steps
 from cryopipe.workflow.archive import archived_files
 from cryopipe.workflow.code import code_digest
 from cryopipe.workflow.devices import gpu_count
 from cryopipe.workflow.manifest import MANIFEST, batches, read_manifest, update_manifest
 
-#: Steps with a GPU path; the others never ask the scheduler for one.
-GPU_STEPS = frozenset({"classify_2d", "refine_homogeneous"})
 #: Set by the process that builds the DAG: its children, on this machine or another, must not see other code than it did.
 CODE_VARIABLE = "CRYOPIPE_CODE_DIGESTS"
 
@@ -77,6 +76,29 @@ class Plan:
     def steps(self) -> list[str]:
         """All steps, in the order of the data flow."""
         return list(self._stages)
+
+    @property
+    def steps_of_run(self) -> list[str]:
+        """Steps that this run does, in the order of the data flow."""
+        holds = {
+            "always": True,
+            "simulation": self.source == "simulation",
+            "movies": self.source != "micrographs",
+            "archive": self.is_remote,
+            "micrographs": self.source == "micrographs",
+            "truth": self.has_truth,
+            "model": self.model is not None,
+        }
+        left_out = {*branches("estimators"), "consensus_ctf_envelope"} - {*self.ctf_estimators, *self.ctf_passes}
+        return [step.name for step in steps().values() if holds[step.when] and step.name not in left_out]
+
+    def stage(self, step: str) -> str:
+        """Return the stage of ``step``."""
+        return steps()[step].stage
+
+    def in_batches(self, step: str) -> bool:
+        """Tell whether ``step`` has one job for each batch."""
+        return steps()[step].batched
 
     @property
     def source(self) -> str:
@@ -209,7 +231,7 @@ class Plan:
 
     def gpus(self, step: str) -> int:
         """Return how many GPUs ``step`` asks the scheduler for: with ``auto`` one if this machine has any."""
-        if step not in GPU_STEPS or self.config.run.device == "cpu":
+        if not steps()[step].gpu or self.config.run.device == "cpu":
             return 0
         return 1 if self.config.run.device == "gpu" or gpu_count() else 0
 
