@@ -1,15 +1,16 @@
-# The doors stand in the order of the data flow: movies -> micrographs -> CTFs -> picks -> particles -> 2D classes
+# The doors are in the order of the data flow: movies -> micrographs -> CTFs -> picks -> particles -> 2D classes
 #   -> initial volume -> refined map -> validation -> report.
-# Every path is  results/<run.name>/<stage>/<step>/[<batch>_]<what>.<ext> ; rules name it from the stage on, because the working
+# Every path is  results/<run.name>/<stage>/<step>/[<run>/][<batch>_]<what>.<ext> ; rules name it from the stage on, because the working
 #   directory of all jobs is results/<run.name> (a folder that RELION opens as a project).
-# Rule = script (workflow/scripts/<stage>/<step>.py) = module (src/cryopipe/<stage>/<step>.py) = block of the config.
+# A rule is called like its step: module src/cryopipe/<stage>/<step>.py, block <stage>.<step> of the config. It says what it reads and
+#   leaves; complete_rules gives it log, benchmark, threads, resources and params. ports["<name>"] is what another stage hands over.
 import os
 
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from cryopipe.errors import CryopipeError
-from cryopipe.workflow import Plan, claim
+from cryopipe.workflow import Plan, claim, complete_rules
 
 min_version("9.25")
 
@@ -26,10 +27,17 @@ try:
         # a job on another node starts in the run's folder, but is not told of --directory
         results=workflow.overwrite_workdir or (None if workflow.is_main_process else os.getcwd()),
         extend=workflow.is_main_process,
+        write=not workflow.dryrun,
     )
     BATCHES = list(plan.batches)
+    ports = plan.ports
 except CryopipeError as error:
     raise WorkflowError(str(error)) from None
+
+
+# Device and allowed share of failures reach the jobs from here: they are no params, because no result depends on them.
+config["run"] = plan.config.run.model_dump(mode="json")
+complete_rules(workflow, plan)
 
 
 # A run that was killed leaves its lock behind; the same command has to go on all the same.
@@ -45,6 +53,7 @@ report: "workflow/report/workflow.rst"
 
 wildcard_constraints:
     batch=r"batch_\d{4}",
+    run=r"[a-z][a-z0-9_]*",
 
 
 include: "workflow/rules/simulation.smk"

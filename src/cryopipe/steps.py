@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import MappingProxyType
 
 from cryopipe.config.base import Params
 from cryopipe.config.declare import DECLARATIONS, Declaration
 from cryopipe.config.model import sections
+from cryopipe.config.runs import RunParams
+from cryopipe.errors import CryopipeError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +34,11 @@ class Step(Declaration):
     params: type[Params]
 
     @property
+    def runs(self) -> bool:
+        """Whether the step may be done several times, each run with results in a folder of its own."""
+        return issubclass(self.params, RunParams)
+
+    @property
     def module(self) -> str:
         """Dotted name of the module whose ``main`` runs the step."""
         return f"cryopipe.{self.stage}.{self.name}"
@@ -48,6 +56,21 @@ def steps() -> Mapping[str, Step]:
     )
 
 
-def branches(fan_in: str) -> list[str]:
-    """Return the names of the steps that are branches of ``fan_in``, in the order of the data flow."""
-    return [step.name for step in steps().values() if step.branch_of == fan_in]
+def step_of(name: str) -> Step:
+    """Return the step that ``name`` (``<step>``, or ``<step>/<run>``) is, or is a run of."""
+    return steps()[name.split("/")[0]]
+
+
+def name_of(path: Path) -> str:
+    """Return the name of the step, or run of a step, whose folder of results ``path`` lies in.
+
+    Raises
+    ------
+    CryopipeError
+        The path is not one of a step's result.
+    """
+    *_, before, folder = ("", "", *path.parent.parts)
+    name = f"{before}/{folder}" if before in steps() and steps()[before].runs else folder
+    if name.split("/")[0] not in steps():
+        raise CryopipeError(f"{path} does not lie in the folder of a step: <stage>/<step>/ or <stage>/<step>/<run>/.")
+    return name

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from cryopipe.config import generate
+from cryopipe.config.base import model_in
+from cryopipe.config.declare import BranchOf
 from cryopipe.config.derive import facts, resolve
 from cryopipe.config.load import load_config, parse_config
 from cryopipe.config.model import Config
@@ -18,7 +20,7 @@ from cryopipe.config.step_tables import TABLES
 from cryopipe.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = sorted(p for p in (ROOT / "config").glob("*.yaml") if p.name != "config.default.yaml")
+SHIPPED = sorted(p for p in (ROOT / "config").glob("**/*.yaml") if p.name != "config.default.yaml")
 REAL: dict[str, Any] = {
     "dataset": {
         "movies": "movies/*.tif",
@@ -50,7 +52,8 @@ def test_shipped_configurations_are_valid_and_complete(path: Path) -> None:
     config = load_config(path)
     resolve(config)
     jsonschema.validate(yaml.safe_load(path.read_text()), json.loads(generate.schema()))
-    assert path.read_text().startswith("# yaml-language-server: $schema=config.schema.json")
+    schema = "../" * (len(path.relative_to(ROOT / "config").parts) - 1) + "config.schema.json"
+    assert path.read_text().startswith(f"# yaml-language-server: $schema={schema}")
 
 
 def test_the_default_file_with_a_dataset_is_the_default_configuration() -> None:
@@ -120,7 +123,7 @@ def test_every_derived_parameter_gets_a_value_and_none_overrides_a_users() -> No
 def test_every_parameter_is_documented() -> None:
     def visit(model: type, path: str) -> None:
         for name, info in model.model_fields.items():  # type: ignore[attr-defined]
-            inner = generate._model_of(info)
+            inner = model_in(info.annotation)
             if inner is not None:
                 visit(inner, f"{path}.{name}")
             else:
@@ -135,3 +138,45 @@ def test_a_file_that_is_not_there_or_not_yaml_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("a: [1\n")
     with pytest.raises(ConfigError, match=r"broken\.yaml: not valid YAML"):
         load_config(tmp_path / "broken.yaml")
+
+
+def test_a_block_is_laid_over_the_run_of_its_name_and_runs_follow_one_another() -> None:
+    config = parse_config(
+        REAL | {"ctf": {"consensus_ctf": [{"max_defocus_A": 9e3}, {"run": "envelope", "max_resolution_A": 17}]}}
+    )
+    defocus, envelope = config.ctf.consensus_ctf
+    assert (defocus.run, defocus.max_defocus_A, defocus.start_from) == ("defocus", 9e3, None)
+    assert (envelope.max_resolution_A, envelope.estimators, envelope.start_from) == (17, ["xmipp"], "defocus")
+    names = [name for name in resolve(config) if name.startswith("consensus_ctf")]
+    assert names == ["consensus_ctf/defocus", "consensus_ctf/envelope"]
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"ctf": {"consensus_ctf": {"max_defocus_A": 9e3}}}, r"ctf\.consensus_ctf: .*\[\{run: defocus\}, \{run: envelope\}\]"),
+        ({"ctf": {"consensus_ctf": []}}, r"ctf\.consensus_ctf: at least one run must be given"),
+        ({"ctf": {"consensus_ctf": [{"run": "a"}, {"run": "a"}]}}, "two runs are called 'a'"),
+        ({"ctf": {"consensus_ctf": [{"run": "a", "start_from": "previous"}]}}, "run a is the first of the list"),
+        ({"ctf": {"consensus_ctf": [{"run": "A b"}]}}, r"consensus_ctf\.0\.run: .*\(given: 'A b'\)"),
+        ({"ctf": {"consensus_ctf": [{"run": "a", "max_defocs_A": 1}]}}, "did you mean 'max_defocus_A'"),
+        ({"picking": {"pick_log": [{}, {}]}}, r"picking\.pick_log: this step is done once"),
+        ({"picking": {"pickers": []}}, "pickers is empty, but at least one has to run"),
+        ({"picking": {"pickers": ["pick_lgo"]}}, r"picking\.pickers\.0: .*known are pick_log.*\(given: 'pick_lgo'\)"),
+        ({"picking": {"pickers": ["pick_log", "pick_log"]}}, "pickers must name each once"),
+        ({"picking": {"coordinates_from": "nobody"}}, r"picking\.coordinates_from: there is no such branch"),
+        ({"initial_volume": {"initial_volumes": []}}, "initial_volumes is empty"),
+        ({"movies": {"import_movies": {"paths": ["a.tif"]}}}, r"movies\.import_movies\.paths is filled by the run"),
+    ],
+)  # fmt: skip
+def test_runs_and_branches_that_cannot_be_are_refused_with_key_and_remedy(
+    section: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_config(REAL | section)
+
+
+def test_an_editor_offers_the_branches_and_no_parameter_that_the_run_fills() -> None:
+    made = json.loads(generate.schema())["$defs"]
+    assert made["PickingStage"]["properties"]["pickers"]["items"]["enum"] == BranchOf("pickers").labels
+    assert "paths" not in made["ImportMovies"]["properties"]

@@ -1,4 +1,4 @@
-"""Steps consensus_ctf and consensus_ctf_envelope and their parts (the method's acceptance tests)."""
+"""Step consensus_ctf, its two runs and their parts (the method's acceptance tests)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from cryopipe.config.ctf import (
     ConsensusCtf,
-    ConsensusCtfEnvelope,
+    CtfStage,
     EstimateCtfCtffind,
     EstimateCtfGctf,
     EstimateCtfXmipp,
@@ -22,7 +22,6 @@ from cryopipe.config.load import parse_config
 from cryopipe.context import Context
 from cryopipe.ctf import (
     consensus_ctf,
-    consensus_ctf_envelope,
     estimate_ctf_ctffind,
     estimate_ctf_gctf,
     estimate_ctf_xmipp,
@@ -407,6 +406,10 @@ def test_a_table_without_ctfs_and_a_repeated_name_are_refused() -> None:
 # --- the steps -------------------------------------------------------------------------------------------------------
 
 
+#: Parameters of the second run, as the stage has them by default.
+ENVELOPE = CtfStage().consensus_ctf[1]
+
+
 def write_branch(folder: Path, found: Branch) -> tuple[Path, Path]:
     paths = folder / f"{found.name}.star", folder / f"{found.name}.tsv"
     write_table(paths[0], found.table)
@@ -415,7 +418,7 @@ def write_branch(folder: Path, found: Branch) -> tuple[Path, Path]:
 
 
 def run_step(folder: Path, module: Any, params: ConsensusCtf, entering: Path, paths: list[tuple[Path, Path]]) -> Any:
-    step = module.__name__.rsplit(".", 1)[-1]
+    step = "_".join(filter(None, (module.__name__.rsplit(".", 1)[-1], params.run)))
     outputs = {"micrographs": folder / f"{step}.star", "rejected": folder / f"{step}.tsv"}
     inputs = {"micrographs": entering, "branches": [p[0] for p in paths], "failures": [p[1] for p in paths]}
     module.main(inputs, outputs, params, Context(step=step, work_dir=folder, log=logging.getLogger("test")))
@@ -448,7 +451,7 @@ def test_the_second_pass_joins_the_envelope_of_one_with_the_defocus_of_the_other
                    failures={c: "no rings"}, rlnCtfImage="xmipp.mrc", **GOOD_XMIPP)  # fmt: skip
     xmipp.table.rows.loc[2, "crpCtfEnvelopeResolution"] = 25.0
     both = [write_branch(tmp_path, xmipp), (one["micrographs"], one["rejected"])]
-    two = run_step(tmp_path, consensus_ctf_envelope, ConsensusCtfEnvelope(), one["micrographs"], both)
+    two = run_step(tmp_path, consensus_ctf, ENVELOPE, one["micrographs"], both)
     row = read_table(two["micrographs"], "micrographs").rows.iloc[0]
     assert (row["rlnDefocusU"], row["crpCtfDefocusFrom"]) == (pytest.approx(10020.0), "ctffind+gctf")
     assert (row["crpCtfEnvelopeResolution"], row["crpCtfEnvelopeFrom"]) == (4.0, "xmipp")
@@ -472,8 +475,8 @@ def test_without_a_second_opinion_asked_for_the_consensus_goes_on_without_an_env
     nothing = Branch("xmipp", table([], **GOOD_XMIPP), {"a": "no rings"})
     nothing.table.rows["crpCtfEnvelopeResolution"] = np.zeros(0)
     both = [write_branch(tmp_path, nothing), (one["micrographs"], one["rejected"])]
-    params = ConsensusCtfEnvelope(min_agreeing=1)
-    two = run_step(tmp_path, consensus_ctf_envelope, params, one["micrographs"], both)
+    params = ENVELOPE.model_copy(update={"min_agreeing": 1})
+    two = run_step(tmp_path, consensus_ctf, params, one["micrographs"], both)
     row = read_table(two["micrographs"], "micrographs").rows.iloc[0]
     assert (row["rlnDefocusU"], row["crpCtfEnvelopeFrom"]) == (1e4, "none")
 
@@ -500,15 +503,15 @@ def test_a_micrograph_that_every_estimator_fails_on_leaves_the_stage_once(
         assert [r.item for r in read_rejections(lists[name][1])] == ["flat"]
     one = run_step(tmp_path, consensus_ctf, ConsensusCtf(), Path("in.star"), [lists["ctffind"], lists["gctf"]])
     both = [lists["xmipp"], (one["micrographs"], one["rejected"])]
-    two = run_step(tmp_path, consensus_ctf_envelope, ConsensusCtfEnvelope(), one["micrographs"], both)
+    two = run_step(tmp_path, consensus_ctf, ENVELOPE, one["micrographs"], both)
     losses = read_losses([*(paths[1] for paths in lists.values())])
-    losses += [Loss(step, "micrographs", *row) for step, out in (("consensus_ctf", one), ("consensus_ctf_envelope", two))
+    losses += [Loss(step, "micrographs", *row) for step, out in (("consensus_ctf/defocus", one), ("consensus_ctf/envelope", two))
                for row in read_rejections(out["rejected"])]  # fmt: skip
     accepted = len(read_table(two["micrographs"], "micrographs"))
-    steps = [*(f"estimate_ctf_{name}" for name in lists), "consensus_ctf", "consensus_ctf_envelope"]
+    steps = [*(f"estimate_ctf_{name}" for name in lists), "consensus_ctf/defocus", "consensus_ctf/envelope"]
     counts, _ = count(losses, accepted={"micrographs": accepted}, steps=steps)
     assert counts["micrographs"] == {"in": 2, "accepted": 0, "rejected": 2}
-    kinds = {loss.item: loss.kind for loss in losses if loss.step == "consensus_ctf"}
+    kinds = {loss.item: loss.kind for loss in losses if loss.step == "consensus_ctf/defocus"}
     assert kinds == {"flat": "quarantined", "noise": "rejected"}
 
 
@@ -531,13 +534,13 @@ def test_a_list_without_or_with_repeated_estimators_is_refused(estimators: list[
 
 
 @pytest.mark.parametrize(
-    ("params", "choices"),
-    [(ConsensusCtf, {"defocus_from": "consensus_ctf"}), (ConsensusCtf, {"envelope_from": "xmipp"}),
-     (ConsensusCtfEnvelope, {"defocus_from": "gctf"})],
+    "choices",
+    [{"defocus_from": "consensus_ctf"}, {"envelope_from": "xmipp"},
+     {"start_from": "defocus", "estimators": ["xmipp"], "defocus_from": "gctf"}],
 )  # fmt: skip
-def test_a_choice_that_is_no_branch_is_refused(params: type[ConsensusCtf], choices: dict[str, Any]) -> None:
+def test_a_choice_that_is_not_a_branch_is_refused(choices: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"but the branches are"):
-        params(**choices)
+        ConsensusCtf(**choices)
 
 
 @pytest.mark.parametrize(("count", "needed"), [(1, 1), (2, 2), (3, 2)])
@@ -546,8 +549,15 @@ def test_more_than_half_of_the_branches_have_to_agree_and_both_of_two(count: int
     assert ConsensusCtf(estimators=["ctffind", "gctf", "xmipp"][:count], min_agreeing=3).needed == count
 
 
-def test_an_estimator_takes_part_in_one_pass() -> None:
-    passes = {"consensus_ctf": {"estimators": ["gctf"]}, "consensus_ctf_envelope": {"estimators": ["gctf"]}}
-    passes["consensus_ctf_envelope"] |= {"envelope_from": None}  # type: ignore[dict-item]
-    with pytest.raises(ConfigError, match="leave it out of one of them"):
-        parse_config({"ctf": passes})
+def test_an_estimator_takes_part_in_one_run() -> None:
+    runs = [
+        {"run": "defocus", "estimators": ["gctf"]},
+        {"run": "envelope", "estimators": ["gctf"], "envelope_from": None},
+    ]
+    with pytest.raises(ConfigError, match="gctf is compared by two runs: leave it out of one of them"):
+        parse_config({"ctf": {"consensus_ctf": runs}})
+
+
+def test_an_estimator_that_no_step_is_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(ValueError, match="no such branch of estimators; known are ctffind, gctf, xmipp"):
+        ConsensusCtf(estimators=["ctfind"])

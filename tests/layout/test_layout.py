@@ -66,13 +66,14 @@ MODULES = sorted(p for p in SOURCE.rglob("*.py"))
 
 
 @pytest.mark.parametrize(("step", "stage"), all_steps().items())
-def test_a_step_has_one_name_for_its_rule_script_module_and_config_block(step: str, stage: str) -> None:
+def test_a_step_has_one_name_for_its_rule_module_and_config_block(step: str, stage: str) -> None:
     assert rules()[step][0] == stage
     assert (SOURCE / stage / f"{step}.py").exists()
-    script = (ROOT / "workflow" / "scripts" / stage / f"{step}.py").read_text()
-    assert f"from cryopipe.{stage} import {step}" in script
-    assert len(script.splitlines()) <= 8
     assert "def main(" in (SOURCE / stage / f"{step}.py").read_text()
+
+
+def test_one_script_serves_all_rules() -> None:
+    assert [path.name for path in (ROOT / "workflow" / "scripts").rglob("*.*")] == ["run_step.py"]
 
 
 def test_every_declared_class_is_a_block_of_the_configuration_and_every_parameter_class_of_a_step_is_declared() -> None:
@@ -88,7 +89,7 @@ def _subclasses(cls: type) -> set[type]:
 @pytest.fixture(scope="module")
 def steps_that_are_run() -> set[str]:
     configurations = sorted((ROOT / "config" / "test").glob("*.yaml"))
-    return {step for path in configurations for step in Plan(load_config(path), root=ROOT).steps_of_run}
+    return {step.split("/")[0] for path in configurations for step in Plan(load_config(path), root=ROOT).ports.names}
 
 
 @pytest.mark.parametrize("step", steps())
@@ -117,15 +118,45 @@ def test_every_rule_is_a_step() -> None:
 
 
 @pytest.mark.parametrize("rule", rules())
-def test_a_rule_declares_log_benchmark_threads_and_resources(rule: str) -> None:
+def test_a_rule_says_what_it_reads_and_leaves_and_nothing_that_its_declaration_says(rule: str) -> None:
     stage, text = rules()[rule]
-    for word in ("log:", "benchmark:", "threads:", "mem_mb=", "runtime=", "gpu=", "code=plan.code("):
-        assert word in text, f"rule {rule} lacks {word}"
-    assert f"scripts/{stage}/{rule}.py" in text
-    assert f'"{stage}/{rule}/' in text, "outputs lie in <stage>/<step>/"
-    assert "shell:" not in text
-    assert "run:" not in text
-    assert "message:" not in text
+    folder = f"{stage}/{rule}/{{run}}/" if steps()[rule].runs else f"{stage}/{rule}/"
+    outputs = re.findall(r'"([^"]+)"', text.split("output:")[1].split("script:")[0])
+    assert outputs
+    assert all(path.startswith(folder) for path in outputs), "outputs lie in <stage>/<step>/[<run>/]"
+    assert all(("{batch}" in path) == steps()[rule].batched for path in outputs)
+    assert text.split("script:")[1].split() == ['"../scripts/run_step.py"', *text.split("script:")[1].split()[1:]]
+    for word in ("log:", "benchmark:", "threads:", "mem_mb", "shell:", "run:", "message:"):
+        assert word not in text, f"rule {rule}: {word} is not written in a rule"
+
+
+@pytest.mark.parametrize("rule", rules())
+def test_a_rule_writes_no_path_of_another_stage(rule: str) -> None:
+    stage, text = rules()[rule]
+    paths = re.findall(r'"(\w+)/[^"]*"', text.replace("../", ""))
+    assert set(paths) <= {stage, "scripts"}, "ask the ports for what another stage makes"
+
+
+@pytest.mark.parametrize("rule", rules())
+def test_what_a_step_declares_that_it_makes_is_an_output_of_its_rule(rule: str) -> None:
+    outputs = re.findall(r'"([^"]+)"', rules()[rule][1].split("output:")[1].split("script:")[0])
+    prefix = "{batch}_" if steps()[rule].batched else ""
+    left = {path.rsplit("/", 1)[1].removeprefix(prefix) for path in outputs}
+    assert set(steps()[rule].makes.values()) <= left
+
+
+def test_rules_are_short() -> None:
+    lines = sorted(rule_lines())
+    assert lines[len(lines) // 2] <= 14
+
+
+def rule_lines() -> list[int]:
+    """Lines of each rule, comments and empty lines left out."""
+    text = "\n".join(path.read_text() for path in RULES)
+    parts = re.split(r"^\s*rule \w+:\n", text, flags=re.MULTILINE)[1:]
+    return [
+        1 + sum(bool(line.strip()) and not line.lstrip().startswith("#") for line in part.split("\n")) for part in parts
+    ]
 
 
 @pytest.mark.parametrize("path", RULES, ids=lambda p: p.stem)

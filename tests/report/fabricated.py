@@ -48,7 +48,7 @@ def write_run(folder: Path, count: int, *, drawn: int = 3) -> tuple[dict[str, An
     final = estimates["ctffind"][estimates["ctffind"]["crpItem"].isin(accepted)].assign(
         crpCtfConsensusCrossing=4.0, crpCtfNewNumber=-9999.0
     )
-    inputs["micrographs"] = [_write(folder / "ctf/consensus_ctf", final)]
+    inputs["micrographs"] = [_write(folder / "ctf/consensus_ctf/defocus", final)]
     for item in items[:drawn]:
         _motion_file(folder, item)
         _pictures(folder, item, rng)

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from cryopipe.errors import CryopipeError
-from cryopipe.report.numbers import Loss, costs, count, parameters
+from cryopipe.io.star import write_rejections
+from cryopipe.items import Rejection
+from cryopipe.report.numbers import Loss, costs, count, parameters, read_losses
 
 STEPS = ["import_movies", "align_movies", "screen_motion", "estimate_ctf_ctffind", "consensus_ctf", "extract_particles",
          "select_classes_2d"]  # fmt: skip
@@ -35,21 +37,33 @@ def test_failures_of_branches_side_by_side_are_counted_once_where_they_join() ->
         "estimate_ctf_ctffind",
         "estimate_ctf_gctf",
         "estimate_ctf_xmipp",
-        "consensus_ctf",
-        "consensus_ctf_envelope",
+        "consensus_ctf/defocus",
+        "consensus_ctf/envelope",
     ]
     losses = [
         Loss("estimate_ctf_ctffind", "micrographs", "a", "quarantined", "flat"),
         Loss("estimate_ctf_gctf", "micrographs", "a", "quarantined", "flat"),
         Loss("estimate_ctf_gctf", "micrographs", "b", "quarantined", "too small"),
         Loss("estimate_ctf_xmipp", "micrographs", "d", "quarantined", "flat"),
-        Loss("consensus_ctf", "micrographs", "a", "quarantined", "no estimate"),
-        Loss("consensus_ctf", "micrographs", "b", "rejected", "no estimate by gctf"),
-        Loss("consensus_ctf_envelope", "micrographs", "c", "rejected", "iceness"),
+        Loss("consensus_ctf/defocus", "micrographs", "a", "quarantined", "no estimate"),
+        Loss("consensus_ctf/defocus", "micrographs", "b", "rejected", "no estimate by gctf"),
+        Loss("consensus_ctf/envelope", "micrographs", "c", "rejected", "iceness"),
     ]
     counts, rows = count(losses, accepted={"micrographs": 7}, steps=steps)
     assert counts["micrographs"] == {"in": 10, "accepted": 7, "rejected": 3}
     assert [(row["in"], row["rejected"]) for row in rows] == [(10, 1), (10, 2), (10, 1), (10, 2), (8, 1)]
+
+
+def test_a_picker_whose_picks_do_not_go_on_is_counted_and_loses_nothing() -> None:
+    losses = [
+        Loss("pick_log", "micrographs", "a", "quarantined", "flat"),
+        Loss("pick_log", "micrographs", "b", "rejected", "no picks"),
+        Loss("extract_particles", "particles", "1@c", "rejected", "outside"),
+    ]
+    steps = ["import_micrographs", "pick_log", "extract_particles"]
+    counts, rows = count(losses, accepted={"micrographs": 3, "particles": 9}, steps=steps, aside={"pick_log"})
+    assert counts["micrographs"] == {"in": 3, "accepted": 3, "rejected": 0}
+    assert {row["step"]: (row["in"], row["rejected"]) for row in rows}["pick_log"] == (3, 2)
 
 
 def test_an_item_that_two_steps_lost_stops_the_report() -> None:
@@ -76,6 +90,20 @@ def test_costs_sum_the_jobs_of_a_step(tmp_path: Path) -> None:
     assert costs(tmp_path) == [
         {"step": "align_movies", "jobs": 2, "seconds": 30.0, "cpu_seconds": 10.0, "max_rss_MB": 100.5}
     ]
+
+
+def test_the_runs_of_a_step_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for run in ("defocus", "envelope"):
+        folder = tmp_path / "benchmarks" / "ctf" / "consensus_ctf" / run
+        folder.mkdir(parents=True)
+        (folder / "batch_0001.tsv").write_text("s\tmax_rss\tcpu_time\n1.0\t2.0\t3.0\n")
+        write_rejections(folder / "batch_0001_rejected.tsv", [Rejection(f"m_{run}", "rejected", "ice")])
+    names = ["consensus_ctf/defocus", "consensus_ctf/envelope"]
+    assert sorted(row["step"] for row in costs(tmp_path / "benchmarks") if row["seconds"]) == names
+    losses = read_losses(sorted((tmp_path / "benchmarks").rglob("*_rejected.tsv")))
+    assert [(loss.step, loss.unit, loss.item) for loss in losses] == [
+        ("consensus_ctf/defocus", "micrographs", "m_defocus"), ("consensus_ctf/envelope", "micrographs", "m_envelope"),
+    ]  # fmt: skip
 
 
 def test_parameters_come_from_the_provenance_beside_the_outputs(tmp_path: Path) -> None:

@@ -170,32 +170,3 @@ def test_only_steps_with_a_gpu_path_ask_for_a_gpu(tmp_path: Path) -> None:
     assert plan_for("gpu").gpus("classify_2d") == 1
     assert plan_for("gpu").gpus("pick_log") == 0
     assert plan_for("cpu").gpus("classify_2d") == 0
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "previous", "estimators", "passes"),
-    [
-        (["ctffind", "gctf"], ["xmipp"], {}, ["ctffind", "gctf", "xmipp"], 2),
-        (["gctf"], [], {}, ["gctf"], 1),
-        (["gctf"], ["xmipp"], {}, ["ctffind", "gctf", "xmipp"], 2),
-        (["gctf"], ["xmipp"], {"previous_from": "gctf"}, ["gctf", "xmipp"], 2),
-        (["gctf"], ["xmipp"], {"use_previous": False}, ["gctf", "xmipp"], 2),
-        (["xmipp", "ctffind"], [], {}, ["ctffind", "xmipp"], 1),
-    ],
-)
-def test_those_ctf_estimators_run_that_a_consensus_compares_or_that_another_starts_from(
-    tmp_path: Path, first: list[str], second: list[str], previous: dict[str, Any], estimators: list[str], passes: int
-) -> None:
-    tree = {
-        "simulation": {},
-        "ctf": {
-            "estimate_ctf_xmipp": previous,
-            "consensus_ctf": {"estimators": first},
-            "consensus_ctf_envelope": {"estimators": second},
-        },
-    }
-    plan = Plan.of(tree, root=ROOT, default="", results=tmp_path)
-    assert plan.ctf_estimators == [f"estimate_ctf_{name}" for name in estimators]
-    assert plan.ctf_passes == ["consensus_ctf", "consensus_ctf_envelope"][:passes]
-    assert plan.ctf_branches("consensus_ctf") == [f"estimate_ctf_{name}" for name in first]
-    assert plan.ctf_branches("consensus_ctf_envelope") == [*(f"estimate_ctf_{n}" for n in second), "consensus_ctf"]

@@ -54,9 +54,10 @@ def job(tmp_path: Path, device: str = "cpu") -> Any:
         output=Named(result=str(tmp_path / "out.txt")),
         params=SimpleNamespace(
             step={"factor": 3},
-            run={"seed": 5, "device": device, "max_failed_fraction": 0.1, "work_dir": str(tmp_path / "work")},
+            run={"seed": 5, "work_dir": str(tmp_path / "work")},
             code="abc",
         ),
+        config={"run": {"device": device, "max_failed_fraction": 0.1}},
         threads=1,
         resources=Named(gpu=0),
     )

@@ -39,7 +39,7 @@ def test_the_run_ends_with_a_map_and_a_self_contained_report(tiny_run: Outcome) 
 def test_the_drifted_and_the_bad_ctf_movie_are_rejected_with_their_reasons(tiny_run: Outcome) -> None:
     folder, _ = tiny_run
     drifted = "".join(p.read_text() for p in folder.glob("movies/screen_motion/*_rejected.tsv")).splitlines()[1:]
-    bad = "".join(p.read_text() for p in folder.glob("ctf/consensus_ctf/*_rejected.tsv")).splitlines()[1:]
+    bad = "".join(p.read_text() for p in folder.glob("ctf/consensus_ctf/defocus/*_rejected.tsv")).splitlines()[1:]
     drifted = [line for line in drifted if not line.startswith("item\t")]
     bad = [line for line in bad if not line.startswith("item\t")]
     assert len(drifted) == 1

@@ -5,23 +5,10 @@
 
 rule extract_particles:
     input:
-        micrographs=MICROGRAPHS_WITH_CTF,
-        coordinates="picking/pick_log/{batch}_coordinates.star",
+        micrographs=ports["micrographs_with_ctf"],
+        coordinates=ports["coordinates"],
     output:
         particles="particles/extract_particles/{batch}_particles.star",
         rejected="particles/extract_particles/{batch}_rejected.tsv",
-    log:
-        "logs/particles/extract_particles/{batch}.log",
-    benchmark:
-        "benchmarks/particles/extract_particles/{batch}.tsv"
-    threads: 4
-    resources:
-        mem_mb=3000,
-        runtime=120,
-        gpu=plan.gpus("extract_particles"),
-    params:
-        step=plan.params("extract_particles"),
-        run=plan.run("extract_particles"),
-        code=plan.code("extract_particles"),
     script:
-        "../scripts/particles/extract_particles.py"
+        "../scripts/run_step.py"

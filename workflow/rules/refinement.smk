@@ -5,8 +5,8 @@
 
 rule refine_homogeneous:
     input:
-        particles=rules.select_classes_2d.output.particles,
-        map=rules.initial_relion_sgd.output.map,
+        particles=ports["selected_particles"],
+        map=ports["initial_map"],
     output:
         half1="refinement/refine_homogeneous/run_half1_class001_unfil.mrc",
         half2="refinement/refine_homogeneous/run_half2_class001_unfil.mrc",
@@ -15,18 +15,5 @@ rule refine_homogeneous:
         particles="refinement/refine_homogeneous/particles.star",
         fsc="refinement/refine_homogeneous/fsc.star",
         history="refinement/refine_homogeneous/history.tsv",
-    log:
-        "logs/refinement/refine_homogeneous.log",
-    benchmark:
-        "benchmarks/refinement/refine_homogeneous.tsv"
-    threads: 32
-    resources:
-        mem_mb=8000,
-        runtime=960,
-        gpu=plan.gpus("refine_homogeneous"),
-    params:
-        step=plan.params("refine_homogeneous"),
-        run=plan.run("refine_homogeneous"),
-        code=plan.code("refine_homogeneous"),
     script:
-        "../scripts/refinement/refine_homogeneous.py"
+        "../scripts/run_step.py"

@@ -2,62 +2,39 @@
 # Needs: the tables, pictures and maps of every step of this run. Leaves: report.html, report.json.
 # Steps: report.
 
-# Tables of what each batched step did not pass on.
-REJECTED = [f"{plan.stage(step)}/{step}/{{batch}}_rejected.tsv" for step in plan.steps_of_run if plan.in_batches(step)]
-
 
 rule report:
     input:
-        rejected=expand(REJECTED, batch=BATCHES),
-        aligned=(
-            expand("movies/align_movies/{batch}_micrographs.star", batch=BATCHES)
-            if plan.source != "micrographs"
-            else []
-        ),
-        entering=expand(MICROGRAPHS, batch=BATCHES),
-        estimates=expand(
-            [f"ctf/{step}/{{batch}}_micrographs.star" for step in plan.ctf_estimators],
-            batch=BATCHES,
-        ),
-        micrographs=expand(MICROGRAPHS_WITH_CTF, batch=BATCHES),
-        coordinates=expand("picking/pick_log/{batch}_coordinates.star", batch=BATCHES),
-        particles=expand("particles/extract_particles/{batch}_particles.star", batch=BATCHES),
-        gain=rules.estimate_gain.output.summary if plan.source != "micrographs" else [],
-        gain_estimate=rules.estimate_gain.output.estimated if plan.source != "micrographs" else [],
-        gain_residual=rules.estimate_gain.output.residual if plan.source != "micrographs" else [],
-        defects=rules.estimate_gain.output.defects if plan.source != "micrographs" else [],
-        classes=rules.classify_2d.output.classes,
-        class_features=rules.select_classes_2d.output.class_features,
-        selected=rules.select_classes_2d.output.particles,
-        deselected=rules.select_classes_2d.output.rejected,
-        initial=rules.initial_relion_sgd.output.map,
-        initial_history=rules.initial_relion_sgd.output.history,
-        refined=rules.refine_homogeneous.output.map,
-        refined_particles=rules.refine_homogeneous.output.particles,
-        refinement_history=rules.refine_homogeneous.output.history,
-        postprocess=rules.postprocess.output.summary,
-        postprocess_map=rules.postprocess.output.map,
-        postprocess_masked=rules.postprocess.output.masked,
-        postprocess_fsc=rules.postprocess.output.fsc,
-        truth=rules.validate_truth.output.summary if plan.has_truth else [],
-        truth_fsc=rules.validate_truth.output.fsc if plan.has_truth else [],
-        model=rules.validate_model.output.summary if plan.model else [],
-        model_fsc=rules.validate_model.output.fsc if plan.model else [],
+        rejected=ports.rejected(),
+        aligned=ports.all("aligned_micrographs"),
+        entering=ports.all("micrographs"),
+        estimates=ports.files(ports.branches("estimators"), "micrographs.star"),
+        micrographs=ports.all("micrographs_with_ctf"),
+        coordinates=ports.all("coordinates"),
+        particles=ports.all("particles"),
+        gain=ports.get("gain_summary"),
+        gain_estimate=ports.get("gain_estimate"),
+        gain_residual=ports.get("gain_residual"),
+        defects=ports.get("defects"),
+        classes=ports["class_averages"],
+        class_features=ports["class_features"],
+        selected=ports["selected_particles"],
+        deselected=ports["deselected_particles"],
+        initial=ports["initial_map"],
+        initial_history=ports["initial_history"],
+        refined=ports["refined_map"],
+        refined_particles=ports["refined_particles"],
+        refinement_history=ports["refinement_history"],
+        postprocess=ports["half_map_summary"],
+        postprocess_map=ports["sharpened_map"],
+        postprocess_masked=ports["masked_map"],
+        postprocess_fsc=ports["half_map_fsc"],
+        truth=ports.get("truth_summary"),
+        truth_fsc=ports.get("truth_fsc"),
+        model=ports.get("model_summary"),
+        model_fsc=ports.get("model_fsc"),
     output:
         html="report/report/report.html",
         json="report/report/report.json",
-    log:
-        "logs/report/report.log",
-    benchmark:
-        "benchmarks/report/report.tsv"
-    threads: 1
-    resources:
-        mem_mb=3000,
-        runtime=60,
-        gpu=plan.gpus("report"),
-    params:
-        step=plan.params("report"),
-        run=plan.run("report"),
-        code=plan.code("report"),
     script:
-        "../scripts/report/report.py"
+        "../scripts/run_step.py"

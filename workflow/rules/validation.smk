@@ -5,8 +5,8 @@
 
 rule postprocess:
     input:
-        half1=rules.refine_homogeneous.output.half1,
-        half2=rules.refine_homogeneous.output.half2,
+        half1=ports["half_map_1"],
+        half2=ports["half_map_2"],
     output:
         map="validation/postprocess/postprocess.mrc",
         masked="validation/postprocess/postprocess_masked.mrc",
@@ -14,77 +14,34 @@ rule postprocess:
         fsc_xml="validation/postprocess/postprocess_fsc.xml",
         fsc="validation/postprocess/postprocess.star",
         summary="validation/postprocess/postprocess.json",
-    log:
-        "logs/validation/postprocess.log",
-    benchmark:
-        "benchmarks/validation/postprocess.tsv"
-    threads: 2
-    resources:
-        mem_mb=4000,
-        runtime=60,
-        gpu=plan.gpus("postprocess"),
-    params:
-        step=plan.params("postprocess"),
-        run=plan.run("postprocess"),
-        code=plan.code("postprocess"),
     script:
-        "../scripts/validation/postprocess.py"
+        "../scripts/run_step.py"
 
 
-if plan.has_truth:
-
-    rule validate_truth:
-        input:
-            particles=rules.refine_homogeneous.output.particles,
-            half1=rules.refine_homogeneous.output.half1,
-            half2=rules.refine_homogeneous.output.half2,
-            map=rules.refine_homogeneous.output.map,
-            truth_particles=rules.simulate_movies.output.truth_particles,
-            truth_movies=rules.simulate_movies.output.truth_movies,
-            truth_map=rules.simulate_movies.output.truth_map,
-        output:
-            summary="validation/validate_truth/truth.json",
-            fsc="validation/validate_truth/truth_fsc.star",
-            true_poses_map="validation/validate_truth/true_poses.mrc",
-        log:
-            "logs/validation/validate_truth.log",
-        benchmark:
-            "benchmarks/validation/validate_truth.tsv"
-        threads: 4
-        resources:
-            mem_mb=4000,
-            runtime=120,
-            gpu=plan.gpus("validate_truth"),
-        params:
-            step=plan.params("validate_truth"),
-            run=plan.run("validate_truth"),
-            code=plan.code("validate_truth"),
-        script:
-            "../scripts/validation/validate_truth.py"
+rule validate_truth:
+    input:
+        particles=ports["refined_particles"],
+        half1=ports["half_map_1"],
+        half2=ports["half_map_2"],
+        map=ports["refined_map"],
+        truth_particles=ports["truth_particles"],
+        truth_movies=ports["truth_movies"],
+        truth_map=ports["truth_map"],
+    output:
+        summary="validation/validate_truth/truth.json",
+        fsc="validation/validate_truth/truth_fsc.star",
+        true_poses_map="validation/validate_truth/true_poses.mrc",
+    script:
+        "../scripts/run_step.py"
 
 
-if plan.model:
-
-    rule validate_model:
-        input:
-            map=rules.refine_homogeneous.output.map,
-            model=plan.model,
-        output:
-            summary="validation/validate_model/model.json",
-            fsc="validation/validate_model/model_fsc.star",
-            density="validation/validate_model/model_density.mrc",
-        log:
-            "logs/validation/validate_model.log",
-        benchmark:
-            "benchmarks/validation/validate_model.tsv"
-        threads: 4
-        resources:
-            mem_mb=4000,
-            runtime=120,
-            gpu=plan.gpus("validate_model"),
-        params:
-            step=plan.params("validate_model"),
-            run=plan.run("validate_model"),
-            code=plan.code("validate_model"),
-        script:
-            "../scripts/validation/validate_model.py"
+rule validate_model:
+    input:
+        map=ports["refined_map"],
+        model=plan.model or [],
+    output:
+        summary="validation/validate_model/model.json",
+        fsc="validation/validate_model/model_fsc.star",
+        density="validation/validate_model/model_density.mrc",
+    script:
+        "../scripts/run_step.py"

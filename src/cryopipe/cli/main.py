@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from cryopipe.cli.doctor import doctor
 
             return doctor()
-        plan = Plan.of({}, root=Path.cwd(), default=str(arguments.config), extend=False)
+        plan = Plan.of({}, root=Path.cwd(), default=str(arguments.config), write=False)
         if arguments.command == "check":
             print(_summary(plan))
         else:
@@ -42,12 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _summary(plan: Plan) -> str:
     known = plan.facts
-    files = plan.files()
-    count = -(-len(files) // plan.config.run.batch_size)
+    files = [file for batch in plan.batches.values() for file in batch]
     return "\n".join(
         [
             f"run {plan.config.run.name}: {len(files)} {'micrographs' if plan.source == 'micrographs' else 'movies'} "
-            f"({plan.source}) in {count} batches",
+            f"({plan.source}) in {len(plan.batches)} batches",
             f"  {known.pixel_size_A:g} Å/px, {known.voltage_kV:g} kV, Cs {known.cs_mm:g} mm, "
             f"particle {known.particle_diameter_A:g} Å, symmetry {known.symmetry}",
             f"  results: {plan.results}",

@@ -16,6 +16,10 @@ class Params(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
+    def asks_for(self) -> list[str]:
+        """Return the names of the steps whose results this one reads beside the ports: branches that run because it asks."""
+        return []
+
 
 def parameter(
     doc: str,
@@ -27,6 +31,8 @@ def parameter(
     gt: float | None = None,
     le: float | None = None,
     lt: float | None = None,
+    pattern: str | None = None,
+    per_batch: bool = False,
 ) -> Any:
     """Declare a parameter.
 
@@ -42,6 +48,10 @@ def parameter(
         The formula, evaluated as it stands by :mod:`cryopipe.config.derive` when the user leaves it ``null`` (its default).
     ge, gt, le, lt : float, optional
         Limits; pydantic refuses what lies outside and names the value.
+    pattern : str, optional
+        Regular expression that a text has to match.
+    per_batch : bool
+        Whether the run fills it for each batch: it is then no key of a user's configuration.
     """
     if derived and default is PydanticUndefined:
         default = None
@@ -52,7 +62,8 @@ def parameter(
         gt=gt,
         le=le,
         lt=lt,
-        json_schema_extra={"unit": unit, "derived": derived},
+        pattern=pattern,
+        json_schema_extra={"unit": unit, "derived": derived, "per_batch": per_batch},
     )
 
 
@@ -61,6 +72,12 @@ def model_in(annotation: Any) -> type[Params] | None:
     if inspect.isclass(annotation) and not get_args(annotation):
         return annotation if issubclass(annotation, Params) else None
     return next(filter(None, map(model_in, get_args(annotation))), None)
+
+
+def per_batch(model: type[BaseModel]) -> list[str]:
+    """Return the parameters of ``model`` that the run fills for each batch."""
+    extras = {name: info.json_schema_extra for name, info in model.model_fields.items()}
+    return [name for name, extra in extras.items() if isinstance(extra, dict) and extra.get("per_batch")]
 
 
 def require(params: BaseModel, *names: str) -> list[Any]:

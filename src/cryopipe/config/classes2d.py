@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from cryopipe.config.base import Params, parameter
 from cryopipe.config.declare import Cost, Declaration, Reference
+from cryopipe.config.runs import Stage
 
 
 @Declaration(
     counts=None,
     batched=False,
+    makes={"class_averages": "classes.mrcs"},
     gpu=True,
     threads=32,
     cost=Cost(memory_MB="6000", minutes="480"),
@@ -72,6 +74,11 @@ class Classify2d(Params):
 @Declaration(
     counts="particles",
     batched=False,
+    makes={
+        "selected_particles": "particles.star",
+        "deselected_particles": "rejected.star",
+        "class_features": "class_features.star",
+    },
     threads=2,
     cost=Cost(memory_MB="3000", minutes="60"),
     references=(),
@@ -130,7 +137,7 @@ class SelectClasses2d(Params):
     )
 
 
-class Classes2dStage(Params):
+class Classes2dStage(Stage):
     """Stage classes2d: class averages and the particles worth keeping."""
 
     classify_2d: Classify2d = Classify2d()

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections import Counter
+from typing import Annotated, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from cryopipe.config.base import Params, parameter
-from cryopipe.config.declare import Cost, Declaration, Reference
+from cryopipe.config.declare import BranchOf, Cost, Declaration, Reference
+from cryopipe.config.runs import RunParams, Stage
 
 #: Programs that estimate a CTF: step ``estimate_ctf_<name>``.
-Estimator = Literal["ctffind", "gctf", "xmipp"]
+Estimator = Annotated[str, BranchOf("estimators")]
 
 
 @Declaration(
     counts="micrographs",
     batched=True,
+    makes={"ctf_estimates": "micrographs.star"},
     branch_of="estimators",
+    label="ctffind",
     threads=4,
     cost=Cost(memory_MB="3000", minutes="120"),
     references=(
@@ -77,7 +81,9 @@ class EstimateCtfCtffind(Params):
 @Declaration(
     counts="micrographs",
     batched=True,
+    makes={"ctf_estimates": "micrographs.star"},
     branch_of="estimators",
+    label="gctf",
     threads=4,
     cost=Cost(memory_MB="3000", minutes="120"),
     references=(
@@ -126,7 +132,9 @@ class EstimateCtfGctf(Params):
 @Declaration(
     counts="micrographs",
     batched=True,
+    makes={"ctf_estimates": "micrographs.star"},
     branch_of="estimators",
+    label="xmipp",
     threads=4,
     cost=Cost(memory_MB="3000", minutes="240"),
     references=(
@@ -175,7 +183,7 @@ class EstimateCtfXmipp(Params):
         "Fine end of the fit, cycles per pixel of the downsampled micrograph.", default=0.35, ge=0.1, le=0.48
     )
     use_previous: bool = parameter("Start from the previous CTF of a micrograph where there is one.", default=True)
-    previous_from: Literal["ctffind", "gctf"] = parameter(
+    previous_from: Estimator = parameter(
         "Estimator whose CTF is the previous one; it runs for this, whether a consensus compares it or not.",
         default="ctffind",
     )
@@ -195,6 +203,10 @@ class EstimateCtfXmipp(Params):
     )
     find_phase_shift: bool = parameter("Fit the phase shift of a phase plate, too.", default=False)
 
+    def asks_for(self) -> list[str]:
+        """Return the step of the estimator whose CTFs are the previous ones."""
+        return [f"estimate_ctf_{self.previous_from}"] if self.use_previous else []
+
     @model_validator(mode="after")
     def _ranges(self) -> EstimateCtfXmipp:
         if self.max_defocus_A <= self.min_defocus_A:
@@ -213,16 +225,17 @@ class EstimateCtfXmipp(Params):
 @Declaration(
     counts="micrographs",
     batched=True,
+    makes={"micrographs_with_ctf": "micrographs.star"},
     joins="estimators",
     cost=Cost(memory_MB="500", minutes="10"),
     references=(Reference("Marabini et al. 2015, CTF challenge: result summary", "10.1016/j.jsb.2015.04.003"),),
 )
-class ConsensusCtf(Params):
+class ConsensusCtf(RunParams):
     """Step ``consensus_ctf``: micrographs whose CTF can be trusted, and the defocus that independent estimators agree on."""
 
     estimators: list[Estimator] = parameter(
-        "Estimators that are run and have to agree. The decision does not depend on their order; the row of the first "
-        "one that agrees goes on.",
+        "Estimators that are run and have to agree, and with the run that this one starts from, if there is one. The "
+        "decision does not depend on their order; the row of the first one that agrees goes on.",
         default=["ctffind", "gctf"],
     )
     min_agreeing: int | None = parameter(
@@ -243,9 +256,10 @@ class ConsensusCtf(Params):
         default=None,
         gt=0,
     )
-    defocus_from: Literal["first", "mean", "ctffind", "gctf", "xmipp", "consensus_ctf"] = parameter(
+    defocus_from: Literal["first", "mean", "consensus_ctf"] | Estimator = parameter(
         "Whose defocus goes on where it agrees. first: that of the first branch that agrees; mean: the average of "
-        "those that agree, as tensors (the default: estimators err independently, in part); otherwise the named branch.",
+        "those that agree, as tensors (the default: estimators err independently, in part); consensus_ctf: that of the "
+        "run that this one starts from; otherwise that of the named estimator.",
         default="mean",
     )
     envelope_from: Estimator | None = parameter(
@@ -331,7 +345,16 @@ class ConsensusCtf(Params):
     @property
     def branches(self) -> list[str]:
         """Names of the tables that are compared, in the order in which the step receives them."""
-        return list(self.estimators)
+        return [*self.estimators, *(["consensus_ctf"] if self.start_from else [])]
+
+    @property
+    def prefix(self) -> str:
+        """Beginning of the names of the columns that the run adds."""
+        return f"crpCtf{self.run.title().replace('_', '') if self.start_from else ''}Consensus"
+
+    def asks_for(self) -> list[str]:
+        """Return the steps of the estimators that are compared."""
+        return [f"estimate_ctf_{name}" for name in self.estimators]
 
     @property
     def needed(self) -> int:
@@ -341,62 +364,45 @@ class ConsensusCtf(Params):
 
     @model_validator(mode="after")
     def _choices(self) -> ConsensusCtf:
-        if len(set(self.estimators)) < len(self.estimators) or not self.branches:
+        if len(set(self.estimators)) < len(self.estimators) or not self.estimators:
             raise ValueError(f"estimators must name at least one estimator, each once, but it is {self.estimators}")
-        # an empty second pass does not run: what its choices name does not matter
         for name, value in (("defocus_from", self.defocus_from), ("envelope_from", self.envelope_from)):
-            if self.estimators and value not in (None, "first", "mean", *self.branches):
+            if value not in (None, "first", "mean", *self.branches):
                 raise ValueError(f"{name} is {value}, but the branches are {', '.join(self.branches)}")
         if self.max_defocus_A <= self.min_defocus_A:
             raise ValueError(f"max_defocus_A ({self.max_defocus_A}) must exceed min_defocus_A ({self.min_defocus_A})")
         return self
 
 
-@Declaration(
-    counts="micrographs",
-    batched=True,
-    joins="estimators",
-    cost=Cost(memory_MB="500", minutes="10"),
-    references=(Reference("Marabini et al. 2015, CTF challenge: result summary", "10.1016/j.jsb.2015.04.003"),),
-)
-class ConsensusCtfEnvelope(ConsensusCtf):
-    """Step ``consensus_ctf_envelope``: the envelope of an estimator that started from another's CTF, with the agreed defocus."""
-
-    estimators: list[Estimator] = parameter(
-        "Estimators that are compared with the outcome of consensus_ctf; an empty list leaves this second pass out.",
-        default=["xmipp"],
-    )
-    defocus_from: Literal["first", "mean", "ctffind", "gctf", "xmipp", "consensus_ctf"] = parameter(
-        "Whose defocus goes on: by default the one that independent estimators agreed on.", default="consensus_ctf"
-    )
-    envelope_from: Estimator | None = parameter(
-        "Whose envelope and quality criteria go on; null: none is taken over.", default="xmipp"
-    )
-    include_secondary: bool = parameter(
-        "Columns that the first branch that agrees lacks are taken from the others that agree.", default=True
-    )
-
-    @property
-    def branches(self) -> list[str]:
-        """Names of the tables that are compared: the estimators, then the outcome of the first pass."""
-        return [*self.estimators, "consensus_ctf"]
+#: The two passes: independent estimators give the defocus, then the envelope of one comes to the defocus agreed before.
+CONSENSUS_RUNS = [
+    ConsensusCtf(run="defocus"),
+    ConsensusCtf(
+        run="envelope",
+        start_from="previous",
+        estimators=["xmipp"],
+        defocus_from="consensus_ctf",
+        envelope_from="xmipp",
+        include_secondary=True,
+    ),
+]
 
 
-class CtfStage(Params):
+class CtfStage(Stage):
     """Stage ctf: contrast transfer functions and the micrographs whose CTF can be trusted."""
 
     estimate_ctf_ctffind: EstimateCtfCtffind = EstimateCtfCtffind()
     estimate_ctf_gctf: EstimateCtfGctf = EstimateCtfGctf()
     estimate_ctf_xmipp: EstimateCtfXmipp = EstimateCtfXmipp()
-    consensus_ctf: ConsensusCtf = ConsensusCtf()
-    consensus_ctf_envelope: ConsensusCtfEnvelope = ConsensusCtfEnvelope()
+    consensus_ctf: list[ConsensusCtf] = CONSENSUS_RUNS
 
-    @model_validator(mode="after")
-    def _one_pass_each(self) -> CtfStage:
-        both = [name for name in self.consensus_ctf.estimators if name in self.consensus_ctf_envelope.estimators]
-        if both:
-            raise ValueError(
-                f"{', '.join(both)} stands in consensus_ctf.estimators and in consensus_ctf_envelope.estimators: "
-                "leave it out of one of them"
-            )
-        return self
+    @field_validator("consensus_ctf", mode="after")
+    @classmethod
+    def _one_run_each(cls, runs: list[ConsensusCtf]) -> list[ConsensusCtf]:
+        if not runs:
+            raise ValueError("at least one run must be given: the micrographs that go on are those that it accepts")
+        counted = Counter(name for run in runs for name in run.estimators)
+        twice = [name for name, count in counted.items() if count > 1]
+        if twice:
+            raise ValueError(f"{', '.join(twice)} is compared by two runs: leave it out of one of them")
+        return runs

@@ -6,8 +6,12 @@ The name of that entry is the name of the step. `cryopipe.steps` is where all st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, TypeVar
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic_core import CoreSchema, core_schema
 
 from cryopipe.config.base import Params
 
@@ -62,8 +66,13 @@ class Declaration:
         Which runs have this step.
     branch_of : str
         Name of the fan-in that the step is a branch of; empty for a step that does not run beside others.
+    label : str
+        Name of the branch in the configuration; needed where ``branch_of`` is given.
     joins : str
         Name of the fan-in whose branches the step makes one result of; empty for all other steps.
+    makes : mapping
+        ``{port: file}``: what later stages read of this step (`cryopipe.workflow.ports`), and the name of the file without
+        the batch.
     gpu : bool
         Whether the step has a GPU path.
     threads : int
@@ -77,16 +86,51 @@ class Declaration:
     references: tuple[Reference, ...]
     when: Condition = "always"
     branch_of: str = ""
+    label: str = ""
     joins: str = ""
+    makes: Mapping[str, str] = field(default_factory=dict)
     gpu: bool = False
     threads: int = 1
     cost: Cost | None = None
 
     def __call__(self, params: type[P]) -> type[P]:
         """Declare the step whose parameters the decorated class ``params`` describes."""
+        if bool(self.branch_of) != bool(self.label):
+            raise ValueError(f"{params.__name__}: branch_of and label are given together or not at all")
         DECLARATIONS[params] = self
         return params
 
 
 #: ``{parameter class: its declaration}``
 DECLARATIONS: dict[type[Params], Declaration] = {}
+
+
+@dataclass(frozen=True)
+class BranchOf:
+    """Marks a text of the configuration as the label of a branch: ``Annotated[str, BranchOf("pickers")]``.
+
+    Attributes
+    ----------
+    fan_in : str
+        Name of the fan-in.
+    """
+
+    fan_in: str
+
+    @property
+    def labels(self) -> list[str]:
+        """Labels of the branches that are declared so far."""
+        return [found.label for found in DECLARATIONS.values() if found.branch_of == self.fan_in]
+
+    def _known(self, label: str) -> str:
+        if label not in self.labels:
+            raise ValueError(f"there is no such branch of {self.fan_in}; known are {', '.join(self.labels)}")
+        return label
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Let pydantic refuse a label that no step declares."""
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """Let editors offer the labels."""
+        return {"type": "string", "enum": self.labels}

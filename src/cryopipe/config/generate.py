@@ -7,16 +7,19 @@ import inspect
 import json
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from cryopipe.config.model import Config
+from cryopipe.config.base import model_in, per_batch
+from cryopipe.config.declare import DECLARATIONS, BranchOf
+from cryopipe.config.model import Config, sections
+from cryopipe.config.runs import RunParams
 from cryopipe.config.step_tables import TABLES, with_tables
 
 ROOT = Path(__file__).parents[3]
@@ -24,7 +27,11 @@ ROOT = Path(__file__).parents[3]
 
 def schema() -> str:
     """Return the JSON schema of a configuration: editors complete keys and explain them from it."""
-    return json.dumps(Config.model_json_schema(), indent=2, ensure_ascii=False) + "\n"
+    made = Config.model_json_schema()
+    for params in DECLARATIONS:
+        for name in per_batch(params):
+            del made["$defs"][params.__name__]["properties"][name]
+    return json.dumps(made, indent=2, ensure_ascii=False) + "\n"
 
 
 def default_yaml() -> str:
@@ -50,13 +57,11 @@ def parameter_page() -> str:
         if model is None:
             continue
         lines += [f"## {stage}", "", _doc(model), ""]
-        steps = [(name, _model_of(field)) for name, field in model.model_fields.items()]
-        if any(inner is None for _, inner in steps):
-            lines += _table(model)
-            continue
-        for name, inner in steps:
-            if inner is not None:
-                lines += [f"### {name}", "", _doc(inner), "", *_table(inner)]
+        steps = sections().get(stage, {})
+        if choices := {name: field for name, field in model.model_fields.items() if name not in steps}:
+            lines += _table(choices)
+        for name, params in steps.items():
+            lines += [f"### {name}", "", _doc(params), "", *_runs(model.model_fields[name]), *_table(_shown(params))]
     return "\n".join(lines)
 
 
@@ -111,6 +116,28 @@ def _model_of(info: FieldInfo) -> type[BaseModel] | None:
     return None
 
 
+def _shown(model: type[BaseModel]) -> dict[str, FieldInfo]:
+    """Return the fields that a user may give."""
+    return {name: info for name, info in model.model_fields.items() if name not in per_batch(model)}
+
+
+def _is_runs(info: FieldInfo) -> bool:
+    return isinstance(info.default, list) and any(isinstance(run, RunParams) for run in info.default)
+
+
+def _runs(info: FieldInfo) -> list[str]:
+    """Return what the parameter page says of the runs of a step that is done several times."""
+    if not _is_runs(info):
+        return []
+    runs = [
+        f"`{run.run}`" + (f" ({', '.join(f'{k}: {v}' for k, v in own.items())})" if own else "")
+        for run in info.default
+        for own in [run.model_dump(mode="json", exclude_unset=True, exclude={"run"})]
+    ]
+    said = "What a block with the name of one of these does not give is as here."
+    return [f"A list, one block for each run. By default: {'; '.join(runs)}. {said}", ""]
+
+
 def _doc(model: type[BaseModel]) -> str:
     return " ".join((inspect.getdoc(model) or "").split("\n\n")[0].split())
 
@@ -133,8 +160,17 @@ def _default(info: FieldInfo) -> Any:
 def _limits(info: FieldInfo) -> str:
     signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
     parts = [f"{signs[key]} {getattr(m, key):g}" for m in info.metadata for key in signs if hasattr(m, key)]
-    literal = [repr(v) for v in getattr(info.annotation, "__args__", ()) if isinstance(v, str)]
+    literal = [repr(value) for value in _choices(info.annotation, info.metadata)]
     return " | ".join(literal) if literal else ", ".join(parts)
+
+
+def _choices(annotation: Any, metadata: Sequence[Any] = ()) -> list[str]:
+    """Return the texts that a field may be: literals, and the labels of branches."""
+    own = [label for mark in metadata if isinstance(mark, BranchOf) for label in mark.labels]
+    own += [value for value in get_args(annotation) if isinstance(value, str)]
+    inner = [arg for arg in get_args(annotation) if not isinstance(arg, str | BranchOf)]
+    marks = [mark for mark in get_args(annotation) if isinstance(mark, BranchOf)]
+    return own + [label for mark in marks for label in mark.labels] + [c for arg in inner for c in _choices(arg)]
 
 
 def _comment(info: FieldInfo) -> str:
@@ -145,13 +181,16 @@ def _comment(info: FieldInfo) -> str:
 
 def _yaml_lines(model: type[BaseModel], depth: int) -> Iterator[str]:
     pad = "  " * depth
-    for name, info in model.model_fields.items():
+    for name, info in _shown(model).items():
         inner = _model_of(info)
-        text = _doc(inner) if inner is not None else _comment(info)
+        text = _doc(inner or model_in(info.annotation) or model) if inner or _is_runs(info) else _comment(info)
         if depth == 0:
             yield ""
         yield from textwrap.wrap(text, 118 - 2 * depth, initial_indent=f"{pad}# ", subsequent_indent=f"{pad}# ")
-        if inner is None:
+        if _is_runs(info):
+            yield f"{pad}{name}:"
+            yield from _yaml_of_runs(info.default, depth + 1)
+        elif inner is None:
             flow = yaml.safe_dump(_plain(_default(info)), default_flow_style=True, width=10_000, allow_unicode=True)
             yield f"{pad}{name}: {flow.splitlines()[0]}"
         elif name == "simulation":
@@ -163,13 +202,30 @@ def _yaml_lines(model: type[BaseModel], depth: int) -> Iterator[str]:
             yield from _yaml_lines(inner, depth + 1)
 
 
+def _yaml_of_runs(runs: Sequence[RunParams], depth: int) -> Iterator[str]:
+    """Write the first run of a list with all parameters, the others with what distinguishes them."""
+    pad = "  " * depth
+    for i, run in enumerate(runs):
+        given = run.model_dump(mode="json", exclude_unset=i > 0)
+        yield f"{pad}- run: {run.run}"
+        for name, value in given.items():
+            if name == "run":
+                continue
+            text = _comment(type(run).model_fields[name])
+            wide = f"{pad}  # "
+            if i == 0:
+                yield from textwrap.wrap(text, 116 - 2 * depth, initial_indent=wide, subsequent_indent=wide)
+            flow = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+            yield f"{pad}  {name}: {flow.splitlines()[0]}"
+
+
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _table(model: type[BaseModel]) -> list[str]:
+def _table(fields: Mapping[str, FieldInfo]) -> list[str]:
     rows = ["| parameter | default | unit | limits | meaning |", "|---|---|---|---|---|"]
-    for name, info in model.model_fields.items():
+    for name, info in fields.items():
         derived = _extra(info, "derived")
         default = (
             f"derived: {derived}" if derived else f"`{json.dumps(_default(info), ensure_ascii=False, default=str)}`"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import model_validator
+
 from cryopipe.config.base import Params, parameter
-from cryopipe.config.declare import Cost, Declaration, Reference
+from cryopipe.config.declare import BranchOf, Cost, Declaration, Reference
+from cryopipe.config.runs import Stage, check_choice
 
 
 @Declaration(
     counts=None,
     batched=False,
+    makes={"initial_map": "initial.mrc", "initial_history": "history.tsv"},
     branch_of="initial_volumes",
+    label="initial_relion_sgd",
     threads=32,
     cost=Cost(memory_MB="4000", minutes="480"),
     references=(
@@ -104,7 +111,27 @@ class InitialRelionSgd(Params):
     )
 
 
-class InitialVolumeStage(Params):
+#: Label of a method that makes an initial map: the name of its step.
+InitialVolume = Annotated[str, BranchOf("initial_volumes")]
+
+
+class InitialVolumeStage(Stage):
     """Stage initial_volume: a map from nothing."""
 
+    initial_volumes: list[InitialVolume] = parameter(
+        "Methods that run, each on all selected particles.", default=["initial_relion_sgd"]
+    )
+    initial_map_from: InitialVolume | None = parameter(
+        "Method whose map goes on; null: the first of initial_volumes.", default=None
+    )
     initial_relion_sgd: InitialRelionSgd = InitialRelionSgd()
+
+    @property
+    def fan_ins(self) -> dict[str, tuple[list[str], str]]:
+        """The methods that run, and the one whose map goes on."""
+        return {"initial_volumes": (self.initial_volumes, self.initial_map_from or self.initial_volumes[0])}
+
+    @model_validator(mode="after")
+    def _choices(self) -> InitialVolumeStage:
+        check_choice("initial_volumes", self.initial_volumes, "initial_map_from", self.initial_map_from)
+        return self

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cryopipe.config.base import model_in
-from cryopipe.config.model import Config
+from cryopipe.config.base import model_in, per_batch
+from cryopipe.config.model import Config, step_params
 from cryopipe.errors import ConfigError
 
 
@@ -40,10 +40,21 @@ def load_config(path: str | Path) -> Config:
 def parse_config(tree: Mapping[str, Any], *, source: str = "config") -> Config:
     """Validate a configuration given as a dictionary; ``source`` names it in messages."""
     try:
-        return Config.model_validate(dict(tree))
+        config = Config.model_validate(dict(tree))
     except ValidationError as error:
         faults = [f"  {_describe(fault)}" for fault in error.errors()]
         raise ConfigError(f"{source} cannot be used:\n" + "\n".join(faults)) from None
+    filled = [
+        f"{stage}.{step}.{name}"
+        for step, (stage, params) in step_params(config).items()
+        for name in per_batch(type(params))
+        if name in params.model_fields_set
+    ]
+    if filled:
+        raise ConfigError(
+            f"{source}: {', '.join(filled)} is filled by the run for each batch. Leave it out; give the files in section dataset."
+        )
+    return config
 
 
 def _describe(fault: Mapping[str, Any]) -> str:

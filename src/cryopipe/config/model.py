@@ -69,11 +69,15 @@ def _steps_in(section: FieldInfo) -> dict[str, type[Params]]:
 
 
 def step_params(config: Config) -> dict[str, tuple[str, Params]]:
-    """Return ``{step: (stage, params)}`` of every step whose section is given, in the order of the data flow."""
-    given = {stage: getattr(config, stage) for stage in sections()}
-    return {
-        step: (stage, getattr(section, step))
-        for stage, section in given.items()
-        if section is not None
-        for step in sections()[stage]
-    }
+    """Return ``{step: (stage, params)}`` of every step whose section is given, in the order of the data flow.
+
+    A step that may be done several times has one entry for each run, ``<step>/<run>``.
+    """
+    found: dict[str, tuple[str, Params]] = {}
+    for stage, steps in sections().items():
+        section = getattr(config, stage)
+        for step in steps if section is not None else ():
+            block = getattr(section, step)
+            runs = {f"{step}/{run.run}": run for run in block} if isinstance(block, list) else {step: block}
+            found |= {name: (stage, params) for name, params in runs.items()}
+    return found

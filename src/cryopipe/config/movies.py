@@ -7,11 +7,13 @@ from typing import Literal
 from cryopipe.config.base import Params, parameter
 from cryopipe.config.dataset import OpticsGroup
 from cryopipe.config.declare import Cost, Declaration, Reference
+from cryopipe.config.runs import Stage
 
 
 @Declaration(
     counts="movies",
     batched=True,
+    makes={"fetched_movies": "fetched.star"},
     when="archive",
     cost=Cost(memory_MB="500", minutes="2880"),
     references=(
@@ -24,9 +26,11 @@ from cryopipe.config.declare import Cost, Declaration, Reference
 class FetchMovies(Params):
     """Step ``fetch_movies``: download the movies of a batch from a public archive, where dataset.movies names one."""
 
-    paths: list[str] = parameter("The files of this batch; filled from the manifest of the run.", default=[])
-    sizes: dict[str, int] = parameter("Their sizes in bytes; filled from the list.", default={})
-    checksums: dict[str, str] = parameter("Their checksums; filled from the list.", default={})
+    paths: list[str] = parameter(
+        "The files of this batch; filled from the manifest of the run.", default=[], per_batch=True
+    )
+    sizes: dict[str, int] = parameter("Their sizes in bytes; filled from the list.", default={}, per_batch=True)
+    checksums: dict[str, str] = parameter("Their checksums; filled from the list.", default={}, per_batch=True)
     base_url: str = parameter(
         "Folder of all entries of the archive: EMPIAR's, or that of a mirror.",
         default="https://ftp.ebi.ac.uk/empiar/world_availability",
@@ -56,6 +60,7 @@ class FetchMovies(Params):
 @Declaration(
     counts="movies",
     batched=True,
+    makes={"movies": "movies.star"},
     when="movies",
     threads=2,
     cost=Cost(memory_MB="1000", minutes="60"),
@@ -64,7 +69,9 @@ class FetchMovies(Params):
 class ImportMovies(Params):
     """Step ``import_movies``: register and check the raw movies of a batch."""
 
-    paths: list[str] = parameter("The movies of this batch; filled from the manifest of the run.", default=[])
+    paths: list[str] = parameter(
+        "The movies of this batch; filled from the manifest of the run.", default=[], per_batch=True
+    )
     optics_group_name: str = parameter("Name of the optics group of these movies.", default="opticsGroup1")
     optics_groups: list[OpticsGroup] | None = parameter(
         "Groups of movies with facts of their own.", derived="dataset.optics_groups"
@@ -103,6 +110,7 @@ class ImportMovies(Params):
 @Declaration(
     counts="micrographs",
     batched=True,
+    makes={"micrographs": "micrographs.star"},
     when="micrographs",
     threads=2,
     cost=Cost(memory_MB="1000", minutes="60"),
@@ -111,7 +119,9 @@ class ImportMovies(Params):
 class ImportMicrographs(Params):
     """Step ``import_micrographs``: register and check aligned micrographs, where there are no movies."""
 
-    paths: list[str] = parameter("The micrographs of this batch; filled from the manifest of the run.", default=[])
+    paths: list[str] = parameter(
+        "The micrographs of this batch; filled from the manifest of the run.", default=[], per_batch=True
+    )
     optics_group_name: str = parameter("Name of the optics group of these micrographs.", default="opticsGroup1")
     optics_groups: list[OpticsGroup] | None = parameter(
         "Groups of micrographs with facts of their own.", derived="dataset.optics_groups"
@@ -132,6 +142,13 @@ class ImportMicrographs(Params):
 @Declaration(
     counts=None,
     batched=False,
+    makes={
+        "gain": "gain.mrc",
+        "gain_estimate": "gain_estimated.mrc",
+        "gain_residual": "gain_residual.mrc",
+        "defects": "defects.tsv",
+        "gain_summary": "gain.json",
+    },
     when="movies",
     threads=4,
     cost=Cost(memory_MB="4000", minutes="120"),
@@ -191,6 +208,7 @@ class EstimateGain(Params):
 @Declaration(
     counts="movies",
     batched=True,
+    makes={"aligned_micrographs": "micrographs.star"},
     when="movies",
     threads=4,
     cost=Cost(memory_MB="4000", minutes="240"),
@@ -258,6 +276,7 @@ class AlignMovies(Params):
 @Declaration(
     counts="movies",
     batched=True,
+    makes={"micrographs": "micrographs.star"},
     when="movies",
     cost=Cost(memory_MB="500", minutes="10"),
     references=(),
@@ -289,7 +308,7 @@ class ScreenMotion(Params):
     )
 
 
-class MoviesStage(Params):
+class MoviesStage(Stage):
     """Stage movies: from raw movies to aligned, screened micrographs."""
 
     fetch_movies: FetchMovies = FetchMovies()

@@ -6,11 +6,13 @@ from typing import Literal
 
 from cryopipe.config.base import Params, parameter
 from cryopipe.config.declare import Cost, Declaration, Reference
+from cryopipe.config.runs import Stage
 
 
 @Declaration(
     counts="particles",
     batched=True,
+    makes={"particles": "particles.star"},
     threads=4,
     cost=Cost(memory_MB="3000", minutes="120"),
     references=(
@@ -63,7 +65,7 @@ class ExtractParticles(Params):
     half_precision: bool = parameter("Store float16: half the disk; RELION 3 cannot read it.", default=False)
 
 
-class ParticlesStage(Params):
+class ParticlesStage(Stage):
     """Stage particles: normalised particle images."""
 
     extract_particles: ExtractParticles = ExtractParticles()

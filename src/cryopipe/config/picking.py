@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import model_validator
 
 from cryopipe.config.base import Params, parameter
-from cryopipe.config.declare import Cost, Declaration, Reference
+from cryopipe.config.declare import BranchOf, Cost, Declaration, Reference
+from cryopipe.config.runs import Stage, check_choice
 
 
 @Declaration(
     counts="micrographs",
     batched=True,
+    makes={"coordinates": "coordinates.star"},
     branch_of="pickers",
+    label="pick_log",
     threads=4,
     cost=Cost(memory_MB="3000", minutes="120"),
     references=(
@@ -99,7 +104,25 @@ class PickLog(Params):
     )
 
 
-class PickingStage(Params):
+#: Label of a picker: the name of its step.
+Picker = Annotated[str, BranchOf("pickers")]
+
+
+class PickingStage(Stage):
     """Stage picking: particle coordinates."""
 
+    pickers: list[Picker] = parameter("Pickers that run, each over all micrographs.", default=["pick_log"])
+    coordinates_from: Picker | None = parameter(
+        "Picker whose coordinates go on; null: the first of pickers.", default=None
+    )
     pick_log: PickLog = PickLog()
+
+    @property
+    def fan_ins(self) -> dict[str, tuple[list[str], str]]:
+        """The pickers that run, and the one whose coordinates go on."""
+        return {"pickers": (self.pickers, self.coordinates_from or self.pickers[0])}
+
+    @model_validator(mode="after")
+    def _choices(self) -> PickingStage:
+        check_choice("pickers", self.pickers, "coordinates_from", self.coordinates_from)
+        return self

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from cryopipe.config.base import Params, parameter
 from cryopipe.config.declare import Cost, Declaration, Reference
+from cryopipe.config.runs import Stage
 
 
 @Declaration(
     counts=None,
     batched=False,
+    makes={
+        "half_map_1": "run_half1_class001_unfil.mrc",
+        "half_map_2": "run_half2_class001_unfil.mrc",
+        "refined_map": "run_class001.mrc",
+        "refined_particles": "particles.star",
+        "refinement_history": "history.tsv",
+    },
     gpu=True,
     threads=32,
     cost=Cost(memory_MB="8000", minutes="960"),
@@ -88,7 +96,7 @@ class RefineHomogeneous(Params):
     )
 
 
-class RefinementStage(Params):
+class RefinementStage(Stage):
     """Stage refinement: the gold-standard map."""
 
     refine_homogeneous: RefineHomogeneous = RefineHomogeneous()

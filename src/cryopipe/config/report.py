@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cryopipe.config.base import Params, parameter
 from cryopipe.config.declare import Cost, Declaration
+from cryopipe.config.runs import Stage
 
 
 @Declaration(
@@ -33,7 +34,7 @@ class Report(Params):
     symmetry: str | None = parameter("Point group.", derived="dataset.symmetry")
 
 
-class ReportStage(Params):
+class ReportStage(Stage):
     """Stage report: one self-contained HTML and the same numbers in JSON."""
 
     report: Report = Report()

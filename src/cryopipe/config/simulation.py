@@ -8,6 +8,7 @@ from pydantic import model_validator
 
 from cryopipe.config.base import Params, parameter
 from cryopipe.config.declare import Cost, Declaration
+from cryopipe.config.runs import Stage
 
 #: What a preset says; every value can be overridden one by one.
 PRESETS: dict[str, dict[str, Any]] = {
@@ -29,6 +30,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 @Declaration(
     counts=None,
     batched=False,
+    makes={
+        "simulated_movies": "movies.star",
+        "simulated_gain": "gain.mrc",
+        "truth_particles": "truth_particles.star",
+        "truth_movies": "truth_movies.star",
+        "truth_map": "truth_map.mrc",
+    },
     when="simulation",
     threads=32,
     cost=Cost(memory_MB="4000", minutes="240"),
@@ -128,7 +136,7 @@ class SimulateMovies(Params):
         return [f"{folder}/movies/mov_{i + 1:04d}.{self.movie_format}" for i in range(self.value("movies"))]
 
 
-class SimulationStage(Params):
+class SimulationStage(Stage):
     """Stage simulation: movies whose truth is known, in place of a download."""
 
     simulate_movies: SimulateMovies = SimulateMovies()

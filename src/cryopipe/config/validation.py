@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from cryopipe.config.base import Params, parameter
 from cryopipe.config.declare import Cost, Declaration, Reference
+from cryopipe.config.runs import Stage
 
 
 @Declaration(
     counts=None,
     batched=False,
+    makes={
+        "sharpened_map": "postprocess.mrc",
+        "masked_map": "postprocess_masked.mrc",
+        "half_map_fsc": "postprocess.star",
+        "half_map_summary": "postprocess.json",
+    },
     threads=2,
     cost=Cost(memory_MB="4000", minutes="60"),
     references=(
@@ -52,6 +59,7 @@ class Postprocess(Params):
 @Declaration(
     counts=None,
     batched=False,
+    makes={"truth_summary": "truth.json", "truth_fsc": "truth_fsc.star"},
     when="truth",
     threads=4,
     cost=Cost(memory_MB="4000", minutes="120"),
@@ -89,6 +97,7 @@ class ValidateTruth(Params):
 @Declaration(
     counts=None,
     batched=False,
+    makes={"model_summary": "model.json", "model_fsc": "model_fsc.star"},
     when="model",
     threads=4,
     cost=Cost(memory_MB="4000", minutes="120"),
@@ -117,7 +126,7 @@ class ValidateModel(Params):
     mask_edge_A: float = parameter("Width of the mask's soft edge.", unit="Å", default=8.0, gt=0, le=50)
 
 
-class ValidationStage(Params):
+class ValidationStage(Stage):
     """Stage validation: how good the map is, against itself, the truth and a model."""
 
     postprocess: Postprocess = Postprocess()

@@ -6,14 +6,15 @@ import csv
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cryopipe.errors import CryopipeError
 from cryopipe.io.star import read_rejections
-from cryopipe.steps import steps as all_steps
+from cryopipe.steps import name_of, step_of
+from cryopipe.steps import steps as steps_of_all
 
 
 @dataclass(frozen=True)
@@ -28,40 +29,41 @@ class Loss:
 
 
 def read_losses(files: Sequence[Path]) -> list[Loss]:
-    """Read the rejection tables of the batches; a table's step is the name of its folder."""
+    """Read the rejection tables of the batches; a table's folder tells its step, and its run."""
     return [
-        Loss(path.parent.name, unit_of(path.parent.name), row.item, row.kind, row.reason)
+        Loss(name, unit_of(name), row.item, row.kind, row.reason)
         for path in files
+        for name in [name_of(path)]
         for row in read_rejections(path)
     ]
 
 
 def unit_of(step: str) -> str:
-    """Return what one item of ``step`` is: "movies", "micrographs" or "particles".
+    """Return what one item of ``step`` (``<step>`` or ``<step>/<run>``) is: "movies", "micrographs" or "particles".
 
     Raises
     ------
     CryopipeError
-        There is no such step, or it counts nothing.
+        The step counts nothing.
     """
-    known = all_steps().get(step)
-    if known is None or known.counts is None:
-        raise CryopipeError(f"{step} is not a step that counts items. Look for it in cryopipe.config.")
-    return known.counts
+    unit = step_of(step).counts
+    if unit is None:
+        raise CryopipeError(f"{step} is not a step that counts items. See its declaration in cryopipe.config.")
+    return unit
 
 
 def is_branch(step: str) -> bool:
-    """Tell whether ``step`` works on the same items as others, side by side.
+    """Tell whether another step makes one result of what ``step`` and others say of the same items.
 
     What such a step fails on is no loss of the run yet: the step that joins the branches accounts for it, once, whatever
-    number of branches failed. A branch of which nothing joins the results (the only picker) accounts for itself.
+    number of branches failed.
     """
-    fan_in = all_steps()[step].branch_of
-    return any(other.joins == fan_in for other in all_steps().values() if fan_in)
+    fan_in = step_of(step).branch_of
+    return bool(fan_in) and any(other.joins == fan_in for other in steps_of_all().values())
 
 
 def count(
-    losses: Sequence[Loss], *, accepted: Mapping[str, int], steps: Sequence[str]
+    losses: Sequence[Loss], *, accepted: Mapping[str, int], steps: Sequence[str], aside: Collection[str] = ()
 ) -> tuple[dict[str, dict[str, int]], list[dict[str, Any]]]:
     """Count what went into and came out of the run and of each step.
 
@@ -76,7 +78,10 @@ def count(
         ``{"movies" | "micrographs" | "particles": number at the end of that unit's last step}``, counted from the tables
         that were passed on, independently of the losses.
     steps : sequence of str
-        Steps of this run that count items, in order.
+        Steps of this run that count items, in order; a step that is done several times: its runs.
+    aside : collection of str
+        Steps whose result does not go on (a picker beside the one whose coordinates are taken): they are shown, and
+        take nothing away, as branches do.
 
     Returns
     -------
@@ -89,13 +94,17 @@ def count(
         The number that leaves movies is not the number that enters micrographs: something was lost without a record.
         Or an item is recorded as lost by two steps.
     """
-    _refuse_double_losses(losses)
+
+    def beside(step: str) -> bool:
+        return step in aside or is_branch(step)
+
+    _refuse_double_losses([loss for loss in losses if not beside(loss.step)])
     lost = Counter(loss.step for loss in losses)
     counts: dict[str, dict[str, int]] = {}
     rows: list[dict[str, Any]] = []
     for unit in ("movies", "micrographs", "particles"):
         own = [step for step in steps if unit_of(step) == unit]
-        rejected = sum(lost[step] for step in own if not is_branch(step))
+        rejected = sum(lost[step] for step in own if not beside(step))
         entering = accepted.get(unit, 0) + rejected
         counts[unit] = {"in": entering, "accepted": accepted.get(unit, 0), "rejected": rejected}
         for step in own:
@@ -108,7 +117,7 @@ def count(
                 "rejected": lost[step],
             }
             rows.append(row | {"reasons": dict(reasons.most_common())})
-            entering -= 0 if is_branch(step) else lost[step]
+            entering -= 0 if beside(step) else lost[step]
     if counts["movies"]["in"] and counts["movies"]["accepted"] != counts["micrographs"]["in"]:
         raise CryopipeError(
             f"the counts do not add up: {counts['movies']['accepted']} movies were accepted, but {counts['micrographs']['in']} "
@@ -120,8 +129,6 @@ def count(
 def _refuse_double_losses(losses: Sequence[Loss]) -> None:
     seen: dict[tuple[str, str], str] = {}
     for loss in losses:
-        if is_branch(loss.step):
-            continue
         other = seen.setdefault((loss.unit, loss.item), loss.step)
         if other != loss.step:
             raise CryopipeError(
@@ -139,7 +146,8 @@ def costs(folder: Path) -> list[dict[str, Any]]:
     """Sum Snakemake's benchmark tables by step: jobs, seconds, CPU seconds, largest resident memory in MB."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.rglob("*.tsv")):
-        step = path.stem if not path.stem.startswith("batch_") else path.parent.name
+        _, *names = path.relative_to(folder).with_suffix("").parts
+        step = "/".join(name for name in names if not name.startswith("batch_"))
         total = found.setdefault(step, {"step": step, "jobs": 0, "seconds": 0.0, "cpu_seconds": 0.0, "max_rss_MB": 0.0})
         with path.open(newline="") as stream:
             for row in csv.DictReader(stream, delimiter="\t"):
@@ -151,7 +159,7 @@ def costs(folder: Path) -> list[dict[str, Any]]:
 
 
 def parameters(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return ``{step: parameters}`` as the provenance files beside the outputs record them."""
+    """Return ``{step or step/run: parameters}`` as the provenance files beside the outputs record them."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.rglob("*.provenance.json")):
         record = json.loads(path.read_text())

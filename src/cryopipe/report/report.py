@@ -32,6 +32,7 @@ from cryopipe.report.gain_section import gain_section
 from cryopipe.report.lost_section import lost_section
 from cryopipe.report.motion_section import motion_section
 from cryopipe.report.numbers import Loss, costs, count, parameters, read_json, read_losses
+from cryopipe.steps import name_of, step_of
 from cryopipe.steps import steps as all_steps
 
 Inputs = Mapping[str, Any]
@@ -39,24 +40,29 @@ Inputs = Mapping[str, Any]
 
 def collect(inputs: Inputs, *, particles: int) -> tuple[dict[str, Any], list[Loss], list[dict[str, Any]]]:
     """Return the numbers of the run, its losses and the rows of the count table; ``particles``: those in the map."""
-    steps = list(dict.fromkeys(path.parent.name for path in inputs["rejected"]))
-    steps = [step for step in all_steps() if step in steps or step == "select_classes_2d"]
-    losses = read_losses(inputs["rejected"])
+    names = dict.fromkeys(map(name_of, [*inputs["rejected"], inputs["deselected"]]))
+    order = list(all_steps())
+    steps = sorted(names, key=lambda name: order.index(step_of(name).name))
+    going_on = set(map(name_of, inputs["coordinates"]))
+    aside = {name for name in steps if step_of(name).branch_of == "pickers"} - going_on
+    found = read_losses(inputs["rejected"])
+    losses = [loss for loss in found if loss.step not in aside]
     deselected = read_table(inputs["deselected"], "particles").rows
     losses += [
         Loss("select_classes_2d", "particles", str(row.rlnImageName), "rejected", str(row.crpReason))
         for row in deselected.itertuples()
     ]
-    unpicked = sum(loss.step == "pick_log" for loss in losses)
+    unpicked = sum(step_of(loss.step).stage == "picking" for loss in losses)
     micrographs = len(sections.tables(inputs, "micrographs", "micrographs").rows) - unpicked
     # what the stages handed over, counted in the tables themselves: the counts are checked against it
-    movies = len(sections.tables(inputs, "entering", "micrographs").rows) if "import_movies" in steps else 0
+    movies = len(sections.tables(inputs, "entering", "micrographs").rows) if "import_movies" in names else 0
     accepted = {
         "movies": movies,
         "micrographs": micrographs,
         "particles": particles,
     }
-    counts, rows = count(losses, accepted=accepted, steps=steps)
+    besides = [loss for loss in found if loss.step in aside]
+    counts, rows = count([*losses, *besides], accepted=accepted, steps=steps, aside=aside)
     picked = sum(len(read_table(path, "coordinates").rows) for path in inputs["coordinates"])
     postprocess = read_json(inputs["postprocess"])
     numbers = {
@@ -92,13 +98,22 @@ def warnings(numbers: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _first_run(known: Mapping[str, Any], step: str) -> Any:
+    """Return the parameters of a step, or of its first run; nothing where it was not done."""
+    return next((params for name, params in known.items() if name.split("/")[0] == step), {})
+
+
 def pages(
     inputs: Inputs, params: Report, numbers: dict[str, Any], losses: Sequence[Loss], run: Path
 ) -> dict[str, dict[str, Any] | None]:
     """Return what the page shows of gain, motion, CTFs and lost items; put their numbers into ``numbers``."""
     known: Mapping[str, Any] = numbers["parameters"]
     ctf_numbers, ctf = ctf_section(
-        inputs, losses, run, params, ConsensusCtf.model_validate(known.get("consensus_ctf", {}))
+        inputs,
+        losses,
+        run,
+        params,
+        ConsensusCtf.model_validate(_first_run(known, "consensus_ctf")),
     )
     motion = None
     if "aligned" in inputs:
@@ -178,7 +193,7 @@ def _page(
         "citations": {
             step.name: step.references
             for step in all_steps().values()
-            if step.references and step.name in numbers["parameters"]
+            if step.references and step.name in {name.split("/")[0] for name in numbers["parameters"]}
         },
     }
 

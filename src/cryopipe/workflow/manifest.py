@@ -12,8 +12,10 @@ from cryopipe.io.atomic import atomic_write
 MANIFEST = "manifest.txt"
 
 
-def update_manifest(path: Path, files: Iterable[str]) -> list[str]:
+def update_manifest(path: Path, files: Iterable[str], *, write: bool = True) -> list[str]:
     """Append the files that ``path`` does not list yet, in sorted order, and return the whole list.
+
+    With ``write=False`` the list is returned as it would be, and the file stays as it is.
 
     Files that are gone stay listed: the import step quarantines them with that reason, so that nothing vanishes silently.
     """
@@ -27,7 +29,8 @@ def update_manifest(path: Path, files: Iterable[str]) -> list[str]:
                 f"two input files share the name {twice[0]!r} (in all {len(twice)} such names); items are named by their file's "
                 "stem, so rename one of them or narrow the glob."
             )
-        atomic_write(path, "".join(f"{line}\n" for line in (*known, *new)))
+        if write:
+            atomic_write(path, "".join(f"{line}\n" for line in (*known, *new)))
     return [*known, *new]
 
 

@@ -8,23 +8,28 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from cryopipe.config.base import per_batch
 from cryopipe.config.dataset import group_of
 from cryopipe.config.derive import facts, resolve
+from cryopipe.config.formula import evaluate
 from cryopipe.config.load import load_config, parse_config
-from cryopipe.config.model import Config, step_params
+from cryopipe.config.model import Config
+from cryopipe.config.runs import Stage
 from cryopipe.errors import ConfigError
 from cryopipe.io.archive import ArchiveFile, address, is_remote
-from cryopipe.steps import branches, steps
+from cryopipe.steps import step_of, steps
 from cryopipe.workflow.archive import archived_files
 from cryopipe.workflow.code import code_digest
 from cryopipe.workflow.devices import gpu_count
 from cryopipe.workflow.manifest import MANIFEST, batches, read_manifest, update_manifest
+from cryopipe.workflow.ports import Ports
 
 #: Set by the process that builds the DAG: its children, on this machine or another, must not see other code than it did.
 CODE_VARIABLE = "CRYOPIPE_CODE_DIGESTS"
@@ -43,17 +48,21 @@ class Plan:
         Folder of the run's results, the working directory of all jobs; ``root/results/<run.name>`` unless Snakemake was given
         another ``--directory``.
     extend : bool
-        True in the process that builds the DAG: it alone appends to the manifest.
+        True in the process that builds the DAG: it alone adds new files to those of the manifest.
+    write : bool
+        Whether it may write the manifest; a dry run plans with the new files and leaves the manifest as it is.
     """
 
-    def __init__(self, config: Config, *, root: Path, results: Path | None = None, extend: bool = True) -> None:
+    def __init__(
+        self, config: Config, *, root: Path, results: Path | None = None, extend: bool = True, write: bool = True
+    ) -> None:
         self.config = config
         self.root = root.resolve()
         self.facts = facts(config)
-        self._stages = {step: stage for step, (stage, _) in step_params(config).items()}
         self._params = {step: params.model_dump(mode="json") for step, params in resolve(config).items()}
         self.results = results or self.root / "results" / config.run.name
         self._extend = extend
+        self._write = write
         self.gain = self._existing("dataset.gain", config.dataset.gain)
         self.model = self._existing("dataset.model", config.dataset.model)
 
@@ -66,39 +75,17 @@ class Plan:
         default: str,
         results: str | Path | None = None,
         extend: bool = True,
+        write: bool = True,
     ) -> Plan:
         """Return the plan of Snakemake's ``config`` dictionary; without a ``--configfile`` that of ``default``."""
         root = Path(root)
         config = parse_config(tree) if tree else load_config(root / default)
-        return cls(config, root=root, results=Path(results).resolve() if results else None, extend=extend)
+        return cls(config, root=root, results=Path(results).resolve() if results else None, extend=extend, write=write)
 
     @property
     def steps(self) -> list[str]:
-        """All steps, in the order of the data flow."""
-        return list(self._stages)
-
-    @property
-    def steps_of_run(self) -> list[str]:
-        """Steps that this run does, in the order of the data flow."""
-        holds = {
-            "always": True,
-            "simulation": self.source == "simulation",
-            "movies": self.source != "micrographs",
-            "archive": self.is_remote,
-            "micrographs": self.source == "micrographs",
-            "truth": self.has_truth,
-            "model": self.model is not None,
-        }
-        left_out = {*branches("estimators"), "consensus_ctf_envelope"} - {*self.ctf_estimators, *self.ctf_passes}
-        return [step.name for step in steps().values() if holds[step.when] and step.name not in left_out]
-
-    def stage(self, step: str) -> str:
-        """Return the stage of ``step``."""
-        return steps()[step].stage
-
-    def in_batches(self, step: str) -> bool:
-        """Tell whether ``step`` has one job for each batch."""
-        return steps()[step].batched
+        """All steps of the configuration, whether this run does them or not, in the order of the data flow."""
+        return list(self._params)
 
     @property
     def source(self) -> str:
@@ -121,7 +108,10 @@ class Plan:
     def batches(self) -> dict[str, list[str]]:
         """``{"batch_0001": [files]}`` from the append-only manifest of this run."""
         manifest = self.results / MANIFEST
-        files = update_manifest(manifest, self.files()) if self._extend else read_manifest(manifest) or self.files()
+        if self._extend:
+            files = update_manifest(manifest, self.files(), write=self._write)
+        else:
+            files = read_manifest(manifest) or self.files()
         self._check_groups(files)
         return batches(files, self.config.run.batch_size)
 
@@ -143,7 +133,7 @@ class Plan:
             base_url=params.base_url,
             listing=self.root / params.listing if params.listing else None,
             results=self.results,
-            keep=self._extend,
+            keep=self._extend and self._write,
         )
 
     def files(self) -> list[str]:
@@ -167,38 +157,49 @@ class Plan:
             )
         return found
 
-    @property
-    def ctf_passes(self) -> list[str]:
-        """Steps of the CTF consensus that this run does, in order; the last one's table is the CTF stage's result."""
-        stage = self.config.ctf
-        return ["consensus_ctf", *(["consensus_ctf_envelope"] if stage.consensus_ctf_envelope.estimators else [])]
-
-    def ctf_branches(self, step: str) -> list[str]:
-        """Return the steps whose tables the CTF consensus ``step`` compares, in its order."""
-        stage = self.config.ctf
-        params = stage.consensus_ctf if step == "consensus_ctf" else stage.consensus_ctf_envelope
-        return [name if name == "consensus_ctf" else f"estimate_ctf_{name}" for name in params.branches]
-
-    @property
-    def previous_ctf(self) -> str | None:
-        """Step whose CTFs ``estimate_ctf_xmipp`` starts from, None where it starts from nothing."""
-        params = self.config.ctf.estimate_ctf_xmipp
-        return f"estimate_ctf_{params.previous_from}" if params.use_previous else None
-
-    @property
-    def ctf_estimators(self) -> list[str]:
-        """Steps that estimate CTFs in this run: those that a consensus compares, and the one that another starts from."""
-        needed = {branch for step in self.ctf_passes for branch in self.ctf_branches(step)}
-        if "estimate_ctf_xmipp" in needed and self.previous_ctf:
-            needed.add(self.previous_ctf)
-        return [step for step in self.steps if step in needed - set(self.ctf_passes)]
+    @cached_property
+    def ports(self) -> Ports:
+        """Steps of this run, and the files by which they meet."""
+        sections = [getattr(self.config, stage) for stage in type(self.config).model_fields]
+        fan_ins = {
+            name: fan for section in sections if isinstance(section, Stage) for name, fan in section.fan_ins.items()
+        }
+        holds = {
+            "always": True,
+            "simulation": self.source == "simulation",
+            "movies": self.source != "micrographs",
+            "archive": self.is_remote,
+            "micrographs": self.source == "micrographs",
+            "truth": self.has_truth,
+            "model": self.model is not None,
+        }
+        return Ports(resolve(self.config), fan_ins, holds, lambda: list(self.batches))
 
     def params(self, step: str, *, batch: str = "") -> dict[str, Any]:
         """Return the complete parameters of ``step``; the steps at the start also get the files of their batch."""
         params = self._params[step]
+        model = step_of(step).params
         if step == "fetch_movies":
             return params | self._wanted(self.batches[batch] if batch else [])
-        return params | ({"paths": self.batches[batch]} if batch and not self.is_remote else {})
+        names_files = "paths" in per_batch(model) and batch and not self.is_remote
+        return params | ({"paths": self.batches[batch]} if names_files else {})
+
+    def input_files(self, wildcards: Any) -> list[str]:
+        """Return the movies or micrographs of a batch that exist: inputs of the import, which quarantines the others.
+
+        Simulated and archived movies are files that other steps of the run make.
+        """
+        return [file for file, (size, _) in self.file_states(wildcards).items() if size >= 0]
+
+    def file_states(self, wildcards: Any) -> dict[str, list[int]]:
+        """Return ``{file: [size, time of change in ns]}`` of a batch, size -1 for a file that is not there.
+
+        A copy may have the time of its original, which is older than the results: Snakemake, which compares times with
+        those of the outputs, would not see it.
+        """
+        if self.source == "simulation" or self.is_remote:
+            return {}
+        return {file: _state(file) for file in self.batches[wildcards.batch]}
 
     def _wanted(self, names: list[str]) -> dict[str, Any]:
         """Return what ``fetch_movies`` has to know of its files besides what the configuration says."""
@@ -212,20 +213,26 @@ class Plan:
         }
 
     def run(self, step: str) -> dict[str, Any]:
-        """Return what :func:`cryopipe.workflow.step.run_step` needs besides the parameters."""
-        run = self.config.run
-        return {
-            "seed": run.seed,
-            "device": run.device,
-            "max_failed_fraction": run.max_failed_fraction,
-            "work_dir": f"{self._stages[step]}/{step}/work",
+        """Return what a job of ``step`` needs besides its parameters and may not change without a new result."""
+        return {"seed": self.config.run.seed, "work_dir": f"{step_of(step).stage}/{step}/work"}
+
+    def resources(self, step: str) -> dict[str, Any]:
+        """Return what a job of ``step`` asks the scheduler for: memory in MB, minutes, GPUs."""
+        cost = steps()[step].cost
+        asked = {"gpu": self.gpus(step)}
+        if cost is None:
+            return asked
+        names = {"dataset": self.facts, "run": self.config.run}
+        return asked | {
+            "mem_mb": math.ceil(evaluate(cost.memory_MB, names)),
+            "runtime": math.ceil(evaluate(cost.minutes, names)),
         }
 
     def code(self, step: str) -> str:
         """Return the digest of the code behind ``step``, computed once a run and inherited by its jobs."""
         known: dict[str, str] = json.loads(os.environ.get(CODE_VARIABLE, "{}"))
         if step not in known:
-            known[step] = code_digest(f"cryopipe.{self._stages[step]}.{step}")
+            known[step] = code_digest(steps()[step].module)
             os.environ[CODE_VARIABLE] = json.dumps(known)
         return known[step]
 
@@ -250,3 +257,11 @@ class Plan:
         if not full.is_file():
             raise ConfigError(f"{key}: there is no file {full}. Paths are relative to the folder of the Snakefile.")
         return str(full)
+
+
+def _state(file: str) -> list[int]:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return [-1, 0]
+    return [found.st_size, found.st_mtime_ns]

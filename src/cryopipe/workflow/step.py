@@ -17,6 +17,7 @@ from typing import Any, get_type_hints
 from threadpoolctl import threadpool_limits
 
 from cryopipe.config.base import Params
+from cryopipe.config.dataset import Run
 from cryopipe.context import Context
 from cryopipe.errors import CryopipeError
 from cryopipe.io.atomic import atomic_write
@@ -30,19 +31,23 @@ def run_step(snakemake: Any, module: ModuleType) -> None:
     """Run ``module.main`` with what the injected ``snakemake`` object says; leave the process with status 1 on failure.
 
     The job's log file is written here, not by redirection, so that it holds the traceback whatever happens. Progress goes to
-    the log and, one line an item, to the terminal.
+    the log and, one line for each item, to the terminal.
     """
     log_path = Path(snakemake.log[0])
-    log = _logger(module.__name__.rsplit(".", 1)[-1], str(snakemake.wildcards.get("batch", "")), log_path)
-    run = dict(snakemake.params.run)
+    wildcards = {name: str(value) for name, value in snakemake.wildcards.items()}
+    name = "/".join([module.__name__.rsplit(".", 1)[-1], *([wildcards["run"]] if "run" in wildcards else [])])
+    log = _logger(name, wildcards.get("batch", ""), log_path)
+    job = dict(snakemake.params.run)
     try:
         execute(
             module,
+            name=name,
             inputs=_files(snakemake.input),
             outputs=_files(snakemake.output),
             params=dict(snakemake.params.step),
-            run=run,
-            work_dir=Path(run["work_dir"]) / str(snakemake.wildcards.get("batch", "all")),
+            seed=int(job["seed"]),
+            settings=Run.model_validate(snakemake.config["run"]),
+            work_dir=Path(job["work_dir"]) / wildcards.get("batch", "all"),
             threads=int(snakemake.threads),
             granted_gpus=int(snakemake.resources.get("gpu", 0)),
             code=str(snakemake.params.code),
@@ -61,28 +66,58 @@ def run_step(snakemake: Any, module: ModuleType) -> None:
 def execute(
     module: ModuleType,
     *,
+    name: str,
     inputs: Mapping[str, Any],
     outputs: Mapping[str, Path],
     params: Mapping[str, Any],
-    run: Mapping[str, Any],
+    seed: int,
+    settings: Run,
     work_dir: Path,
     threads: int,
     granted_gpus: int,
     code: str,
     log: logging.Logger,
 ) -> None:
-    """Run ``module.main`` outside or inside Snakemake and write the provenance of its outputs."""
-    step = module.__name__.rsplit(".", 1)[-1]
+    """Run ``module.main`` outside or inside Snakemake and write the provenance of its outputs.
+
+    Parameters
+    ----------
+    module : module
+        Of the step.
+    name : str
+        ``<step>``, or ``<step>/<run>`` for a run of a step that is done several times: each has random numbers of its own.
+    inputs, outputs : mapping
+        ``{name: file or list of files}``, as the rule names them.
+    params : mapping
+        Values of the step's parameter class.
+    seed : int
+        Seed of the run.
+    settings : Run
+        Device and allowed share of failures: they are no parameters, because no result depends on them.
+    work_dir : Path
+        Folder of the job's checkpoints.
+    threads, granted_gpus : int
+        What the scheduler granted.
+    code : str
+        Digest of the step's code.
+    log : logging.Logger
+        Goes to the log file of the job and to the terminal.
+
+    Raises
+    ------
+    CryopipeError
+        The step failed, or ended without writing an output.
+    """
     # child processes of libraries format numbers by locale; a decimal comma has corrupted other programs' tables
     os.environ["LC_ALL"] = "C"
-    device = resolve_device(str(run["device"]), step=step, granted_gpus=granted_gpus)
+    device = resolve_device(settings.device, step=name, granted_gpus=granted_gpus)
     context = Context(
-        step=step,
+        step=name,
         work_dir=work_dir,
-        seed=int(run["seed"]),
+        seed=seed,
         threads=threads,
         device=device,
-        max_failed_fraction=float(run["max_failed_fraction"]),
+        max_failed_fraction=settings.max_failed_fraction,
         # not a parameter: a movie that comes late must not run the other batches again
         items_in_run=len(read_manifest(Path(MANIFEST))),
         log=log,
@@ -96,12 +131,14 @@ def execute(
     missing = [str(path) for path in outputs.values() if not Path(path).exists()]
     if missing:
         raise CryopipeError(
-            f"{step} ended without writing {', '.join(missing)}: a defect of the step, please report it."
+            f"{name} ended without writing {', '.join(missing)}: a defect of the step, please report it."
         )
     seconds = time.perf_counter() - start
     with failures_within_share(outputs, params, context, code):
-        write_provenance(inputs=inputs, outputs=outputs, params=params, context=context, code=code, seconds=seconds)
-    log.info("%s: done in %.1f s on the %s", step, seconds, device)
+        # movies are known by size and time (rule import_movies): reading them all again would cost more than the step
+        read = {key: value for key, value in inputs.items() if key != "files"}
+        write_provenance(inputs=read, outputs=outputs, params=params, context=context, code=code, seconds=seconds)
+    log.info("%s: done in %.1f s on the %s", name, seconds, device)
 
 
 def _open_work_dir(work_dir: Path, code: str) -> None:

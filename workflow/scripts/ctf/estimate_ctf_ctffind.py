@@ -1,4 +1,0 @@
-from cryopipe.ctf import estimate_ctf_ctffind
-from cryopipe.workflow import run_step
-
-run_step(snakemake, estimate_ctf_ctffind)

@@ -1,4 +1,0 @@
-from cryopipe.movies import fetch_movies
-from cryopipe.workflow import run_step
-
-run_step(snakemake, fetch_movies)
