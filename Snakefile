@@ -27,7 +27,6 @@ try:
         # a job on another node starts in the run's folder, but is not told of --directory
         results=workflow.overwrite_workdir or (None if workflow.is_main_process else os.getcwd()),
         extend=workflow.is_main_process,
-        write=not workflow.dryrun,
     )
     BATCHES = list(plan.batches)
     ports = plan.ports
@@ -66,6 +65,11 @@ include: "workflow/rules/initial_volume.smk"
 include: "workflow/rules/refinement.smk"
 include: "workflow/rules/validation.smk"
 include: "workflow/rules/report.smk"
+
+
+# Not in a dry run: it plans with the files that are new and keeps no list of them.
+onstart:
+    plan.keep_manifest()
 
 
 rule all:

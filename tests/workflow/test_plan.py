@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -41,10 +43,34 @@ def test_batches_hold_every_movie_once_and_reach_the_import_step_alone(plan: Pla
     assert "paths" not in plan.params("align_movies")
 
 
-def test_a_manifest_is_extended_by_the_planning_process_alone(tmp_path: Path) -> None:
-    child = Plan.of({}, root=ROOT, default="config/config.yaml", results=tmp_path, extend=False)
-    assert len(child.batches) == 2
+def test_a_manifest_is_extended_by_the_planning_process_alone_when_its_jobs_start(tmp_path: Path) -> None:
+    def plan(movies: int, *, extend: bool) -> Plan:
+        tree = {"simulation": {"simulate_movies": {"movies": movies}}, "run": {"batch_size": 4}}
+        return Plan.of(tree, root=ROOT, default="", results=tmp_path, extend=extend)
+
+    first = plan(8, extend=True)
+    assert len(first.batches) == 2
     assert not (tmp_path / "manifest.txt").exists()
+    first.keep_manifest()
+    assert len(plan(12, extend=True).batches) == 3
+    assert len(plan(12, extend=False).batches) == 2
+
+
+def test_a_file_is_an_input_of_its_batch_with_size_and_time_and_one_that_is_gone_is_none(tmp_path: Path) -> None:
+    for name in "abc":
+        (tmp_path / f"{name}.mrc").write_bytes(b"12345")
+    tree = {"dataset": FACTS | {"micrographs": "*.mrc"}, "run": {"batch_size": 2}}
+    plan = Plan.of(tree, root=tmp_path, default="", results=tmp_path / "run")
+    files = [str(tmp_path / f"{name}.mrc") for name in "abc"]
+    first, second = (SimpleNamespace(batch=f"batch_000{i}") for i in (1, 2))
+    assert (plan.input_files(first), plan.input_files(second)) == (files[:2], files[2:])
+    os.utime(files[0], ns=(7, 7))
+    assert plan.file_states(first)[files[0]] == [5, 7]
+    assert builtins_only(plan.file_states(first))
+    Path(files[1]).unlink()
+    assert plan.input_files(first) == files[:1]
+    assert plan.file_states(first)[files[1]] == [-1, 0]
+    assert plan.params("import_micrographs", batch="batch_0001")["paths"] == files[:2]
 
 
 FACTS = {"pixel_size_A": 1.0, "voltage_kV": 300, "cs_mm": 2.7, "particle_diameter_A": 100, "symmetry": "C1"}
@@ -70,6 +96,7 @@ def test_archived_movies_are_batched_by_their_names_with_what_the_list_knows_of_
     assert builtins_only(first)
     assert plan.params("fetch_movies", batch="batch_0002")["checksums"] == {}
     assert plan.params("import_movies", batch="batch_0001")["paths"] == []
+    plan.keep_manifest()
     # one that the archive gets later goes to the end and changes no other batch
     later = archived(tmp_path, "77  data/a.tif\ndata/0.tif\ndata/c.tif\n" + f"{md5}  data/b.tif\n")
     assert later.params("fetch_movies", batch="batch_0001") == first

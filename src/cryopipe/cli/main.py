@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             from cryopipe.cli.doctor import doctor
 
             return doctor()
-        plan = Plan.of({}, root=Path.cwd(), default=str(arguments.config), write=False)
+        plan = Plan.of({}, root=Path.cwd(), default=str(arguments.config), keep_listing=False)
         if arguments.command == "check":
             print(_summary(plan))
         else:

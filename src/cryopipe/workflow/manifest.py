@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from cryopipe.errors import ConfigError
@@ -12,26 +13,31 @@ from cryopipe.io.atomic import atomic_write
 MANIFEST = "manifest.txt"
 
 
-def update_manifest(path: Path, files: Iterable[str], *, write: bool = True) -> list[str]:
-    """Append the files that ``path`` does not list yet, in sorted order, and return the whole list.
-
-    With ``write=False`` the list is returned as it would be, and the file stays as it is.
+def extended(known: list[str], files: Iterable[str]) -> list[str]:
+    """Return the manifest ``known`` with the files that it does not list yet at its end, in sorted order.
 
     Files that are gone stay listed: the import step quarantines them with that reason, so that nothing vanishes silently.
+
+    Raises
+    ------
+    ConfigError
+        Two files have the same stem.
     """
-    known = read_manifest(path)
     new = sorted(set(files) - set(known))
-    if new:
-        names = [Path(f).stem for f in (*known, *new)]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ConfigError(
-                f"two input files share the name {twice[0]!r} (in all {len(twice)} such names); items are named by their file's "
-                "stem, so rename one of them or narrow the glob."
-            )
-        if write:
-            atomic_write(path, "".join(f"{line}\n" for line in (*known, *new)))
+    names = Counter(Path(f).stem for f in (*known, *new))
+    twice = sorted(name for name, count in names.items() if count > 1)
+    if new and twice:
+        raise ConfigError(
+            f"two input files share the name {twice[0]!r} (in all {len(twice)} such names); items are named by their file's "
+            "stem, so rename one of them or narrow the glob."
+        )
     return [*known, *new]
+
+
+def write_manifest(path: Path, files: Sequence[str]) -> None:
+    """Write the manifest, unless it says the same already."""
+    if files and list(files) != read_manifest(path):
+        atomic_write(path, "".join(f"{line}\n" for line in files))
 
 
 def read_manifest(path: Path) -> list[str]:

@@ -28,7 +28,7 @@ from cryopipe.steps import step_of, steps
 from cryopipe.workflow.archive import archived_files
 from cryopipe.workflow.code import code_digest
 from cryopipe.workflow.devices import gpu_count
-from cryopipe.workflow.manifest import MANIFEST, batches, read_manifest, update_manifest
+from cryopipe.workflow.manifest import MANIFEST, batches, extended, read_manifest, write_manifest
 from cryopipe.workflow.ports import Ports
 
 #: Set by the process that builds the DAG: its children, on this machine or another, must not see other code than it did.
@@ -48,13 +48,14 @@ class Plan:
         Folder of the run's results, the working directory of all jobs; ``root/results/<run.name>`` unless Snakemake was given
         another ``--directory``.
     extend : bool
-        True in the process that builds the DAG: it alone adds new files to those of the manifest.
-    write : bool
-        Whether it may write the manifest; a dry run plans with the new files and leaves the manifest as it is.
+        True in the process that builds the DAG: it alone adds new files to those of the manifest, which is written when the
+        jobs start (`keep_manifest`), so that a dry run leaves it as it is.
+    keep_listing : bool
+        Whether that process keeps the listing of an archive in the folder of the run.
     """
 
     def __init__(
-        self, config: Config, *, root: Path, results: Path | None = None, extend: bool = True, write: bool = True
+        self, config: Config, *, root: Path, results: Path | None = None, extend: bool = True, keep_listing: bool = True
     ) -> None:
         self.config = config
         self.root = root.resolve()
@@ -62,7 +63,7 @@ class Plan:
         self._params = {step: params.model_dump(mode="json") for step, params in resolve(config).items()}
         self.results = results or self.root / "results" / config.run.name
         self._extend = extend
-        self._write = write
+        self._keep_listing = keep_listing
         self.gain = self._existing("dataset.gain", config.dataset.gain)
         self.model = self._existing("dataset.model", config.dataset.model)
 
@@ -75,12 +76,13 @@ class Plan:
         default: str,
         results: str | Path | None = None,
         extend: bool = True,
-        write: bool = True,
+        keep_listing: bool = True,
     ) -> Plan:
         """Return the plan of Snakemake's ``config`` dictionary; without a ``--configfile`` that of ``default``."""
         root = Path(root)
         config = parse_config(tree) if tree else load_config(root / default)
-        return cls(config, root=root, results=Path(results).resolve() if results else None, extend=extend, write=write)
+        folder = Path(results).resolve() if results else None
+        return cls(config, root=root, results=folder, extend=extend, keep_listing=keep_listing)
 
     @property
     def steps(self) -> list[str]:
@@ -107,13 +109,14 @@ class Plan:
     @cached_property
     def batches(self) -> dict[str, list[str]]:
         """``{"batch_0001": [files]}`` from the append-only manifest of this run."""
-        manifest = self.results / MANIFEST
-        if self._extend:
-            files = update_manifest(manifest, self.files(), write=self._write)
-        else:
-            files = read_manifest(manifest) or self.files()
+        known = read_manifest(self.results / MANIFEST)
+        files = extended(known, self.files()) if self._extend or not known else known
         self._check_groups(files)
         return batches(files, self.config.run.batch_size)
+
+    def keep_manifest(self) -> None:
+        """Write the files of all batches down, so that their places do not change when others come later."""
+        write_manifest(self.results / MANIFEST, [file for batch in self.batches.values() for file in batch])
 
     def _check_groups(self, files: list[str]) -> None:
         groups = self.config.dataset.optics_groups
@@ -133,7 +136,7 @@ class Plan:
             base_url=params.base_url,
             listing=self.root / params.listing if params.listing else None,
             results=self.results,
-            keep=self._extend and self._write,
+            keep=self._extend and self._keep_listing,
         )
 
     def files(self) -> list[str]:
