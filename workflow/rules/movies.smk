@@ -1,5 +1,5 @@
 # Stage movies: from raw movies to aligned, dose-weighted, screened micrographs.
-# Needs: movies, here or in a public archive (or aligned micrographs), a gain reference if there is one. Leaves: micrograph tables, one a batch, and what was rejected and why.
+# Needs: movies, here or in a public archive (or aligned micrographs), a gain reference if there is one. Leaves: micrograph tables, one for each batch, and what was rejected and why.
 # Steps: (fetch_movies ->) import_movies -> estimate_gain -> align_movies -> screen_motion; or import_micrographs alone.
 
 

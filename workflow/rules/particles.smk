@@ -1,5 +1,5 @@
 # Stage particles: normalised particle images with CTFs.
-# Needs: micrographs and coordinates. Leaves: one stack a micrograph, particle tables, and what was rejected and why.
+# Needs: micrographs and coordinates. Leaves: one stack for each micrograph, particle tables, and what was rejected and why.
 # Steps: extract_particles.
 
 

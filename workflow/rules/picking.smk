@@ -1,5 +1,5 @@
 # Stage picking: particle coordinates.
-# Needs: micrographs with CTFs. Leaves: coordinate tables, one a batch.
+# Needs: micrographs with CTFs. Leaves: coordinate tables, one for each batch.
 # Steps: the pickers that picking.pickers names, side by side; the coordinates of one go on.
 
 
