@@ -79,7 +79,9 @@ def read_losses(files: Mapping[str, Sequence[Path]]) -> list[Loss]:
         for path in files[label]:
             if path.suffix == ".star":
                 rows = read_table(path, "particles").rows
-                losses += [Loss(label, unit, str(r.rlnImageName), "rejected", str(r.crpReason)) for r in rows.itertuples()]
+                losses += [
+                    Loss(label, unit, str(r.rlnImageName), "rejected", str(r.crpReason)) for r in rows.itertuples()
+                ]
             else:
                 losses += [Loss(label, unit, row.item, row.kind, row.reason) for row in read_rejections(path)]
     return losses
@@ -128,7 +130,13 @@ def count(
         counts[unit] = {"in": entering, "accepted": accepted.get(unit, 0), "rejected": rejected}
         for step in own:
             reasons = Counter(reason_group(loss.reason) for loss in losses if loss.step == step)
-            row = {"step": step, "unit": unit, "in": entering, "accepted": entering - lost[step], "rejected": lost[step]}
+            row = {
+                "step": step,
+                "unit": unit,
+                "in": entering,
+                "accepted": entering - lost[step],
+                "rejected": lost[step],
+            }
             rows.append(row | {"reasons": dict(reasons.most_common())})
             entering -= 0 if step in side else lost[step]
     if counts["movies"]["in"] and counts["movies"]["accepted"] != counts["micrographs"]["in"]:

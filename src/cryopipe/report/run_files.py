@@ -77,15 +77,6 @@ class RunFiles:
         """Read a summary; an absent one (no truth, no model) is empty."""
         return dict(json.loads(self.path(name).read_text())) if name in self else {}
 
-    def volume(self, name: str) -> tuple[NDArray[np.float32], float]:
-        """Read a map of this run and its pixel size in Å, which every map of ours states."""
-        volume, pixel_size_A = read_volume(self.path(name))
-        if pixel_size_A is None:
-            raise InputError(
-                f"{self.path(name)}: its header states no pixel size. The step did not write it so; run that step again."
-            )
-        return volume, pixel_size_A
-
     def params_of(self, step: str, model: type[P]) -> P:
         """Return the parameters that ``step`` ran with; the defaults where it did not run."""
         return model.model_validate(self.recorded_params.get(step, {}))
@@ -118,6 +109,20 @@ class RunFiles:
         """Micrograph and position of the particles in the map; no table of a run is larger, so it is read once."""
         rows = self.table("refined_particles", "particles").rows
         return rows[["crpItem", "rlnCoordinateX", "rlnCoordinateY"]]
+
+
+def volume_of(path: Path) -> tuple[NDArray[np.float32], float]:
+    """Read a map of this run and its pixel size in Å.
+
+    Raises
+    ------
+    InputError
+        Its header states no pixel size.
+    """
+    volume, pixel_size_A = read_volume(path)
+    if pixel_size_A is None:
+        raise InputError(f"{path}: its header states no pixel size. Something changed the file; run its step again.")
+    return volume, pixel_size_A
 
 
 def label_of(path: Path) -> str:

@@ -74,7 +74,7 @@ class Figure:
     note: str
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Section:
     """One section of the report.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from cryopipe.report.drawing.pictures import file_source
 from cryopipe.report.drawing.tracks import global_track, patch_tracks, read_local
 
 _MOVIES = Path("movies/align_movies")
+#: Pictures of spectrum and model have one of these endings, whichever the estimator draws.
+_CTF_ENDINGS = ("_ctf.png", "_ctf_halfplane.png")
 #: Pixels across: spectra need their rings, thumbnails their particles, profiles their text.
 _SPECTRUM, _THUMBNAIL, _PROFILE = 300, 320, 560
 
@@ -63,17 +65,27 @@ def tracks(run: Path, item: str) -> list[Picture]:
 
 
 def ctf_pictures(run: Path, item: str, estimators: Sequence[str]) -> list[Picture]:
-    """Return what each estimator (step name) drew: spectrum | model; and the profile along equal phases."""
+    """Return what each estimator (step) drew: spectrum | model; and the profile along equal phases."""
     found: list[Picture] = []
     for step in estimators:
-        folder, name = run / "ctf" / step / "pictures", step.removeprefix("estimate_ctf_")
-        for ending in ("_ctf.png", "_ctf_halfplane.png"):
-            found += _file(folder / f"{item}{ending}", f"{name}: spectrum | model", _SPECTRUM)
+        for ending in _CTF_ENDINGS:
+            path = run / "ctf" / step / "pictures" / f"{item}{ending}"
+            found += _file(path, f"{_estimator(step)}: spectrum | model", _SPECTRUM)
     for step in estimators:
         path = run / "ctf" / step / "pictures" / f"{item}_epa.png"
-        words = f"{step.removeprefix('estimate_ctf_')}: equiphase average and model"
-        found += _file(path, words, _PROFILE, wide=True)
+        found += _file(path, f"{_estimator(step)}: equiphase average and model", _PROFILE, wide=True)
     return found
+
+
+def ctf_links(run: Path, estimator: str, items: Iterable[str]) -> dict[str, str]:
+    """Return ``{item: link from the report to its picture of spectrum | model}`` by one estimator (step)."""
+    folder = run / "ctf" / estimator / "pictures"
+    ending = next((e for e in _CTF_ENDINGS if next(folder.glob(f"*{e}"), None)), _CTF_ENDINGS[0])
+    return {item: f"../../ctf/{estimator}/pictures/{item}{ending}" for item in items}
+
+
+def _estimator(step: str) -> str:
+    return step.removeprefix("estimate_ctf_")
 
 
 def _file(path: Path, caption: str, width: int, *, wide: bool = False) -> list[Picture]:

@@ -10,7 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-#: Stands in a STAR table where there is no value.
+from cryopipe.errors import CryopipeError
+from cryopipe.io.own_columns import own_column
+
+Worst = Literal["high", "low", ""]
+#: What a STAR table holds where there is no value.
 _MISSING = -9999.0
 #: What a table of the page writes where there is no value.
 ABSENT = "–"
@@ -38,8 +42,16 @@ class Column:
     label: str
     unit: str = ""
     decimals: int = 0
-    worst: Literal["high", "low", ""] = ""
+    worst: Worst = ""
     says: str = ""
+
+    @classmethod
+    def own(cls, key: str, label: str, decimals: int = 0, worst: Worst = "") -> Column:
+        """Return a column of ours, with the unit and the meaning that `cryopipe.io.own_columns` declares."""
+        declared = own_column(key)
+        if declared is None:
+            raise CryopipeError(f"the report shows {key}, which cryopipe.io.own_columns does not declare. Declare it.")
+        return cls(key, label, declared.unit, decimals, worst, declared.meaning)
 
     @property
     def heading(self) -> str:
@@ -49,7 +61,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as the page shows it: ``rows[i]`` is (link or empty, cells as text); the first cell names the item."""
+    """A table as the page shows it.
+
+    Attributes
+    ----------
+    key, caption : str
+        Anchor and caption.
+    columns : list of Column
+        Item and status first.
+    rows : list of (str, list of str)
+        For each row the link of its item, or empty, and its cells as text.
+    total : int
+        Rows of the table that these were chosen from.
+    """
 
     key: str
     caption: str
@@ -93,7 +117,7 @@ def make_table(
     key, caption : str
         Anchor and caption.
     limit : int
-        Rows shown at most; which ones, `worst_and_sample` says.
+        Rows shown at most, as `worst_and_sample` chooses them.
     links : mapping, optional
         ``{item: file}``.
     """

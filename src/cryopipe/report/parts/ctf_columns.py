@@ -1,14 +1,14 @@
-"""Columns of the CTF tables: what is known of them by name, and what other numbers of a table are called."""
+"""Columns of the CTF tables: which are shown by name, and what other numbers of a table are called."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable
 
 import pandas as pd
 
-from cryopipe.report.drawing.tables import Column
+from cryopipe.io.own_columns import own_column
+from cryopipe.report.drawing.tables import Column, Worst
 
 #: What goes on to the next stage.
 RESULT = (
@@ -16,50 +16,46 @@ RESULT = (
     Column("rlnDefocusV", "V", "Å", 0, says="Smaller defocus."),
     Column("rlnDefocusAngle", "angle", "°", 1, says="Direction of the larger defocus, from x towards y."),
     Column("rlnCtfAstigmatism", "astigmatism", "Å", 0, "high", "U - V."),
-    Column("rlnPhaseShift", "phase shift", "°", 1, says="Of a phase plate."),
-    Column("rlnCtfMaxResolution", "fit resolution", "Å", 2, "high", "Resolution to which the rings are fitted."),
+    Column("rlnPhaseShift", "phase shift", "°", 1, says="Phase shift of a phase plate."),
+    Column("rlnCtfMaxResolution", "fit resolution", "Å", 2, "high", "Resolution to which rings are fitted."),
     Column("rlnCtfFigureOfMerit", "figure of merit", "", 3, "low", "Correlation of spectrum and model."),
-    Column("crpCtfConsensusCrossing", "agreement", "Å", 2, "high", "Where the phases of the estimates part by 90°; worst pair."),
-    Column("crpCtfAgreementCrossing", "agreement", "Å", 2, "high", "Where the phases of the estimates part by 90°."),
-    Column("crpCtfConsensusDefocusDifference", "defocus difference", "Å", 0, "high", "Largest of |ΔU| and |ΔV|."),
-    Column("crpCtfDefocusSpread", "defocus spread", "Å", 0, "high", "Scatter of the estimates."),
-    Column("crpCtfConsensusDefocusUSd", "sd U", "Å", 0, says="Scatter of U among the estimates that agree."),
-    Column("crpCtfConsensusDefocusVSd", "sd V", "Å", 0, says="Scatter of V among the estimates that agree."),
-    Column("crpCtfDefocusMean", "mean defocus", "Å", 0, says="Mean of the estimates."),
-    Column("crpCtfDefocusSd", "sd defocus", "Å", 0, says="Scatter of the mean defocus among the estimates."),
-    Column("crpCtfEnvelopeConsensusCrossing", "agreement, 2nd pass", "Å", 2, "high", "With the estimator of the envelope."),
-)  # fmt: skip
-#: What estimators say of the quality of a spectrum and of its fit.
+    Column.own("crpCtfConsensusCrossing", "agreement", 2, "high"),
+    Column.own("crpCtfConsensusDefocusDifference", "defocus difference", 0, "high"),
+    Column.own("crpCtfConsensusDefocusUSd", "sd U", 0),
+    Column.own("crpCtfConsensusDefocusVSd", "sd V", 0),
+    Column.own("crpCtfEnvelopeConsensusCrossing", "agreement, 2nd pass", 2, "high"),
+)
+#: What estimators find of the quality of a spectrum and of its fit.
 QUALITY = (
-    Column("crpCtfFirstZero", "first zero", "Å", 1, "low", "Resolution of the first zero."),
-    Column("crpCtfFirstZeroRatio", "zero ratio", "", 3, says="Ratio of the first zeros over the azimuths; 1: round."),
-    Column("crpCtfEnvelopeResolution", "envelope", "Å", 1, "high", "Where the envelope falls to a tenth."),
-    Column("crpCtfDamping", "damping", "", 3, says="Of the envelope at the end of the fit."),
-    Column("crpCtfCorr13", "corr. 1-3", "", 3, "low", "Correlation of data and model between zeros 1 and 3."),
-    Column("crpCtfFittingScore", "fitting score", "", 3, says="Mean distance of data and model."),
-    Column("crpCtfMargin", "margin", "", 2, "low", "Contrast between first extremum and first zero."),
-    Column("crpCtfFirstMinFirstZeroRatio", "min/zero scatter", "", 2, "high", "At the first extremum to at the first zero."),
-    Column("crpCtfAstigmaticValidity", "round until", "Å", 2, "high", "From here on a round CTF would be wrong."),
-    Column("crpCtfPsdCorr90", "corr. 90°", "", 3, "low", "Correlation of the spectrum with itself turned by 90°."),
-    Column("crpCtfPsdRadialIntegral", "radial integral", "", 3, says="Of the enhanced spectrum."),
-    Column("crpCtfPsdVariance", "PSD variance", "", 3, says="Of the enhanced spectrum."),
-    Column("crpCtfPsdPca1", "PCA 1", "", 3, says="Variance on the first principal component of the windows."),
-    Column("crpCtfPsdPcaRunsTest", "PCA runs", "", 2, says="Runs test of that component."),
-    Column("crpCtfHistogramNormality", "normality", "", 3, says="Of the grey values."),
-    Column("crpCtfIceness", "iceness", "", 3, "high", "Power at 4.0-3.6 Å to that at 4.4-4.0 Å."),
-    Column("crpIciness", "ice ring", "", 3, "high", "(Amplitude at 3.9-3.5 Å to that at 30-6 Å)²."),
-    Column("crpCtfEnvelopeBFactor", "B factor", "Å²", 0, "high", "Of the envelope."),
-    Column("crpCtfAliasingResolution", "aliasing", "Å", 2, "high", "From here on rings are closer than the box resolves."),
-    Column("rlnCtfValidationScore", "validation", "", 2, "low", "Self-consistency of the rings, 0 to 1 (gctf)."),
-    Column("crpCtfTilt", "tilt", "°", 1, "high", "Of the specimen (ctffind)."),
-    Column("crpCtfTiltAxis", "tilt axis", "°", 0, says="Direction of the axis, from x towards y."),
-)  # fmt: skip
-_OF_EACH = {
-    "DefocusU": ("U", "Å", 0, ""),
-    "DefocusV": ("V", "Å", 0, ""),
-    "DefocusAngle": ("angle", "°", 1, ""),
-    "MaxResolution": ("fit resolution", "Å", 2, "high"),
-    "FigureOfMerit": ("figure of merit", "", 3, "low"),
+    Column.own("crpCtfFirstZero", "first zero", 1, "low"),
+    Column.own("crpCtfFirstZeroRatio", "zero ratio", 3),
+    Column.own("crpCtfEnvelopeResolution", "envelope", 1, "high"),
+    Column.own("crpCtfDamping", "damping", 3),
+    Column.own("crpCtfCorr13", "corr. 1-3", 3, "low"),
+    Column.own("crpCtfFittingScore", "fitting score", 3),
+    Column.own("crpCtfMargin", "margin", 2, "low"),
+    Column.own("crpCtfFirstMinFirstZeroRatio", "min/zero scatter", 2, "high"),
+    Column.own("crpCtfAstigmaticValidity", "round until", 2, "high"),
+    Column.own("crpCtfPsdCorr90", "corr. 90°", 3, "low"),
+    Column.own("crpCtfPsdRadialIntegral", "radial integral", 3),
+    Column.own("crpCtfPsdVariance", "PSD variance", 3),
+    Column.own("crpCtfPsdPca1", "PCA 1", 3),
+    Column.own("crpCtfPsdPcaRunsTest", "PCA runs", 2),
+    Column.own("crpCtfHistogramNormality", "normality", 3),
+    Column.own("crpCtfIceness", "iceness", 3, "high"),
+    Column.own("crpIciness", "ice ring", 3, "high"),
+    Column.own("crpCtfEnvelopeBFactor", "B factor", 0, "high"),
+    Column.own("crpCtfAliasingResolution", "aliasing", 2, "high"),
+    Column("rlnCtfValidationScore", "validation", "", 2, "low", "Self-consistency of the rings, from 0 to 1."),
+    Column.own("crpCtfTilt", "tilt", 1, "high"),
+    Column.own("crpCtfTiltAxis", "tilt axis", 0),
+)
+_OF_EACH: dict[str, tuple[str, int, Worst]] = {
+    "DefocusU": ("U", 0, ""),
+    "DefocusV": ("V", 0, ""),
+    "DefocusAngle": ("angle", 1, ""),
+    "MaxResolution": ("fit resolution", 2, "high"),
+    "FigureOfMerit": ("figure of merit", 3, "low"),
 }
 #: ``{what the consensus calls it: column of an estimator's table}``.
 SOURCES = {
@@ -70,33 +66,33 @@ SOURCES = {
     "FigureOfMerit": "rlnCtfFigureOfMerit",
 }
 _PAIR = "crpCtfAgreement"
-#: Numbers of a fit that nobody ranks micrographs by; they stand in the STAR tables.
-_LEFT_OUT = re.compile(r"Consensus|Downsampling|Estimates|Agreement(?=Crossing)")
+#: Numbers of a fit that nobody ranks micrographs by; the STAR tables have them.
+_LEFT_OUT = re.compile(r"Consensus|Downsampling|Estimates")
 
 
-def each_estimator(names: Mapping[str, Any]) -> list[Column]:
-    """Return the columns of what each estimator said."""
+def each_estimator(names: Iterable[str]) -> list[Column]:
+    """Return the columns of what each estimator found."""
     return [
-        Column(f"crpCtf{name.title()}{what}", f"{name} {label}", unit, decimals, worst)  # type: ignore[arg-type]
+        Column.own(f"crpCtf{name.title()}{what}", f"{name} {label}", decimals, worst)
         for name in names
-        for what, (label, unit, decimals, worst) in _OF_EACH.items()
+        for what, (label, decimals, worst) in _OF_EACH.items()
     ]
 
 
 def other_columns(frame: pd.DataFrame) -> list[Column]:
-    """Return columns for the CTF numbers of ``frame`` that this page does not know by name: none is kept from it."""
+    """Return columns for the CTF numbers of ``frame`` that have no label here: the page shows them all the same."""
     known = {c.key for c in (*RESULT, *QUALITY)}
     found = []
     for key in map(str, frame.columns):
-        own = any(key.endswith(what) for what in (*SOURCES, "Image"))
-        if not key.startswith("crpCtf") or key in known or own or _LEFT_OUT.search(key):
+        of_one = any(key.endswith(what) for what in (*SOURCES, "Image"))
+        if not key.startswith("crpCtf") or key in known or of_one or _LEFT_OUT.search(key):
             continue
         if pd.to_numeric(frame[key], errors="coerce").notna().any():
             words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", key.removeprefix("crpCtf")).lower()
-            if key.startswith(_PAIR):
-                found.append(Column(key, words, "Å", 2, "high", "Where their phases part by 90°."))
-            else:
+            if own_column(key) is None:
                 found.append(Column(key, words, "", 3, says=f"Column {key}."))
+            else:
+                found.append(Column.own(key, words, *((2, "high") if key.startswith(_PAIR) else (3, ""))))
     return found
 
 

@@ -52,7 +52,9 @@ def warnings(counts: Mapping[str, Mapping[str, int]], picked: int) -> list[str]:
     """Return what of the counts a person should look at."""
     found = []
     if picked != counts["particles"]["in"]:
-        found.append(f"{picked} picks, but {counts['particles']['in']} particles counted: something was lost unrecorded.")
+        found.append(
+            f"{picked} picks, but {counts['particles']['in']} particles counted: something was lost unrecorded."
+        )
     for unit in ("movies", "micrographs"):
         if counts[unit]["in"] and counts[unit]["rejected"] > _MANY * counts[unit]["in"]:
             found.append(f"{counts[unit]['rejected']} of {counts[unit]['in']} {unit} were rejected.")
