@@ -22,7 +22,19 @@ _SPECTRUM, _THUMBNAIL, _PROFILE = 300, 320, 560
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: caption with either the source of an <img> or a drawing; ``wide``: over the whole card."""
+    """One picture of a card.
+
+    Attributes
+    ----------
+    caption : str
+        Words below it.
+    source : str
+        Source of an <img>; empty where there is a drawing.
+    drawing : Markup, optional
+        Inline SVG.
+    wide : bool
+        Whether it is as wide as the card.
+    """
 
     caption: str
     source: str = ""
@@ -32,7 +44,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Card:
-    """One item with its pictures; ``note`` says why it is shown or what became of it."""
+    """One item with its pictures; ``note`` states why it is shown, or what became of it."""
 
     item: str
     note: str
@@ -51,12 +63,12 @@ def micrograph(run: Path, item: str) -> list[Picture]:
 
 
 def tracks(run: Path, item: str) -> list[Picture]:
-    """Return the drawings of the global track and of the tracks of patches; none where the movie was not aligned."""
+    """Return drawings of the global track and of the tracks of patches; none for a movie that was not aligned."""
     path = run / _MOVIES / "motion" / f"{item}.star"
     try:
         motion = read_motion(path)
     except InputError:
-        return []  # not aligned, or what stopped it is the reason that the card gives
+        return []  # the movie was not aligned, or the card gives the reason
     pictures = [Picture("shift of the whole frame", drawing=global_track(motion))]
     local = read_local(path)
     if local is not None:
@@ -65,7 +77,7 @@ def tracks(run: Path, item: str) -> list[Picture]:
 
 
 def ctf_pictures(run: Path, item: str, estimators: Sequence[str]) -> list[Picture]:
-    """Return what each estimator (step) drew: spectrum | model; and the profile along equal phases."""
+    """Return the pictures of each estimator (step): spectrum | model, and the average along equal phases."""
     found: list[Picture] = []
     for step in estimators:
         for ending in _CTF_ENDINGS:

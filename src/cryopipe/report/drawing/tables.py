@@ -1,4 +1,4 @@
-"""Tables of items: which columns are shown, how a value is written, which rows are shown where there are too many."""
+"""Tables of items: the columns that are shown, how values are written, and which rows are shown of many."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Column:
         Digits behind the point.
     worst : {"high", "low", ""}
         Which end of the column a person should look at first; empty: neither.
-    says : str
+    meaning : str
         What the column means, in a sentence.
     """
 
@@ -43,11 +43,22 @@ class Column:
     unit: str = ""
     decimals: int = 0
     worst: Worst = ""
-    says: str = ""
+    meaning: str = ""
 
     @classmethod
     def own(cls, key: str, label: str, decimals: int = 0, worst: Worst = "") -> Column:
-        """Return a column of ours, with the unit and the meaning that `cryopipe.io.own_columns` declares."""
+        """Return a column of ours, with the unit and the meaning that `cryopipe.io.own_columns` declares.
+
+        Parameters
+        ----------
+        key, label, decimals, worst
+            As the attributes of the same names.
+
+        Raises
+        ------
+        CryopipeError
+            Nothing is declared of ``key``.
+        """
         declared = own_column(key)
         if declared is None:
             raise CryopipeError(f"the report shows {key}, which cryopipe.io.own_columns does not declare. Declare it.")
@@ -140,7 +151,7 @@ def text(value: float, decimals: int) -> str:
 
 
 def worst_and_sample(frame: pd.DataFrame, columns: Sequence[Column], limit: int) -> list[tuple[int, str]]:
-    """Return (position, why) of at most ``limit`` rows, the telling ones first.
+    """Return (position, reason) of at most ``limit`` rows, those first that a person should look at.
 
     All rows, with an empty reason, where they are not too many. Otherwise half of the places go to the worst ends of the
     columns in turn, up to a quarter to rows that were not accepted, the rest to rows at even distances.
@@ -160,7 +171,7 @@ def worst_and_sample(frame: pd.DataFrame, columns: Sequence[Column], limit: int)
 
 
 def _ranked(frame: pd.DataFrame, column: Column) -> list[int]:
-    """Return the positions of the rows from the worst on; none where all rows are alike or no end is the worse one."""
+    """Return the positions of the rows, the worst first; none where all rows are alike or neither end is worse."""
     if not column.worst or column.key not in frame:
         return []
     values = frame[column.key].to_numpy(np.float64)

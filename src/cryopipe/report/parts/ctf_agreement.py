@@ -1,7 +1,7 @@
 """CTF estimators compared in pairs: to which resolution any two agree, and how their defoci differ.
 
 Computed from the tables of the estimators themselves, so that it covers the micrographs that were rejected, too. The
-measure is that of the consensus (`cryopipe.ctf.consensus.agreement`): the resolution where the phases of two CTFs part by 90°.
+measure is that of the consensus (`cryopipe.ctf.consensus.agreement`): the resolution where the phases of two CTFs differ by 90°.
 """
 
 from __future__ import annotations
@@ -30,7 +30,19 @@ Values = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class PairComparison:
-    """Two estimators on the micrographs that both have; arrays over these, in the order of ``items``."""
+    """Two estimators, on the micrographs that both have an estimate of.
+
+    Attributes
+    ----------
+    names : (str, str)
+        Of the estimators.
+    items : list of str
+        Micrographs; all arrays are in this order.
+    crossing_A : float64 ``[n]``
+        Resolution where the phases of the two estimates differ by 90°, Å.
+    u_A, v_A : (float64 ``[n]``, float64 ``[n]``)
+        Larger and smaller defocus by each, Å.
+    """
 
     names: tuple[str, str]
     items: list[str]
@@ -85,7 +97,7 @@ def _column(records: Mapping[str, Mapping[str, Any]], items: Sequence[str], name
 
 
 def pair_numbers(pair: PairComparison, limit_A: float) -> dict[str, Any]:
-    """Return how many agree to ``limit_A``, where the phases part, and median and robust scatter of the differences."""
+    """Return how many agree to ``limit_A``, where their phases differ by 90°, and by how much their defoci differ."""
     numbers: dict[str, Any] = {
         "first": pair.names[0],
         "second": pair.names[1],
@@ -119,7 +131,7 @@ def pair_numbers(pair: PairComparison, limit_A: float) -> dict[str, Any]:
 
 
 def band_half_width_A(limit_A: float, voltage_kV: float) -> float:
-    """Return the defocus difference, Å, that parts two phases by 90° at the resolution ``limit_A``: d² / (2 λ)."""
+    """Return the defocus difference, Å, at which two phases differ by 90° at the resolution ``limit_A``: d² / (2 λ)."""
     return float(limit_A**2 / (2 * electron_wavelength_A(voltage_kV)))
 
 
@@ -167,7 +179,7 @@ def agreement_part(
 
 
 def warnings(numbers: Mapping[str, Any]) -> list[str]:
-    """Return what of the agreement (`agreement_part`) a person should look at."""
+    """Return what a person should look at in the numbers of `agreement_part`."""
     return [
         f"{pair['first']} and {pair['second']} agree on {pair['agreeing']} of {pair['compared']} micrographs only."
         for pair in numbers["pairs"]

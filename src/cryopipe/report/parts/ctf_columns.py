@@ -12,11 +12,11 @@ from cryopipe.report.drawing.tables import Column, Worst
 
 #: What goes on to the next stage.
 RESULT = (
-    Column("rlnDefocusU", "U", "Å", 0, says="Larger defocus."),
-    Column("rlnDefocusV", "V", "Å", 0, says="Smaller defocus."),
-    Column("rlnDefocusAngle", "angle", "°", 1, says="Direction of the larger defocus, from x towards y."),
+    Column("rlnDefocusU", "U", "Å", 0, meaning="Larger defocus."),
+    Column("rlnDefocusV", "V", "Å", 0, meaning="Smaller defocus."),
+    Column("rlnDefocusAngle", "angle", "°", 1, meaning="Direction of the larger defocus, from x towards y."),
     Column("rlnCtfAstigmatism", "astigmatism", "Å", 0, "high", "U - V."),
-    Column("rlnPhaseShift", "phase shift", "°", 1, says="Phase shift of a phase plate."),
+    Column("rlnPhaseShift", "phase shift", "°", 1, meaning="Phase shift of a phase plate."),
     Column("rlnCtfMaxResolution", "fit resolution", "Å", 2, "high", "Resolution to which rings are fitted."),
     Column("rlnCtfFigureOfMerit", "figure of merit", "", 3, "low", "Correlation of spectrum and model."),
     Column.own("crpCtfConsensusCrossing", "agreement", 2, "high"),
@@ -90,7 +90,7 @@ def other_columns(frame: pd.DataFrame) -> list[Column]:
         if pd.to_numeric(frame[key], errors="coerce").notna().any():
             words = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", " ", key.removeprefix("crpCtf")).lower()
             if own_column(key) is None:
-                found.append(Column(key, words, "", 3, says=f"Column {key}."))
+                found.append(Column(key, words, "", 3, meaning=f"Column {key}."))
             else:
                 found.append(Column.own(key, words, *((2, "high") if key.startswith(_PAIR) else (3, ""))))
     return found

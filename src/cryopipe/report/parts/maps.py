@@ -14,7 +14,7 @@ from cryopipe.report.drawing import figures
 from cryopipe.report.run_files import RunFiles, read_history, volume_of
 
 Curves = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
-#: Columns of a history that count, and that nobody wants to see over the iterations.
+#: Columns of a history that only number its rows.
 _NOT_PLOTTED = ("iteration", "seed", "batch", "masked")
 _MOST_PLOTS = 4
 
@@ -42,7 +42,7 @@ def map_pictures(run: RunFiles, maps: str, histories: str, title: str) -> list[d
 
 
 def history_picture(path: Path) -> str:
-    """Return the plot of a history table's telling columns; empty if it has none."""
+    """Return the plot of the first columns of a history that change over the iterations; empty if it has none."""
     rows = read_history(path)
     columns = [key for key in (rows[0] if rows else {}) if key not in _NOT_PLOTTED][:_MOST_PLOTS]
     return figures.history_plot(rows, columns) if columns else ""

@@ -27,8 +27,8 @@ from cryopipe.report.run_files import RunFiles
 
 COLUMNS = (
     Column("rlnAccumMotionTotal", "total motion", "Å", 1, "high", "Length of the path over all frames."),
-    Column("rlnAccumMotionEarly", "early", "Å", 1, says="Length of the path in the first 4 e/Å²."),
-    Column("rlnAccumMotionLate", "late", "Å", 1, says="Length of the path after the first 4 e/Å²."),
+    Column("rlnAccumMotionEarly", "early", "Å", 1, meaning="Length of the path in the first 4 e/Å²."),
+    Column("rlnAccumMotionLate", "late", "Å", 1, meaning="Length of the path after the first 4 e/Å²."),
     Column.own("crpMotionStepMax", "largest step", 2, "high"),
     Column.own("crpMotionStepEuclidean", "largest step, 2D", 2),
     Column.own("crpMotionRange", "range", 1, "high"),

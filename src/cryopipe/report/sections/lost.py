@@ -49,7 +49,7 @@ def _count_movies(steps: Sequence[str]) -> bool:
 
 
 def warnings(counts: Mapping[str, Mapping[str, int]], picked: int) -> list[str]:
-    """Return what of the counts a person should look at."""
+    """Return what a person should look at in the counts."""
     found = []
     if picked != counts["particles"]["in"]:
         found.append(

@@ -76,7 +76,7 @@ def curves(run: RunFiles) -> list[Figure]:
 
 
 def warnings(numbers: Mapping[str, Any]) -> list[str]:
-    """Return what of the resolution a person should look at."""
+    """Return what a person should look at in the numbers of the map."""
     reached = [name for name, value in numbers.get("at_nyquist", {}).items() if value]
     if not reached:
         return []
