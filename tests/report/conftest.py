@@ -9,8 +9,8 @@ import pytest
 
 from cryopipe import steps as registry
 from cryopipe.config.declare import Reference
-from cryopipe.report import counts, run_files
-from cryopipe.report.sections import costs, methods
+from cryopipe.report import counts
+from cryopipe.report.sections import methods
 
 
 @pytest.fixture
@@ -21,6 +21,7 @@ def toy_picker(monkeypatch: pytest.MonkeyPatch) -> str:
     toy = replace(known["pick_log"], name="pick_toy", references=(Reference("Toy 2026, Picking toys", "10.1/toy"),))
     order = [*places[: places.index("pick_log") + 1], "pick_toy", *places[places.index("pick_log") + 1 :]]
     extended = MappingProxyType({name: toy if name == "pick_toy" else known[name] for name in order})
-    for module in (counts, run_files, costs, methods):
+    monkeypatch.setattr(registry, "steps", lambda: extended)
+    for module in (counts, methods):
         monkeypatch.setattr(module, "all_steps", lambda: extended)
     return "pick_toy"

@@ -36,15 +36,15 @@ def write_run(folder: Path, count: int, *, drawn: int = 3) -> dict[str, Any]:
     accepted = [item for item in entering if item not in bad]
     aligned = _movies(items, rng)
     inputs = {
-        "aligned": [_write(folder / "movies/align_movies", aligned)],
-        "entering": [_write(folder / "movies/screen_motion", _screened(aligned, entering, rng))],
-        "estimates": [],
+        "aligned_micrographs": [_write(folder / "movies/align_movies", aligned)],
+        "micrographs": [_write(folder / "movies/screen_motion", _screened(aligned, entering, rng))],
+        "every_ctf_estimates": [],
         "rejected": [
             write_losses(folder, "movies/import_movies", []),
             write_losses(folder, "movies/screen_motion", drifted, "motion over the movie 35.2 Å exceeds 15 Å"),
             write_losses(folder, "ctf/estimate_ctf_ctffind", []),
             write_losses(folder, "ctf/estimate_ctf_gctf", entering[:1], "no <rings>", kind="quarantined"),
-            write_losses(folder, "ctf/consensus_ctf", bad, "agree to 9.1 Å only"),
+            write_losses(folder, "ctf/consensus_ctf/defocus", bad, "agree to 9.1 Å only"),
         ],
     }
     truth = dict(zip(entering, rng.uniform(8e3, 2e4, len(entering)), strict=True))
@@ -52,11 +52,11 @@ def write_run(folder: Path, count: int, *, drawn: int = 3) -> dict[str, Any]:
     for name, sd in (("ctffind", 20.0), ("gctf", 30.0)):
         found = entering if name == "ctffind" else entering[1:]
         estimates[name] = _estimates(found, truth, set(bad) if name == "gctf" else set(), sd, rng)
-        inputs["estimates"].append(_write(folder / f"ctf/estimate_ctf_{name}", estimates[name]))
+        inputs["every_ctf_estimates"].append(_write(folder / f"ctf/estimate_ctf_{name}", estimates[name]))
     final = estimates["ctffind"][estimates["ctffind"]["crpItem"].isin(accepted)].assign(
         crpCtfConsensusCrossing=4.0, crpCtfNewNumber=-9999.0
     )
-    inputs["micrographs"] = [_write(folder / "ctf/consensus_ctf/defocus", final)]
+    inputs["micrographs_with_ctf"] = [_write(folder / "ctf/consensus_ctf/defocus", final)]
     for item in items[:drawn]:
         _motion_file(folder, item)
         _pictures(folder, item, rng)
@@ -173,4 +173,4 @@ def _gain(folder: Path, rng: np.random.Generator) -> dict[str, Path]:
     }  # fmt: skip
     gain = parent / "gain.json"
     gain.write_text(json.dumps(summary))
-    return paths | {"defects": defects, "gain": gain}
+    return paths | {"defects": defects, "gain_summary": gain}

@@ -89,6 +89,6 @@ def test_runs_of_a_step_are_counted_one_after_the_other() -> None:
     assert [(row["step"], row["in"]) for row in rows] == [(steps[0], 5), (steps[1], 4)]
 
 
-def test_a_list_of_something_that_is_not_a_step_is_refused() -> None:
-    with pytest.raises(CryopipeError, match="pick_nothing is not a step that counts items"):
-        count([], accepted={}, steps=["pick_nothing"])
+def test_a_step_that_counts_nothing_is_refused() -> None:
+    with pytest.raises(CryopipeError, match="classify_2d is not a step that counts items"):
+        count([], accepted={}, steps=["classify_2d"])

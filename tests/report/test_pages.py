@@ -133,9 +133,11 @@ def test_tables_are_real_ones_with_scopes_captions_and_a_focus_for_the_keyboard(
 
 def test_a_column_that_the_page_does_not_know_is_shown_all_the_same(tmp_path: Path) -> None:
     inputs = write_run(tmp_path, 12)
-    path = inputs["micrographs"][0]
+    path = inputs["micrographs_with_ctf"][0]
     path.write_text(path.read_text().replace("-9999.0", "0.25"))
-    page, numbers = render(files_of(tmp_path, {name: files for name, files in inputs.items() if name != "gain"}))
+    page, numbers = render(
+        files_of(tmp_path, {name: files for name, files in inputs.items() if name != "gain_summary"})
+    )
     assert ">new number<" in page
     assert numbers["ctf"]["summary"]["crpCtfNewNumber"]["median"] == 0.25
     assert '<section id="gain">' not in page
@@ -155,11 +157,11 @@ def test_ten_times_the_micrographs_make_no_larger_page(tmp_path: Path) -> None:
 
 def test_a_run_in_which_everything_was_rejected_has_a_page(tmp_path: Path) -> None:
     inputs = write_run(tmp_path, 12)
-    path = inputs["micrographs"][0]
+    path = inputs["micrographs_with_ctf"][0]
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if not line.startswith("movies/")) + "\n")
     entering = [f"mov_{i:05d}" for i in range(12) if i % DRIFTS != 1]
-    write_losses(tmp_path, "ctf/consensus_ctf", entering, "dark")
+    write_losses(tmp_path, "ctf/consensus_ctf/defocus", entering, "dark")
     page, _ = render(files_of(tmp_path, inputs))
     assert section(page, "ctf").count('class="lost"') >= 11
 

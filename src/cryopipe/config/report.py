@@ -35,6 +35,7 @@ class Report(Params):
     predicted: dict[str, dict[str, float]] = parameter(
         "Predicted cost of one job of each step (memory_MB, minutes, gpu_memory_MB, disk_MB); filled from the plan of the run.",
         default={},
+        per_batch=True,
     )
 
 

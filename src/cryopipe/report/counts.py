@@ -11,7 +11,7 @@ from typing import Any
 
 from cryopipe.errors import CryopipeError
 from cryopipe.io.star import read_rejections, read_table
-from cryopipe.steps import Step
+from cryopipe.steps import step_of
 from cryopipe.steps import steps as all_steps
 
 UNITS = ("movies", "micrographs", "particles")
@@ -28,24 +28,24 @@ class Loss:
     reason: str
 
 
-def step_of(label: str) -> Step:
-    """Return the declaration of the step with the label ``step`` or ``step/run``.
+def unit_of(name: str) -> str:
+    """Return what one item of a step is: "movies", "micrographs" or "particles".
 
     Raises
     ------
     CryopipeError
-        There is no such step, or it counts nothing.
+        The step counts nothing.
     """
-    step = all_steps().get(label.split("/")[0])
-    if step is None or step.counts is None:
-        raise CryopipeError(f"{label} is not a step that counts items. Look for it in cryopipe.config.")
-    return step
+    unit = step_of(name).counts
+    if unit is None:
+        raise CryopipeError(f"{name} is not a step that counts items. See its declaration in cryopipe.config.")
+    return unit
 
 
-def in_order(labels: Collection[str]) -> list[str]:
-    """Return labels of steps in the order of the data flow; the runs of a step stay in their order."""
+def in_order(names: Collection[str]) -> list[str]:
+    """Return names of steps in the order of the data flow; the runs of a step stay in their order."""
     order = list(all_steps())
-    return sorted(labels, key=lambda label: order.index(label.split("/")[0]))
+    return sorted(names, key=lambda name: order.index(step_of(name).name))
 
 
 def side_branches(steps: Collection[str], goes_on: Collection[str]) -> frozenset[str]:
@@ -57,33 +57,28 @@ def side_branches(steps: Collection[str], goes_on: Collection[str]) -> frozenset
     Parameters
     ----------
     steps : collection of str
-        Labels of the steps of the run.
+        Steps of the run, and runs of steps.
     goes_on : collection of str
-        Labels of the steps whose results the next stage reads.
+        Those whose results the next stage reads.
     """
-    joined = {step_of(label).joins for label in steps} - {""}
-    fan_ins = {label: step_of(label).branch_of for label in steps}
-    alone = Counter(fan_ins.values())
-    return frozenset(
-        label
-        for label, fan_in in fan_ins.items()
-        if fan_in and (fan_in in joined or (alone[fan_in] > 1 and label not in goes_on))
-    )
+    joined = {step_of(name).joins for name in steps}
+    fan_ins = {name: step_of(name).branch_of for name in steps if step_of(name).branch_of}
+    return frozenset(name for name, fan_in in fan_ins.items() if fan_in in joined or name not in goes_on)
 
 
 def read_losses(files: Mapping[str, Sequence[Path]]) -> list[Loss]:
-    """Read what steps did not pass on, ``{label: files}``: lists of rejections, or tables of particles with reasons."""
+    """Read what steps did not pass on, ``{step: files}``: lists of rejections, or tables of particles with reasons."""
     losses = []
-    for label in in_order(files):
-        unit = step_of(label).counts or ""
-        for path in files[label]:
+    for name, paths in files.items():
+        unit = unit_of(name)
+        for path in paths:
             if path.suffix == ".star":
                 rows = read_table(path, "particles").rows
                 losses += [
-                    Loss(label, unit, str(r.rlnImageName), "rejected", str(r.crpReason)) for r in rows.itertuples()
+                    Loss(name, unit, str(r.rlnImageName), "rejected", str(r.crpReason)) for r in rows.itertuples()
                 ]
             else:
-                losses += [Loss(label, unit, row.item, row.kind, row.reason) for row in read_rejections(path)]
+                losses += [Loss(name, unit, row.item, row.kind, row.reason) for row in read_rejections(path)]
     return losses
 
 
@@ -103,9 +98,9 @@ def count(
         ``{"movies" | "micrographs" | "particles": number at the end of that unit's last step}``, counted from the tables
         that were passed on, independently of the losses.
     steps : sequence of str
-        Labels of the steps of this run that count items, in order.
+        Steps of this run that count items, in order; a step that is done several times: its runs.
     goes_on : collection of str
-        Labels of the steps whose results the next stage reads.
+        Those whose results the next stage reads.
 
     Returns
     -------
@@ -124,7 +119,7 @@ def count(
     counts: dict[str, dict[str, int]] = {}
     rows: list[dict[str, Any]] = []
     for unit in UNITS:
-        own = [step for step in steps if step_of(step).counts == unit]
+        own = [step for step in steps if unit_of(step) == unit]
         rejected = sum(lost[step] for step in own if step not in side)
         entering = accepted.get(unit, 0) + rejected
         counts[unit] = {"in": entering, "accepted": accepted.get(unit, 0), "rejected": rejected}

@@ -18,8 +18,9 @@ from cryopipe.config.report import Report
 from cryopipe.errors import CryopipeError, InputError
 from cryopipe.io.mrc import read_volume
 from cryopipe.io.star import Kind, StarTable, concatenate, read_table
-from cryopipe.report.counts import Loss, read_losses, side_branches
-from cryopipe.steps import steps as all_steps
+from cryopipe.report.counts import Loss, in_order, read_losses, side_branches
+from cryopipe.report.reads import COORDINATES, DESELECTED, REFINED_PARTICLES, REJECTED
+from cryopipe.steps import name_of
 
 P = TypeVar("P", bound=Params)
 
@@ -66,7 +67,7 @@ class RunFiles:
         """Return ``{step, or step/run: its files called name}``."""
         found: dict[str, list[Path]] = {}
         for path in self.paths(name):
-            found.setdefault(label_of(path), []).append(path)
+            found.setdefault(name_of(path), []).append(path)
         return found
 
     def table(self, name: str, kind: Kind) -> StarTable:
@@ -78,8 +79,9 @@ class RunFiles:
         return dict(json.loads(self.path(name).read_text())) if name in self else {}
 
     def params_of(self, step: str, model: type[P]) -> P:
-        """Return the parameters that ``step`` ran with; the defaults where it did not run."""
-        return model.model_validate(self.recorded_params.get(step, {}))
+        """Return the parameters that ``step``, or its first run, ran with; the defaults where it did not run."""
+        found = (params for name, params in self.recorded_params.items() if name.split("/")[0] == step)
+        return model.model_validate(next(found, {}))
 
     @cached_property
     def records(self) -> list[dict[str, Any]]:
@@ -88,26 +90,32 @@ class RunFiles:
 
     @cached_property
     def recorded_params(self) -> dict[str, dict[str, Any]]:
-        """``{step: its parameters}`` as the provenance records state them, without the files of its batch."""
+        """``{step or step/run: its parameters}`` as the provenance records state them, without the files of its batch."""
         return {
             record["step"]: {key: value for key, value in record["params"].items() if key != "paths"}
             for record in self.records
         }
 
+    @property
+    def rejections(self) -> dict[str, list[Path]]:
+        """``{step or step/run: lists of what it did not pass on}``, in the order of the data flow."""
+        found = self.by_step(REJECTED.name) | self.by_step(DESELECTED.name)
+        return {name: found[name] for name in in_order(found)}
+
     @cached_property
     def losses(self) -> list[Loss]:
         """Every item that a step did not pass on."""
-        return read_losses(self.by_step("rejected"))
+        return read_losses(self.rejections)
 
     @cached_property
     def side_branches(self) -> frozenset[str]:
         """Steps whose losses another step accounts for: see `cryopipe.report.counts.side_branches`."""
-        return side_branches(list(self.by_step("rejected")), self.by_step("coordinates"))
+        return side_branches(list(self.rejections), self.by_step(COORDINATES.name))
 
     @cached_property
     def used_positions(self) -> pd.DataFrame:
         """Micrograph and position of the particles in the map; no table of a run is larger, so it is read once."""
-        rows = self.table("refined_particles", "particles").rows
+        rows = self.table(REFINED_PARTICLES.name, "particles").rows
         return rows[["crpItem", "rlnCoordinateX", "rlnCoordinateY"]]
 
 
@@ -123,21 +131,6 @@ def volume_of(path: Path) -> tuple[NDArray[np.float32], float]:
     if pixel_size_A is None:
         raise InputError(f"{path}: its header states no pixel size. Something changed the file; run its step again.")
     return volume, pixel_size_A
-
-
-def label_of(path: Path) -> str:
-    """Return ``step``, or ``step/run`` for a step that runs more than once, from ``<stage>/<step>/[<run>/]<file>``.
-
-    Raises
-    ------
-    CryopipeError
-        No folder of the path is named after a step.
-    """
-    folders = path.parts[:-1]
-    for i in reversed(range(len(folders))):
-        if folders[i] in all_steps():
-            return "/".join(folders[i : i + 2])
-    raise CryopipeError(f"{path}: no folder is named after a step. The report reads results of steps only.")
 
 
 def read_history(path: Path) -> list[dict[str, float]]:

@@ -1,7 +1,7 @@
-"""What a section of the report is: which outputs of which steps it reads, what it makes of them, and its template.
+"""What a section of the report is: which files of the run it reads, what it makes of them, and its template.
 
-A section is one module of `cryopipe.report.sections` and one template of the same name. It names stages, fan-ins and
-ports, and never single branches of a fan-in: a new picker or CTF estimator is counted, cited and shown without a new line.
+A section is one module of `cryopipe.report.sections` and one template of the same name. It names ports, and never single
+branches of a fan-in: a new picker or CTF estimator is counted, cited and shown without a new line here.
 """
 
 from __future__ import annotations
@@ -10,37 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cryopipe.report.reads import Reads
 from cryopipe.report.run_files import RunFiles
-from cryopipe.steps import Step
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reads:
-    """Files that a section reads: a port, or an output of all steps of the run that the selection takes.
-
-    Attributes
-    ----------
-    name : str
-        How the section asks for them (`RunFiles.paths`). Sections that read the same files share the name.
-    port : str
-        Name of a port (`cryopipe.workflow.ports`): what the stages of this run hand over under that name.
-    output : str
-        Name of an output in the rules of the steps; steps without such an output are passed over.
-    step, stage, fan_in : str
-        Only that step, the steps of that stage, the branches of that fan-in; empty: all.
-    """
-
-    name: str
-    port: str = ""
-    output: str = ""
-    step: str = ""
-    stage: str = ""
-    fan_in: str = ""
-
-    def takes(self, step: Step) -> bool:
-        """Tell whether the section reads the output of ``step``, if it has one of that name."""
-        pairs = ((self.step, step.name), (self.stage, step.stage), (self.fan_in, step.branch_of))
-        return not self.port and all(wanted in ("", found) for wanted, found in pairs)
 
 
 @dataclass(frozen=True, kw_only=True)

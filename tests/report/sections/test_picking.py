@@ -25,7 +25,7 @@ def write_micrographs(folder: Path) -> Path:
     for name in names:
         write_image(folder / name, rng.normal(size=(100, 128)).astype(np.float32), 1.0)
     rows = pd.DataFrame({"rlnMicrographName": names, "crpItem": ["a", "b"], "rlnOpticsGroup": [1, 1]})
-    path = folder / "ctf/consensus_ctf/batch_0001_micrographs.star"
+    path = folder / "ctf/consensus_ctf/defocus/batch_0001_micrographs.star"
     path.parent.mkdir(parents=True)
     write_table(path, StarTable("micrographs", OPTICS, rows))
     return path
@@ -54,9 +54,9 @@ def two_pickers(folder: Path, second: str) -> RunFiles:
     # a particle of the map lies near its pick, not on it: within 0.2 diameters (26 px)
     picks = {"a": np.concatenate([USED + 3.0, [[110.0, 10.0]]]), "b": np.array([[20.0, 30.0]])}
     inputs = {
-        "micrographs": [write_micrographs(folder)],
+        "micrographs_with_ctf": [write_micrographs(folder)],
         "refined_particles": write_particles(folder, "a"),
-        "picks": [write_picks(folder, "pick_log", picks), write_picks(folder, second, {"a": USED[:1]})],
+        "every_coordinates": [write_picks(folder, "pick_log", picks), write_picks(folder, second, {"a": USED[:1]})],
     }
     (folder / "x.provenance.json").write_text('{"step": "pick_toy", "params": {}}')
     return files_of(folder, inputs)
@@ -81,7 +81,10 @@ def test_a_second_picker_is_counted_shown_and_cited_without_a_line_in_the_report
 
 
 def test_one_picker_needs_no_heading(tmp_path: Path) -> None:
-    inputs = {"micrographs": [write_micrographs(tmp_path)], "picks": [write_picks(tmp_path, "pick_log", {"a": USED})]}
+    inputs = {
+        "micrographs_with_ctf": [write_micrographs(tmp_path)],
+        "every_coordinates": [write_picks(tmp_path, "pick_log", {"a": USED})],
+    }
     part = picking.build(files_of(tmp_path, inputs))
     assert part.numbers["picking"]["pick_log"]["used"] == 0  # nothing was refined
     assert "<h3>" not in render_section(picking.SECTION, part, templates())

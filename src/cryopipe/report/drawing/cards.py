@@ -12,6 +12,7 @@ from cryopipe.errors import InputError
 from cryopipe.movies.motion.star import read_motion
 from cryopipe.report.drawing.pictures import file_source
 from cryopipe.report.drawing.tracks import global_track, patch_tracks, read_local
+from cryopipe.steps import step_of
 
 _MOVIES = Path("movies/align_movies")
 #: Pictures of spectrum and model have one of these endings, whichever the estimator draws.
@@ -82,10 +83,10 @@ def ctf_pictures(run: Path, item: str, estimators: Sequence[str]) -> list[Pictur
     for step in estimators:
         for ending in _CTF_ENDINGS:
             path = run / "ctf" / step / "pictures" / f"{item}{ending}"
-            found += _file(path, f"{_estimator(step)}: spectrum | model", _SPECTRUM)
+            found += _file(path, f"{step_of(step).label}: spectrum | model", _SPECTRUM)
     for step in estimators:
         path = run / "ctf" / step / "pictures" / f"{item}_epa.png"
-        found += _file(path, f"{_estimator(step)}: equiphase average and model", _PROFILE, wide=True)
+        found += _file(path, f"{step_of(step).label}: equiphase average and model", _PROFILE, wide=True)
     return found
 
 
@@ -94,10 +95,6 @@ def ctf_links(run: Path, estimator: str, items: Iterable[str]) -> dict[str, str]
     folder = run / "ctf" / estimator / "pictures"
     ending = next((e for e in _CTF_ENDINGS if next(folder.glob(f"*{e}"), None)), _CTF_ENDINGS[0])
     return {item: f"../../ctf/{estimator}/pictures/{item}{ending}" for item in items}
-
-
-def _estimator(step: str) -> str:
-    return step.removeprefix("estimate_ctf_")
 
 
 def _file(path: Path, caption: str, width: int, *, wide: bool = False) -> list[Picture]:

@@ -53,8 +53,8 @@ def motion_table(run: RunFiles, screening: ScreenMotion) -> pd.DataFrame:
 
     For the movies that `screen_motion` accepted its table has the measures; those of the others are computed here.
     """
-    frame = run.table("aligned", "micrographs").rows.set_index("crpItem")
-    screened = run.table("entering", "micrographs").rows
+    frame = run.table("aligned_micrographs", "micrographs").rows.set_index("crpItem")
+    screened = run.table("micrographs", "micrographs").rows
     known = screened.set_index("crpItem")[[name for name in _MEASURES if name in screened]]
     lost = {loss.item: loss.kind for loss in run.losses if loss.step == "screen_motion"}
     absent = frame.index.difference(known.index, sort=False)

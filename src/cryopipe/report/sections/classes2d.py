@@ -7,11 +7,12 @@ from typing import Any
 from cryopipe.io.mrc import read_stack
 from cryopipe.io.star import read_blocks
 from cryopipe.report.drawing import figures
+from cryopipe.report.reads import Reads
 from cryopipe.report.run_files import RunFiles
-from cryopipe.report.section import Part, Reads, Section
+from cryopipe.report.section import Part, Section
 
-AVERAGES = Reads(name="classes", step="classify_2d", output="classes")
-FEATURES = Reads(name="class_features", step="select_classes_2d", output="class_features")
+AVERAGES = Reads("class_averages")
+FEATURES = Reads("class_features")
 
 
 def build(run: RunFiles) -> Part:

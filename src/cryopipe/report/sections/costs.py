@@ -11,7 +11,7 @@ from typing import Any
 from cryopipe.report.drawing.tables import ABSENT
 from cryopipe.report.run_files import RunFiles
 from cryopipe.report.section import Part, Section
-from cryopipe.steps import steps as all_steps
+from cryopipe.steps import step_of
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,8 @@ def costs(folder: Path) -> list[dict[str, Any]]:
     """Sum Snakemake's benchmark tables by step: jobs, seconds, CPU seconds, largest resident memory in MB."""
     found: dict[str, dict[str, Any]] = {}
     for path in sorted(folder.rglob("*.tsv")):
-        label = _label(path.relative_to(folder))
-        total = found.setdefault(
-            label, {"step": label, "jobs": 0, "seconds": 0.0, "cpu_seconds": 0.0, "max_rss_MB": 0.0}
-        )
+        name = _name(path.relative_to(folder))
+        total = found.setdefault(name, {"step": name, "jobs": 0, "seconds": 0.0, "cpu_seconds": 0.0, "max_rss_MB": 0.0})
         with path.open(newline="") as stream:
             for row in csv.DictReader(stream, delimiter="\t"):
                 total["jobs"] += 1
@@ -69,7 +67,7 @@ def costs(folder: Path) -> list[dict[str, Any]]:
     return sorted(found.values(), key=lambda row: -row["seconds"])
 
 
-def _label(path: Path) -> str:
+def _name(path: Path) -> str:
     """Return ``step`` or ``step/run`` of ``<stage>/<step>/[<run>/]<batch>.tsv``; names of jobs for the whole run are shorter."""
     parts = [part for part in path.with_suffix("").parts[1:] if not part.startswith("batch_")]
     return "/".join(parts)
@@ -82,12 +80,11 @@ def _number(text: str | None) -> float:
         return 0.0  # Snakemake writes "-" or "NA" for a job that ended before it was sampled
 
 
-def disk_MB(folder: Path, label: str) -> float:
+def disk_MB(folder: Path, name: str) -> float:
     """Return the size of what a step left in the folder of the run, in MB."""
-    step = all_steps().get(label.split("/")[0])
-    if step is None:
-        return 0.0
-    files = (path for path in (folder / step.stage / label).rglob("*") if path.is_file() and not path.is_symlink())
+    files = (
+        path for path in (folder / step_of(name).stage / name).rglob("*") if path.is_file() and not path.is_symlink()
+    )
     return round(sum(path.stat().st_size for path in files) / 1e6, 3)
 
 

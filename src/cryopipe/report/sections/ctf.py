@@ -12,7 +12,6 @@ import pandas as pd
 from cryopipe.config.ctf import ConsensusCtf
 from cryopipe.ctf.consensus.branches import item_of
 from cryopipe.io.star import concatenate, read_table
-from cryopipe.report.counts import step_of
 from cryopipe.report.drawing import plots
 from cryopipe.report.drawing.cards import Card, ctf_links, ctf_pictures
 from cryopipe.report.drawing.tables import (
@@ -30,6 +29,7 @@ from cryopipe.report.parts.ctf_columns import QUALITY, RESULT, SOURCES, each_est
 from cryopipe.report.reads import ENTERING, ESTIMATES, MICROGRAPHS, REJECTED
 from cryopipe.report.run_files import RunFiles
 from cryopipe.report.section import Part, Section
+from cryopipe.steps import step_of
 
 #: Asked of the agreement where the consensus uses xmipp's own measure, which is on another scale than the phases.
 _DEFAULT_LIMIT_A = 5.0
@@ -51,7 +51,7 @@ def build(run: RunFiles) -> Part:
     judged = [c for c in columns if c.key in accepted and c.worst]
     shown = worst_and_sample(accepted, judged, run.params.max_pictures)
     items = [(str(accepted.index[position]), why) for position, why in shown]
-    steps = list(run.by_step("estimates"))
+    steps = list(run.by_step(ESTIMATES.name))
     page: dict[str, Any] = {
         "ctf": {
             "plots": _plots(frame, consensus),
@@ -76,7 +76,7 @@ def build(run: RunFiles) -> Part:
 
 def estimator_tables(run: RunFiles) -> dict[str, pd.DataFrame]:
     """Return ``{estimator: its rows joined with their optics, index: items}``, in the order of the inputs."""
-    return {label.removeprefix("estimate_ctf_"): _by_item(paths) for label, paths in run.by_step("estimates").items()}
+    return {step_of(name).label: _by_item(paths) for name, paths in run.by_step(ESTIMATES.name).items()}
 
 
 def ctf_table(run: RunFiles, estimates: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -84,9 +84,9 @@ def ctf_table(run: RunFiles, estimates: Mapping[str, pd.DataFrame]) -> pd.DataFr
 
     Accepted ones have the columns of the table that goes on, the others what the estimators found.
     """
-    entering = run.table("entering", "micrographs").rows
+    entering = run.table(ENTERING.name, "micrographs").rows
     items = [item_of(row) for row in entering.to_dict("records")]
-    frame = _by_item(run.paths("micrographs"))
+    frame = _by_item(run.paths(MICROGRAPHS.name))
     for name, table in estimates.items():
         own = {source: f"crpCtf{name.title()}{what}" for what, source in SOURCES.items() if source in table}
         # a row that goes on has these already; a rejected one has them from the estimator's table alone

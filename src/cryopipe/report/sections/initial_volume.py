@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from cryopipe.report.parts.maps import map_pictures
+from cryopipe.report.reads import Reads
 from cryopipe.report.run_files import RunFiles
-from cryopipe.report.section import Part, Reads, Section
+from cryopipe.report.section import Part, Section
 
-VOLUMES = Reads(name="initial", stage="initial_volume", output="map")
-HISTORIES = Reads(name="initial_history", stage="initial_volume", output="history")
+VOLUMES = Reads("initial_map", every=True)
+HISTORIES = Reads("initial_history", every=True)
 
 
 def build(run: RunFiles) -> Part:

@@ -6,12 +6,21 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cryopipe.report.counts import Loss, count, in_order, reason_group, step_of
+from cryopipe.report.counts import Loss, count, reason_group, unit_of
 from cryopipe.report.drawing.cards import Card, ctf_pictures, micrograph, spectra, tracks
 from cryopipe.report.drawing.tables import spaced
-from cryopipe.report.reads import COORDINATES, ENTERING, ESTIMATES, MICROGRAPHS, REFINED_PARTICLES, REJECTED
+from cryopipe.report.reads import (
+    COORDINATES,
+    DESELECTED,
+    ENTERING,
+    ESTIMATES,
+    MICROGRAPHS,
+    REFINED_PARTICLES,
+    REJECTED,
+)
 from cryopipe.report.run_files import RunFiles
 from cryopipe.report.section import Part, Section
+from cryopipe.steps import step_of
 
 #: A larger share of rejected movies or micrographs is worth a warning.
 _MANY = 0.3
@@ -19,9 +28,10 @@ _MANY = 0.3
 
 def build(run: RunFiles) -> Part:
     """Count what each step took in and passed on, and list what was lost."""
-    steps = in_order(run.by_step("rejected"))
-    counts, rows = count(run.losses, accepted=accepted(run, steps), steps=steps, goes_on=run.by_step("coordinates"))
-    picked = len(run.table("coordinates", "coordinates").rows) if "coordinates" in run else 0
+    steps = list(run.rejections)
+    goes_on = run.by_step(COORDINATES.name)
+    counts, rows = count(run.losses, accepted=accepted(run, steps), steps=steps, goes_on=goes_on)
+    picked = len(run.table(COORDINATES.name, "coordinates").rows) if goes_on else 0
     return Part(
         numbers={"counts": counts | {"steps": rows, "picked": picked}},
         page={"counts": {"rows": rows}, "rejected": lost_items(run)},
@@ -31,21 +41,19 @@ def build(run: RunFiles) -> Part:
 
 def accepted(run: RunFiles, steps: Sequence[str]) -> dict[str, int]:
     """Return ``{unit: items at the end of the unit's last step}``, counted in the tables that were handed over."""
-    found = {"movies": len(run.table("entering", "micrographs").rows)} if _count_movies(steps) else {}
-    if "micrographs" in run:
+    found = {}
+    if any(unit_of(step) == "movies" for step in steps):
+        found["movies"] = len(run.table(ENTERING.name, "micrographs").rows)
+    if MICROGRAPHS.name in run:
         # a table of coordinates does not name the micrographs without picks: those that the picking lost are in the list
         unpicked = sum(
             loss.unit == "micrographs" and step_of(loss.step).stage == "picking" and loss.step not in run.side_branches
             for loss in run.losses
         )
-        found["micrographs"] = len(run.table("micrographs", "micrographs").rows) - unpicked
-    if "refined_particles" in run:
+        found["micrographs"] = len(run.table(MICROGRAPHS.name, "micrographs").rows) - unpicked
+    if REFINED_PARTICLES.name in run:
         found["particles"] = len(run.used_positions)
     return found
-
-
-def _count_movies(steps: Sequence[str]) -> bool:
-    return any(step_of(step).counts == "movies" for step in steps)
 
 
 def warnings(counts: Mapping[str, Mapping[str, int]], picked: int) -> list[str]:
@@ -66,7 +74,7 @@ def lost_items(run: RunFiles) -> dict[str, Any]:
     lost = [loss for loss in run.losses if loss.unit != "particles" and loss.step not in run.side_branches]
     rejected = [loss for loss in lost if loss.kind != "quarantined"]
     quarantined = [loss for loss in lost if loss.kind == "quarantined"]
-    estimators = list(run.by_step("estimates"))
+    estimators = list(run.by_step(ESTIMATES.name))
     cards = []
     for loss in examples(lost, run.params.max_pictures):
         pictures = [
@@ -104,6 +112,6 @@ def examples(losses: Sequence[Loss], limit: int) -> list[Loss]:
 SECTION = Section(
     name="lost",
     anchors={"counts": "Counts", "rejected": "Rejected"},
-    reads=(REJECTED, ENTERING, MICROGRAPHS, COORDINATES, REFINED_PARTICLES, ESTIMATES),
+    reads=(REJECTED, DESELECTED, ENTERING, MICROGRAPHS, COORDINATES, REFINED_PARTICLES, ESTIMATES),
     build=build,
 )

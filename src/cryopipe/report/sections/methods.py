@@ -13,7 +13,8 @@ from cryopipe.steps import steps as all_steps
 def build(run: RunFiles) -> Part:
     """Return the parameters that the steps ran with, and the references of these steps."""
     ran = run.recorded_params
-    cited = [step for step in all_steps().values() if step.references and step.name in ran]
+    names = {name.split("/")[0] for name in ran}
+    cited = [step for step in all_steps().values() if step.references and step.name in names]
     return Part(
         numbers={"parameters": ran},
         page={

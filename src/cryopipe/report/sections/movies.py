@@ -6,12 +6,12 @@ from typing import Any
 
 from cryopipe.report.parts.gain import gain_page
 from cryopipe.report.parts.motion import motion_part
-from cryopipe.report.reads import ENTERING, REJECTED
+from cryopipe.report.reads import ENTERING, REJECTED, Reads
 from cryopipe.report.run_files import RunFiles
-from cryopipe.report.section import Part, Reads, Section
+from cryopipe.report.section import Part, Section
 
-GAIN = Reads(name="gain", step="estimate_gain", output="summary")
-ALIGNED = Reads(name="aligned", step="align_movies", output="micrographs")
+GAIN = Reads("gain_summary")
+ALIGNED = Reads("aligned_micrographs")
 
 
 def build(run: RunFiles) -> Part:
@@ -31,9 +31,9 @@ SECTION = Section(
     anchors={"gain": "Gain", "motion": "Motion"},
     reads=(
         GAIN,
-        Reads(name="gain_estimate", step="estimate_gain", output="estimated"),
-        Reads(name="gain_residual", step="estimate_gain", output="residual"),
-        Reads(name="defects", step="estimate_gain", output="defects"),
+        Reads("gain_estimate"),
+        Reads("gain_residual"),
+        Reads("defects"),
         ALIGNED,
         ENTERING,
         REJECTED,

@@ -14,9 +14,9 @@ from scipy.spatial import cKDTree
 from cryopipe.io.mrc import read_image
 from cryopipe.io.star import concatenate, read_table
 from cryopipe.report.drawing import figures
-from cryopipe.report.reads import MICROGRAPHS, REFINED_PARTICLES
+from cryopipe.report.reads import MICROGRAPHS, REFINED_PARTICLES, Reads
 from cryopipe.report.run_files import RunFiles
-from cryopipe.report.section import Part, Reads, Section
+from cryopipe.report.section import Part, Section
 
 #: Pictures of each picker, at most; what the report allows for a section may be fewer.
 _PICTURES = 6
@@ -25,19 +25,19 @@ _NEAR = 0.2
 #: Where no diameter is known, Å.
 _DIAMETER_A = 100.0
 
-PICKS = Reads(name="picks", stage="picking", output="coordinates")
+PICKS = Reads("coordinates", every=True)
 _XY = ["rlnCoordinateX", "rlnCoordinateY"]
 
 
 def build(run: RunFiles) -> Part:
     """Return the numbers and pictures of each picker."""
-    micrographs = run.table("micrographs", "micrographs").with_optics()
-    used = positions(run.used_positions) if "refined_particles" in run else {}
+    micrographs = run.table(MICROGRAPHS.name, "micrographs").with_optics()
+    used = positions(run.used_positions) if REFINED_PARTICLES.name in run else {}
     numbers, pictures = {}, []
-    for label, paths in run.by_step(PICKS.name).items():
+    for step, paths in run.by_step(PICKS.name).items():
         picks = positions(read_picks(paths))
-        numbers[label] = pick_numbers(micrographs, picks, used, _diameter_A(run))
-        pictures.append({"picker": label, "pictures": pick_pictures(run, micrographs, picks, used)})
+        numbers[step] = pick_numbers(micrographs, picks, used, _diameter_A(run))
+        pictures.append({"picker": step, "pictures": pick_pictures(run, micrographs, picks, used)})
     return Part(numbers={"picking": numbers}, page={"picking": {"pickers": pictures}})
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from cryopipe.report.parts.maps import map_pictures
+from cryopipe.report.reads import Reads
 from cryopipe.report.run_files import RunFiles
-from cryopipe.report.section import Part, Reads, Section
+from cryopipe.report.section import Part, Section
 
-MAPS = Reads(name="refined", stage="refinement", output="map")
-HISTORIES = Reads(name="refinement_history", stage="refinement", output="history")
+MAPS = Reads("refined_map", every=True)
+HISTORIES = Reads("refinement_history", every=True)
 
 
 def build(run: RunFiles) -> Part:

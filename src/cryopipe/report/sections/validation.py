@@ -9,8 +9,9 @@ from cryopipe.report.drawing import figures
 from cryopipe.report.drawing.pictures import array_source
 from cryopipe.report.drawing.surface import render_surface
 from cryopipe.report.parts.maps import Curves, contour, flat, read_curves
+from cryopipe.report.reads import Reads
 from cryopipe.report.run_files import RunFiles, volume_of
-from cryopipe.report.section import Figure, Part, Reads, Section
+from cryopipe.report.section import Figure, Part, Section
 
 HALVES = {
     "rlnFourierShellCorrelationUnmaskedMaps": "unmasked",
@@ -18,7 +19,7 @@ HALVES = {
     "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps": "phase-randomised, masked",
     "rlnFourierShellCorrelationCorrected": "corrected",
 }
-#: ``{name of the file: {column: label}}``
+#: ``{port: {column: label}}``
 REFERENCES = {
     "truth_fsc": {
         "crpFscRefinedMasked": "refined map against the truth",
@@ -26,18 +27,23 @@ REFERENCES = {
     },
     "model_fsc": {"rlnFourierShellCorrelation": "map against the model's density"},
 }
-POSTPROCESS = Reads(name="postprocess", step="postprocess", output="summary")
+HALF_MAPS = Reads("half_map_summary")
+HALF_MAP_FSC = Reads("half_map_fsc")
+SHARPENED = Reads("sharpened_map")
+MASKED = Reads("masked_map")
+TRUTH = Reads("truth_summary")
+MODEL = Reads("model_summary")
 
 
 def build(run: RunFiles) -> Part:
     """Return resolutions, curves and pictures of the map, and how it compares with the truth and with a model."""
-    postprocess = run.json(POSTPROCESS.name)
+    halves = run.json(HALF_MAPS.name)
     numbers = {
-        "map": {"fsc0143_A": postprocess["resolution_A"][postprocess["headline_curve"]]} | postprocess,
-        "truth": run.json("truth").get("truth", {}),
-        "model": run.json("model").get("model", {}),
+        "map": {"fsc0143_A": halves["resolution_A"][halves["headline_curve"]]} | halves,
+        "truth": run.json(TRUTH.name).get("truth", {}),
+        "model": run.json(MODEL.name).get("model", {}),
     }
-    sharpened, pixel_size_A = volume_of(run.path("postprocess_map"))
+    sharpened, pixel_size_A = volume_of(run.path(SHARPENED.name))
     level = contour(sharpened, pixel_size_A, run.params.particle_diameter_A or 0.0)
     page = {
         "sharpened": figures.slices(sharpened, pixel_size_A, "sharpened map"),
@@ -54,7 +60,7 @@ def build(run: RunFiles) -> Part:
 
 def surface(run: RunFiles, level: float) -> Figure:
     """Return the picture of the masked, sharpened map's surface at ``level``."""
-    masked, _ = volume_of(run.path("postprocess_masked"))
+    masked, _ = volume_of(run.path(MASKED.name))
     picture = render_surface(masked, threshold=level, size=run.params.surface_size)
     note = f"Surface of the sharpened map at level {level:.3g}, coloured by radius."
     return Figure(array_source(picture), "Surface of the sharpened map", note)
@@ -62,7 +68,7 @@ def surface(run: RunFiles, level: float) -> Figure:
 
 def curves(run: RunFiles) -> list[Figure]:
     """Return the plots of the FSC between the half maps and, where there is one, against the reference."""
-    plot = figures.fsc_plot(read_curves(run.path("postprocess_fsc"), HALVES), threshold=0.143)
+    plot = figures.fsc_plot(read_curves(run.path(HALF_MAP_FSC.name), HALVES), threshold=0.143)
     note = "FSC between the half maps; the resolution is where the corrected curve first falls below 0.143."
     found = [Figure(plot, "FSC between half maps", note)]
     reference: Curves = {}
@@ -87,15 +93,14 @@ SECTION = Section(
     name="validation",
     anchors={"validation": "Validation"},
     reads=(
-        POSTPROCESS,
-        Reads(name="postprocess_map", step="postprocess", output="map"),
-        Reads(name="postprocess_masked", step="postprocess", output="masked"),
-        Reads(name="postprocess_fsc", step="postprocess", output="fsc"),
-        Reads(name="truth", step="validate_truth", output="summary"),
-        Reads(name="truth_fsc", step="validate_truth", output="fsc"),
-        Reads(name="model", step="validate_model", output="summary"),
-        Reads(name="model_fsc", step="validate_model", output="fsc"),
+        HALF_MAPS,
+        SHARPENED,
+        MASKED,
+        HALF_MAP_FSC,
+        TRUTH,
+        MODEL,
+        *(Reads(port) for port in REFERENCES),
     ),
-    needs=(POSTPROCESS.name,),
+    needs=(HALF_MAPS.name,),
     build=build,
 )
