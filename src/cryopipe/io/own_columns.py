@@ -89,11 +89,11 @@ def _hill(name: str, words: str) -> tuple[OwnColumn, ...]:
     )
 
 
-_ITEMS = _group(
-    "every table of movies, micrographs, coordinates and particles",
-    ("crpItem", "text", "", "Name of the movie or micrograph, by which the rows of different tables are joined."),
-)
 _MOVIES = (
+    *_group(
+        "every table of movies, micrographs, coordinates and particles",
+        ("crpItem", "text", "", "Name of the movie or micrograph, by which the rows of different tables are joined."),
+    ),
     *_group(
         "fetch_movies, movies",
         ("crpSource", "text", "", "Name of the file in the archive that it was downloaded from."),
@@ -232,10 +232,7 @@ _PARTICLES = (
         ("crpCoreDensity", "float", "", "Density of the particle's core over that of its shell."),
         ("crpCoreDensityError", "float", "", "Standard error of the core density."),
     ),
-    *_group(
-        "refine_homogeneous, particles",
-        ("crpScale", "float", "", "Contrast of the particle relative to the map."),
-    ),
+    *_group("refine_homogeneous, particles", ("crpScale", "float", "", "Contrast of the particle relative to the map.")),
 )  # fmt: skip
 _MAPS = (
     *_group(
@@ -272,7 +269,7 @@ _TRUTH = (
 )  # fmt: skip
 
 #: All of them, in the order of the data flow.
-OWN_COLUMNS: tuple[OwnColumn, ...] = (*_ITEMS, *_MOVIES, *_CTF, *_PARTICLES, *_MAPS, *_TRUTH)
+OWN_COLUMNS: tuple[OwnColumn, ...] = (*_MOVIES, *_CTF, *_PARTICLES, *_MAPS, *_TRUTH)
 _NAMED = {column.name: column for column in OWN_COLUMNS if "<" not in column.name}
 _PATTERNED = tuple((column.pattern, column) for column in OWN_COLUMNS if "<" in column.name)
 

@@ -33,7 +33,7 @@ def build_parts(run: RunFiles) -> dict[Section, Part]:
     return {section: section.build(run) for section in SECTIONS if section.is_in(run)}
 
 
-def numbers_of(parts: Parts) -> dict[str, Any]:
+def collect_numbers(parts: Parts) -> dict[str, Any]:
     """Return the content of ``report.json``."""
     numbers: dict[str, Any] = {"cryopipe": __version__}
     for part in parts.values():
@@ -85,7 +85,7 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: Report, conte
     """Write ``report.html`` and ``report.json``."""
     run = RunFiles(Path.cwd(), inputs, params)
     parts = build_parts(run)
-    numbers = numbers_of(parts)
+    numbers = collect_numbers(parts)
     page = render(run, parts, numbers)
     atomic_write(outputs["json"], json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
     atomic_write(outputs["html"], page)

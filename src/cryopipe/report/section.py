@@ -26,18 +26,18 @@ class Part:
         ``{anchor: what the template shows there}``; None where this run has nothing to show at that anchor.
     warnings : sequence of str
         What a person should look at before believing the map.
-    headline : sequence of sequences of Figure
+    headline : sequence of sequences of HeadlinePicture
         Pictures for the head of the page, side by side; those of one inner sequence one below the other.
     """
 
     numbers: Mapping[str, Any] = field(default_factory=dict)
     page: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
-    headline: Sequence[Sequence[Figure]] = ()
+    headline: Sequence[Sequence[HeadlinePicture]] = ()
 
 
 @dataclass(frozen=True)
-class Figure:
+class HeadlinePicture:
     """A picture with the words below it; ``alt`` is what a screen reader says."""
 
     source: str

@@ -11,7 +11,7 @@ from cryopipe.report.drawing.surface import render_surface
 from cryopipe.report.parts.maps import Curves, contour, flat, read_curves
 from cryopipe.report.reads import Reads
 from cryopipe.report.run_files import RunFiles, volume_of
-from cryopipe.report.section import Figure, Part, Section
+from cryopipe.report.section import HeadlinePicture, Part, Section
 
 HALVES = {
     "rlnFourierShellCorrelationUnmaskedMaps": "unmasked",
@@ -58,26 +58,26 @@ def build(run: RunFiles) -> Part:
     )
 
 
-def surface(run: RunFiles, level: float) -> Figure:
+def surface(run: RunFiles, level: float) -> HeadlinePicture:
     """Return the picture of the masked, sharpened map's surface at ``level``."""
     masked, _ = volume_of(run.path(MASKED.name))
     picture = render_surface(masked, threshold=level, size=run.params.surface_size)
     note = f"Surface of the sharpened map at level {level:.3g}, coloured by radius."
-    return Figure(array_source(picture), "Surface of the sharpened map", note)
+    return HeadlinePicture(array_source(picture), "Surface of the sharpened map", note)
 
 
-def curves(run: RunFiles) -> list[Figure]:
+def curves(run: RunFiles) -> list[HeadlinePicture]:
     """Return the plots of the FSC between the half maps and, where there is one, against the reference."""
     plot = figures.fsc_plot(read_curves(run.path(HALF_MAP_FSC.name), HALVES), threshold=0.143)
     note = "FSC between the half maps; the resolution is where the corrected curve first falls below 0.143."
-    found = [Figure(plot, "FSC between half maps", note)]
+    found = [HeadlinePicture(plot, "FSC between half maps", note)]
     reference: Curves = {}
     for name, labels in REFERENCES.items():
         if name in run:
             reference |= read_curves(run.path(name), labels)
     if reference:
         note = "FSC against the reference; the resolution is where the curve first falls below 0.5."
-        found.append(Figure(figures.fsc_plot(reference, threshold=0.5), "FSC against the reference", note))
+        found.append(HeadlinePicture(figures.fsc_plot(reference, threshold=0.5), "FSC against the reference", note))
     return found
 
 
