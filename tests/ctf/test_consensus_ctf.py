@@ -36,7 +36,7 @@ from cryopipe.io.mrc import write_image
 from cryopipe.io.star import StarTable, concatenate, make_optics, read_rejections, read_table, write_table
 from cryopipe.io.star import write_rejections as write_failures
 from cryopipe.items import Rejection
-from cryopipe.report.numbers import Loss, count, read_losses
+from cryopipe.report.counts import Loss, count, read_losses
 
 SCOPE = Microscope(300.0, 2.7, 0.1)
 FIRST = "crpCtfConsensus"
@@ -504,7 +504,7 @@ def test_a_micrograph_that_every_estimator_fails_on_leaves_the_stage_once(
     one = run_step(tmp_path, consensus_ctf, ConsensusCtf(), Path("in.star"), [lists["ctffind"], lists["gctf"]])
     both = [lists["xmipp"], (one["micrographs"], one["rejected"])]
     two = run_step(tmp_path, consensus_ctf, ENVELOPE, one["micrographs"], both)
-    losses = read_losses([*(paths[1] for paths in lists.values())])
+    losses = read_losses({f"estimate_ctf_{name}": [paths[1]] for name, paths in lists.items()})
     losses += [Loss(step, "micrographs", *row) for step, out in (("consensus_ctf/defocus", one), ("consensus_ctf/envelope", two))
                for row in read_rejections(out["rejected"])]  # fmt: skip
     accepted = len(read_table(two["micrographs"], "micrographs"))

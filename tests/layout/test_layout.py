@@ -180,6 +180,8 @@ def test_imports_run_downward(path: Path) -> None:
             continue
         if package in SIDE:
             allowed = {"errors"} | {"items": {"io", "context"}, "steps": {"config"}}.get(package, set())
+            # it writes the pages of the docs, one of which explains the columns of io
+            allowed |= {"io"} if path == SOURCE / "config" / "generate.py" else set()
             assert other in allowed, f"{path}: the side room {package} imports {name}"
         elif other not in SIDE:
             same_floor = FLOORS[package] == FLOORS[other] == 6 or {package, other} <= ENGINES

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from cryopipe.config.report import Report
 from cryopipe.io.mrc import write_image
-from cryopipe.io.star import StarTable, make_optics, write_table
+from cryopipe.io.star import RejectionRow, StarTable, make_optics, write_rejections, write_table
 from cryopipe.movies.motion.local_alignment import LocalMotion
 from cryopipe.movies.motion.star import write_motion
-from cryopipe.report.numbers import Loss
+from cryopipe.report.run_files import RunFiles
 
 OPTICS = make_optics(
     voltage_kV=300, cs_mm=2.7, amplitude_contrast=0.1, movie_pixel_size_A=1.0, micrograph_pixel_size_A=1.0
@@ -25,45 +26,54 @@ SHIFTS = np.array([[0.0, 0.0], [1.0, 0.5], [2.0, -1.0], [3.0, 2.0]])
 SHAPE = (len(SHIFTS), 96, 128)
 
 
-def write_run(folder: Path, count: int, *, drawn: int = 3) -> tuple[dict[str, Any], list[Loss]]:
-    """Write the tables of ``count`` movies, and motion file and pictures of the first ``drawn``; return inputs, losses."""
+def write_run(folder: Path, count: int, *, drawn: int = 3) -> dict[str, Any]:
+    """Write the tables of ``count`` movies, and motion file and pictures of the first ``drawn``; return the inputs."""
     rng = np.random.default_rng(3)
     items = [f"mov_{i:05d}" for i in range(count)]
-    drifted = {item for i, item in enumerate(items) if i % DRIFTS == 1}
+    drifted = [item for i, item in enumerate(items) if i % DRIFTS == 1]
     entering = [item for item in items if item not in drifted]
-    bad = set(entering[2::BAD_CTF])
+    bad = entering[2::BAD_CTF]
     accepted = [item for item in entering if item not in bad]
     aligned = _movies(items, rng)
     inputs = {
-        "aligned": [_write(folder / "movies/align_movies", aligned)],
-        "entering": [_write(folder / "movies/screen_motion", _screened(aligned, entering, rng))],
-        "estimates": [],
+        "aligned_micrographs": [_write(folder / "movies/align_movies", aligned)],
+        "micrographs": [_write(folder / "movies/screen_motion", _screened(aligned, entering, rng))],
+        "every_ctf_estimates": [],
+        "rejected": [
+            write_losses(folder, "movies/import_movies", []),
+            write_losses(folder, "movies/screen_motion", drifted, "motion over the movie 35.2 Å exceeds 15 Å"),
+            write_losses(folder, "ctf/estimate_ctf_ctffind", []),
+            write_losses(folder, "ctf/estimate_ctf_gctf", entering[:1], "no <rings>", kind="quarantined"),
+            write_losses(folder, "ctf/consensus_ctf/defocus", bad, "agree to 9.1 Å only"),
+        ],
     }
     truth = dict(zip(entering, rng.uniform(8e3, 2e4, len(entering)), strict=True))
     estimates = {}
     for name, sd in (("ctffind", 20.0), ("gctf", 30.0)):
         found = entering if name == "ctffind" else entering[1:]
-        estimates[name] = _estimates(found, truth, bad if name == "gctf" else set(), sd, rng)
-        inputs["estimates"].append(_write(folder / f"ctf/estimate_ctf_{name}", estimates[name]))
+        estimates[name] = _estimates(found, truth, set(bad) if name == "gctf" else set(), sd, rng)
+        inputs["every_ctf_estimates"].append(_write(folder / f"ctf/estimate_ctf_{name}", estimates[name]))
     final = estimates["ctffind"][estimates["ctffind"]["crpItem"].isin(accepted)].assign(
         crpCtfConsensusCrossing=4.0, crpCtfNewNumber=-9999.0
     )
-    inputs["micrographs"] = [_write(folder / "ctf/consensus_ctf/defocus", final)]
+    inputs["micrographs_with_ctf"] = [_write(folder / "ctf/consensus_ctf/defocus", final)]
     for item in items[:drawn]:
         _motion_file(folder, item)
         _pictures(folder, item, rng)
-    losses = [
-        Loss("screen_motion", "movies", item, "rejected", "motion over the movie 35.2 Å exceeds 15 Å")
-        for item in items
-        if item in drifted
-    ]
-    losses += [
-        Loss("consensus_ctf", "micrographs", item, "rejected", "agree to 9.1 Å only")
-        for item in entering
-        if item in bad
-    ]
-    losses += [Loss("estimate_ctf_gctf", "micrographs", entering[0], "quarantined", "no <rings>")]
-    return inputs | _gain(folder, rng), losses  # fmt: skip
+    return inputs | _gain(folder, rng)
+
+
+def files_of(folder: Path, inputs: dict[str, Any], **options: int) -> RunFiles:
+    """Return the files of a fabricated run."""
+    return RunFiles(folder, inputs, Report(title="t", particle_diameter_A=130.0, symmetry="O", **options))
+
+
+def write_losses(folder: Path, step: str, items: list[str], reason: str = "", *, kind: str = "rejected") -> Path:
+    """Write what ``step`` (stage/step) did not pass on."""
+    path = folder / step / "batch_0001_rejected.tsv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_rejections(path, [RejectionRow(item, kind, reason) for item in items])
+    return path
 
 
 def _write(folder: Path, rows: pd.DataFrame) -> Path:
@@ -163,4 +173,4 @@ def _gain(folder: Path, rng: np.random.Generator) -> dict[str, Path]:
     }  # fmt: skip
     gain = parent / "gain.json"
     gain.write_text(json.dumps(summary))
-    return paths | {"defects": defects, "gain": gain}
+    return paths | {"defects": defects, "gain_summary": gain}

@@ -10,22 +10,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cryopipe.config.report import Report
 from cryopipe.imaging.optics import electron_wavelength_A
-from cryopipe.report.estimators import band_half_width_A
-from cryopipe.report.lost_section import examples
-from cryopipe.report.numbers import Loss, read_json
-from cryopipe.report.report import pages, templates
-from tests.report.fabricated import BAD_CTF, DRIFTS, write_run
+from cryopipe.report.counts import Loss
+from cryopipe.report.parts.ctf_agreement import band_half_width_A
+from cryopipe.report.report import render_section, templates
+from cryopipe.report.run_files import RunFiles
+from cryopipe.report.sections import ctf, lost, movies
+from cryopipe.report.sections.lost import examples
+from tests.report.fabricated import BAD_CTF, DRIFTS, files_of, write_losses, write_run
+
+
+def render(run: RunFiles) -> tuple[str, dict[str, Any]]:
+    """Return the page's sections on lost items, movies and CTFs, and their numbers."""
+    found = [(section, section.build(run)) for section in (lost.SECTION, movies.SECTION, ctf.SECTION)]
+    numbers = {key: value for _, part in found for key, value in part.numbers.items()}
+    return "".join(render_section(section, part, templates()) for section, part in found), numbers
 
 
 def build(folder: Path, count: int, **options: int) -> tuple[str, dict[str, Any]]:
-    inputs, losses = write_run(folder, count)
-    numbers: dict[str, Any] = {"gain": read_json(inputs["gain"]), "parameters": {}}
-    parts = pages(
-        inputs, Report(title="t", particle_diameter_A=130.0, symmetry="O", **options), numbers, losses, folder
-    )
-    return templates().get_template("movies_and_ctf.html.j2").render(parts), numbers
+    return render(files_of(folder, write_run(folder, count), **options))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +42,7 @@ def section(page: str, name: str) -> str:
 
 def test_every_section_is_there_and_nothing_is_loaded_from_elsewhere(small: tuple[str, dict[str, Any]]) -> None:
     page, _ = small
-    assert re.findall(r'<section id="(\w+)">', page) == ["rejected", "gain", "motion", "ctf", "agreement"]
+    assert re.findall(r'<section id="(\w+)">', page) == ["counts", "rejected", "gain", "motion", "ctf", "agreement"]
     assert not re.search(r'(src|href)="(https?:)?//', page)
     assert all(source.startswith("data:image/webp") for source in re.findall(r'src="([^"]*)"', page))
 
@@ -97,14 +100,14 @@ def test_the_agreement_counts_pairs_by_the_resolution_asked_for(small: tuple[str
     assert band_half_width_A(5.0, 300.0) == pytest.approx(635, abs=1)
 
 
-def test_lost_items_stand_in_lists_with_reasons_and_pictures(small: tuple[str, dict[str, Any]]) -> None:
+def test_lost_items_are_listed_with_reasons_and_pictures(small: tuple[str, dict[str, Any]]) -> None:
     page, _ = small
     lost = section(page, "rejected")
     assert "motion over the movie 35.2 Å exceeds 15 Å" in lost
     assert "agree to 9.1 Å only" in lost
     assert "Nothing is in quarantine" in lost
     assert lost.count('<article class="item">') >= 1
-    # a failure of one branch is no loss, but it is told; text of others is text here
+    # a failure of one branch is not a loss, but it is listed; the text of a reason is escaped
     assert "no &lt;rings&gt;" in section(page, "ctf")
 
 
@@ -129,12 +132,12 @@ def test_tables_are_real_ones_with_scopes_captions_and_a_focus_for_the_keyboard(
 
 
 def test_a_column_that_the_page_does_not_know_is_shown_all_the_same(tmp_path: Path) -> None:
-    inputs, losses = write_run(tmp_path, 12)
-    path = inputs["micrographs"][0]
+    inputs = write_run(tmp_path, 12)
+    path = inputs["micrographs_with_ctf"][0]
     path.write_text(path.read_text().replace("-9999.0", "0.25"))
-    numbers: dict[str, Any] = {"gain": {}, "parameters": {}}
-    parts = pages(inputs, Report(title="t", particle_diameter_A=130.0, symmetry="O"), numbers, losses, tmp_path)
-    page = templates().get_template("movies_and_ctf.html.j2").render(parts)
+    page, numbers = render(
+        files_of(tmp_path, {name: files for name, files in inputs.items() if name != "gain_summary"})
+    )
     assert ">new number<" in page
     assert numbers["ctf"]["summary"]["crpCtfNewNumber"]["median"] == 0.25
     assert '<section id="gain">' not in page
@@ -153,14 +156,13 @@ def test_ten_times_the_micrographs_make_no_larger_page(tmp_path: Path) -> None:
 
 
 def test_a_run_in_which_everything_was_rejected_has_a_page(tmp_path: Path) -> None:
-    inputs, losses = write_run(tmp_path, 12)
-    path = inputs["micrographs"][0]
+    inputs = write_run(tmp_path, 12)
+    path = inputs["micrographs_with_ctf"][0]
     lines = path.read_text().splitlines()
     path.write_text("\n".join(line for line in lines if not line.startswith("movies/")) + "\n")
-    losses += [Loss("consensus_ctf", "micrographs", f"mov_{i:05d}", "rejected", "dark") for i in range(12)]
-    numbers: dict[str, Any] = {"gain": {}, "parameters": {}}
-    parts = pages(inputs, Report(title="t", particle_diameter_A=130.0, symmetry="O"), numbers, losses, tmp_path)
-    page = templates().get_template("movies_and_ctf.html.j2").render(parts)
+    entering = [f"mov_{i:05d}" for i in range(12) if i % DRIFTS != 1]
+    write_losses(tmp_path, "ctf/consensus_ctf/defocus", entering, "dark")
+    page, _ = render(files_of(tmp_path, inputs))
     assert section(page, "ctf").count('class="lost"') >= 11
 
 

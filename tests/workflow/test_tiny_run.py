@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from cryopipe.io.own_columns import own_column
 from tests.workflow.conftest import ROOT, TINY, snakemake
 
 pytestmark = pytest.mark.workflow
@@ -45,6 +46,15 @@ def test_the_drifted_and_the_bad_ctf_movie_are_rejected_with_their_reasons(tiny_
     assert len(drifted) == 1
     assert len(bad) == 1
     assert all(re.search(r"\d", line.split("\t")[2]) for line in drifted + bad), "a reason names its value"
+
+
+def test_every_column_of_ours_in_the_tables_of_a_run_is_declared(tiny_run: Outcome) -> None:
+    folder, _ = tiny_run
+    found = {
+        name for path in folder.rglob("*.star") for name in re.findall(r"^_(crp\w+)", path.read_text(), re.MULTILINE)
+    }
+    assert len(found) > 100
+    assert not [name for name in found if own_column(name) is None]
 
 
 def test_every_output_has_its_provenance(tiny_run: Outcome) -> None:

@@ -51,7 +51,7 @@ def parameter(
     pattern : str, optional
         Regular expression that a text has to match.
     per_batch : bool
-        Whether the run fills it for each batch: it is then no key of a user's configuration.
+        Whether the run fills it (for each batch, or from its plan): it is then no key of a user's configuration.
     """
     if derived and default is PydanticUndefined:
         default = None

@@ -21,6 +21,7 @@ from cryopipe.config.declare import DECLARATIONS, BranchOf
 from cryopipe.config.model import Config, sections
 from cryopipe.config.runs import RunParams
 from cryopipe.config.step_tables import TABLES, with_tables
+from cryopipe.io.own_columns import column_page
 
 ROOT = Path(__file__).parents[3]
 
@@ -70,6 +71,7 @@ GENERATED = {
     "config/config.schema.json": schema,
     "config/config.default.yaml": default_yaml,
     "docs/parameters.md": parameter_page,
+    "docs/columns.md": column_page,
 }
 
 

@@ -200,5 +200,5 @@ def _quoted(value: object, name: str, where: str) -> str:
 
 def _legal(name: object, where: str) -> str:
     if not isinstance(name, str) or not re.fullmatch(r"[^\s#_][^\s#]*", name):
-        raise InputError(f"{where}: {name!r} cannot be a column name; use one word such as rlnImageName or crpScore.")
+        raise InputError(f"{where}: {name!r} cannot be a column name; use one word such as rlnImageName or crpWeight.")
     return name

@@ -2,29 +2,26 @@
 
 A micrograph named ``001`` must stay text and a coordinate ``406`` must become a float64; both go wrong when types are
 guessed from the values. Names and meanings follow RELION's ``metadata_label.h``; columns that RELION does not know
-start with ``crp``. A column without a contract is typed by its spelling: whole numbers in their shortest form become
-int64, other numbers float64, anything else (also ``007``) stays text.
+start with ``crp`` and are declared in `cryopipe.io.own_columns`. A column without a contract is typed by its spelling:
+whole numbers in their shortest form become int64, other numbers float64, anything else (also ``007``) stays text.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
 from cryopipe.errors import InputError
-
-ColumnType = Literal["text", "int", "float"]
+from cryopipe.io.own_columns import ColumnType, own_column
 
 _TEXT = """
 rlnMicrographName rlnMicrographMovieName rlnMicrographNameNoDW rlnMicrographMetadata rlnMicrographCoordinates
 rlnMicrographGainName rlnMicrographDefectFile rlnCtfImage rlnCtfPowerSpectrum rlnImageName
 rlnImageOriginalName rlnOpticsGroupName rlnMtfFileName rlnParticleName rlnOriginalParticleName rlnGroupName
 rlnReferenceImage rlnReconstructImageName rlnUnfilteredMapHalf1 rlnUnfilteredMapHalf2 rlnMaskName rlnSymmetryGroup
-rlnOddZernike rlnEvenZernike  rlnTomoName rlnHelicalTrackName crpItem crpKind crpReason crpMicrographNameDW
-crpFirst64KiBSha256 crpCurve crpStep crpSource crpChecksum
+rlnOddZernike rlnEvenZernike  rlnTomoName rlnHelicalTrackName
 """
 _INT = """
 rlnOpticsGroup rlnImageSize rlnImageSizeX rlnImageSizeY rlnImageSizeZ rlnImageDimensionality rlnOriginalImageSize
@@ -33,7 +30,6 @@ rlnNrOfFrames rlnBeamTiltClass rlnMicrographStartFrame rlnMicrographEndFrame rln
 rlnMotionModelVersion rlnMotionModelCoeffsIdx rlnEERGrouping rlnEERUpsampling rlnCtfDataArePhaseFlipped
 rlnCtfDataAreCtfPremultiplied rlnSpectralIndex rlnNrClasses rlnNrGroups rlnReferenceDimensionality
 rlnNumberOfIterations rlnIsFlip rlnEnabled rlnMicrographId rlnImageId rlnHelicalTubeID
-crpFrames crpBytes crpSize crpParticles crpIteration
 """
 _FLOAT = """
 rlnCoordinateX rlnCoordinateY rlnCoordinateZ rlnOriginX rlnOriginY rlnOriginXAngst rlnOriginYAngst
@@ -51,7 +47,7 @@ rlnFourierShellCorrelationCorrected rlnFourierShellCorrelationMaskedMaps rlnFour
 rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps rlnFinalResolution rlnBfactorUsedForSharpening
 rlnGroupScaleCorrection rlnSigma2Noise rlnReferenceSigma2 rlnReferenceTau2 rlnSsnrMap rlnGoldStandardFsc
 rlnParticleBoxFractionSolventMask rlnLogAmplitudesOriginal rlnLogAmplitudesWeighted rlnLogAmplitudesSharpened
-rlnResolutionSquared crpHeight crpHeaderPixelSize crpMeanCounts crpTotalExposure crpScore crpWeight
+rlnResolutionSquared
 """
 _TYPES: dict[str, ColumnType] = {
     **dict.fromkeys(_TEXT.split(), "text"),
@@ -69,7 +65,8 @@ _FLOAT_SPELLING = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-
 
 def column_type(name: str) -> ColumnType | None:
     """Return the contract of column ``name`` (without the leading underscore), or None where there is none."""
-    known = _TYPES.get(name)
+    own = own_column(name)
+    known = own.type if own is not None else _TYPES.get(name)
     if known is None and name.endswith(_TEXT_ENDINGS):
         return "text"
     return known

@@ -181,6 +181,8 @@ class Plan:
     def params(self, step: str, *, batch: str = "") -> dict[str, Any]:
         """Return the complete parameters of ``step``; the steps at the start also get the files of their batch."""
         params = self._params[step]
+        if step == "report":
+            return params | {"predicted": {name: self.predicted(name) for name in self.ports.names}}
         model = step_of(step).params
         if step == "fetch_movies":
             return params | self._wanted(self.batches[batch] if batch else [])
@@ -221,15 +223,15 @@ class Plan:
 
     def resources(self, step: str) -> dict[str, Any]:
         """Return what a job of ``step`` asks the scheduler for: memory in MB, minutes, GPUs."""
-        cost = steps()[step].cost
+        cost = self.predicted(step)
         asked = {"gpu": self.gpus(step)}
-        if cost is None:
-            return asked
+        return asked | ({"mem_mb": math.ceil(cost["memory_MB"]), "runtime": math.ceil(cost["minutes"])} if cost else {})
+
+    def predicted(self, step: str) -> dict[str, float]:
+        """Return what one job of ``step`` needs, by the formulas of its `Cost`; nothing where there are none."""
+        cost = step_of(step).cost
         names = {"dataset": self.facts, "run": self.config.run}
-        return asked | {
-            "mem_mb": math.ceil(evaluate(cost.memory_MB, names)),
-            "runtime": math.ceil(evaluate(cost.minutes, names)),
-        }
+        return {key: float(evaluate(formula, names)) for key, formula in vars(cost).items()} if cost else {}
 
     def code(self, step: str) -> str:
         """Return the digest of the code behind ``step``, computed once a run and inherited by its jobs."""

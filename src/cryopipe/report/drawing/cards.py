@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,15 +12,30 @@ from cryopipe.errors import InputError
 from cryopipe.movies.motion.star import read_motion
 from cryopipe.report.drawing.pictures import file_source
 from cryopipe.report.drawing.tracks import global_track, patch_tracks, read_local
+from cryopipe.steps import step_of
 
 _MOVIES = Path("movies/align_movies")
+#: Pictures of spectrum and model have one of these endings, whichever the estimator draws.
+_CTF_ENDINGS = ("_ctf.png", "_ctf_halfplane.png")
 #: Pixels across: spectra need their rings, thumbnails their particles, profiles their text.
 _SPECTRUM, _THUMBNAIL, _PROFILE = 300, 320, 560
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture: caption with either the source of an <img> or a drawing; ``wide``: over the whole card."""
+    """One picture of a card.
+
+    Attributes
+    ----------
+    caption : str
+        Words below it.
+    source : str
+        Source of an <img>; empty where there is a drawing.
+    drawing : Markup, optional
+        Inline SVG.
+    wide : bool
+        Whether it is as wide as the card.
+    """
 
     caption: str
     source: str = ""
@@ -30,7 +45,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Card:
-    """One item with its pictures; ``note`` says why it is shown or what became of it."""
+    """One item with its pictures; ``note`` states why it is shown, or what became of it."""
 
     item: str
     note: str
@@ -49,12 +64,12 @@ def micrograph(run: Path, item: str) -> list[Picture]:
 
 
 def tracks(run: Path, item: str) -> list[Picture]:
-    """Return the drawings of the global track and of the tracks of patches; none where the movie was not aligned."""
+    """Return drawings of the global track and of the tracks of patches; none for a movie that was not aligned."""
     path = run / _MOVIES / "motion" / f"{item}.star"
     try:
         motion = read_motion(path)
     except InputError:
-        return []  # not aligned, or what stopped it is the reason that the card gives
+        return []  # the movie was not aligned, or the card gives the reason
     pictures = [Picture("shift of the whole frame", drawing=global_track(motion))]
     local = read_local(path)
     if local is not None:
@@ -63,17 +78,23 @@ def tracks(run: Path, item: str) -> list[Picture]:
 
 
 def ctf_pictures(run: Path, item: str, estimators: Sequence[str]) -> list[Picture]:
-    """Return what each estimator (step name) drew: spectrum | model; and the profile along equal phases."""
+    """Return the pictures of each estimator (step): spectrum | model, and the average along equal phases."""
     found: list[Picture] = []
     for step in estimators:
-        folder, name = run / "ctf" / step / "pictures", step.removeprefix("estimate_ctf_")
-        for ending in ("_ctf.png", "_ctf_halfplane.png"):
-            found += _file(folder / f"{item}{ending}", f"{name}: spectrum | model", _SPECTRUM)
+        for ending in _CTF_ENDINGS:
+            path = run / "ctf" / step / "pictures" / f"{item}{ending}"
+            found += _file(path, f"{step_of(step).label}: spectrum | model", _SPECTRUM)
     for step in estimators:
         path = run / "ctf" / step / "pictures" / f"{item}_epa.png"
-        words = f"{step.removeprefix('estimate_ctf_')}: equiphase average and model"
-        found += _file(path, words, _PROFILE, wide=True)
+        found += _file(path, f"{step_of(step).label}: equiphase average and model", _PROFILE, wide=True)
     return found
+
+
+def ctf_links(run: Path, estimator: str, items: Iterable[str]) -> dict[str, str]:
+    """Return ``{item: link from the report to its picture of spectrum | model}`` by one estimator (step)."""
+    folder = run / "ctf" / estimator / "pictures"
+    ending = next((e for e in _CTF_ENDINGS if next(folder.glob(f"*{e}"), None)), _CTF_ENDINGS[0])
+    return {item: f"../../ctf/{estimator}/pictures/{item}{ending}" for item in items}
 
 
 def _file(path: Path, caption: str, width: int, *, wide: bool = False) -> list[Picture]:

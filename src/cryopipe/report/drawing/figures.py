@@ -1,4 +1,4 @@
-"""The figures of the report, each returned as an <img> source that lives inside the HTML."""
+"""Figures of the report; each is returned as the source of an <img>, with the picture in it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,21 @@ def picks_picture(
     kept: NDArray[np.bool_],
     diameter_A: float,
 ) -> str:
-    """Show a micrograph, low-passed to about 15 Å, with its picks (x, y in pixels): kept ones green, dropped ones red."""
+    """Show a micrograph, low-passed to about 15 Å, with its picks: kept ones green, dropped ones red.
+
+    Parameters
+    ----------
+    micrograph : float32 ``[y, x]``
+        Its image.
+    pixel_size_A : float
+        Å.
+    picks : float64 ``[n, 2]``
+        Positions (x, y) in pixels.
+    kept : bool ``[n]``
+        Which picks are kept.
+    diameter_A : float
+        Diameter of the circles, Å.
+    """
     view = ndimage.gaussian_filter(micrograph, 6.0 / pixel_size_A)
     low, high = np.percentile(view, [0.5, 99.5])
     figure = Figure(figsize=(5.2, 5.2 * micrograph.shape[0] / micrograph.shape[1]))
@@ -89,7 +103,7 @@ def class_picture(average: NDArray[np.float32], *, size: int = 96) -> str:
 
 
 def history_plot(rows: Sequence[Mapping[str, float]], columns: Sequence[str]) -> str:
-    """Plot columns of an iteration history, one panel each."""
+    """Plot columns of an iteration history, one panel for each."""
     figure = Figure(figsize=(3.0 * len(columns), 2.5))
     for i, column in enumerate(columns):
         axes = figure.add_subplot(1, len(columns), i + 1)
@@ -114,7 +128,7 @@ def _scale_bar(axes: Axes, pixel_size_A: float) -> None:
 
 
 def _half_extent(volume: NDArray[np.float32]) -> int:
-    """Half side of the cube around the centre that holds the particle, by where the radial power has died."""
+    """Return half the side of the cube around the centre that holds the strong densities of the particle."""
     n = volume.shape[0]
     projection = np.abs(volume).max(0)
     y, x = np.indices(projection.shape) - n // 2

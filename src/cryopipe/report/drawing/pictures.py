@@ -1,6 +1,7 @@
-"""Pictures as they stand inside the page: data URIs in WebP, at the size at which they are shown.
+"""Pictures inside the page: data URIs in WebP, at the size at which they are shown.
 
-A page of pictures as the steps wrote them (PNG, 512 px) has 10-17 MB for twelve movies; at the size shown, in WebP, 2-3.
+With the pictures as the steps wrote them (PNG, 512 px) a page of twelve movies has 10-17 MB; in WebP at the size shown it
+has 2-3 MB.
 Plots are compressed without loss, photographs (spectra, micrographs, maps) with a quality at which rings stay visible.
 """
 

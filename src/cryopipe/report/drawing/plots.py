@@ -1,4 +1,4 @@
-"""Plots of tables: motion of all movies, CTFs of all micrographs, estimator against estimator, residual gain."""
+"""Plots of tables: motion of all movies, CTFs of all micrographs, pairs of estimators, residual gain."""
 
 from __future__ import annotations
 
@@ -24,7 +24,19 @@ def scatter(
     labels: tuple[str, str],
     limits: tuple[float | None, float | None] = (None, None),
 ) -> str:
-    """Plot y against x, what was not accepted in red, with the limits (x, y) as dashed lines."""
+    """Plot y against x; items that were not accepted are red.
+
+    Parameters
+    ----------
+    x, y : float64 ``[n]``
+        Values; NaN where there is none.
+    lost : bool ``[n]``
+        Items that were not accepted.
+    labels : (str, str)
+        Of the axes x and y.
+    limits : (float or None, float or None)
+        Limits of x and y, drawn as dashed lines.
+    """
     figure, axes = _axes()
     _points(axes, x, y, lost)
     if limits[0] is not None:
@@ -36,7 +48,19 @@ def scatter(
 
 
 def course(y: Values, lost: NDArray[np.bool_], *, labels: tuple[str, str], limit: float | None = None) -> str:
-    """Plot a value over the order of the items, what was not accepted in red."""
+    """Plot a value over the order of the items; items that were not accepted are red.
+
+    Parameters
+    ----------
+    y : float64 ``[n]``
+        Values; NaN where there is none.
+    lost : bool ``[n]``
+        Items that were not accepted.
+    labels : (str, str)
+        Of the axes x and y.
+    limit : float, optional
+        Limit of y, drawn as a dashed line.
+    """
     return scatter(np.arange(1, len(y) + 1, dtype=np.float64), y, lost, labels=labels, limits=(None, limit))
 
 
@@ -49,7 +73,7 @@ def histogram(values: Mapping[str, Values], *, label: str, lines: Sequence[float
         low, high = np.percentile(together, [0.5, 99.5])
         bins = np.linspace(low, max(high, low + 1e-6), min(_BINS, max(5, 2 * round(together.size**0.5))) + 1)
         for name, v in finite.items():
-            # what lies outside stands in the outermost bars: nothing is left out of the count
+            # what lies outside is counted in the outermost bars, so that nothing is left out
             axes.hist(np.clip(v, bins[0], bins[-1]), bins=bins.tolist(), histtype="stepfilled", alpha=0.45, label=name)
     for line in lines:
         axes.axvline(line, color=_LIMIT, ls="--", lw=1)
@@ -62,7 +86,19 @@ def histogram(values: Mapping[str, Values], *, label: str, lines: Sequence[float
 def against(
     first: Values, second: Values, lost: NDArray[np.bool_], *, names: tuple[str, str], half_width_A: float
 ) -> str:
-    """Plot the defocus of two estimators against each other in µm, with the band inside which they agree."""
+    """Plot the defocus of two estimators against each other in µm, with the band inside which they agree.
+
+    Parameters
+    ----------
+    first, second : float64 ``[n]``
+        Mean defocus by each, Å.
+    lost : bool ``[n]``
+        Micrographs that were not accepted.
+    names : (str, str)
+        Of the two estimators.
+    half_width_A : float
+        Half width of the band, Å.
+    """
     figure, axes = _axes(square=True)
     _points(axes, first / 1e4, second / 1e4, lost)
     both = np.concatenate([first, second])

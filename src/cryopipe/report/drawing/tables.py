@@ -1,4 +1,4 @@
-"""Tables of items: which columns are shown, how a value is written, which rows are shown where there are too many."""
+"""Tables of items: the columns that are shown, how values are written, and which rows are shown of many."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-#: Stands in a STAR table where there is no value.
+from cryopipe.errors import CryopipeError
+from cryopipe.io.own_columns import own_column
+
+Worst = Literal["high", "low", ""]
+#: What a STAR table holds where there is no value.
 _MISSING = -9999.0
 #: What a table of the page writes where there is no value.
 ABSENT = "–"
@@ -30,7 +34,7 @@ class Column:
         Digits behind the point.
     worst : {"high", "low", ""}
         Which end of the column a person should look at first; empty: neither.
-    says : str
+    meaning : str
         What the column means, in a sentence.
     """
 
@@ -38,8 +42,27 @@ class Column:
     label: str
     unit: str = ""
     decimals: int = 0
-    worst: Literal["high", "low", ""] = ""
-    says: str = ""
+    worst: Worst = ""
+    meaning: str = ""
+
+    @classmethod
+    def own(cls, key: str, label: str, decimals: int = 0, worst: Worst = "") -> Column:
+        """Return a column of ours, with the unit and the meaning that `cryopipe.io.own_columns` declares.
+
+        Parameters
+        ----------
+        key, label, decimals, worst
+            As the attributes of the same names.
+
+        Raises
+        ------
+        CryopipeError
+            Nothing is declared of ``key``.
+        """
+        declared = own_column(key)
+        if declared is None:
+            raise CryopipeError(f"the report shows {key}, which cryopipe.io.own_columns does not declare. Declare it.")
+        return cls(key, label, declared.unit, decimals, worst, declared.meaning)
 
     @property
     def heading(self) -> str:
@@ -49,7 +72,19 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as the page shows it: ``rows[i]`` is (link or empty, cells as text); the first cell names the item."""
+    """A table as the page shows it.
+
+    Attributes
+    ----------
+    key, caption : str
+        Anchor and caption.
+    columns : list of Column
+        Item and status first.
+    rows : list of (str, list of str)
+        For each row the link of its item, or empty, and its cells as text.
+    total : int
+        Rows of the table that these were chosen from.
+    """
 
     key: str
     caption: str
@@ -93,7 +128,7 @@ def make_table(
     key, caption : str
         Anchor and caption.
     limit : int
-        Rows shown at most; which ones, `worst_and_sample` says.
+        Rows shown at most, as `worst_and_sample` chooses them.
     links : mapping, optional
         ``{item: file}``.
     """
@@ -116,7 +151,7 @@ def text(value: float, decimals: int) -> str:
 
 
 def worst_and_sample(frame: pd.DataFrame, columns: Sequence[Column], limit: int) -> list[tuple[int, str]]:
-    """Return (position, why) of at most ``limit`` rows, the telling ones first.
+    """Return (position, reason) of at most ``limit`` rows, those first that a person should look at.
 
     All rows, with an empty reason, where they are not too many. Otherwise half of the places go to the worst ends of the
     columns in turn, up to a quarter to rows that were not accepted, the rest to rows at even distances.
@@ -136,7 +171,7 @@ def worst_and_sample(frame: pd.DataFrame, columns: Sequence[Column], limit: int)
 
 
 def _ranked(frame: pd.DataFrame, column: Column) -> list[int]:
-    """Return the positions of the rows from the worst on; none where all rows are alike or no end is the worse one."""
+    """Return the positions of the rows, the worst first; none where all rows are alike or neither end is worse."""
     if not column.worst or column.key not in frame:
         return []
     values = frame[column.key].to_numpy(np.float64)

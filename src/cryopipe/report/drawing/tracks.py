@@ -1,6 +1,6 @@
 """Motion of a movie as line drawings (inline SVG): track of the whole frame, and tracks of patches across the frame.
 
-Both show the shifts that are applied, as the motion file states them; the specimen moved the other way.
+Both show the shifts that are applied, as in the motion file; the specimen moved the other way.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FIRST, _LAST, _LINE = "#b3261e", "#17804a", "#27507f"
 
 
 def read_local(path: Path) -> LocalMotion | None:
-    """Return the local field of a motion file, None where it states none.
+    """Return the local field of a motion file; None where it has none.
 
     Only its shape over the frame is used here, so residual and number of patches are left at zero.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cryopipe.config.movies import ScreenMotion
-from cryopipe.config.report import Report
 from cryopipe.errors import InputError
-from cryopipe.io.star import concatenate, read_table
 from cryopipe.movies.motion.measures import limits_A, measure_motion
 from cryopipe.movies.motion.star import read_motion
 from cryopipe.report.drawing import plots
@@ -26,23 +23,21 @@ from cryopipe.report.drawing.tables import (
     summary_rows,
     worst_and_sample,
 )
-from cryopipe.report.numbers import Loss
-
-Inputs = Mapping[str, Any]
+from cryopipe.report.run_files import RunFiles
 
 COLUMNS = (
     Column("rlnAccumMotionTotal", "total motion", "Å", 1, "high", "Length of the path over all frames."),
-    Column("rlnAccumMotionEarly", "early", "Å", 1, says="Its part in the first 4 e/Å²."),
-    Column("rlnAccumMotionLate", "late", "Å", 1, says="Its part after the first 4 e/Å²."),
-    Column("crpMotionStepMax", "largest step", "Å", 2, "high", "Between neighbouring frames, along x or y."),
-    Column("crpMotionStepEuclidean", "largest step, 2D", "Å", 2, says="Between neighbouring frames, Euclidean."),
-    Column("crpMotionRange", "range", "Å", 1, "high", "Larger extent of the track along x and y."),
-    Column("crpMotionDiameter", "diameter", "Å", 1, says="Largest distance between the positions of two frames."),
-    Column("crpAlignmentResidual", "residual", "Å", 2, "high", "Scatter of the frame pairs about the global track."),
-    Column("crpAlignmentAgreeing", "agreeing pairs", "", 2, "low", "Share of frame pairs that fit the track."),
-    Column("crpLocalPatches", "patches", "", 0, says="Patches of the local motion; 0: none was fitted."),
-    Column("crpLocalResidual", "local residual", "Å", 2, "high", "Scatter of the patches about the local field."),
-    Column("crpFrames", "frames", "", 0, says="Frames that were aligned."),
+    Column("rlnAccumMotionEarly", "early", "Å", 1, meaning="Length of the path in the first 4 e/Å²."),
+    Column("rlnAccumMotionLate", "late", "Å", 1, meaning="Length of the path after the first 4 e/Å²."),
+    Column.own("crpMotionStepMax", "largest step", 2, "high"),
+    Column.own("crpMotionStepEuclidean", "largest step, 2D", 2),
+    Column.own("crpMotionRange", "range", 1, "high"),
+    Column.own("crpMotionDiameter", "diameter", 1),
+    Column.own("crpAlignmentResidual", "residual", 2, "high"),
+    Column.own("crpAlignmentAgreeing", "agreeing pairs", 2, "low"),
+    Column.own("crpLocalPatches", "patches", 0),
+    Column.own("crpLocalResidual", "local residual", 2, "high"),
+    Column.own("crpFrames", "frames", 0),
 )
 _MEASURES = {
     "crpMotionStepMax": "step_max_norm",
@@ -53,18 +48,17 @@ _MEASURES = {
 }
 
 
-def motion_table(inputs: Inputs, losses: Sequence[Loss], run: Path, screening: ScreenMotion) -> pd.DataFrame:
+def motion_table(run: RunFiles, screening: ScreenMotion) -> pd.DataFrame:
     """Return one row for each aligned movie: measures of its motion and what became of it.
 
-    What `screen_motion` measured stands in its table for the movies that it accepted; the others are measured here.
+    For the movies that `screen_motion` accepted its table has the measures; those of the others are computed here.
     """
-    rows = concatenate([read_table(path, "micrographs") for path in inputs["aligned"]]).rows
-    frame = rows.set_index("crpItem")
-    screened = concatenate([read_table(path, "micrographs") for path in inputs["entering"]]).rows
+    frame = run.table("aligned_micrographs", "micrographs").rows.set_index("crpItem")
+    screened = run.table("micrographs", "micrographs").rows
     known = screened.set_index("crpItem")[[name for name in _MEASURES if name in screened]]
-    lost = {loss.item: loss.kind for loss in losses if loss.step == "screen_motion"}
+    lost = {loss.item: loss.kind for loss in run.losses if loss.step == "screen_motion"}
     absent = frame.index.difference(known.index, sort=False)
-    measured = [_measured(run / str(frame.loc[item, "rlnMicrographMetadata"]), screening) for item in absent]
+    measured = [_measured(run.folder / str(frame.loc[item, "rlnMicrographMetadata"]), screening) for item in absent]
     parts = [part for part in (known, pd.DataFrame(measured, index=absent, columns=list(_MEASURES))) if len(part)]
     if parts:
         frame = frame.join(pd.concat(parts))
@@ -79,25 +73,30 @@ def _measured(path: Path, screening: ScreenMotion) -> dict[str, float]:
     return {column: getattr(measures, name) for column, name in _MEASURES.items()}
 
 
-def motion_section(
-    inputs: Inputs, losses: Sequence[Loss], run: Path, params: Report, screening: ScreenMotion
-) -> tuple[dict[str, Any], dict[str, Any]]:
+def motion_part(run: RunFiles) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the numbers for the JSON, and what the page shows."""
-    frame = motion_table(inputs, losses, run, screening)
+    screening = run.params_of("screen_motion", ScreenMotion)
+    frame = motion_table(run, screening)
     numbers = {"movies": len(frame), "summary": summary(frame, COLUMNS), "table": numbers_of(frame, COLUMNS)}
     accepted = frame[frame["status"] == "accepted"]
-    shown = worst_and_sample(accepted, [c for c in COLUMNS if c.key in accepted], params.max_pictures)
+    shown = worst_and_sample(accepted, [c for c in COLUMNS if c.key in accepted], run.params.max_pictures)
     items = [(str(accepted.index[position]), why) for position, why in shown]
     page = {
         "plots": _plots(frame, screening),
         "table": make_table(
-            frame, COLUMNS, key="motion-table", caption="Motion of all aligned movies", limit=params.max_table_rows,
+            frame,
+            COLUMNS,
+            key="motion-table",
+            caption="Motion of all aligned movies",
+            limit=run.params.max_table_rows,
             links={str(i): f"../../movies/align_movies/pictures/{i}_psd.png" for i in frame.index},
         ),
         "summary": summary_rows(frame, COLUMNS),
-        "cards": [Card(item, why, [*spectra(run, item, wide=True), *tracks(run, item)]) for item, why in items],
+        "cards": [
+            Card(item, why, [*spectra(run.folder, item, wide=True), *tracks(run.folder, item)]) for item, why in items
+        ],
         "of": len(accepted),
-    }  # fmt: skip
+    }
     return numbers, page
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from cryopipe.io.mrc import read_image
 from cryopipe.report.drawing import plots
 from cryopipe.report.drawing.pictures import blocks, grey_source
+from cryopipe.report.run_files import RunFiles
 
-Inputs = Mapping[str, Any]
 _SIDE = 320
 #: Pixels of the residual that enter its histogram, at most.
 _SAMPLE = 500_000
@@ -22,15 +22,13 @@ _SAMPLE = 500_000
 _LISTED = 200
 
 
-def gain_section(inputs: Inputs, gain: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return what the page shows of the gain; None without movies."""
-    if not gain:
-        return None
+def gain_page(run: RunFiles, gain: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the page shows of the gain; ``gain`` is the summary of the step."""
     # one at a time: the gain of a large camera in super-resolution has 0.4 GB
-    pictures = _views(read_image(inputs["gain_estimate"])[0], "estimate")
-    residual = read_image(inputs["gain_residual"])[0]
+    pictures = _views(read_image(run.path("gain_estimate"))[0], "estimate")
+    residual = read_image(run.path("gain_residual"))[0]
     pictures += _views(residual, "residual")
-    listed = pd.read_csv(inputs["defects"], sep="\t")
+    listed = pd.read_csv(run.path("defects"), sep="\t")
     positions = listed[["y", "x"]].to_numpy(np.int64).reshape(-1, 2)
     kinds = [str(kind) for kind in listed["type"]]
     return {
@@ -60,7 +58,7 @@ def _residual_numbers(gain: Mapping[str, Any]) -> list[tuple[str, float]]:
 
 
 def _scores(gain: Mapping[str, Any]) -> list[list[str]]:
-    """Return a row (orientation, sense, score, share of the best, shift) for each orientation and sense."""
+    """Return one row (orientation, sense, score, share of the best, shift) per orientation and sense."""
     scores = gain.get("scores", [])
     best = scores[0]["score"] if scores else 1.0
     return [

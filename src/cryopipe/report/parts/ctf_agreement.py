@@ -1,7 +1,7 @@
-"""CTF estimator against estimator: to which resolution any two agree, and how their defoci differ.
+"""CTF estimators compared in pairs: to which resolution any two agree, and how their defoci differ.
 
 Computed from the tables of the estimators themselves, so that it covers the micrographs that were rejected, too. The
-measure is that of the consensus (`cryopipe.ctf.consensus.agreement`): the resolution where the phases of two CTFs part by 90°.
+measure is that of the consensus (`cryopipe.ctf.consensus.agreement`): the resolution where the phases of two CTFs differ by 90°.
 """
 
 from __future__ import annotations
@@ -23,12 +23,26 @@ from cryopipe.report.drawing.tables import significant
 
 #: A resolution that two CTFs never agree to (apart from frequency zero on), Å.
 _NEVER_A = 9999.0
+#: A smaller share of micrographs that a pair agrees on is worth a warning.
+_FEW = 0.7
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class PairComparison:
-    """Two estimators on the micrographs that both have; arrays over these, in the order of ``items``."""
+    """Two estimators, on the micrographs that both have an estimate of.
+
+    Attributes
+    ----------
+    names : (str, str)
+        Of the estimators.
+    items : list of str
+        Micrographs; all arrays are in this order.
+    crossing_A : float64 ``[n]``
+        Resolution where the phases of the two estimates differ by 90°, Å.
+    u_A, v_A : (float64 ``[n]``, float64 ``[n]``)
+        Larger and smaller defocus by each, Å.
+    """
 
     names: tuple[str, str]
     items: list[str]
@@ -83,7 +97,7 @@ def _column(records: Mapping[str, Mapping[str, Any]], items: Sequence[str], name
 
 
 def pair_numbers(pair: PairComparison, limit_A: float) -> dict[str, Any]:
-    """Return how many agree to ``limit_A``, where the phases part, and median and robust scatter of the differences."""
+    """Return how many agree to ``limit_A``, where their phases differ by 90°, and by how much their defoci differ."""
     numbers: dict[str, Any] = {
         "first": pair.names[0],
         "second": pair.names[1],
@@ -117,14 +131,26 @@ def pair_numbers(pair: PairComparison, limit_A: float) -> dict[str, Any]:
 
 
 def band_half_width_A(limit_A: float, voltage_kV: float) -> float:
-    """Return the defocus difference, Å, that parts two phases by 90° at the resolution ``limit_A``: d² / (2 λ)."""
+    """Return the defocus difference, Å, at which two phases differ by 90° at the resolution ``limit_A``: d² / (2 λ)."""
     return float(limit_A**2 / (2 * electron_wavelength_A(voltage_kV)))
 
 
-def estimators_section(
+def agreement_part(
     tables: Mapping[str, pd.DataFrame], comparisons: Sequence[PairComparison], accepted: set[str], limit_A: float
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the numbers for the JSON, and the N x N matrix of plots and numbers for the page."""
+    """Return the numbers for the JSON, and the matrix of plots and numbers for the page.
+
+    Parameters
+    ----------
+    tables : mapping
+        ``{name: rows joined with their optics, index: items}``.
+    comparisons : sequence of PairComparison
+        Of all pairs of ``tables``.
+    accepted : set of str
+        Items that the consensus accepted.
+    limit_A : float
+        Resolution to which two estimates have to agree, Å.
+    """
     pairs = {pair.names: pair for pair in comparisons}
     numbers: dict[str, Any] = {
         "limit_A": limit_A,
@@ -150,6 +176,15 @@ def estimators_section(
         matrix.append({"name": row, "cells": cells})
     rows = [_number_row(by_names[names_]) for names_ in pairs]
     return numbers, {"names": names, "matrix": matrix, "rows": rows, "limit_A": limit_A, "half_width_A": half_width}
+
+
+def warnings(numbers: Mapping[str, Any]) -> list[str]:
+    """Return what a person should look at in the numbers of `agreement_part`."""
+    return [
+        f"{pair['first']} and {pair['second']} agree on {pair['agreeing']} of {pair['compared']} micrographs only."
+        for pair in numbers["pairs"]
+        if pair["compared"] and pair["agreeing"] < _FEW * pair["compared"]
+    ]
 
 
 def _scatter_cell(pair: PairComparison, accepted: set[str], half_width: float) -> dict[str, str]:

@@ -1,0 +1,299 @@
+"""The columns that cryopipe adds to the tables of the field (``crp...``): type, unit, where each is written, and its meaning.
+
+This is the one place that explains them: `cryopipe.io.star_columns` takes their types from here, the glossary of the
+documentation (``docs/columns.md``) and the legends of the report take their words from here. A name may hold one
+placeholder in angle brackets: ``crpCtf<Estimator>DefocusU`` stands for the column of each CTF estimator.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import Literal
+
+ColumnType = Literal["text", "int", "float"]
+
+
+@dataclass(frozen=True)
+class OwnColumn:
+    """One column of ours.
+
+    Attributes
+    ----------
+    name : str
+        As in the STAR file, without the leading underscore; may hold a placeholder ``<...>``.
+    type : {"text", "int", "float"}
+        Type of its values.
+    unit : str
+        Å, px, °, e/Å² ...; empty for pure numbers and text.
+    table : str
+        Step, and its table or file, that writes the column first.
+    meaning : str
+        One sentence.
+    """
+
+    name: str
+    type: ColumnType
+    unit: str
+    table: str
+    meaning: str
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """Pattern that the whole name of such a column matches."""
+        parts = re.split(r"<\w+>", self.name)
+        return re.compile("[A-Z][A-Za-z0-9]*".join(map(re.escape, parts)) + r"\Z")
+
+
+def _group(table: str, *rows: tuple[str, ColumnType, str, str]) -> tuple[OwnColumn, ...]:
+    return tuple(OwnColumn(name, kind, unit, table, meaning) for name, kind, unit, meaning in rows)
+
+
+def _consensus(prefix: str, words: str) -> tuple[OwnColumn, ...]:
+    """Return what a consensus of CTFs writes; ``words`` names its estimates."""
+    return _group(
+        "consensus_ctf, micrographs",
+        (f"{prefix}Estimates", "int", "", f"Number of {words}."),
+        (f"{prefix}Agreeing", "text", "", f"Names of the {words} that agree, joined by +."),
+        (f"{prefix}Crossing", "float", "Å", f"Resolution where phases of the {words} differ by 90°; worst pair."),
+        (f"{prefix}Area", "float", "Å", f"Radius of the disc in which phases of the {words} differ by less; worst pair."),
+        (f"{prefix}Legacy", "float", "Å", f"Agreement of the {words} as xmipp measures it; worst pair."),
+        (f"{prefix}DefocusDifference", "float", "Å", f"Largest of |ΔU| and |ΔV| among the {words} that agree."),
+        (f"{prefix}AngleDifference", "float", "°", f"Largest difference of the astigmatism angle among the {words} that agree."),
+        (f"{prefix}PhaseShiftDifference", "float", "°", f"Largest difference of the phase shift among the {words} that agree."),
+        (f"{prefix}DefocusU", "float", "Å", f"Larger defocus of the mean of the {words} that agree."),
+        (f"{prefix}DefocusUSd", "float", "Å", f"Standard deviation of U among the {words} that agree."),
+        (f"{prefix}DefocusV", "float", "Å", f"Smaller defocus of the mean of the {words} that agree."),
+        (f"{prefix}DefocusVSd", "float", "Å", f"Standard deviation of V among the {words} that agree."),
+        (f"{prefix}DefocusAngle", "float", "°", f"Direction of the larger defocus of the mean of the {words} that agree."),
+        (f"{prefix}DefocusMean", "float", "Å", f"Mean of (U + V) / 2 over the {words} that agree."),
+        (f"{prefix}DefocusMeanSd", "float", "Å", f"Standard deviation of (U + V) / 2 among the {words} that agree."),
+        (f"{prefix}AstigmatismX", "float", "Å", f"Mean of (U - V) / 2 · cos 2θ over the {words} that agree."),
+        (f"{prefix}AstigmatismXSd", "float", "Å", f"Standard deviation of (U - V) / 2 · cos 2θ among the {words} that agree."),
+        (f"{prefix}AstigmatismY", "float", "Å", f"Mean of (U - V) / 2 · sin 2θ over the {words} that agree."),
+        (f"{prefix}AstigmatismYSd", "float", "Å", f"Standard deviation of (U - V) / 2 · sin 2θ among the {words} that agree."),
+    )  # fmt: skip
+
+
+def _hill(name: str, words: str) -> tuple[OwnColumn, ...]:
+    """Return the parameters of one Gaussian ring of the background."""
+    return _group(
+        "estimate_ctf_xmipp, model file",
+        (f"{name}K", "float", "", f"Height of {words}, in units of the power."),
+        (f"{name}CentreU", "float", "1/Å", f"Frequency of {words} along its axis U."),
+        (f"{name}CentreV", "float", "1/Å", f"Frequency of {words} along its axis V."),
+        (f"{name}SharpnessU", "float", "Å²", f"Sharpness σ of {words}, exp(-σ (u - c)²), along its axis U."),
+        (f"{name}SharpnessV", "float", "Å²", f"Sharpness σ of {words}, exp(-σ (u - c)²), along its axis V."),
+        (f"{name}Angle", "float", "°", f"Direction of the axis U of {words}, from x towards y."),
+    )
+
+
+_MOVIES = (
+    *_group(
+        "every table of movies, micrographs, coordinates and particles",
+        ("crpItem", "text", "", "Name of the movie or micrograph, by which the rows of different tables are joined."),
+    ),
+    *_group(
+        "fetch_movies, movies",
+        ("crpSource", "text", "", "Name of the file in the archive that it was downloaded from."),
+        ("crpChecksum", "text", "", "Checksum that the archive states for the file; none where it states none."),
+        ("crpBytes", "int", "byte", "Size of the movie file."),
+    ),
+    *_group(
+        "import_movies, movies",
+        ("crpFrames", "int", "", "Number of frames of the movie."),
+        ("crpMeanCounts", "float", "", "Mean of the decoded frames, per pixel and frame."),
+        ("crpHeaderPixelSize", "float", "Å", "Pixel size that the header of the file states; 0 where it states none."),
+        ("crpTotalExposure", "float", "e/Å²", "Exposure of the specimen at the end of the last frame."),
+        ("crpFirst64KiBSha256", "text", "", "SHA-256 of the first 64 KiB of the file."),
+    ),
+    *_group(
+        "align_movies, micrographs",
+        ("crpMicrographNameDW", "text", "", "File of the dose-weighted sum of the frames."),
+        ("crpAlignmentResidual", "float", "Å", "Root mean square deviation of frame pairs from the global track, per axis."),
+        ("crpAlignmentAgreeing", "float", "", "Share of frame pairs whose shift fits the global track."),
+        ("crpLocalPatches", "int", "", "Number of patches of the local motion; 0 where none was fitted."),
+        ("crpLocalResidual", "float", "Å", "Root mean square deviation of the patches from the local field, per axis."),
+    ),
+    *_group(
+        "align_movies, motion file",
+        ("crpSplineAxis", "int", "", "Axis of the local shift: 0 is x, 1 is y."),
+        ("crpSplineT", "int", "", "Index of the control point along the frames."),
+        ("crpSplineY", "int", "", "Index of the control point along y."),
+        ("crpSplineX", "int", "", "Index of the control point along x."),
+        ("crpSplineCoefficient", "float", "px", "Coefficient of the cubic B-spline of the local shifts, in unbinned pixels."),
+    ),
+    *_group(
+        "screen_motion, micrographs",
+        ("crpMotionStepMax", "float", "Å", "Largest step between neighbouring frames along x or y."),
+        ("crpMotionStepEuclidean", "float", "Å", "Largest Euclidean step between neighbouring frames."),
+        ("crpMotionRange", "float", "Å", "Larger extent of the track along x and y."),
+        ("crpMotionDiameter", "float", "Å", "Largest distance between the positions of two frames."),
+        ("crpMotionPath", "float", "Å", "Length of the track over all frames."),
+        ("crpMotionFlag", "text", "", "no_motion (all shifts are zero), spike (one frame jumps out and back) or none."),
+    ),
+)  # fmt: skip
+_CTF = (
+    *_group(
+        "estimate_ctf_ctffind, micrographs",
+        ("crpCtfAliasingResolution", "float", "Å", "Beyond this resolution rings are closer than the spectrum's box resolves."),
+        ("crpIciness", "float", "", "Square of the mean amplitude at 3.9-3.5 Å over that at 30-6 Å: crystalline ice."),
+        ("crpCtfTilt", "float", "°", "Tilt of the specimen."),
+        ("crpCtfTiltAxis", "float", "°", "Direction of the tilt axis, from x towards y."),
+    ),
+    *_group(
+        "estimate_ctf_xmipp, micrographs",
+        ("crpCtfFirstZero", "float", "Å", "Resolution of the first zero of the CTF, mean over the azimuths."),
+        ("crpCtfFirstZeroRatio", "float", "", "Ratio of the extremes of the first zero over the azimuths; 1 for a round CTF."),
+        ("crpCtfEnvelopeResolution", "float", "Å", "Finest resolution at which the envelope exceeds a tenth."),
+        ("crpCtfDamping", "float", "", "Value of the envelope at the end of the fit."),
+        ("crpCtfCorr13", "float", "", "Correlation of data and model between the first and the third zero."),
+        ("crpCtfFittingScore", "float", "", "Mean squared distance of data and model, in units of the noise."),
+        ("crpCtfMargin", "float", "", "First minimum less first zero of the CTF, in standard deviations along the zero."),
+        ("crpCtfFirstMinFirstZeroRatio", "float", "", "Scatter along the first minimum over that along the first zero."),
+        ("crpCtfAstigmaticValidity", "float", "Å", "Beyond this resolution a CTF without astigmatism would be wrong."),
+        ("crpCtfPsdCorr90", "float", "", "Correlation of the enhanced spectrum with itself turned by 90°."),
+        ("crpCtfPsdRadialIntegral", "float", "", "Sum of the moduli of the enhanced spectrum's rings, over the largest."),
+        ("crpCtfPsdVariance", "float", "", "Scatter of the spectra of the windows."),
+        ("crpCtfPsdPca1", "float", "", "Variance of the windows' logarithmic spectra along their first principal component."),
+        ("crpCtfPsdPcaRunsTest", "float", "", "Runs test of that component's sign (normal deviate); negative: neighbours alike."),
+        ("crpCtfIceness", "float", "", "Mean power at 4.0-3.6 Å over that at 4.4-4.0 Å: crystalline ice."),
+        ("crpCtfHistogramNormality", "float", "", "Kullback-Leibler divergence of the grey values from a Gaussian."),
+        ("crpCtfEnvelopeBFactor", "float", "Å²", "B factor that describes the envelope."),
+        ("crpCtfDownsampling", "float", "", "Factor by which the micrograph was downsampled for the fit."),
+        ("crpCtfStartKind", "text", "", "What the fit started from: a search or a previous CTF."),
+        ("crpCtfModelFile", "text", "", "STAR file with all parameters of the fitted spectrum and its radial curves."),
+    ),
+    *_group(
+        "estimate_ctf_xmipp, model file",
+        ("crpCtfK", "float", "", "Square root of the power at frequency zero where the CTF is 1."),
+        ("crpCtfChromaticAberration", "float", "mm", "Chromatic aberration of the envelope."),
+        ("crpCtfEnergySpread", "float", "eV", "Energy spread of the envelope."),
+        ("crpCtfLensInstability", "float", "ppm", "Instability of the lens current of the envelope."),
+        ("crpCtfConvergence", "float", "mrad", "Half angle of the illumination."),
+        ("crpCtfLongitudinalDrift", "float", "Å", "Drift along the beam."),
+        ("crpCtfTransversalDrift", "float", "Å", "Drift across the beam."),
+        ("crpCtfEnvelopeR0", "float", "", "Constant of the empirical factor of the envelope; always 1."),
+        ("crpCtfEnvelopeR1", "float", "Å", "Linear term of the empirical factor of the envelope."),
+        ("crpCtfEnvelopeR2", "float", "Å²", "Quadratic term of the empirical factor of the envelope."),
+        ("crpCtfBackgroundBase", "float", "", "Constant of the background, in units of the power."),
+        ("crpCtfBackgroundSqrtK", "float", "", "Height of the background's term exp(-q √u), in units of the power."),
+        ("crpCtfBackgroundSqrtU", "float", "Å^½", "Slope q of that term along its axis U."),
+        ("crpCtfBackgroundSqrtV", "float", "Å^½", "Slope q of that term along its axis V."),
+        ("crpCtfBackgroundSqrtAngle", "float", "°", "Direction of the axis U of that term, from x towards y."),
+        ("crpCtfBackgroundR1", "float", "Å", "Linear term of the background's polynomial."),
+        ("crpCtfBackgroundR2", "float", "Å²", "Quadratic term of the background's polynomial."),
+        ("crpCtfBackgroundR3", "float", "Å³", "Cubic term of the background's polynomial."),
+        ("crpFrequency", "float", "1/Å", "Spatial frequency of the ring."),
+        ("crpPsdData", "float", "", "Power of the spectrum, mean over the ring."),
+        ("crpPsdBackground", "float", "", "Power of the fitted background at that frequency."),
+        ("crpPsdEnvelope", "float", "", "Amplitude of the fitted envelope at that frequency."),
+        ("crpPsdModel", "float", "", "Power of the fitted model at that frequency."),
+    ),
+    *_hill("crpCtfBackgroundGaussian1", "the background's first Gaussian ring"),
+    *_hill("crpCtfBackgroundGaussian2", "the background's second Gaussian ring, which is subtracted"),
+    *_consensus("crpCtfConsensus", "estimates"),
+    *_consensus("crpCtfEnvelopeConsensus", "estimates of the pass that fits the envelope"),
+    *_group(
+        "consensus_ctf, micrographs",
+        ("crpCtfDefocusFrom", "text", "", "Estimator whose defocus the row carries; + joins several whose mean it is."),
+        ("crpCtfEnvelopeFrom", "text", "", "Estimator whose envelope the row carries; none where it has none."),
+        ("crpCtfAgreement<Pair>", "float", "Å", "Resolution where the phases of the two estimators differ by 90°."),
+        ("crpCtf<Estimator>DefocusU", "float", "Å", "Larger defocus by that estimator."),
+        ("crpCtf<Estimator>DefocusV", "float", "Å", "Smaller defocus by that estimator."),
+        ("crpCtf<Estimator>DefocusAngle", "float", "°", "Direction of the larger defocus by that estimator, from x towards y."),
+        ("crpCtf<Estimator>MaxResolution", "float", "Å", "Resolution to which that estimator sees rings."),
+        ("crpCtf<Estimator>FigureOfMerit", "float", "", "Correlation of spectrum and model by that estimator."),
+        ("crpCtf<Estimator>Image", "text", "", "Picture of spectrum and model by that estimator."),
+    ),
+)  # fmt: skip
+_PARTICLES = (
+    *_group(
+        "classify_2d, classes and posteriors",
+        ("crpParticles", "int", "", "Number of particles: of the class, or of the simulated movie."),
+        ("crpParticleRow", "int", "", "Row of the particle in the table of particles, from 1."),
+        ("crpWeight", "float", "", "Probability that the particle belongs to the class."),
+    ),
+    *_group(
+        "select_classes_2d, class features",
+        ("crpCoreRatio", "float", "", "Density of the centre of the average over that of its shell."),
+        ("crpSignal", "float", "", "Mean inside the particle less the mean around it, in standard deviations around."),
+        ("crpEdgeScore", "float", "", "Share of the average's positive power outside the particle: neighbours and doublets."),
+        ("crpCircularity", "float", "", "Power of the shell's angular harmonics over that of its mean; 0: perfect ring."),
+        ("crpECA", "float", "", "Mean effective number of classes of the members; 1 where each is certain of its class."),
+        ("crpKept", "int", "", "1 where the class is kept, 0 where it is dropped."),
+        ("crpDecidedBy", "text", "", "Who decided about the class: the criterion, or a person."),
+        ("crpKeptParticles", "int", "", "Number of the class's particles that are kept."),
+    ),
+    *_group(
+        "select_classes_2d, particles",
+        ("crpReason", "text", "", "Why the particle or class was dropped; none where it was kept."),
+        ("crpCoreDensity", "float", "", "Density of the particle's core over that of its shell."),
+        ("crpCoreDensityError", "float", "", "Standard error of the core density."),
+    ),
+    *_group("refine_homogeneous, particles", ("crpScale", "float", "", "Contrast of the particle relative to the map.")),
+)  # fmt: skip
+_MAPS = (
+    *_group(
+        "refine_homogeneous, FSC file",
+        ("crpResolutionUnmasked", "float", "Å", "Resolution where the FSC of the unmasked half maps falls below 0.143."),
+        ("crpResolutionMasked", "float", "Å", "Resolution where the FSC of the masked half maps falls below 0.143."),
+    ),
+    *_group(
+        "validate_model, FSC file",
+        ("crpFourierShellCorrelationUnmasked", "float", "", "FSC of the unmasked map and the density of the atomic model."),
+    ),
+    *_group(
+        "validate_truth, FSC file",
+        ("crpFsc<Map>Masked", "float", "", "FSC of that map and the true map, both masked."),
+        ("crpFsc<Map>Unmasked", "float", "", "FSC of that map and the true map, without a mask."),
+    ),
+)  # fmt: skip
+_TRUTH = (
+    *_group(
+        "simulate_movies, truth of the particles",
+        ("crpHeight", "float", "Å", "Height above the middle of the specimen; the defocus is smaller by so much."),
+        ("crpKind", "text", "", "Kind of the simulated particle (apo, iron) or movie (ok, drift, bad_ctf, carbon)."),
+    ),
+    *_group(
+        "simulate_movies, truth of the movies",
+        ("crpContaminants", "int", "", "Number of ice contaminants in the movie."),
+        ("crpGainOrientation", "text", "", "Orientation in which the gain reference was written."),
+        ("crpLocalCourse", "float", "", "Factor of the local field in the frame."),
+        ("crpPowerU", "int", "", "Power of the relative place along x in this term of the local field."),
+        ("crpPowerV", "int", "", "Power of the relative place along y in this term of the local field."),
+        ("crpCoefficientX", "float", "px", "Coefficient of this term of the local field along x, as a shift to apply."),
+        ("crpCoefficientY", "float", "px", "Coefficient of this term of the local field along y, as a shift to apply."),
+    ),
+)  # fmt: skip
+
+#: All of them, in the order of the data flow.
+OWN_COLUMNS: tuple[OwnColumn, ...] = (*_MOVIES, *_CTF, *_PARTICLES, *_MAPS, *_TRUTH)
+_NAMED = {column.name: column for column in OWN_COLUMNS if "<" not in column.name}
+_PATTERNED = tuple((column.pattern, column) for column in OWN_COLUMNS if "<" in column.name)
+
+
+@cache
+def own_column(name: str) -> OwnColumn | None:
+    """Return what is declared of the column ``name`` (without the leading underscore), or None where nothing is."""
+    return _NAMED.get(name) or next((column for pattern, column in _PATTERNED if pattern.match(name)), None)
+
+
+def column_page() -> str:
+    """Return the glossary of the documentation as Markdown, one table for each place where columns are written."""
+    lines = [
+        "# Columns",
+        "",
+        "The tables of cryopipe use RELION's column names (`rln...`) with RELION's meanings and units. The columns below are its",
+        "own. Generated from `src/cryopipe/io/own_columns.py` (`python -m cryopipe.config.generate --fix`).",
+        "",
+        "A name in angle brackets stands for one column each: of every CTF estimator, pair of estimators, or map.",
+    ]
+    for table in dict.fromkeys(column.table for column in OWN_COLUMNS):
+        lines += ["", f"## {table}", "", "| column | type | unit | meaning |", "|---|---|---|---|"]
+        for column in OWN_COLUMNS:
+            if column.table == table:
+                meaning = column.meaning.replace("|", "\\|")
+                lines.append(f"| `{column.name}` | {column.type} | {column.unit} | {meaning} |")
+    return "\n".join(lines) + "\n"
