@@ -50,6 +50,7 @@ def test_a_manifest_is_extended_by_the_planning_process_alone_when_its_jobs_star
 
     first = plan(8, extend=True)
     assert len(first.batches) == 2
+    plan(8, extend=False).keep_manifest()
     assert not (tmp_path / "manifest.txt").exists()
     first.keep_manifest()
     assert len(plan(12, extend=True).batches) == 3

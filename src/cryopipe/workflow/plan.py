@@ -115,7 +115,12 @@ class Plan:
         return batches(files, self.config.run.batch_size)
 
     def keep_manifest(self) -> None:
-        """Write the files of all batches down, so that their places do not change when others come later."""
+        """Write the files of all batches down, so that their places do not change when others come later.
+
+        A process that runs a single job of the run writes nothing.
+        """
+        if not self._extend:
+            return
         write_manifest(self.results / MANIFEST, [file for batch in self.batches.values() for file in batch])
 
     def _check_groups(self, files: list[str]) -> None:

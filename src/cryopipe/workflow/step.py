@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
@@ -37,22 +37,19 @@ def run_step(snakemake: Any, module: ModuleType) -> None:
     wildcards = {name: str(value) for name, value in snakemake.wildcards.items()}
     name = "/".join([module.__name__.rsplit(".", 1)[-1], *([wildcards["run"]] if "run" in wildcards else [])])
     log = _logger(name, wildcards.get("batch", ""), log_path)
-    job = dict(snakemake.params.run)
+    own = dict(snakemake.params.run)
+    job = Job(
+        name=name,
+        seed=int(own["seed"]),
+        settings=Run.model_validate(snakemake.config["run"]),
+        work_dir=Path(own["work_dir"]) / wildcards.get("batch", "all"),
+        threads=int(snakemake.threads),
+        granted_gpus=int(snakemake.resources.get("gpu", 0)),
+        code=str(snakemake.params.code),
+        log=log,
+    )
     try:
-        execute(
-            module,
-            name=name,
-            inputs=_files(snakemake.input),
-            outputs=_files(snakemake.output),
-            params=dict(snakemake.params.step),
-            seed=int(job["seed"]),
-            settings=Run.model_validate(snakemake.config["run"]),
-            work_dir=Path(job["work_dir"]) / wildcards.get("batch", "all"),
-            threads=int(snakemake.threads),
-            granted_gpus=int(snakemake.resources.get("gpu", 0)),
-            code=str(snakemake.params.code),
-            log=log,
-        )
+        execute(module, job, _files(snakemake.input), _files(snakemake.output), dict(snakemake.params.step))
     except CryopipeError as error:
         log.info("%s", traceback.format_exc())
         log.error("%s\n  log: %s", error, log_path)
@@ -63,37 +60,18 @@ def run_step(snakemake: Any, module: ModuleType) -> None:
         raise
 
 
-def execute(
-    module: ModuleType,
-    *,
-    name: str,
-    inputs: Mapping[str, Any],
-    outputs: Mapping[str, Path],
-    params: Mapping[str, Any],
-    seed: int,
-    settings: Run,
-    work_dir: Path,
-    threads: int,
-    granted_gpus: int,
-    code: str,
-    log: logging.Logger,
-) -> None:
-    """Run ``module.main`` outside or inside Snakemake and write the provenance of its outputs.
+@dataclass(frozen=True)
+class Job:
+    """What a job of a step is given besides files and parameters.
 
-    Parameters
+    Attributes
     ----------
-    module : module
-        Of the step.
     name : str
         ``<step>``, or ``<step>/<run>`` for a run of a step that is done several times: each has random numbers of its own.
-    inputs, outputs : mapping
-        ``{name: file or list of files}``, as the rule names them.
-    params : mapping
-        Values of the step's parameter class.
     seed : int
         Seed of the run.
     settings : Run
-        Device and allowed share of failures: they are no parameters, because no result depends on them.
+        Device and allowed share of failures: they are not parameters, because no result depends on them.
     work_dir : Path
         Folder of the job's checkpoints.
     threads, granted_gpus : int
@@ -102,6 +80,33 @@ def execute(
         Digest of the step's code.
     log : logging.Logger
         Goes to the log file of the job and to the terminal.
+    """
+
+    name: str
+    seed: int
+    settings: Run
+    work_dir: Path
+    threads: int
+    granted_gpus: int
+    code: str
+    log: logging.Logger
+
+
+def execute(
+    module: ModuleType, job: Job, inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: Mapping[str, Any]
+) -> None:
+    """Run ``module.main`` and write the provenance of its outputs.
+
+    Parameters
+    ----------
+    module : module
+        Of the step.
+    job : Job
+        Name, seed, device, folder and log.
+    inputs, outputs : mapping
+        ``{name: file or list of files}``, as the rule names them.
+    params : mapping
+        Values of the step's parameter class.
 
     Raises
     ------
@@ -110,35 +115,46 @@ def execute(
     """
     # child processes of libraries format numbers by locale; a decimal comma has corrupted other programs' tables
     os.environ["LC_ALL"] = "C"
-    device = resolve_device(settings.device, step=name, granted_gpus=granted_gpus)
+    device = resolve_device(job.settings.device, step=job.name, granted_gpus=job.granted_gpus)
     context = Context(
-        step=name,
-        work_dir=work_dir,
-        seed=seed,
-        threads=threads,
+        step=job.name,
+        work_dir=job.work_dir,
+        seed=job.seed,
+        threads=job.threads,
         device=device,
-        max_failed_fraction=settings.max_failed_fraction,
+        max_failed_fraction=job.settings.max_failed_fraction,
         # not a parameter: a movie that comes late must not run the other batches again
         items_in_run=len(read_manifest(Path(MANIFEST))),
-        log=log,
+        log=job.log,
     )
-    _open_work_dir(work_dir, code)
+    _open_work_dir(job.work_dir, job.code)
     start = time.perf_counter()
-    with gpu_lease(device, max(granted_gpus, 1)) as gpus, threadpool_limits(threads):
+    with gpu_lease(device, max(job.granted_gpus, 1)) as gpus, threadpool_limits(job.threads):
         context = replace(context, gpus=gpus)
-        _set_numba_threads(threads)
+        _set_numba_threads(job.threads)
         module.main(dict(inputs), dict(outputs), params_model(module).model_validate(dict(params)), context)
     missing = [str(path) for path in outputs.values() if not Path(path).exists()]
     if missing:
         raise CryopipeError(
-            f"{name} ended without writing {', '.join(missing)}: a defect of the step, please report it."
+            f"{job.name} ended without writing {', '.join(missing)}: a defect of the step, please report it."
         )
     seconds = time.perf_counter() - start
+    _write_down(inputs, outputs, params, context, job.code, seconds)
+    job.log.info("%s: done in %.1f s on the %s", job.name, seconds, device)
+
+
+def _write_down(
+    inputs: Mapping[str, Any],
+    outputs: Mapping[str, Path],
+    params: Mapping[str, Any],
+    context: Context,
+    code: str,
+    seconds: float,
+) -> None:
+    # movies are known by size and time (rule import_movies): reading them all again would cost more than the step
+    read = {key: value for key, value in inputs.items() if key != "files"}
     with failures_within_share(outputs, params, context, code):
-        # movies are known by size and time (rule import_movies): reading them all again would cost more than the step
-        read = {key: value for key, value in inputs.items() if key != "files"}
         write_provenance(inputs=read, outputs=outputs, params=params, context=context, code=code, seconds=seconds)
-    log.info("%s: done in %.1f s on the %s", name, seconds, device)
 
 
 def _open_work_dir(work_dir: Path, code: str) -> None:
