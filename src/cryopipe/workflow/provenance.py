@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping
@@ -11,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cryopipe.context import Context
+from cryopipe.fingerprint import file_digest
 from cryopipe.io.atomic import atomic_write
 
 LIBRARIES = ("cryopipe", "numpy", "scipy", "numba", "pandas", "mrcfile", "tifffile", "gemmi", "snakemake", "cupy")
-#: Files above this size are digested by their size, first and last block: whole stacks would cost more than many a step.
-WHOLE_FILE_LIMIT = 64 << 20
-BLOCK = 8 << 20
 
 
 def write_provenance(
@@ -45,21 +42,6 @@ def write_provenance(
     for path in _paths(outputs):
         text = json.dumps(record | {"output": path.name, "digest": file_digest(path)}, indent=1, ensure_ascii=False)
         atomic_write(path.with_name(path.name + ".provenance.json"), text + "\n")
-
-
-def file_digest(path: Path) -> str:
-    """Return ``sha256:<hex>`` of a file; of a large one ``sha256-ends:<size>:<hex>`` over its first and last 8 MiB."""
-    size = path.stat().st_size
-    content = hashlib.sha256()
-    with path.open("rb") as stream:
-        if size <= WHOLE_FILE_LIMIT:
-            while block := stream.read(BLOCK):
-                content.update(block)
-            return f"sha256:{content.hexdigest()}"
-        content.update(stream.read(BLOCK))
-        stream.seek(size - BLOCK)
-        content.update(stream.read(BLOCK))
-    return f"sha256-ends:{size}:{content.hexdigest()}"
 
 
 def _paths(files: Mapping[str, Any]) -> Iterable[Path]:

@@ -120,6 +120,7 @@ def execute(
         max_failed_fraction=settings.max_failed_fraction,
         # not a parameter: a movie that comes late must not run the other batches again
         items_in_run=len(read_manifest(Path(MANIFEST))),
+        code=code,
         log=log,
     )
     _open_work_dir(work_dir, code)
