@@ -74,16 +74,16 @@ def fingerprint(
 
 
 def file_digest(path: Path) -> str | None:
-    """Return a digest of a file's content, None where there is no file.
+    """Return a digest of a file's content, None where there is no file that can be read.
 
     It is ``sha256:<hex>``. Of a file above 64 MiB it is ``sha256-ends:<size>:<hex>@<time>``, over its first and last
     MiB; the time of its last change (ns) stands for what lies between. A digest is computed once in a process.
     """
     try:
         state = Path(path).stat()
-    except (FileNotFoundError, NotADirectoryError):
+        return _content(str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+    except OSError:
         return None
-    return _content(str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -123,4 +123,6 @@ def _plain(value: Any) -> Any:
         return sorted(_plain(part) for part in value)
     if isinstance(value, Sequence):
         return [_plain(part) for part in value]
-    raise TypeError(f"{type(value).__name__} cannot be part of a fingerprint: give its content as numbers, text or tables")
+    raise TypeError(
+        f"{type(value).__name__} cannot be part of a fingerprint: give its content as numbers, text or tables"
+    )

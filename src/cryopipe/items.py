@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -87,8 +88,8 @@ def process_items(
     reads : callable
         All files that ``work`` reads for an item, those that serve every item included.
     makes : callable
-        The files that an item's row refers to; a kept row is used again only if all of them exist (files are renamed
-        into place, so one that exists is complete).
+        The files that ``work`` writes for an item; a kept row is used again only if all of them exist in the size that
+        they had.
     ignore : iterable of str
         Names of parameters that change no result.
     workers : int
@@ -120,7 +121,9 @@ def process_items(
                 _refuse_failures(failed, len(items), context)
             else:
                 seed = context.seed if context.has_drawn else None
-                atomic_write(kept, json.dumps({"fingerprint": stamp, "seed": seed, "row": result}).encode())
+                sizes = _sizes(makes(name, result))
+                record = {"fingerprint": stamp, "seed": seed, "makes": sizes, "row": result}
+                atomic_write(kept, json.dumps(record).encode())
         else:
             again += 1
         done += 1
@@ -164,9 +167,7 @@ def failure_message(context: Context, failed: Sequence[FailureLike], whole: str)
     )
 
 
-def _kept_row(
-    kept: Path, name: str, stamp: str, seed: int, makes: Callable[[str, Row], Iterable[Path]]
-) -> Row | None:
+def _kept_row(kept: Path, name: str, stamp: str, seed: int, makes: Callable[[str, Row], Iterable[Path]]) -> Row | None:
     try:
         record = json.loads(kept.read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -174,4 +175,16 @@ def _kept_row(
     if record.get("fingerprint") != stamp or record.get("seed") not in (None, seed):
         return None
     row: Row = record["row"]
-    return row if all(Path(path).exists() for path in makes(name, row)) else None
+    sizes = _sizes(makes(name, row))
+    return row if record.get("makes") == sizes and -1 not in sizes.values() else None
+
+
+def _sizes(files: Iterable[Path]) -> dict[str, int]:
+    """Return the sizes in bytes of files, -1 of one that is missing."""
+    return {str(path): Path(path).stat().st_size if Path(path).exists() else -1 for path in files}
+
+
+def digest(*parts: object) -> str:
+    """Return a short SHA-256 over the JSON of ``parts``."""
+    text = json.dumps(parts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -271,10 +271,10 @@ def test_no_micrographs_give_an_empty_table_with_columns(tmp_path):
 
 
 def test_a_micrograph_that_contradicts_its_pixel_size_is_quarantined_with_the_reason(tmp_path):
-    micrographs = write_inputs(tmp_path, {"mic": phantom(0, snr=0.2, ice=0.1, optics=OPTICS)[0]}, header_pixel=1.0)
+    micrographs = write_inputs(tmp_path, {"mic": phantom(0, snr=0.2, ice=0.1, optics=OPTICS)[0]}, header_pixel=1.5)
     out = run(tmp_path, micrographs, "bad")
     assert len(read_table(out, "coordinates")) == 0
-    assert "the header says 1" in (tmp_path / "bad.tsv").read_text()
+    assert "its header states 1.5 Å per pixel" in (tmp_path / "bad.tsv").read_text()
 
 
 def test_the_shell_without_a_ctf_says_what_to_do():

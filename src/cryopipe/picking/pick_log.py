@@ -16,20 +16,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from cryopipe.config.base import require
 from cryopipe.config.picking import PickLog
 from cryopipe.context import Context
 from cryopipe.errors import InputError
-from cryopipe.imaging.optics import CtfParameters, from_table
-from cryopipe.io.mrc import read_image
-from cryopipe.io.star import StarTable, read_table, write_rejections, write_table
-from cryopipe.items import digest, process_items
+from cryopipe.imaging.optics import CtfParameters
 from cryopipe.picking.blobs import Response, log_response
+from cryopipe.picking.coordinates import pick_micrographs
 from cryopipe.picking.maxima import Picks, pick_maxima
 from cryopipe.picking.shell import shell_response
 from cryopipe.picking.working_image import WorkingImage, working_image
@@ -38,17 +34,6 @@ from cryopipe.picking.working_image import WorkingImage, working_image
 NOISE_THRESHOLD = {"shell": 5.0, "log": 2.0}
 #: Share of the median merit that a pick must reach where the config leaves it open.
 MIN_MERIT_RATIO = {"shell": 0.55, "log": 0.4}
-
-COLUMNS = {
-    "rlnMicrographName": object,
-    "rlnCoordinateX": np.float64,
-    "rlnCoordinateY": np.float64,
-    "rlnAutopickFigureOfMerit": np.float64,
-    "rlnClassNumber": np.int64,
-    "rlnAnglePsi": np.float64,
-    "rlnOpticsGroup": np.int64,
-    "crpItem": object,
-}
 
 
 def pick_particles(
@@ -138,67 +123,13 @@ def _respond(work: WorkingImage, params: PickLog, optics: CtfParameters | None, 
 
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: PickLog, context: Context) -> None:
-    """Pick every micrograph of ``inputs["micrographs"]`` and write ``outputs["coordinates"]``.
-
-    The dose-weighted sum (``crpMicrographNameDW``) is used where there is one. A micrograph that cannot be read is
-    quarantined: it has no coordinates, and its reason stands in the log (and in ``outputs["rejected"]`` if asked for).
-    """
-    table = read_table(inputs["micrographs"], "micrographs")
-    rows = {str(row["crpItem"]): row for row in _records(table)}
-
-    def work(item: str, row: dict[str, Any]) -> dict[str, Any]:
-        micrograph, pixel_size_A = read_micrograph(row)
-        picks = pick_particles(micrograph, pixel_size_A, params, optics=ctf_of(row), workers=context.threads)
-        return {"item": item, "x": picks.xy[:, 0].tolist(), "y": picks.xy[:, 1].tolist(), "merit": picks.merit.tolist()}
-
-    results = process_items(
-        rows, work, context, fingerprint=digest(params.model_dump(), table.rows.to_csv(), table.optics.to_csv())
+    """Pick every micrograph of ``inputs["micrographs"]`` and write ``outputs["coordinates"]``."""
+    pick_micrographs(
+        inputs,
+        outputs,
+        params,
+        context,
+        pick=lambda micrograph, optics: pick_particles(
+            micrograph.image, micrograph.pixel_size_A, params, optics=optics, workers=context.threads
+        ),
     )
-    parts = [_coordinates(rows[result["item"]], result) for result in results.rows]
-    empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
-    coordinates = pd.concat([part for part in parts if len(part)] or [empty], ignore_index=True)
-    write_table(outputs["coordinates"], StarTable("coordinates", table.optics, coordinates))
-    if "rejected" in outputs:
-        write_rejections(outputs["rejected"], results.rejections)
-    context.log.info("%d particles on %d micrographs", len(coordinates), len(results.rows))
-
-
-def read_micrograph(row: dict[str, Any]) -> tuple[np.ndarray, float]:
-    """Return the dose-weighted (else plain) sum of a micrograph's row, ``[y, x]`` float32, and its pixel size in Å.
-
-    Raises
-    ------
-    InputError
-        The header's pixel size and the table's differ by more than 0.1 %.
-    """
-    path = Path(row.get("crpMicrographNameDW") or row["rlnMicrographName"])
-    image, header_A = read_image(path)
-    pixel_size_A = float(row["rlnMicrographPixelSize"])
-    if header_A is not None and abs(header_A - pixel_size_A) > 1e-3 * pixel_size_A:
-        raise InputError(
-            f"{path}: the header says {header_A:g} Å per pixel, the table {pixel_size_A:g}. Correct one of them."
-        )
-    return image, pixel_size_A
-
-
-def _records(table: StarTable) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in table.with_optics().to_dict("records")]
-
-
-def ctf_of(row: dict[str, Any]) -> CtfParameters | None:
-    """Return the CTF of a micrograph's row, or None where it has none."""
-    return from_table(pd.DataFrame([row])).subset(0) if "rlnDefocusU" in row else None
-
-
-def _coordinates(row: dict[str, Any], result: dict[str, Any]) -> pd.DataFrame:
-    values = {
-        "rlnMicrographName": row["rlnMicrographName"],
-        "rlnCoordinateX": result["x"],
-        "rlnCoordinateY": result["y"],
-        "rlnAutopickFigureOfMerit": result["merit"],
-        "rlnClassNumber": 0,
-        "rlnAnglePsi": 0.0,
-        "rlnOpticsGroup": row["rlnOpticsGroup"],
-        "crpItem": row["crpItem"],
-    }
-    return pd.DataFrame(values, columns=list(COLUMNS)).astype(COLUMNS)
