@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +12,9 @@ import pytest
 
 from cryopipe.config.ctf import EstimateCtfGctf
 from cryopipe.context import Context
-from cryopipe.ctf import estimate_ctf_ctffind, estimate_ctf_gctf
+from cryopipe.ctf import estimate_ctf_gctf
 from cryopipe.ctf.defocus import Defocus, Microscope, from_uv
 from cryopipe.ctf.estimate_ctf_gctf import diagnostic_image, estimate_ctf
-from cryopipe.ctf.gctf import fit as log_fit
-from cryopipe.ctf.gctf import spectrum as log_spectrum
-from cryopipe.ctf.gctf import validation as log_validation
 from cryopipe.ctf.gctf.fit import (
     LogFit,
     describe,
@@ -129,18 +125,6 @@ def amplitudes(image: np.ndarray, box: int) -> np.ndarray:
     taper = np.outer(np.hanning(box), np.hanning(box))
     windows = [image[y : y + box, x : x + box] - 100.0 for y in corners for x in corners]
     return np.mean([np.abs(np.fft.rfft2(w * taper)) for w in windows], axis=0).astype(np.float32)
-
-
-def test_no_code_but_the_ctf_itself_is_shared_with_the_other_estimator() -> None:
-    def used(*modules: object) -> set[str]:
-        trees = [ast.parse(Path(str(m.__file__)).read_text()) for m in modules]  # type: ignore[attr-defined]
-        nodes = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
-        return {str(n.module) for n in nodes if str(n.module).startswith("cryopipe.ctf")}
-
-    mine = used(estimate_ctf_gctf, log_fit, log_spectrum, log_validation)
-    assert mine & used(estimate_ctf_ctffind) == {"cryopipe.ctf.defocus"}
-    own = {"cryopipe.ctf.gctf.fit", "cryopipe.ctf.gctf.spectrum", "cryopipe.ctf.gctf.validation"}
-    assert mine == own | {"cryopipe.ctf.defocus", "cryopipe.ctf.windows"}  # the latter says how large a window fits
 
 
 def test_the_halves_of_the_diagnostic_image_show_the_same_rings() -> None:

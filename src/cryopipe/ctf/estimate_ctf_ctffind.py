@@ -37,8 +37,15 @@ from cryopipe.ctf.ctffind.spectrum import Spectrum, make_spectrum
 from cryopipe.ctf.ctffind.tile_spectra import common_spectrum, fit_image, tile_spectra
 from cryopipe.ctf.ctffind.tilt import Tilt, fit_tilt
 from cryopipe.ctf.defocus import Microscope
-from cryopipe.ctf.micrograph import CTF_COLUMNS, CtfFiles, CtfMicrograph, ctf_columns, estimate_ctfs, write_picture
-from cryopipe.errors import InputError
+from cryopipe.ctf.micrograph import (
+    CTF_COLUMNS,
+    CtfFiles,
+    CtfMicrograph,
+    check_band,
+    ctf_columns,
+    estimate_ctfs,
+    write_picture,
+)
 from cryopipe.io.atomic import atomic_path, atomic_write
 from cryopipe.items import Row
 
@@ -117,12 +124,7 @@ def estimate_ctf(
     InputError
         The micrograph is too small or flat, or its pixels are too large for the resolutions asked for.
     """
-    if 2.0 * pixel_size_A > 0.8 * params.min_resolution_A:
-        raise InputError(
-            f"pixels of {pixel_size_A:g} Å end at {2 * pixel_size_A:g} Å: there is no band to fit below "
-            "min_resolution_A "
-            f"{params.min_resolution_A:g} Å. Use less binned micrographs."
-        )
+    check_band(pixel_size_A, params.min_resolution_A)
     spectrum = make_spectrum(
         micrograph,
         pixel_size_A,

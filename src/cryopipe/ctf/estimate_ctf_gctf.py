@@ -24,8 +24,15 @@ from cryopipe.ctf.defocus import Microscope, phase
 from cryopipe.ctf.gctf.fit import LogFit, fit_log_spectrum
 from cryopipe.ctf.gctf.spectrum import LogSpectrum, log_spectrum
 from cryopipe.ctf.gctf.validation import validation_score
-from cryopipe.ctf.micrograph import CTF_COLUMNS, CtfFiles, CtfMicrograph, ctf_columns, estimate_ctfs, write_picture
-from cryopipe.errors import InputError
+from cryopipe.ctf.micrograph import (
+    CTF_COLUMNS,
+    CtfFiles,
+    CtfMicrograph,
+    check_band,
+    ctf_columns,
+    estimate_ctfs,
+    write_picture,
+)
 from cryopipe.io.atomic import atomic_write
 from cryopipe.items import Row
 
@@ -53,11 +60,7 @@ def estimate_ctf(
     InputError
         The micrograph is flat or too small, or its pixels are too large for the band.
     """
-    if 2.0 * pixel_size_A > 0.8 * params.min_resolution_A:
-        raise InputError(
-            f"pixels of {pixel_size_A:g} Å end at {2 * pixel_size_A:g} Å: there is no band to fit below "
-            f"min_resolution_A {params.min_resolution_A:g} Å. Use less binned micrographs."
-        )
+    check_band(pixel_size_A, params.min_resolution_A)
     spectrum = log_spectrum(
         micrograph,
         pixel_size_A,

@@ -107,6 +107,21 @@ def microscope_of(row: Mapping[str, Any], path: Path) -> Microscope:
     return Microscope(*(float(row[name]) for name in MICROSCOPE))
 
 
+def check_band(pixel_size_A: float, min_resolution_A: float) -> None:
+    """Refuse pixels so large that there is nothing to fit between ``min_resolution_A`` and Nyquist.
+
+    Raises
+    ------
+    InputError
+        Twice the pixel size is more than 0.8 times ``min_resolution_A``.
+    """
+    if 2.0 * pixel_size_A > 0.8 * min_resolution_A:
+        raise InputError(
+            f"pixels of {pixel_size_A:g} Å end at {2 * pixel_size_A:g} Å: there is no band to fit below min_resolution_A "
+            f"{min_resolution_A:g} Å. Use less binned micrographs."
+        )
+
+
 def ctf_columns(defocus: Defocus, *, image: Path, merit: float, resolution_A: float) -> Row:
     """Return the values of `CTF_COLUMNS`, in their order.
 
