@@ -116,7 +116,9 @@ def _plain(value: Any) -> Any:
         content = np.ascontiguousarray(value)
         return [content.dtype.str, content.shape, hashlib.sha256(content.data).hexdigest()]
     if isinstance(value, pd.DataFrame):
-        return {str(name): _plain(value[name].tolist()) for name in value}
+        # quicker than cell by cell: a table may have a million particles
+        cells = pd.util.hash_pandas_object(value, index=False).to_numpy()
+        return [list(value.columns), _plain(cells)]
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, set | frozenset):

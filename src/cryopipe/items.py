@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -182,9 +181,3 @@ def _kept_row(kept: Path, name: str, stamp: str, seed: int, makes: Callable[[str
 def _sizes(files: Iterable[Path]) -> dict[str, int]:
     """Return the sizes in bytes of files, -1 of one that is missing."""
     return {str(path): Path(path).stat().st_size if Path(path).exists() else -1 for path in files}
-
-
-def digest(*parts: object) -> str:
-    """Return a short SHA-256 over the JSON of ``parts``."""
-    text = json.dumps(parts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]

@@ -34,6 +34,7 @@ from cryopipe.config.base import require
 from cryopipe.config.initial_volume import InitialRelionSgd
 from cryopipe.context import Context
 from cryopipe.errors import InputError
+from cryopipe.fingerprint import fingerprint
 from cryopipe.imaging.geometry import matrix_to_euler, random_rotations
 from cryopipe.imaging.masks import soft_sphere
 from cryopipe.imaging.symmetry import reduce_to_asymmetric_unit, symmetrise_volume
@@ -41,7 +42,6 @@ from cryopipe.initial_volume.schedule import Iteration, draw_batch, schedule
 from cryopipe.io.atomic import atomic_path, atomic_write
 from cryopipe.io.mrc import image_size, parse_image_name, write_volume
 from cryopipe.io.star import StarTable, read_table, write_table
-from cryopipe.items import digest
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.projection.particle_keys import canonical_order, particle_keys
 from cryopipe.projection.particle_spectra import ParticleSpectra, load_particle_spectra
@@ -185,7 +185,7 @@ def run_seed(
     side_A = training.box * training.pixel_size_A
     plans = schedule(params, particles=len(training), side_A=side_A, largest_radius=training.pixels.radius)
     checkpoint = context.work_dir / f"seed_{seed}.npz"
-    stamp = digest(params.model_dump(), context.seed, training.box, training.values[:, 0].tolist())
+    stamp = fingerprint(context, params, training, seed)
     state = _load(checkpoint, stamp)
     if state is None:
         state = start_state(training, setting, plans[0], context.rng(f"seed {seed} start"))

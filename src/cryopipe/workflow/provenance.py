@@ -29,6 +29,7 @@ def write_provenance(
     record = {
         "step": context.step,
         "inputs": {str(path): file_digest(path) for path in _paths(inputs)},
+        "job": {"inputs": _names(inputs), "outputs": _names(outputs)},
         "params": dict(params),
         "seed": context.seed,
         "code": code,
@@ -42,6 +43,11 @@ def write_provenance(
     for path in _paths(outputs):
         text = json.dumps(record | {"output": path.name, "digest": file_digest(path)}, indent=1, ensure_ascii=False)
         atomic_write(path.with_name(path.name + ".provenance.json"), text + "\n")
+
+
+def _names(files: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the files by their names in the rule: with the parameters, all that it takes to do the job once more."""
+    return {name: list(map(str, path)) if isinstance(path, list) else str(path) for name, path in files.items()}
 
 
 def _paths(files: Mapping[str, Any]) -> Iterable[Path]:
