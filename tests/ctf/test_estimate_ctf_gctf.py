@@ -153,12 +153,12 @@ def test_flat_small_and_coarse_micrographs_are_refused() -> None:
             estimate_ctf(image, pixel, SCOPE, EstimateCtfGctf())
 
 
-def run(folder: Path, images: dict[str, np.ndarray], **options: bool) -> StarTable:
+def run(folder: Path, images: dict[str, np.ndarray], *, voltage_kV: float = 300.0, **options: bool) -> StarTable:
     rows = []
     for item, image in images.items():
         write_image(folder / f"{item}.mrc", image, 1.4)
         rows.append({"rlnMicrographName": str(folder / f"{item}.mrc"), "rlnOpticsGroup": 1, "crpItem": item})
-    optics = make_optics(voltage_kV=300, cs_mm=2.7, amplitude_contrast=0.1, micrograph_pixel_size_A=1.4)
+    optics = make_optics(voltage_kV=voltage_kV, cs_mm=2.7, amplitude_contrast=0.1, micrograph_pixel_size_A=1.4)
     frame = pd.DataFrame(rows, columns=["rlnMicrographName", "rlnOpticsGroup", "crpItem"])
     write_table(folder / "in.star", StarTable("micrographs", optics, frame))
     outputs = {"micrographs": folder / "out" / "ctf.star", "rejected": folder / "out" / "rejected.tsv"}
@@ -178,6 +178,16 @@ def test_the_step_writes_columns_and_pictures_and_quarantines_what_fails(tmp_pat
     assert read_image(Path(row["rlnCtfImage"]))[0].shape == (512, 512)
     assert (tmp_path / "out" / "diagnostics" / "a_EPA.log").read_text().startswith("Resolution |CTF| EPA CC")
     assert [(r.item, r.kind) for r in read_rejections(tmp_path / "out" / "rejected.tsv")] == [("flat", "quarantined")]
+
+
+def test_a_mistyped_voltage_that_is_corrected_gives_the_defocus_of_the_right_one(tmp_path: Path) -> None:
+    images = {"a": micrograph(from_uv(15000, 14600, 30.0))}
+    mean = [
+        run(tmp_path, images, voltage_kV=kV).rows[["rlnDefocusU", "rlnDefocusV"]].mean(axis=1)[0] for kV in (200, 300)
+    ]
+    assert mean[1] == pytest.approx(14800, abs=100)
+    # rings at the same frequencies: the defocus goes with the inverse of the wavelength
+    assert mean[1] / mean[0] == pytest.approx(Microscope(200, 2.7, 0.1).wavelength_A / SCOPE.wavelength_A, rel=0.03)
 
 
 def test_the_step_reports_the_phase_shift_in_degrees(tmp_path: Path, simulate: Callable[..., np.ndarray]) -> None:

@@ -29,7 +29,7 @@ def write_provenance(
     record = {
         "step": context.step,
         "inputs": {str(path): file_digest(path) for path in _paths(inputs)},
-        "job": {"inputs": _names(inputs), "outputs": _names(outputs)},
+        "job": {"inputs": _names(inputs), "outputs": _names(outputs), "work_dir": str(context.work_dir)},
         "params": dict(params),
         "seed": context.seed,
         "code": code,
