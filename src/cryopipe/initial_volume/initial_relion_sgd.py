@@ -98,7 +98,8 @@ def setting_for(images: ParticleSpectra, params: InitialRelionSgd, *, threads: i
     symmetry, diameter = require(params, "symmetry", "particle_diameter_A")
     radius_px = 0.5 * params.mask_diameter_factor * diameter / images.pixel_size_A
     mask = soft_sphere(images.box, min(radius_px, images.box / 2 - 4), edge_px=3.0)
-    shifts = shift_grid(params.offset_range_A / images.pixel_size_A, params.offset_step_A / images.pixel_size_A)
+    range_A, step_A = require(params, "offset_range_A", "offset_step_A")
+    shifts = shift_grid(range_A / images.pixel_size_A, step_A / images.pixel_size_A)
     return Setting(symmetry, images.box, mask, shifts, params, threads)
 
 
@@ -292,10 +293,10 @@ def image_box(table: StarTable) -> int:
 
 def load_images(table: StarTable, params: InitialRelionSgd, *, threads: int) -> ParticleSpectra:
     """Read particles to the final resolution, soft-masked, as of a box whose Nyquist frequency is 1.5 times finer."""
-    (diameter,) = require(params, "particle_diameter_A")
+    diameter, final_A = require(params, "particle_diameter_A", "final_resolution_A")
     size = image_box(table)
     side_A = size * table.single("rlnImagePixelSize")
-    radius = min(round(side_A / params.final_resolution_A), size // 2 - 1)
+    radius = min(round(side_A / final_A), size // 2 - 1)
     mask_A = min(params.image_mask_diameter_factor * diameter, 0.95 * side_A)
     images = load_particle_spectra(table, radius=radius, mask_diameter_A=mask_A, threads=threads)
     return in_box(images, working_box(radius, largest=size, oversampling=1.5))
