@@ -59,7 +59,11 @@ def score(found: np.ndarray, truth: np.ndarray, tolerance: float) -> tuple[float
 def phantom(
     seed: int, *, snr: float, ice: float, optics: CtfParameters | None, cavity: float = 0.65
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """640² at 3 Å with 60 shells (``cavity``: diameter of the hole over the outer one), white noise to the pixel SNR, and slow ice outside the CTF; protein dark."""
+    """Return an image, the places in it (x, y) and its pixel size; protein dark.
+
+    640² at 3 Å with 60 shells (``cavity``: diameter of the hole over the outer one), white noise to the pixel SNR, and slow
+    ice outside the CTF.
+    """
     rng = np.random.default_rng(seed)
     shape, pixel = (640, 640), 3.0
     xy = separated(rng, 60, shape, 1.15 * DIAMETER / pixel, 0.6 * DIAMETER / pixel)

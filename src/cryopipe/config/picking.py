@@ -61,7 +61,7 @@ class PickLog(SizePicker):
     """Step ``pick_log``: particles found as blobs of about their size, by Laplacians of Gaussians."""
 
     min_diameter_A: float | None = parameter(
-        "Smallest blob that counts as a particle.", unit="Å", derived="0.75 * dataset.particle_diameter_A", gt=0
+        "Smallest blob that counts as a particle.", unit="Å", derived="0.9 * dataset.particle_diameter_A", gt=0
     )
     max_diameter_A: float | None = parameter(
         "Largest blob that counts as a particle.", unit="Å", derived="1.2 * dataset.particle_diameter_A", gt=0
@@ -78,7 +78,7 @@ class PickLog(SizePicker):
     noise_threshold: float = parameter(
         "A pick stands out of what the micrograph's shot noise alone does by at least this much, however empty it is.",
         unit="sd",
-        default=2.0,
+        default=3.0,
         ge=0,
     )
     min_merit_ratio: float = parameter(
