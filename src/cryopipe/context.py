@@ -35,6 +35,8 @@ class Context:
         Share of the run's items that may be quarantined before the run stops.
     items_in_run : int
         Movies or micrographs of the whole run, of which the job's may be one batch of many; 0 where nobody knows.
+    code : str
+        Digest of the code behind the step; part of the fingerprint of what the step keeps.
     log : logging.Logger
         Goes to the job's log file and, from level WARNING on, to the terminal.
     """
@@ -47,10 +49,18 @@ class Context:
     gpus: tuple[int, ...] = ()
     max_failed_fraction: float = 0.2
     items_in_run: int = 0
+    code: str = ""
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("cryopipe"))
+    _drawn: set[str] = field(default_factory=set, repr=False, compare=False)
+
+    @property
+    def has_drawn(self) -> bool:
+        """Whether the job has asked for random numbers, so that its results depend on the seed."""
+        return bool(self._drawn)
 
     def item_seed(self, item: str) -> int:
         """Return a 63-bit seed that depends on (config seed, step, item) alone: never on order, worker or thread."""
+        self._drawn.add(item)
         digest = hashlib.sha256(f"{self.seed}\0{self.step}\0{item}".encode()).digest()
         return int.from_bytes(digest[:8], "little") >> 1
 

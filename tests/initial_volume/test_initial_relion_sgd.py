@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,11 +26,22 @@ def octahedral(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return simulate(tmp_path_factory.mktemp("octahedral"), count=300, snr=0.05)
 
 
+#: Facts and derived values of a hollow shell of 125 Å.
+SHELL: dict[str, Any] = {
+    "symmetry": "O",
+    "particle_diameter_A": 125,
+    "initial_resolution_A": 15.0,
+    "final_resolution_A": 10.0,
+    "offset_range_A": 12.0,
+    "offset_step_A": 4.0,
+}
+
+
 def run(
     dataset: Dataset, folder: Path, *, table: Path | None = None, progress: object = None, **options: object
 ) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
-    params = InitialRelionSgd(symmetry="O", particle_diameter_A=125, **options)
+    params = InitialRelionSgd(**(SHELL | options))
     outputs = {"map": folder / "initial.mrc", "particles": folder / "particles.star", "history": folder / "history.tsv"}
     context = Context("initial_relion_sgd", folder, seed=3, threads=2, log=logging.getLogger("test"))
     if progress is not None:
@@ -110,11 +122,11 @@ def test_a_checkpoint_of_other_parameters_is_not_continued(octahedral: Dataset, 
 
 
 def test_resolution_and_batch_grow_between_the_first_and_the_last_phase() -> None:
-    params = InitialRelionSgd(symmetry="O", particle_diameter_A=125, positive_share=0.5)
+    params = InitialRelionSgd(**SHELL, positive_share=0.5)
     plans = schedule(params, particles=1000, side_A=192.0, largest_radius=31)
     assert len(plans) == params.initial_iterations + params.inbetween_iterations + params.final_iterations
-    assert plans[0].radius == round(192 / params.initial_resolution_A)
-    assert plans[-1].radius == round(192 / params.final_resolution_A)
+    assert plans[0].radius == round(192 / 15)
+    assert plans[-1].radius == round(192 / 10)
     assert [p.radius for p in plans] == sorted(p.radius for p in plans)
     assert plans[0].batch == params.initial_batch
     assert plans[-1].batch == params.final_batch
@@ -124,7 +136,7 @@ def test_resolution_and_batch_grow_between_the_first_and_the_last_phase() -> Non
 
 
 def test_an_epoch_takes_every_particle_once() -> None:
-    params = InitialRelionSgd(symmetry="O", particle_diameter_A=125, initial_batch=50, final_batch=50)
+    params = InitialRelionSgd(**SHELL, initial_batch=50, final_batch=50)
     plans = schedule(params, particles=100, side_A=192.0, largest_radius=31)
     orders = {e: np.random.default_rng(e).permutation(100) for e in range(2)}
     first, second, third = (draw_batch(plans[i], orders, 100) for i in range(3))
@@ -141,7 +153,7 @@ def test_too_few_particles_are_refused_with_their_number(octahedral: Dataset, tm
 
 def test_runs_are_judged_against_one_noise_whatever_noise_each_believes_in(octahedral: Dataset) -> None:
     # a run that calls signal noise, or noise signal, must not gain by it: the images' own level has the best score
-    params = InitialRelionSgd(symmetry="O", particle_diameter_A=125, final_resolution_A=16, healpix_order=2)
+    params = InitialRelionSgd(**(SHELL | {"final_resolution_A": 16, "healpix_order": 2}))
     images = sgd.load_images(octahedral.table, params, threads=2).subset(slice(0, 60))
     setting = sgd.setting_for(images, params, threads=2)
     empty = np.zeros((images.box,) * 3, np.float32)

@@ -74,7 +74,9 @@ def run(
     start = folder / "start.mrc"
     # any grey scale: here 17 times the true one
     write_volume(start, 17 * low_pass(dataset.truth, dataset.pixel_size_A, start_A), dataset.pixel_size_A)
-    params = RefineHomogeneous(**({"symmetry": "O", "particle_diameter_A": 125, "initial_lowpass_A": 20.8} | options))
+    params = RefineHomogeneous(
+        **({"symmetry": "O", "particle_diameter_A": 125, "initial_lowpass_A": 20.8, "offset_range_A": 12.0} | options)
+    )
     outputs = {name: folder / suffix for name, suffix in SUFFIXES.items()}
     context = context_in(folder, threads, gpus)
     if progress is not None:
@@ -202,7 +204,12 @@ def test_pure_noise_gives_no_correlation_beyond_the_start(octahedral: Dataset, t
 
 def test_half_one_does_not_depend_on_the_images_of_half_two(octahedral: Dataset, tmp_path: Path) -> None:
     params = RefineHomogeneous(
-        symmetry="O", particle_diameter_A=125, initial_lowpass_A=20.8, max_iterations=3, global_iterations=2
+        symmetry="O",
+        particle_diameter_A=125,
+        initial_lowpass_A=20.8,
+        offset_range_A=12.0,
+        max_iterations=3,
+        global_iterations=2,
     )
     table = octahedral.table.with_rows(octahedral.table.rows.iloc[canonical_order(octahedral.table.rows)])
     halves = refinement.load_halves(table, threads=2)
@@ -303,7 +310,7 @@ def test_an_asymmetric_particle_is_refined_too(tmp_path: Path) -> None:
 
 def test_a_map_of_another_box_is_refused_with_both_boxes(octahedral: Dataset, tmp_path: Path) -> None:
     write_volume(tmp_path / "small.mrc", np.zeros((48,) * 3, np.float32), 3.0)
-    params = RefineHomogeneous(symmetry="O", particle_diameter_A=125, initial_lowpass_A=20.8)
+    params = RefineHomogeneous(symmetry="O", particle_diameter_A=125, initial_lowpass_A=20.8, offset_range_A=12.0)
     outputs = {name: tmp_path / suffix for name, suffix in SUFFIXES.items()}
     with pytest.raises(InputError, match=r"48, 48, 48.*box 64"):
         refinement.main(

@@ -124,7 +124,7 @@ def test_the_picker_is_run_as_a_branch_counted_cited_and_shown(
     assert numbers["parameters"]["pick_grid"]["particle_diameter_A"] == 125
     page = (folder / "report/report/report.html").read_text()
     assert "<b>pick_grid</b>: Nyquist 1928" in page
-    # its coordinates do not go on: the map is that of pick_log's, bit for bit
+    # its coordinates do not go on: the map is that of pick_shell's, bit for bit
     for name in ("run_half1_class001_unfil.mrc", "run_class001.mrc"):
         ours = (folder / "refinement/refine_homogeneous" / name).read_bytes()
         assert ours == (before / "refinement/refine_homogeneous" / name).read_bytes(), name

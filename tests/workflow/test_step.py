@@ -17,8 +17,8 @@ import pytest
 from cryopipe.config.base import Params, parameter
 from cryopipe.context import Context
 from cryopipe.errors import DeviceError, InputError
+from cryopipe.fingerprint import file_digest
 from cryopipe.workflow.devices import gpu_lease, resolve_device
-from cryopipe.workflow.provenance import file_digest
 from cryopipe.workflow.step import run_step
 from tests.emulated_cupy import emulated_gpus
 

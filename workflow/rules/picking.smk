@@ -11,3 +11,13 @@ rule pick_log:
         rejected="picking/pick_log/{batch}_rejected.tsv",
     script:
         "../scripts/run_step.py"
+
+
+rule pick_shell:
+    input:
+        micrographs=ports["micrographs_with_ctf"],
+    output:
+        coordinates="picking/pick_shell/{batch}_coordinates.star",
+        rejected="picking/pick_shell/{batch}_rejected.tsv",
+    script:
+        "../scripts/run_step.py"

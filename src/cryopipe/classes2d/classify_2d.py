@@ -33,12 +33,12 @@ from cryopipe.classes2d.schedule import Stage, class_count, make_schedule
 from cryopipe.config.base import require
 from cryopipe.config.classes2d import Classify2d
 from cryopipe.context import Context
+from cryopipe.fingerprint import fingerprint
 from cryopipe.imaging.geometry import matrix_to_euler
 from cryopipe.imaging.masks import soft_circle
 from cryopipe.io.atomic import atomic_write
-from cryopipe.io.mrc import format_image_name, write_stack
+from cryopipe.io.mrc import format_image_name, parse_image_name, write_stack
 from cryopipe.io.star import StarTable, concatenate, read_table, write_blocks, write_table
-from cryopipe.items import digest
 from cryopipe.projection.particle_keys import canonical_order
 
 HISTORY = (
@@ -48,7 +48,7 @@ HISTORY = (
 
 
 def classify(
-    stack: ParticleStack, params: Classify2d, context: Context, *, fingerprint: str
+    stack: ParticleStack, params: Classify2d, context: Context, *, stamp: str
 ) -> tuple[State, Expectation, list[dict[str, float]]]:
     """Run all iterations and the final pass, from the last checkpoint if there is one.
 
@@ -58,7 +58,7 @@ def classify(
         Particles in canonical order.
     params : Classify2d
         With all derived values.
-    fingerprint : str
+    stamp : str
         Of everything that determines the result; a checkpoint with another one is ignored.
 
     Returns
@@ -76,7 +76,7 @@ def classify(
     )
     stages = make_schedule(params, diameter_A, offset_A)
     history: list[dict[str, float]] = []
-    kept = load_state(context.work_dir, fingerprint)
+    kept = load_state(context.work_dir, stamp)
     if kept is None:
         state = starting_state(spectra, stack.prior_shift_px, classes, params, context.rng("start"), mask)
         done = 0
@@ -103,7 +103,7 @@ def classify(
         history.append(_history_row(i, stage, state, new, found, spectra.box * spectra.pixel_size_A))
         state = new
         if i < len(stages) - 1:
-            save_state(context.work_dir, fingerprint, state, i + 1, history)
+            save_state(context.work_dir, stamp, state, i + 1, history)
         context.progress(i + 1, len(stages), "iterations")
     if found is None:
         raise RuntimeError("the schedule has no iteration")
@@ -190,8 +190,9 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: Classify2d, c
         mask_diameter_A=params.mask_diameter_factor * diameter_A,
         threads=context.threads,
     )
-    fingerprint = digest(params.model_dump(), context.seed, table.rows.to_csv(), table.optics.to_csv())
-    state, found, history = classify(stack, params, context, fingerprint=fingerprint)
+    stacks = {parse_image_name(name)[1] for name in table.rows["rlnImageName"]}
+    stamp = fingerprint(context, params, table, files=stacks)
+    state, found, history = classify(stack, params, context, stamp=stamp)
     stage = make_schedule(params, diameter_A, offset_A)[-1]
     order = np.argsort(-np.bincount(state.best_class, minlength=len(state.share)), kind="stable")
     write_stack(outputs["classes"], full_size(state.averages[order], stack.full_box), stack.spectra.pixel_size_A)

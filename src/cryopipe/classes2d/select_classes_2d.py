@@ -4,7 +4,7 @@ Stands for choosing the 'noFerritin' classes by eye. Classes are judged by featu
 every particle's own core density is measured (`cryopipe.classes2d.core_density`), and particles whose class posterior
 lies mostly in rejected ferritin classes go as well. Class numbers stay what they are in the averages.
 
-Known limits: the ferritin rules are for hollow, nearly round particles (switch `remove_ferritin` off for others); no
+Known limits: the ferritin rules (`remove_ferritin`) are for hollow, nearly round particles; no
 learned score.
 """
 

@@ -90,7 +90,7 @@ class SelectClasses2d(Params):
         "Outer diameter of the particle.", unit="Å", derived="dataset.particle_diameter_A", ge=30, le=2000
     )
     remove_ferritin: bool = parameter(
-        "Reject hollow particles with a dense core (iron-loaded ferritin), as classes and one by one.", default=True
+        "For ferritin: reject particles with a dense core (loaded with iron), as classes and one by one.", default=False
     )
     core_threshold: float = parameter(
         "Density of a class's centre over that of its ring above which the class is iron-loaded.",

@@ -73,6 +73,13 @@ class Dataset(Params):
     particle_diameter_A: float | None = parameter(
         "Outer diameter of the particle.", unit="Å", default=None, ge=30, le=2000
     )
+    cavity_diameter_A: float | None = parameter(
+        "Diameter of the particle's cavity, for a hollow particle such as ferritin; null: it is solid.",
+        unit="Å",
+        default=None,
+        gt=0,
+        le=2000,
+    )
     symmetry: str | None = parameter("Point group in RELION's notation: C1, C4, D7, T, O, I1 ...", default=None)
     model: str | None = parameter(
         "Atomic model (PDB or mmCIF) whose density judges the map; null if there is none.", default=None

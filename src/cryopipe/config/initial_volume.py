@@ -47,15 +47,21 @@ class InitialRelionSgd(Params):
         "Mini-batches during which resolution and batch size grow linearly.", default=18, ge=1, le=5000
     )
     final_iterations: int = parameter("Mini-batches at the final resolution and batch size.", default=8, ge=1, le=1000)
-    initial_resolution_A: float = parameter(
-        "Resolution of the first phase. What orients a hollow shell lies between 20 and 10 Å; other particles start "
-        "well at 24 Å or coarser.",
+    initial_resolution_A: float | None = parameter(
+        "Resolution of the first phase. Solid particles start well at a fifth of their diameter; what orients a hollow shell "
+        "lies between 20 and 10 Å (ferritin: 15 Å).",
         unit="Å",
-        default=15.0,
+        derived="clip(dataset.particle_diameter_A / 5, 24, 40)",
         ge=5,
         le=100,
     )
-    final_resolution_A: float = parameter("Resolution of the last phase.", unit="Å", default=10.0, ge=4, le=60)
+    final_resolution_A: float | None = parameter(
+        "Resolution of the last phase: what the orientation grid can tell apart at the particle's border.",
+        unit="Å",
+        derived="clip(0.08 * dataset.particle_diameter_A, 10, 20)",
+        ge=4,
+        le=60,
+    )
     initial_batch: int = parameter("Particles of a mini-batch in the first phase.", default=400, ge=8, le=10000)
     final_batch: int = parameter("Particles of a mini-batch in the last phase.", default=800, ge=8, le=100000)
     momentum: float = parameter(
@@ -73,11 +79,19 @@ class InitialRelionSgd(Params):
         ge=1,
         le=4,
     )
-    offset_range_A: float = parameter(
-        "Range of the search for the particle's centre.", unit="Å", default=12.0, ge=0, le=100
+    offset_range_A: float | None = parameter(
+        "Range of the search for the particle's centre.",
+        unit="Å",
+        derived="0.096 * dataset.particle_diameter_A",
+        ge=0,
+        le=200,
     )
-    offset_step_A: float = parameter(
-        "Step of the search for the particle's centre.", unit="Å", default=4.0, gt=0, le=20
+    offset_step_A: float | None = parameter(
+        "Step of the search for the particle's centre: 0.4 of the final resolution.",
+        unit="Å",
+        derived="clip(0.032 * dataset.particle_diameter_A, 4, 8)",
+        gt=0,
+        le=20,
     )
     initial_effective_poses: float = parameter(
         "Share of all poses that a particle is spread over at the start (annealing; 0 switches it off).",

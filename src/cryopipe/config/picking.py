@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import model_validator
 
 from cryopipe.config.base import Params, parameter
 from cryopipe.config.declare import BranchOf, Cost, Declaration, Reference
 from cryopipe.config.runs import Stage, check_choice
+
+
+class SizePicker(Params):
+    """What pickers have in common that know the particle by its size alone."""
+
+    particle_diameter_A: float | None = parameter(
+        "Outer diameter of the particle.", unit="Å", derived="dataset.particle_diameter_A", ge=30, le=2000
+    )
+    max_resolution_A: float = parameter("Low-pass filter of the micrograph.", unit="Å", default=20.0, ge=5, le=100)
+    highpass_A: float | None = parameter(
+        "High-pass filter against ice-thickness and illumination gradients.",
+        unit="Å",
+        derived="2.5 * dataset.particle_diameter_A",
+        gt=0,
+    )
+    outlier_zscore: float = parameter(
+        "Pixels of the micrograph further from the mean than this become the mean.", unit="sd", default=8.0, gt=2
+    )
+    max_merit_ratio: float = parameter(
+        "Picks with a figure of merit above this many times the micrograph's median pick are ice or carbon: dropped.",
+        default=5.0,
+        gt=1,
+    )
+    max_roughness: float = parameter(
+        "Picks at places of this many times the median pick's contrast are carbon, ice or aggregates: dropped.",
+        default=2.0,
+        gt=1,
+    )
+    min_distance_fraction: float = parameter(
+        "Smallest distance of two picks, in particle diameters.", default=0.8, gt=0, le=3
+    )
 
 
 @Declaration(
@@ -26,82 +57,90 @@ from cryopipe.config.runs import Stage, check_choice
         ),
     ),
 )
-class PickLog(Params):
-    """Step ``pick_log``: particles found by their size alone, without a template or a network."""
+class PickLog(SizePicker):
+    """Step ``pick_log``: particles found as blobs of about their size, by Laplacians of Gaussians."""
 
-    particle_diameter_A: float | None = parameter(
-        "Outer diameter of the particle.", unit="Å", derived="dataset.particle_diameter_A", ge=30, le=2000
-    )
-    method: Literal["log", "shell"] = parameter(
-        "log: scale-normalised Laplacians of Gaussians over a range of diameters, as in RELION; "
-        "shell: matched filter with the projection of a (hollow) ball under the micrograph's CTF.",
-        default="shell",
-    )
     min_diameter_A: float | None = parameter(
-        "Smallest blob that counts as a particle (log).", unit="Å", derived="1.15 * dataset.particle_diameter_A", gt=0
+        "Smallest blob that counts as a particle.", unit="Å", derived="0.9 * dataset.particle_diameter_A", gt=0
     )
     max_diameter_A: float | None = parameter(
-        "Largest blob that counts as a particle (log).", unit="Å", derived="1.45 * dataset.particle_diameter_A", gt=0
+        "Largest blob that counts as a particle.", unit="Å", derived="1.2 * dataset.particle_diameter_A", gt=0
     )
-    inner_diameter_A: float | None = parameter(
-        "Diameter of the cavity; a wrong value costs little, as the outer border decides (shell).",
-        unit="Å",
-        derived="0.6 * dataset.particle_diameter_A",
-        ge=0,
-    )
-    max_resolution_A: float = parameter("Low-pass filter of the micrograph.", unit="Å", default=20.0, ge=5, le=100)
-    highpass_A: float | None = parameter(
-        "High-pass filter against ice-thickness and illumination gradients.",
-        unit="Å",
-        derived="2.5 * dataset.particle_diameter_A",
-        gt=0,
-    )
-    correct_ctf: bool = parameter("Undo the CTF's rise up to its first peak before filtering (log).", default=False)
-    outlier_zscore: float = parameter(
-        "Pixels of the micrograph further from the mean than this become the mean.", unit="sd", default=8.0, gt=2
-    )
+    correct_ctf: bool = parameter("Undo the CTF's rise up to its first peak before filtering.", default=False)
     adjust_threshold: float = parameter(
-        "Threshold of the figure of merit (log): this many standard deviations of the responses in the diameter range "
-        "above their mean.",
+        "Threshold of the figure of merit: this many standard deviations of the responses in the diameter range above "
+        "their mean.",
         unit="sd",
         default=-1.0,
         ge=-5,
         le=20,
     )
-    shell_threshold: float = parameter(
-        "Threshold of the figure of merit (shell), in standard deviations (by MAD) of the response.",
+    noise_threshold: float = parameter(
+        "A pick stands out of what the micrograph's shot noise alone does by at least this much, however empty it is.",
+        unit="sd",
+        default=3.0,
+        ge=0,
+    )
+    min_merit_ratio: float = parameter(
+        "Picks with a figure of merit below this share of the micrograph's median pick are noise.",
+        default=0.4,
+        ge=0,
+        lt=1,
+    )
+
+
+@Declaration(
+    counts="micrographs",
+    batched=True,
+    makes={"coordinates": "coordinates.star"},
+    branch_of="pickers",
+    label="pick_shell",
+    threads=4,
+    cost=Cost(memory_MB="3000", minutes="120"),
+    references=(
+        Reference(
+            "Sigworth 2004, Classical detection theory and the cryo-EM particle selection problem",
+            "10.1016/j.jsb.2003.10.025",
+        ),
+    ),
+)
+class PickShell(SizePicker):
+    """Step ``pick_shell``: particles found by the matched filter of a ball, or a hollow ball, under the CTF."""
+
+    cavity_diameter_A: float | None = parameter(
+        "Diameter of the cavity, null for a solid particle; a wrong value costs little, as the outer border decides.",
+        unit="Å",
+        derived="dataset.cavity_diameter_A",
+        ge=0,
+    )
+    threshold: float = parameter(
+        "Threshold of the figure of merit, in standard deviations (by MAD) of the response.",
         unit="sd",
         default=2.5,
         ge=1,
         le=50,
     )
-    noise_threshold: float | None = parameter(
-        "A pick stands out of what the micrograph's shot noise alone does by at least this much, however empty it is; "
-        "null: 5 for shell, 2 for log (whose response to a particle is far weaker).",
+    noise_threshold: float = parameter(
+        "A pick stands out of what the micrograph's shot noise alone does by at least this much, however empty it is.",
         unit="sd",
-        default=None,
+        default=5.0,
         ge=0,
     )
-    min_merit_ratio: float | None = parameter(
-        "Picks with a figure of merit below this share of the micrograph's median pick are noise; "
-        "null: 0.55 for shell, 0.4 for log.",
-        default=None,
+    min_merit_ratio: float = parameter(
+        "Picks with a figure of merit below this share of the micrograph's median pick are noise.",
+        default=0.55,
         ge=0,
         lt=1,
     )
-    max_merit_ratio: float = parameter(
-        "Picks with a figure of merit above this many times the micrograph's median pick are ice or carbon: dropped.",
-        default=5.0,
-        gt=1,
-    )
-    max_roughness: float = parameter(
-        "Picks at places of this many times the median pick's contrast are carbon, ice or aggregates: dropped.",
-        default=2.0,
-        gt=1,
-    )
-    min_distance_fraction: float = parameter(
-        "Smallest distance of two picks, in particle diameters.", default=0.8, gt=0, le=3
-    )
+
+    @model_validator(mode="after")
+    def _cavity_inside(self) -> PickShell:
+        cavity_A, diameter_A = self.cavity_diameter_A, self.particle_diameter_A
+        if cavity_A is not None and diameter_A is not None and cavity_A >= diameter_A:
+            raise ValueError(
+                f"cavity_diameter_A is {cavity_A:g} Å, but the particle is {diameter_A:g} Å in diameter: a cavity is smaller"
+            )
+        return self
 
 
 #: Label of a picker: the name of its step.
@@ -116,6 +155,7 @@ class PickingStage(Stage):
         "Picker whose coordinates go on; null: the first of pickers.", default=None
     )
     pick_log: PickLog = PickLog()
+    pick_shell: PickShell = PickShell()
 
     @property
     def fan_ins(self) -> dict[str, tuple[list[str], str]]:

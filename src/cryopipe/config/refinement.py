@@ -53,8 +53,12 @@ class RefineHomogeneous(Params):
         "First iterations in which every particle is searched over all orientations.", default=3, ge=1
     )
     healpix_order: int = parameter("Order of the global orientation grid (60°/2^order).", default=3, ge=1, le=4)
-    offset_range_A: float = parameter(
-        "Range of the first search for the particle's centre.", unit="Å", default=12.0, ge=0, le=100
+    offset_range_A: float | None = parameter(
+        "Range of the first search for the particle's centre.",
+        unit="Å",
+        derived="0.096 * dataset.particle_diameter_A",
+        ge=0,
+        le=200,
     )
     candidates: int = parameter("Poses of the global search that are refined continuously.", default=4, ge=1, le=32)
     mask_start_resolution_A: float = parameter(

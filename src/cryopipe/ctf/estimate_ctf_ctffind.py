@@ -19,11 +19,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.image import imsave
-from threadpoolctl import threadpool_limits
 
 from cryopipe.config.ctf import EstimateCtfCtffind
 from cryopipe.context import Context
@@ -40,24 +37,19 @@ from cryopipe.ctf.ctffind.spectrum import Spectrum, make_spectrum
 from cryopipe.ctf.ctffind.tile_spectra import common_spectrum, fit_image, tile_spectra
 from cryopipe.ctf.ctffind.tilt import Tilt, fit_tilt
 from cryopipe.ctf.defocus import Microscope
-from cryopipe.errors import InputError
+from cryopipe.ctf.micrograph import (
+    CTF_COLUMNS,
+    CtfFiles,
+    CtfMicrograph,
+    check_band,
+    ctf_columns,
+    estimate_ctfs,
+    write_picture,
+)
 from cryopipe.io.atomic import atomic_path, atomic_write
-from cryopipe.io.mrc import read_image, write_image
-from cryopipe.io.star import read_table, write_rejections, write_table
-from cryopipe.items import Row, digest, process_items
+from cryopipe.items import Row
 
-_COLUMNS = {
-    "rlnCtfImage": "object",
-    "rlnDefocusU": "float64",
-    "rlnDefocusV": "float64",
-    "rlnDefocusAngle": "float64",
-    "rlnPhaseShift": "float64",
-    "rlnCtfAstigmatism": "float64",
-    "rlnCtfFigureOfMerit": "float64",
-    "rlnCtfMaxResolution": "float64",
-    "crpCtfAliasingResolution": "float64",
-    "crpIciness": "float64",
-}
+_COLUMNS = CTF_COLUMNS | {"crpCtfAliasingResolution": "float64", "crpIciness": "float64"}
 _TILT_COLUMNS = {"crpCtfTilt": "float64", "crpCtfTiltAxis": "float64"}
 _UNKNOWN_ICE = -1.0
 #: The search tries some 3e5 combinations; the best of them reaches 4.5 to 5 standard deviations on noise.
@@ -132,12 +124,7 @@ def estimate_ctf(
     InputError
         The micrograph is too small or flat, or its pixels are too large for the resolutions asked for.
     """
-    if 2.0 * pixel_size_A > 0.8 * params.min_resolution_A:
-        raise InputError(
-            f"pixels of {pixel_size_A:g} Å end at {2 * pixel_size_A:g} Å: there is no band to fit below "
-            "min_resolution_A "
-            f"{params.min_resolution_A:g} Å. Use less binned micrographs."
-        )
+    check_band(pixel_size_A, params.min_resolution_A)
     spectrum = make_spectrum(
         micrograph,
         pixel_size_A,
@@ -247,69 +234,38 @@ def save_profiles(path: Path, estimate: CtfEstimate, title: str) -> None:
             figure.savefig(temporary, dpi=90)
 
 
-def _process(item: str, record: dict[str, object], folder: Path, params: EstimateCtfCtffind, workers: int) -> Row:
+def measure(micrograph: CtfMicrograph, params: EstimateCtfCtffind) -> Row:
     """Estimate the CTF of one micrograph, write its pictures and return its new columns."""
-    path = Path(str(record["rlnMicrographName"]))
-    image, header_A = read_image(path)
-    pixel_size_A = float(str(record["rlnMicrographPixelSize"]))
-    if header_A is not None and abs(header_A / pixel_size_A - 1.0) > 1e-3:
-        raise InputError(
-            f"{path}: the header says {header_A:g} Å per pixel, the table {pixel_size_A:g} Å. Correct "
-            "dataset.pixel_size_A or the file."
-        )
-    microscope = Microscope(
-        *(float(str(record[name])) for name in ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast"))
-    )
-    estimate = estimate_ctf(image, pixel_size_A, microscope, params, workers=workers)
+    item = micrograph.item
+    estimate = estimate_ctf(micrograph.image, micrograph.pixel_size_A, micrograph.microscope, params)
     d = estimate.fit.defocus
-    ctf_image = folder / "diagnostics" / f"{item}_ctf.mrc"
-    write_image(ctf_image, estimate.image, estimate.image_pixel_size_A)
-    atomic_write(folder / "diagnostics" / f"{item}_avrot.txt", avrot_text(estimate, path.name))
-    with atomic_path(folder / "pictures" / f"{item}_ctf.png") as temporary:
-        imsave(temporary, estimate.image, cmap="gray", vmin=0.0, vmax=1.0)
+    image = micrograph.diagnostic("ctf.mrc")
+    write_picture(image, micrograph.picture("ctf"), estimate.image, estimate.image_pixel_size_A)
+    atomic_write(micrograph.diagnostic("avrot.txt"), avrot_text(estimate, micrograph.path.name))
     title = (
         f"{item}: {d.u_A / 1e4:.2f} / {d.v_A / 1e4:.2f} µm, {d.angle_deg:.0f}°, rings to {estimate.resolution_A:.1f} Å"
     )
     if estimate.tilt is not None:
         title += f", tilt {estimate.tilt.tilt_deg:.0f}°"
-    save_profiles(folder / "pictures" / f"{item}_epa.png", estimate, title)
-    values = (
-        str(ctf_image),
-        d.u_A,
-        d.v_A,
-        d.angle_deg,
-        float(np.degrees(d.phase_shift_rad)),
-        d.u_A - d.v_A,
-        estimate.fit.score,
-        estimate.resolution_A,
-        estimate.aliasing_A,
-        _UNKNOWN_ICE if estimate.iciness is None else estimate.iciness,
-    )
-    row: Row = dict(zip(_COLUMNS, values, strict=True))
+    save_profiles(micrograph.picture("epa"), estimate, title)
+    row = ctf_columns(d, image=image, merit=estimate.fit.score, resolution_A=estimate.resolution_A)
+    row |= {
+        "crpCtfAliasingResolution": estimate.aliasing_A,
+        "crpIciness": _UNKNOWN_ICE if estimate.iciness is None else estimate.iciness,
+    }
     if estimate.tilt is not None:
         row |= {"crpCtfTilt": estimate.tilt.tilt_deg, "crpCtfTiltAxis": estimate.tilt.axis_deg}
     return row
 
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: EstimateCtfCtffind, context: Context) -> None:
-    """Estimate the CTFs of a batch; input ``micrographs``. Micrographs are worked on side by side, one thread each."""
-    table = read_table(inputs["micrographs"], "micrographs")
-    folder = outputs["micrographs"].parent
-    records = {str(r["crpItem"]): r for r in table.with_optics().to_dict("records")}
-    # One BLAS thread each: the products are small, and the result must not depend on the number of threads.
-    with threadpool_limits(1, user_api="blas"):
-        results = process_items(
-            records,
-            lambda item, record: _process(item, record, folder, params, 1) | {"crpItem": item},
-            context,
-            fingerprint=digest(params.model_dump()),
-            files=lambda item, row: [Path(row["rlnCtfImage"]), folder / "pictures" / f"{item}_ctf.png"],
-            workers=context.threads,
-        )
-    kept = {row["crpItem"] for row in results.rows}
-    old = table.rows[np.array([item in kept for item in records], dtype=bool)].reset_index(drop=True)
-    columns = _COLUMNS | (_TILT_COLUMNS if params.find_tilt else {})
-    new = pd.DataFrame(results.rows, columns=list(columns)).astype(columns)
-    rows = pd.concat([old.drop(columns=[c for c in columns if c in old]), new], axis=1)
-    write_table(outputs["micrographs"], table.with_rows(rows))
-    write_rejections(outputs["rejected"], results.rejections)
+    """Estimate the CTFs of a batch; input ``micrographs``."""
+    estimate_ctfs(
+        inputs,
+        outputs,
+        params,
+        context,
+        estimate=lambda micrograph: measure(micrograph, params),
+        columns=_COLUMNS | (_TILT_COLUMNS if params.find_tilt else {}),
+        files=CtfFiles(diagnostics=("ctf.mrc", "avrot.txt"), pictures=("ctf", "epa")),
+    )

@@ -16,8 +16,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from matplotlib.image import imsave
 from scipy import ndimage
 
 from cryopipe.config.ctf import EstimateCtfGctf
@@ -26,23 +24,18 @@ from cryopipe.ctf.defocus import Microscope, phase
 from cryopipe.ctf.gctf.fit import LogFit, fit_log_spectrum
 from cryopipe.ctf.gctf.spectrum import LogSpectrum, log_spectrum
 from cryopipe.ctf.gctf.validation import validation_score
-from cryopipe.errors import InputError
-from cryopipe.io.atomic import atomic_path, atomic_write
-from cryopipe.io.mrc import read_image, write_image
-from cryopipe.io.star import read_table, write_rejections, write_table
-from cryopipe.items import Row, digest, process_items
+from cryopipe.ctf.micrograph import (
+    CTF_COLUMNS,
+    CtfFiles,
+    CtfMicrograph,
+    check_band,
+    ctf_columns,
+    estimate_ctfs,
+    write_picture,
+)
+from cryopipe.io.atomic import atomic_write
+from cryopipe.items import Row
 
-_COLUMNS = {
-    "rlnCtfImage": "object",
-    "rlnDefocusU": "float64",
-    "rlnDefocusV": "float64",
-    "rlnDefocusAngle": "float64",
-    "rlnPhaseShift": "float64",
-    "rlnCtfAstigmatism": "float64",
-    "rlnCtfFigureOfMerit": "float64",
-    "rlnCtfMaxResolution": "float64",
-    "rlnCtfValidationScore": "float64",
-}
 _TURN_DEG, _SMOOTHED_DEG = 0.5, 4.0
 
 
@@ -67,11 +60,7 @@ def estimate_ctf(
     InputError
         The micrograph is flat or too small, or its pixels are too large for the band.
     """
-    if 2.0 * pixel_size_A > 0.8 * params.min_resolution_A:
-        raise InputError(
-            f"pixels of {pixel_size_A:g} Å end at {2 * pixel_size_A:g} Å: there is no band to fit below "
-            f"min_resolution_A {params.min_resolution_A:g} Å. Use less binned micrographs."
-        )
+    check_band(pixel_size_A, params.min_resolution_A)
     spectrum = log_spectrum(
         micrograph,
         pixel_size_A,
@@ -136,25 +125,14 @@ def epa_text(fit: LogFit) -> str:
     return "Resolution |CTF| EPA CC\n" + "".join(f"{1 / k:.4f} {m:.5f} {e:.6f} {c:.5f}\n" for k, m, e, c in rows)
 
 
-def _process(item: str, record: dict[str, object], folder: Path, params: EstimateCtfGctf) -> Row:
-    path = Path(str(record["rlnMicrographName"]))
-    image, header_A = read_image(path)
-    pixel_size_A = float(str(record["rlnMicrographPixelSize"]))
-    if header_A is not None and abs(header_A / pixel_size_A - 1.0) > 1e-3:
-        raise InputError(
-            f"{path}: the header says {header_A:g} Å per pixel, the table {pixel_size_A:g} Å. Correct "
-            "dataset.pixel_size_A or the file."
-        )
-    names = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
-    microscope = Microscope(*(float(str(record[name])) for name in names))
-    fit, spectrum = estimate_ctf(image, pixel_size_A, microscope, params)
-    d = fit.defocus
+def measure(micrograph: CtfMicrograph, params: EstimateCtfGctf) -> Row:
+    """Estimate the CTF of one micrograph, write its pictures and return its new columns."""
+    microscope = micrograph.microscope
+    fit, spectrum = estimate_ctf(micrograph.image, micrograph.pixel_size_A, microscope, params)
     shown = diagnostic_image(fit, spectrum, microscope)
-    ctf_image = folder / "diagnostics" / f"{item}_ctf.mrc"
-    write_image(ctf_image, shown, spectrum.pixel_size_A)
-    atomic_write(folder / "diagnostics" / f"{item}_EPA.log", epa_text(fit))
-    with atomic_path(folder / "pictures" / f"{item}_ctf.png") as temporary:
-        imsave(temporary, shown, cmap="gray", vmin=0.0, vmax=1.0)
+    image = micrograph.diagnostic("ctf.mrc")
+    write_picture(image, micrograph.picture("ctf"), shown, spectrum.pixel_size_A)
+    atomic_write(micrograph.diagnostic("EPA.log"), epa_text(fit))
     validation = validation_score(
         spectrum,
         fit,
@@ -163,36 +141,18 @@ def _process(item: str, record: dict[str, object], folder: Path, params: Estimat
         fine_A=params.max_resolution_A,
         b_factor_A2=params.b_factor_A2,
     )
-    values = (
-        str(ctf_image),
-        d.u_A,
-        d.v_A,
-        d.angle_deg,
-        float(np.degrees(d.phase_shift_rad)),
-        d.u_A - d.v_A,
-        fit.score,
-        fit.resolution_A,
-        validation,
-    )
-    return dict(zip(_COLUMNS, values, strict=True))
+    row = ctf_columns(fit.defocus, image=image, merit=fit.score, resolution_A=fit.resolution_A)
+    return row | {"rlnCtfValidationScore": validation}
 
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: EstimateCtfGctf, context: Context) -> None:
-    """Estimate the CTFs of a batch; input ``micrographs``. Micrographs are worked on side by side, one thread each."""
-    table = read_table(inputs["micrographs"], "micrographs")
-    folder = outputs["micrographs"].parent
-    records = {str(r["crpItem"]): r for r in table.with_optics().to_dict("records")}
-    results = process_items(
-        records,
-        lambda item, record: _process(item, record, folder, params) | {"crpItem": item},
+    """Estimate the CTFs of a batch; input ``micrographs``."""
+    estimate_ctfs(
+        inputs,
+        outputs,
+        params,
         context,
-        fingerprint=digest(params.model_dump()),
-        files=lambda item, row: [Path(row["rlnCtfImage"]), folder / "pictures" / f"{item}_ctf.png"],
-        workers=context.threads,
+        estimate=lambda micrograph: measure(micrograph, params),
+        columns=CTF_COLUMNS | {"rlnCtfValidationScore": "float64"},
+        files=CtfFiles(diagnostics=("ctf.mrc", "EPA.log"), pictures=("ctf",)),
     )
-    kept = {row["crpItem"] for row in results.rows}
-    old = table.rows[np.array([item in kept for item in records], dtype=bool)].reset_index(drop=True)
-    new = pd.DataFrame(results.rows, columns=list(_COLUMNS)).astype(_COLUMNS)
-    rows = pd.concat([old.drop(columns=[c for c in _COLUMNS if c in old]), new], axis=1)
-    write_table(outputs["micrographs"], table.with_rows(rows))
-    write_rejections(outputs["rejected"], results.rejections)

@@ -18,6 +18,7 @@ Known limit: no beam tilt and no higher aberrations.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
@@ -275,6 +276,11 @@ def from_table(table: pd.DataFrame) -> CtfParameters:
         if column in table.columns:
             values[name] = table[column].to_numpy(dtype=np.float64)
     return CtfParameters(**values)
+
+
+def from_row(row: Mapping[str, Any]) -> CtfParameters | None:
+    """Return the CTF (scalars) of one row that carries its optics group's columns; None where no defocus is known."""
+    return from_table(pd.DataFrame([row])).subset(0) if "rlnDefocusU" in row else None
 
 
 def _with_image_axes(values: np.ndarray, dimensions: int) -> np.ndarray:

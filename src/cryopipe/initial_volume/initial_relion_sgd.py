@@ -34,6 +34,7 @@ from cryopipe.config.base import require
 from cryopipe.config.initial_volume import InitialRelionSgd
 from cryopipe.context import Context
 from cryopipe.errors import InputError
+from cryopipe.fingerprint import fingerprint
 from cryopipe.imaging.geometry import matrix_to_euler, random_rotations
 from cryopipe.imaging.masks import soft_sphere
 from cryopipe.imaging.symmetry import reduce_to_asymmetric_unit, symmetrise_volume
@@ -41,7 +42,6 @@ from cryopipe.initial_volume.schedule import Iteration, draw_batch, schedule
 from cryopipe.io.atomic import atomic_path, atomic_write
 from cryopipe.io.mrc import image_size, parse_image_name, write_volume
 from cryopipe.io.star import StarTable, read_table, write_table
-from cryopipe.items import digest
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.projection.particle_keys import canonical_order, particle_keys
 from cryopipe.projection.particle_spectra import ParticleSpectra, load_particle_spectra
@@ -98,7 +98,8 @@ def setting_for(images: ParticleSpectra, params: InitialRelionSgd, *, threads: i
     symmetry, diameter = require(params, "symmetry", "particle_diameter_A")
     radius_px = 0.5 * params.mask_diameter_factor * diameter / images.pixel_size_A
     mask = soft_sphere(images.box, min(radius_px, images.box / 2 - 4), edge_px=3.0)
-    shifts = shift_grid(params.offset_range_A / images.pixel_size_A, params.offset_step_A / images.pixel_size_A)
+    range_A, step_A = require(params, "offset_range_A", "offset_step_A")
+    shifts = shift_grid(range_A / images.pixel_size_A, step_A / images.pixel_size_A)
     return Setting(symmetry, images.box, mask, shifts, params, threads)
 
 
@@ -185,7 +186,7 @@ def run_seed(
     side_A = training.box * training.pixel_size_A
     plans = schedule(params, particles=len(training), side_A=side_A, largest_radius=training.pixels.radius)
     checkpoint = context.work_dir / f"seed_{seed}.npz"
-    stamp = digest(params.model_dump(), context.seed, training.box, training.values[:, 0].tolist())
+    stamp = fingerprint(context, params, training, seed)
     state = _load(checkpoint, stamp)
     if state is None:
         state = start_state(training, setting, plans[0], context.rng(f"seed {seed} start"))
@@ -292,10 +293,10 @@ def image_box(table: StarTable) -> int:
 
 def load_images(table: StarTable, params: InitialRelionSgd, *, threads: int) -> ParticleSpectra:
     """Read particles to the final resolution, soft-masked, as of a box whose Nyquist frequency is 1.5 times finer."""
-    (diameter,) = require(params, "particle_diameter_A")
+    diameter, final_A = require(params, "particle_diameter_A", "final_resolution_A")
     size = image_box(table)
     side_A = size * table.single("rlnImagePixelSize")
-    radius = min(round(side_A / params.final_resolution_A), size // 2 - 1)
+    radius = min(round(side_A / final_A), size // 2 - 1)
     mask_A = min(params.image_mask_diameter_factor * diameter, 0.95 * side_A)
     images = load_particle_spectra(table, radius=radius, mask_diameter_A=mask_A, threads=threads)
     return in_box(images, working_box(radius, largest=size, oversampling=1.5))

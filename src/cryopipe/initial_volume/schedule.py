@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopipe.config.base import require
 from cryopipe.config.initial_volume import InitialRelionSgd
 
 #: resolution from which on the finer of the two orientation grids is used
@@ -58,9 +59,8 @@ def schedule(params: InitialRelionSgd, *, particles: int, side_A: float, largest
     largest_radius : int
         Bound of the radius (Nyquist).
     """
-    first, last = (
-        min(round(side_A / r), largest_radius) for r in (params.initial_resolution_A, params.final_resolution_A)
-    )
+    resolutions_A = require(params, "initial_resolution_A", "final_resolution_A")
+    first, last = (min(round(side_A / resolution_A), largest_radius) for resolution_A in resolutions_A)
     total = params.initial_iterations + params.inbetween_iterations + params.final_iterations
     iterations: list[Iteration] = []
     start = 0

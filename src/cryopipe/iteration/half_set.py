@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopipe.config.base import require
 from cryopipe.config.refinement import RefineHomogeneous
 from cryopipe.imaging.geometry import angular_distance_deg
 from cryopipe.imaging.optics import CtfParameters
@@ -295,7 +296,8 @@ def global_candidates(
     slices = extract_slices(cube, grid, coarse.pixels.kx, coarse.pixels.ky)
     # a third of the finest period: at most a sixth of it is left to the continuous refinement
     step = images.box / coarse.pixels.radius / 3
-    shifts = shift_grid(max(params.offset_range_A / images.pixel_size_A, step), step)
+    (range_A,) = require(params, "offset_range_A")
+    shifts = shift_grid(max(range_A / images.pixel_size_A, step), step)
     options: dict[str, Any] = {
         "log_prior": prior,
         "base_shifts_px": base_shifts_px,

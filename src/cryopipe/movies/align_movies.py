@@ -35,7 +35,7 @@ from cryopipe.imaging.fourier import resample
 from cryopipe.io.movies import Movie
 from cryopipe.io.mrc import read_image, write_image
 from cryopipe.io.star import StarTable, read_table, write_rejections, write_table
-from cryopipe.items import Row, digest, process_items
+from cryopipe.items import Row, process_items
 from cryopipe.movies.gain.defects import DefectRepair, plan_repair, read_defects
 from cryopipe.movies.motion.correlation import correlation_grid, correlation_spectrum
 from cryopipe.movies.motion.frame_sums import SPACING, FrameSums
@@ -317,8 +317,11 @@ def _process(
     return dict(zip(_COLUMNS, values, strict=True))
 
 
-def _row_files(item: str, row: Row) -> list[Path]:
-    return [Path(row[name]) for name in ("rlnMicrographName", "crpMicrographNameDW", "rlnMicrographMetadata")]
+def _made(folder: Path, item: str, row: Row) -> list[Path]:
+    files = _item_files(folder, item)
+    if row["crpMicrographNameDW"] == row["rlnMicrographName"]:
+        del files["weighted"]
+    return list(files.values())
 
 
 def main(inputs: dict[str, Any], outputs: dict[str, Path], params: AlignMovies, context: Context) -> None:
@@ -328,7 +331,6 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: AlignMovies, 
     table = read_table(inputs["movies"], "movies")
     entries = movie_entries(table)
     folder = outputs["micrographs"].parent
-    results = None
     # One BLAS thread: the order of additions, and hence the result, must not depend on the number of threads.
     with threadpool_limits(1, user_api="blas"):
         camera = load_camera(inputs["gain"], inputs["defects"])
@@ -339,8 +341,9 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: AlignMovies, 
             entries,
             lambda item, entry: _process(entry, folder, inputs["gain"], camera, params, context, inner),
             context,
-            fingerprint=digest(params.model_dump(), _content(inputs["gain"]), _content(inputs["defects"])),
-            files=_row_files,
+            params=params,
+            reads=lambda item, entry: [entry.path, inputs["gain"], inputs["defects"]],
+            makes=lambda item, row: _made(folder, item, row),
             workers=outer,
         )
     optics = table.optics
@@ -361,10 +364,3 @@ def _frames_of_first(entries: dict[str, MovieEntry]) -> int:
         except (InputError, OSError, ValueError):
             continue
     return 1
-
-
-def _content(path: Path) -> str:
-    import hashlib
-
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -20,7 +20,7 @@ from cryopipe.context import Context
 from cryopipe.io.archive import address, parse_pattern
 from cryopipe.io.download import download
 from cryopipe.io.star import write_blocks, write_rejections
-from cryopipe.items import Row, digest, process_items
+from cryopipe.items import Row, process_items
 from cryopipe.movies.registration import typed_rows, unique_items
 
 COLUMNS = {
@@ -32,6 +32,8 @@ COLUMNS = {
 }
 #: Seconds between two lines about one file.
 _EVERY_S = 15.0
+#: Parameters that change no movie: how a file is asked for, and what the batch holds (an item has its own facts).
+_HOW = ("paths", "sizes", "checksums", "base_url", "listing", "connections", "attempts", "wait_s", "timeout_s")
 #: Folder of the movies below the run's, where the configuration names none.
 FOLDER = "movies/fetch_movies/movies"
 
@@ -110,15 +112,18 @@ def main(
     inputs: Mapping[str, Path | list[Path]], outputs: Mapping[str, Path], params: FetchMovies, context: Context
 ) -> None:
     """Download ``params.paths``; write outputs ``fetched`` (STAR: what lies where) and ``rejected`` (TSV)."""
-    items = {item: str(name) for item, name in zip(unique_items(params.paths), params.paths, strict=True)}
+    names = dict(zip(unique_items(params.paths), params.paths, strict=True))
+    items = {item: (name, params.sizes.get(name), params.checksums.get(name)) for item, name in names.items()}
     start = time.monotonic()
-    # how a file is asked for does not change what it is; an item keeps its name when another entry takes the place of the first
+    # an item keeps its name when another entry takes the place of the first, so the name in the archive is one of its facts
     results = process_items(
         items,
-        lambda item, name: fetch_movie(item, name, params, context),
+        lambda item, facts: fetch_movie(item, facts[0], params, context),
         context,
-        fingerprint=digest(params.model_dump(include={"paths", "sizes", "checksums", "folder"})),
-        files=lambda item, row: [Path(row["rlnMicrographMovieName"])],
+        params=params,
+        reads=lambda item, facts: [],
+        ignore=_HOW,
+        makes=lambda item, row: [Path(row["rlnMicrographMovieName"])],
         workers=params.connections,
     )
     there = sum(row["crpBytes"] for row in results.rows)

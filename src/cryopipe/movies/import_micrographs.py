@@ -12,13 +12,12 @@ from pathlib import Path
 from cryopipe.config.movies import ImportMicrographs
 from cryopipe.context import Context
 from cryopipe.errors import InputError
+from cryopipe.io.micrographs import check_pixel_size
 from cryopipe.io.mrc import read_image
 from cryopipe.io.star import StarTable, write_rejections, write_table
-from cryopipe.items import Row, digest, process_items
+from cryopipe.items import Row, process_items
 from cryopipe.movies.registration import (
-    check_pixel_size,
     grouped,
-    input_state,
     optics_table,
     same_size,
     typed_rows,
@@ -44,9 +43,8 @@ def check_micrograph(path: Path, params: ImportMicrographs, group: int = 1) -> R
         It cannot be used; the message says why.
     """
     shape = _check_file(path, params.pixel_size_A)
-    twin = path
-    if params.dose_weighted_suffix is not None:
-        twin = path.with_name(f"{path.stem}{params.dose_weighted_suffix}{path.suffix}")
+    twin = twin_of(path, params)
+    if twin != path:
         twin_shape = _check_file(twin, params.pixel_size_A)
         if twin_shape != shape:
             raise InputError(f"{twin}: {twin_shape[1]} x {twin_shape[0]} px, but {path} has {shape[1]} x {shape[0]}.")
@@ -60,11 +58,18 @@ def check_micrograph(path: Path, params: ImportMicrographs, group: int = 1) -> R
     }
 
 
+def twin_of(path: Path, params: ImportMicrographs) -> Path:
+    """Return the dose-weighted twin of a micrograph, or its own path where it serves both purposes."""
+    if params.dose_weighted_suffix is None:
+        return path
+    return path.with_name(f"{path.stem}{params.dose_weighted_suffix}{path.suffix}")
+
+
 def _check_file(path: Path, pixel_size_A: float | None) -> tuple[int, int]:
     if path.suffix.lower() != ".mrc":
         raise InputError(f"{path}: micrographs are read as .mrc, not {path.suffix or 'without suffix'}. Convert it.")
     image, header_A = read_image(path)
-    check_pixel_size(path, header_A, pixel_size_A)
+    check_pixel_size(path, header_A, pixel_size_A, "dataset.pixel_size_A")
     if image.min() == image.max():
         raise InputError(f"{path}: all pixels have the value {image.min():g}: a blank micrograph.")
     return image.shape[0], image.shape[1]
@@ -76,17 +81,20 @@ def main(
     """Check the micrographs of ``params.paths``; write outputs ``micrographs`` (STAR) and ``rejected`` (TSV)."""
     optics = optics_table(params, aligned=True)
     items = unique_items(params.paths)
-    own = grouped({item: str(path) for item, path in items.items()}, params)
+    # what an item is checked for does not depend on the others of its batch
+    alone = params.model_copy(update={"paths": []})
+    own = grouped({item: str(path) for item, path in items.items()}, alone)
 
-    def check(item: str, path: Path) -> Row:
-        group, facts = own[item]
-        return check_micrograph(path, facts, group)
+    def check(item: str, facts: tuple[Path, int, ImportMicrographs]) -> Row:
+        path, group, of_group = facts
+        return check_micrograph(path, of_group, group)
 
     results = process_items(
-        items,
+        {item: (path, *own[item]) for item, path in items.items()},
         check,
         context,
-        fingerprint=digest(params.model_dump(exclude={"paths"}), input_state(items)),
+        params=alone,
+        reads=lambda item, facts: [facts[0], twin_of(facts[0], params)],
         workers=context.threads,
     )
     rows, odd = same_size(results.rows, "a micrograph")

@@ -19,13 +19,12 @@ import numpy as np
 from cryopipe.config.movies import ImportMovies
 from cryopipe.context import Context
 from cryopipe.errors import InputError
+from cryopipe.io.micrographs import check_pixel_size
 from cryopipe.io.movies import Movie, open_movie
 from cryopipe.io.star import StarTable, read_blocks, write_rejections, write_table
-from cryopipe.items import Row, digest, process_items
+from cryopipe.items import Row, process_items
 from cryopipe.movies.registration import (
-    check_pixel_size,
     grouped,
-    input_state,
     optics_table,
     same_size,
     typed_rows,
@@ -93,7 +92,7 @@ def check_movie(path: Path, params: ImportMovies, group: int = 1) -> Row:
                 f"{path}: frames of {nx} x {ny} px, but {' x '.join(map(str, params.frame_size))} are expected."
             )
         header_A = movie.pixel_size_A
-        check_pixel_size(path, header_A, params.pixel_size_A)
+        check_pixel_size(path, header_A, params.pixel_size_A, "dataset.pixel_size_A")
         _check_exposure(path, n, params)
         mean = _check_frames(movie, params.check_frames)
     with path.open("rb") as stream:
@@ -218,17 +217,20 @@ def main(
     """Check the movies of ``params.paths`` or of input ``fetched``; write outputs ``movies`` (STAR) and ``rejected`` (TSV)."""
     optics = optics_table(params, aligned=False)
     names, items = _movies(inputs.get("fetched"), params.paths)
-    own = grouped(names, params)
+    # what an item is checked for does not depend on the others of its batch
+    alone = params.model_copy(update={"paths": []})
+    own = grouped(names, alone)
 
-    def check(item: str, path: Path) -> Row:
-        group, facts = own[item]
-        return check_movie(path, facts, group)
+    def check(item: str, facts: tuple[Path, int, ImportMovies]) -> Row:
+        path, group, of_group = facts
+        return check_movie(path, of_group, group)
 
     results = process_items(
-        items,
+        {item: (path, *own[item]) for item, path in items.items()},
         check,
         context,
-        fingerprint=digest(params.model_dump(exclude={"paths"}), input_state(items)),
+        params=alone,
+        reads=lambda item, facts: [facts[0]],
         workers=context.threads,
     )
     rows, odd = same_size(results.rows, "frames")

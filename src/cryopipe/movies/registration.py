@@ -16,8 +16,6 @@ from cryopipe.errors import InputError
 from cryopipe.io.star import make_optics
 from cryopipe.items import Rejection, Row
 
-#: Every hand-over of a pixel size stops above this relative difference.
-PIXEL_TOLERANCE = 1e-3
 ImportParams = TypeVar("ImportParams", bound=ImportMovies | ImportMicrographs)
 
 
@@ -34,23 +32,6 @@ def unique_items(paths: Sequence[str]) -> dict[str, Path]:
         files = ", ".join(p for p in paths if Path(p).stem == twice[0])
         raise InputError(f"the name {twice[0]!r} belongs to more than one file ({files}). Rename all but one.")
     return {Path(p).stem: Path(p) for p in paths}
-
-
-def check_pixel_size(path: Path, header_A: float | None, config_A: float | None) -> None:
-    """Compare the pixel sizes of header and configuration; headers of 0 and exactly 1 Å count as not set.
-
-    Raises
-    ------
-    InputError
-        They differ by more than 0.1 %.
-    """
-    if header_A is None or config_A is None or header_A == 1.0:
-        return
-    if abs(header_A - config_A) > PIXEL_TOLERANCE * config_A:
-        raise InputError(
-            f"{path}: the header says {header_A:.5g} Å/px, the configuration {config_A:.5g} (dataset.pixel_size_A). "
-            "One of them is wrong; correct the configuration or the header."
-        )
 
 
 def grouped(names: Mapping[str, str], params: ImportParams) -> dict[str, tuple[int, ImportParams]]:
@@ -127,15 +108,6 @@ def same_size(rows: Sequence[Row], what: str) -> tuple[list[Row], list[Rejection
         )
         for row in odd
     ]
-
-
-def input_state(paths: Mapping[str, Path]) -> list[tuple[str, int, int]]:
-    """Return path, size and time of the files (size -1 if missing): a kept result of a changed file is void."""
-    state = []
-    for path in paths.values():
-        found = path.stat() if path.is_file() else None
-        state.append((str(path), found.st_size if found else -1, found.st_mtime_ns if found else 0))
-    return state
 
 
 def typed_rows(rows: Sequence[Row], columns: Mapping[str, str]) -> pd.DataFrame:

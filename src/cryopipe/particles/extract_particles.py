@@ -22,10 +22,11 @@ from cryopipe.config.particles import ExtractParticles
 from cryopipe.context import Context
 from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import frequency_grid
-from cryopipe.imaging.optics import CtfParameters, ctf, from_table
-from cryopipe.io.mrc import StackWriter, format_image_name, read_image
+from cryopipe.imaging.optics import CtfParameters, ctf, from_row
+from cryopipe.io.micrographs import micrograph_path, micrograph_rows, read_micrograph
+from cryopipe.io.mrc import StackWriter, format_image_name
 from cryopipe.io.star import StarTable, read_table, write_rejections, write_table
-from cryopipe.items import Rejection, digest, process_items
+from cryopipe.items import Rejection, process_items
 from cryopipe.particles.cut import Boxes, cut_boxes, downsample, friendly_box, place_boxes
 from cryopipe.particles.dust import remove_dust
 from cryopipe.particles.normalise import background_mask, normalise_images
@@ -136,21 +137,20 @@ def main(inputs: dict[str, Path], outputs: dict[str, Path], params: ExtractParti
     """Write one stack a micrograph beside ``outputs["particles"]``, the particle table and the rejected coordinates."""
     table = read_table(inputs["micrographs"], "micrographs")
     picks = read_table(inputs["coordinates"], "coordinates")
-    micrographs = {str(row["crpItem"]): row for row in table.with_optics().to_dict("records")}
+    micrographs = micrograph_rows(table, inputs["micrographs"])
     grouped = {str(item): rows for item, rows in picks.rows.groupby("crpItem", sort=False)} if len(picks) else {}
     stacks = Path(outputs["particles"]).parent / "stacks"
 
-    def work(item: str, row: dict[str, Any]) -> dict[str, Any]:
-        return _extract_item(item, row, grouped[item], stacks, params, context)
+    def work(item: str, facts: tuple[dict[str, Any], pd.DataFrame]) -> dict[str, Any]:
+        return _extract_item(item, *facts, stacks, params, context)
 
-    here = {item: row for item, row in micrographs.items() if item in grouped}
-    fingerprint = digest(params.model_dump(), table.rows.to_csv(), table.optics.to_csv(), picks.rows.to_csv())
     results = process_items(
-        here,
+        {item: (row, grouped[item]) for item, row in micrographs.items() if item in grouped},
         work,
         context,
-        fingerprint=fingerprint,
-        files=lambda item, row: [stacks / f"{item}.mrcs"] if row["particles"] else [],
+        params=params,
+        reads=lambda item, facts: [micrograph_path(facts[0], dose_weighted=True)],
+        makes=lambda item, row: [stacks / f"{item}.mrcs"] if row["particles"] else [],
     )
     lost = {r.item: r for r in results.rejections}
     rejections = []
@@ -172,24 +172,17 @@ def main(inputs: dict[str, Path], outputs: dict[str, Path], params: ExtractParti
 def _extract_item(
     item: str, row: dict[str, Any], picks: pd.DataFrame, stacks: Path, params: ExtractParticles, context: Context
 ) -> dict[str, Any]:
-    path = Path(row.get("crpMicrographNameDW") or row["rlnMicrographName"])
-    micrograph, header_A = read_image(path)
-    pixel_A = float(row["rlnMicrographPixelSize"])
-    if header_A is not None and abs(header_A - pixel_A) > 1e-3 * pixel_A:
-        raise InputError(
-            f"{path}: the header says {header_A:g} Å per pixel, the table {pixel_A:g}. Correct one of them."
-        )
-    optics = from_table(pd.DataFrame([row])).subset(0) if "rlnDefocusU" in row else None
+    micrograph = read_micrograph(row, dose_weighted=True)
     images, boxes, factor = extract_images(
-        micrograph,
-        pixel_A,
+        micrograph.image,
+        micrograph.pixel_size_A,
         picks[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(),
         params,
-        optics=optics,
+        optics=from_row(row),
         rng=context.rng(item),
         workers=context.threads,
     )
-    image_A = pixel_A * factor
+    image_A = micrograph.pixel_size_A * factor
     stack = stacks / f"{item}.mrcs"
     if len(images):
         with StackWriter(stack, image_A, half=params.half_precision) as writer:

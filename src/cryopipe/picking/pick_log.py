@@ -1,54 +1,37 @@
-"""Pick particles by their size alone: Laplacian of Gaussian (RELION), or the matched filter of a shell under the CTF.
+"""Step ``pick_log``: particles found as blobs of about their size, by Laplacians of Gaussians of many diameters, as in RELION.
 
-``method: log`` follows RELION's LoG picker (Zivanov et al. 2018, doi 10.7554/eLife.42166): filters of many diameters,
-the best one a place, threshold at mean + adjust · sd of the responses in range. ``method: shell`` is the matched
-filter of a hollow ball under the micrograph's CTF. On ten micrographs of EMPIAR-10146 (1,645 particles labelled by
-hand, tolerance 0.3 diameters) log reaches F1 = 0.86 and shell 0.97, with positions twice as precise; hence shell is
-the default.
+At each place the best of the filters counts, and a maximum is a particle where it exceeds the mean of the responses in
+the range of diameters by a number of their standard deviations. A hollow shell answers most strongly at 1.14 to 1.3
+times its outer diameter, a solid ball at 0.94 times: give ``min_diameter_A`` and ``max_diameter_A`` for hollow particles.
 
 Differences from RELION: the high-pass (ice thickness is what LoG confuses with particles), suppression within a fixed
 distance instead of the best diameter, reflection instead of noise at the borders, and three guards: every pick must
 stand out of the shot noise, must not be far above the median pick, and must not lie where the micrograph is rough
 (carbon, ice).
+
+References
+----------
+Zivanov et al. 2018, eLife 7:e42166, doi:10.7554/eLife.42166. On ten micrographs of EMPIAR-10146 (1,645 particles
+labelled by hand, tolerance 0.3 diameters) it reaches F1 = 0.86 with diameters of 1.15 to 1.45 times the particle's.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from cryopipe.config.base import require
 from cryopipe.config.picking import PickLog
 from cryopipe.context import Context
 from cryopipe.errors import InputError
-from cryopipe.imaging.optics import CtfParameters, from_table
-from cryopipe.io.mrc import read_image
-from cryopipe.io.star import StarTable, read_table, write_rejections, write_table
-from cryopipe.items import digest, process_items
+from cryopipe.imaging.optics import CtfParameters
 from cryopipe.picking.blobs import Response, log_response
-from cryopipe.picking.maxima import Picks, pick_maxima
-from cryopipe.picking.shell import shell_response
-from cryopipe.picking.working_image import WorkingImage, working_image
-
-#: Standard deviations of the shot noise's response that a pick must reach where the config leaves it open.
-NOISE_THRESHOLD = {"shell": 5.0, "log": 2.0}
-#: Share of the median merit that a pick must reach where the config leaves it open.
-MIN_MERIT_RATIO = {"shell": 0.55, "log": 0.4}
-
-COLUMNS = {
-    "rlnMicrographName": object,
-    "rlnCoordinateX": np.float64,
-    "rlnCoordinateY": np.float64,
-    "rlnAutopickFigureOfMerit": np.float64,
-    "rlnClassNumber": np.int64,
-    "rlnAnglePsi": np.float64,
-    "rlnOpticsGroup": np.int64,
-    "crpItem": object,
-}
+from cryopipe.picking.coordinates import pick_micrographs
+from cryopipe.picking.maxima import Picks
+from cryopipe.picking.size_picker import pick_by_size
+from cryopipe.picking.working_image import WorkingImage
 
 
 def pick_particles(
@@ -63,142 +46,57 @@ def pick_particles(
 
     Parameters
     ----------
-    micrograph : ``[y, x]``
+    micrograph : ``(y, x)``
         Protein dark.
     pixel_size_A : float
         Å per pixel.
     params : PickLog
         With every derived value filled.
     optics : CtfParameters, optional
-        Of this micrograph (scalars); required by ``method: shell`` and by ``correct_ctf``.
+        Of this micrograph (scalars); required by ``correct_ctf``.
+    workers : int
+        Threads of the Fourier transforms.
 
     Returns
     -------
     Picks
         Positions in pixels of ``micrograph``, zero-based, best first.
-    """
-    diameter_A, highpass_A = require(params, "particle_diameter_A", "highpass_A")
-    work = working_image(
-        micrograph,
-        pixel_size_A,
-        max_resolution_A=params.max_resolution_A,
-        highpass_A=highpass_A,
-        contrast_window_A=diameter_A,
-        outlier_zscore=params.outlier_zscore,
-        workers=workers,
-    )
-    response, threshold = _respond(work, params, optics, workers)
-    picks = pick_maxima(
-        response,
-        work.roughness,
-        threshold=threshold,
-        noise_threshold=NOISE_THRESHOLD[params.method] if params.noise_threshold is None else params.noise_threshold,
-        distance_px=params.min_distance_fraction * diameter_A / work.pixel_size_A,
-        border_px=0.5 * diameter_A / work.pixel_size_A,
-        min_merit_ratio=MIN_MERIT_RATIO[params.method] if params.min_merit_ratio is None else params.min_merit_ratio,
-        max_merit_ratio=params.max_merit_ratio,
-        max_roughness=params.max_roughness,
-    )
-    return Picks(picks.xy * np.array(work.scale_xy), picks.merit)
-
-
-def _respond(work: WorkingImage, params: PickLog, optics: CtfParameters | None, workers: int) -> tuple[Response, float]:
-    """Return the response of the chosen method and its threshold."""
-    if optics is None and (params.method == "shell" or params.correct_ctf):
-        raise InputError(
-            "the picker uses the CTF, but this micrograph has none: estimate it, or set pick_log.method: log"
-        )
-    if params.method == "shell" and optics is not None:
-        outer_A, inner_A = require(params, "particle_diameter_A", "inner_diameter_A")
-        response = shell_response(
-            work.image,
-            work.pixel_size_A,
-            outer_diameter_A=outer_A,
-            inner_diameter_A=inner_A,
-            optics=optics,
-            white_noise_sd=work.noise_sd,
-            usable=work.usable,
-            workers=workers,
-        )
-        return response, params.shell_threshold
-    minimum_A, maximum_A = require(params, "min_diameter_A", "max_diameter_A")
-    response = log_response(
-        work.image,
-        work.pixel_size_A,
-        min_diameter_A=minimum_A,
-        max_diameter_A=maximum_A,
-        white_noise_sd=work.noise_sd,
-        optics=optics if params.correct_ctf else None,
-        workers=workers,
-    )
-    response = replace(response, in_range=response.in_range & work.usable)
-    counted = response.merit[response.in_range]
-    threshold = float(counted.mean() + params.adjust_threshold * counted.std()) if counted.size else np.inf
-    return response, threshold
-
-
-def main(inputs: dict[str, Path], outputs: dict[str, Path], params: PickLog, context: Context) -> None:
-    """Pick every micrograph of ``inputs["micrographs"]`` and write ``outputs["coordinates"]``.
-
-    The dose-weighted sum (``crpMicrographNameDW``) is used where there is one. A micrograph that cannot be read is
-    quarantined: it has no coordinates, and its reason stands in the log (and in ``outputs["rejected"]`` if asked for).
-    """
-    table = read_table(inputs["micrographs"], "micrographs")
-    rows = {str(row["crpItem"]): row for row in _records(table)}
-
-    def work(item: str, row: dict[str, Any]) -> dict[str, Any]:
-        micrograph, pixel_size_A = read_micrograph(row)
-        picks = pick_particles(micrograph, pixel_size_A, params, optics=ctf_of(row), workers=context.threads)
-        return {"item": item, "x": picks.xy[:, 0].tolist(), "y": picks.xy[:, 1].tolist(), "merit": picks.merit.tolist()}
-
-    results = process_items(
-        rows, work, context, fingerprint=digest(params.model_dump(), table.rows.to_csv(), table.optics.to_csv())
-    )
-    parts = [_coordinates(rows[result["item"]], result) for result in results.rows]
-    empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
-    coordinates = pd.concat([part for part in parts if len(part)] or [empty], ignore_index=True)
-    write_table(outputs["coordinates"], StarTable("coordinates", table.optics, coordinates))
-    if "rejected" in outputs:
-        write_rejections(outputs["rejected"], results.rejections)
-    context.log.info("%d particles on %d micrographs", len(coordinates), len(results.rows))
-
-
-def read_micrograph(row: dict[str, Any]) -> tuple[np.ndarray, float]:
-    """Return the dose-weighted (else plain) sum of a micrograph's row, ``[y, x]`` float32, and its pixel size in Å.
 
     Raises
     ------
     InputError
-        The header's pixel size and the table's differ by more than 0.1 %.
+        ``correct_ctf`` is on and there is no CTF.
     """
-    path = Path(row.get("crpMicrographNameDW") or row["rlnMicrographName"])
-    image, header_A = read_image(path)
-    pixel_size_A = float(row["rlnMicrographPixelSize"])
-    if header_A is not None and abs(header_A - pixel_size_A) > 1e-3 * pixel_size_A:
-        raise InputError(
-            f"{path}: the header says {header_A:g} Å per pixel, the table {pixel_size_A:g}. Correct one of them."
+    if params.correct_ctf and optics is None:
+        raise InputError("this micrograph has no CTF: estimate it, or set pick_log.correct_ctf: false")
+
+    def respond(work: WorkingImage) -> tuple[Response, float]:
+        minimum_A, maximum_A = require(params, "min_diameter_A", "max_diameter_A")
+        response = log_response(
+            work.image,
+            work.pixel_size_A,
+            min_diameter_A=minimum_A,
+            max_diameter_A=maximum_A,
+            white_noise_sd=work.noise_sd,
+            optics=optics if params.correct_ctf else None,
+            workers=workers,
         )
-    return image, pixel_size_A
+        response = replace(response, in_range=response.in_range & work.usable)
+        counted = response.merit[response.in_range]
+        threshold = float(counted.mean() + params.adjust_threshold * counted.std()) if counted.size else np.inf
+        return response, threshold
+
+    return pick_by_size(micrograph, pixel_size_A, params, respond, workers=workers)
 
 
-def _records(table: StarTable) -> list[dict[str, Any]]:
-    return [{str(k): v for k, v in row.items()} for row in table.with_optics().to_dict("records")]
-
-
-def ctf_of(row: dict[str, Any]) -> CtfParameters | None:
-    """Return the CTF of a micrograph's row, or None where it has none."""
-    return from_table(pd.DataFrame([row])).subset(0) if "rlnDefocusU" in row else None
-
-
-def _coordinates(row: dict[str, Any], result: dict[str, Any]) -> pd.DataFrame:
-    values = {
-        "rlnMicrographName": row["rlnMicrographName"],
-        "rlnCoordinateX": result["x"],
-        "rlnCoordinateY": result["y"],
-        "rlnAutopickFigureOfMerit": result["merit"],
-        "rlnClassNumber": 0,
-        "rlnAnglePsi": 0.0,
-        "rlnOpticsGroup": row["rlnOpticsGroup"],
-        "crpItem": row["crpItem"],
-    }
-    return pd.DataFrame(values, columns=list(COLUMNS)).astype(COLUMNS)
+def main(inputs: dict[str, Path], outputs: dict[str, Path], params: PickLog, context: Context) -> None:
+    """Pick every micrograph of ``inputs["micrographs"]`` and write ``outputs["coordinates"]``."""
+    pick_micrographs(
+        inputs,
+        outputs,
+        params,
+        context,
+        pick=lambda micrograph, optics: pick_particles(
+            micrograph.image, micrograph.pixel_size_A, params, optics=optics, workers=context.threads
+        ),
+    )

@@ -27,6 +27,7 @@ from cryopipe.config.base import require
 from cryopipe.config.refinement import RefineHomogeneous
 from cryopipe.context import Context
 from cryopipe.errors import InputError
+from cryopipe.fingerprint import fingerprint
 from cryopipe.imaging.backend import to_numpy
 from cryopipe.imaging.filters import apply_shell_curve, fsc_weight, low_pass
 from cryopipe.imaging.fsc import MaskedFsc, masked_fsc, resolution_at
@@ -37,7 +38,6 @@ from cryopipe.io.atomic import atomic_write
 from cryopipe.io.mrc import read_volume, write_volume
 from cryopipe.io.star import StarTable, read_table, write_table
 from cryopipe.io.star_blocks import write_blocks
-from cryopipe.items import digest
 from cryopipe.iteration.exchange import Shared, compare, masked_reference, next_reference
 from cryopipe.iteration.half_set import HalfSet, Task, advance, needed_columns, with_ctfs
 from cryopipe.iteration.next_radius import THRESHOLD, next_search_radius
@@ -119,8 +119,7 @@ def refine(
         Poses, noise and history; the final maps come from :func:`final_halves`.
     """
     path = context.work_dir / "progress.npz"
-    content = [half.values[:, 0].tolist() for half in halves.images]
-    stamp = digest(params.model_dump(), context.seed, content, initial.ravel()[:: initial.shape[0]].tolist())
+    stamp = fingerprint(context, params, halves, initial)
     progress = load_progress(path, stamp) or start_progress(halves, initial, params)
     while not finished(progress, params):
         progress = iterate(progress, halves, params, context, exchange=exchange)

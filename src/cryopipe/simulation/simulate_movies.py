@@ -9,7 +9,6 @@ number of threads change nothing.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from cryopipe.errors import CryopipeError, InputError
 from cryopipe.io.movies import write_movie
 from cryopipe.io.mrc import write_image, write_volume
 from cryopipe.io.star import StarTable, make_optics, write_blocks, write_table
-from cryopipe.items import Row, digest, process_items
+from cryopipe.items import Row, process_items
 from cryopipe.simulation.atoms import AtomicModel, apoferritin, fetch_model, read_model, symmetry_error_A
 from cryopipe.simulation.camera import Camera, draw_camera
 from cryopipe.simulation.expose import expose
@@ -50,8 +49,8 @@ _BYTES_PER_PIXEL = 60 * 1.25
 _MEMORY_BYTES = 2.5e9
 
 
-def particle_model(params: SimulateMovies, folder: Path) -> tuple[AtomicModel, str]:
-    """Return the atoms of the particle and a digest of where they are from.
+def particle_model(params: SimulateMovies, folder: Path) -> tuple[AtomicModel, Path | None]:
+    """Return the atoms of the particle and the file that they are from; None where they are embedded.
 
     The model is embedded, a file, or downloaded by its PDB id into ``folder``.
 
@@ -63,7 +62,7 @@ def particle_model(params: SimulateMovies, folder: Path) -> tuple[AtomicModel, s
     if params.model is None:
         if params.symmetry.upper() != "O":
             raise InputError(f"simulate_movies: the embedded apoferritin has symmetry O, not {params.symmetry}.")
-        return apoferritin(), "apoferritin"
+        return apoferritin(), None
     path = Path(params.model)
     if not path.is_file():
         if len(params.model) != 4 or not params.model.isalnum():
@@ -78,7 +77,7 @@ def particle_model(params: SimulateMovies, folder: Path) -> tuple[AtomicModel, s
             f"simulate_movies: the atoms of {path} are {error_A:.1f} Å from having symmetry {params.symmetry}, axes as RELION's. "
             "Give the whole particle in that setting, or simulation.simulate_movies.symmetry: C1."
         )
-    return model, hashlib.sha256(path.read_bytes()).hexdigest()
+    return model, path
 
 
 def simulate_movie(
@@ -115,20 +114,21 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: SimulateMovie
     camera = draw_camera(shape, params.gain_sigma, context.rng("camera"))
     model, source = particle_model(params, context.work_dir)
 
-    def work(item: str, path: Path) -> Row:
+    def work(item: str, facts: tuple[Path, str]) -> Row:
         with scipy.fft.set_workers(max(1, context.threads // movies_at_once)):
-            return simulate_movie(item, path, kinds[item], params, sampler, camera, context)
+            return simulate_movie(item, *facts, params, sampler, camera, context)
 
     # one BLAS thread: sums must not depend on the number of threads
     movies_at_once = max(1, min(context.threads, int(_MEMORY_BYTES / (_BYTES_PER_PIXEL * shape[0] * shape[1]))))
     with threadpool_limits(1, user_api="blas"):
         sampler = PotentialSampler(model, pixel)
         results = process_items(
-            paths,
+            {item: (path, kinds[item]) for item, path in paths.items()},
             work,
             context,
-            fingerprint=digest(params.model_dump(mode="json"), context.seed, source),
-            files=lambda item, row: [paths[item]],
+            params=params,
+            reads=lambda item, facts: [source] if source else [],
+            makes=lambda item, row: [paths[item]],
             workers=movies_at_once,
         )
         if results.rejections:  # nothing here is an input that may be bad: a movie that fails is a fault to mend

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import platform
 from collections.abc import Iterable, Mapping
@@ -11,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from cryopipe.context import Context
+from cryopipe.fingerprint import file_digest
 from cryopipe.io.atomic import atomic_write
 
 LIBRARIES = ("cryopipe", "numpy", "scipy", "numba", "pandas", "mrcfile", "tifffile", "gemmi", "snakemake", "cupy")
-#: Files above this size are digested by their size, first and last block: whole stacks would cost more than many a step.
-WHOLE_FILE_LIMIT = 64 << 20
-BLOCK = 8 << 20
 
 
 def write_provenance(
@@ -32,6 +29,7 @@ def write_provenance(
     record = {
         "step": context.step,
         "inputs": {str(path): file_digest(path) for path in _paths(inputs)},
+        "job": {"inputs": _names(inputs), "outputs": _names(outputs), "work_dir": str(context.work_dir)},
         "params": dict(params),
         "seed": context.seed,
         "code": code,
@@ -47,19 +45,9 @@ def write_provenance(
         atomic_write(path.with_name(path.name + ".provenance.json"), text + "\n")
 
 
-def file_digest(path: Path) -> str:
-    """Return ``sha256:<hex>`` of a file; of a large one ``sha256-ends:<size>:<hex>`` over its first and last 8 MiB."""
-    size = path.stat().st_size
-    content = hashlib.sha256()
-    with path.open("rb") as stream:
-        if size <= WHOLE_FILE_LIMIT:
-            while block := stream.read(BLOCK):
-                content.update(block)
-            return f"sha256:{content.hexdigest()}"
-        content.update(stream.read(BLOCK))
-        stream.seek(size - BLOCK)
-        content.update(stream.read(BLOCK))
-    return f"sha256-ends:{size}:{content.hexdigest()}"
+def _names(files: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the files by their names in the rule: with the parameters, all that it takes to do the job once more."""
+    return {name: list(map(str, path)) if isinstance(path, list) else str(path) for name, path in files.items()}
 
 
 def _paths(files: Mapping[str, Any]) -> Iterable[Path]:

@@ -125,6 +125,7 @@ def execute(
         max_failed_fraction=job.settings.max_failed_fraction,
         # not a parameter: a movie that comes late must not run the other batches again
         items_in_run=len(read_manifest(Path(MANIFEST))),
+        code=job.code,
         log=job.log,
     )
     _open_work_dir(job.work_dir, job.code)

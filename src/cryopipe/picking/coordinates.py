@@ -1,0 +1,100 @@
+"""What the pickers share: micrographs in, one table of coordinates out.
+
+A picker is a function from a micrograph and its CTF to positions; everything around it is here, so that a further picker
+is its method and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel
+
+from cryopipe.context import Context
+from cryopipe.imaging.optics import CtfParameters, from_row
+from cryopipe.io.micrographs import Micrograph, micrograph_path, micrograph_rows, read_micrograph
+from cryopipe.io.star import StarTable, read_table, write_rejections, write_table
+from cryopipe.items import Row, process_items
+from cryopipe.picking.maxima import Picks
+
+#: Columns of a table of coordinates, with their types.
+COLUMNS = {
+    "rlnMicrographName": object,
+    "rlnCoordinateX": np.float64,
+    "rlnCoordinateY": np.float64,
+    "rlnAutopickFigureOfMerit": np.float64,
+    "rlnClassNumber": np.int64,
+    "rlnAnglePsi": np.float64,
+    "rlnOpticsGroup": np.int64,
+    "crpItem": object,
+}
+
+
+def pick_micrographs(
+    inputs: Mapping[str, Path],
+    outputs: Mapping[str, Path],
+    params: BaseModel,
+    context: Context,
+    *,
+    pick: Callable[[Micrograph, CtfParameters | None], Picks],
+) -> None:
+    """Pick the micrographs of a batch: the ``main`` of a picker.
+
+    The dose-weighted sum (``crpMicrographNameDW``) is used where there is one. A micrograph that cannot be read is
+    quarantined and has no coordinates.
+
+    Parameters
+    ----------
+    inputs, outputs : mapping
+        Input ``micrographs``; outputs ``coordinates`` and, where it is asked for, ``rejected``.
+    params : BaseModel
+        The step's parameters.
+    context : Context
+        Of the job.
+    pick : callable
+        Returns the particles of a micrograph, in its pixels, given its CTF (None where it has none). It must not use
+        anything but the parameters and what it is given.
+    """
+    table = read_table(inputs["micrographs"], "micrographs")
+    rows = micrograph_rows(table, inputs["micrographs"])
+
+    def work(item: str, row: dict[str, Any]) -> Row:
+        picks = pick(read_micrograph(row, dose_weighted=True), from_row(row))
+        return {"item": item, "x": picks.xy[:, 0].tolist(), "y": picks.xy[:, 1].tolist(), "merit": picks.merit.tolist()}
+
+    results = process_items(
+        rows,
+        work,
+        context,
+        params=params,
+        reads=lambda item, row: [micrograph_path(row, dose_weighted=True)],
+    )
+    coordinates = coordinate_rows([_coordinates(rows[result["item"]], result) for result in results.rows])
+    write_table(outputs["coordinates"], StarTable("coordinates", table.optics, coordinates))
+    if "rejected" in outputs:
+        write_rejections(outputs["rejected"], results.rejections)
+    context.log.info("%d particles on %d micrographs", len(coordinates), len(results.rows))
+
+
+def coordinate_rows(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of several micrographs as one table, with all columns where there is no row."""
+    empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
+    return pd.concat([part for part in parts if len(part)] or [empty], ignore_index=True)
+
+
+def _coordinates(row: dict[str, Any], result: Row) -> pd.DataFrame:
+    values = {
+        "rlnMicrographName": row["rlnMicrographName"],
+        "rlnCoordinateX": result["x"],
+        "rlnCoordinateY": result["y"],
+        "rlnAutopickFigureOfMerit": result["merit"],
+        "rlnClassNumber": 0,
+        "rlnAnglePsi": 0.0,
+        "rlnOpticsGroup": row["rlnOpticsGroup"],
+        "crpItem": row["crpItem"],
+    }
+    return pd.DataFrame(values, columns=list(COLUMNS)).astype(COLUMNS)
