@@ -1,11 +1,13 @@
-"""STAR tables and MRC stacks: ``python benchmarks/files.py [star|stack] [GB] [folder]``.
+"""STAR tables, MRC stacks, EER readouts: ``python benchmarks/files.py [star|stack|eer] [GB] [folder]``.
 
 The table has 100,000 particles in 22 columns. The stack has 256 x 256 float32 images; it is written by appending blocks,
-forgotten by the page cache, then read at random places and from end to end. It is removed afterwards.
+forgotten by the page cache, then read at random places and from end to end. It is removed afterwards. starfile, mrcfile's memory
+map and imagecodecs' decoder do the same for comparison, without any check.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import sys
@@ -15,9 +17,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import imagecodecs
+import mrcfile
 import numpy as np
 import pandas as pd
+import starfile
 
+from cryopipe.io.eer import EER_LAYOUTS, render_events
 from cryopipe.io.mrc import StackWriter, read_stack
 from cryopipe.io.star import StarTable, make_optics, read_table, write_table
 
@@ -35,6 +41,9 @@ def main(part: str = "", gigabytes: str = "10", folder: str = "") -> None:
             star(Path(name))
         if part in ("", "stack"):
             stack(Path(name), float(gigabytes))
+    if part in ("", "eer"):
+        for upsampling in (1, 2, 4):
+            eer(upsampling)
 
 
 def star(folder: Path) -> None:
@@ -55,6 +64,10 @@ def star(folder: Path) -> None:
         back = timed(f"read  {ROWS} x {rows.shape[1]}", lambda: read_table(path, "particles"))
         pd.testing.assert_frame_equal(back.rows, rows, check_dtype=False, check_exact=True)
     print(f"{path.stat().st_size / 1e6:.1f} MB")
+    names = [*optics, *rows]
+    timed("starfile.read, types by guess", lambda: starfile.read(path))
+    timed("starfile.read, all as words", lambda: starfile.read(path, parse_as_string=names))
+    timed("starfile.write, shortest floats", lambda: starfile.write({"particles": rows}, path, float_format=None))
 
 
 def stack(folder: Path, gigabytes: float) -> None:
@@ -79,6 +92,16 @@ def stack(folder: Path, gigabytes: float) -> None:
             images, _ = read_stack(path, indices)
             assert np.array_equal(images[:, 0, 0], block[indices % BLOCK, 0, 0])
 
+    def map_some() -> None:
+        with mrcfile.mmap(path) as stack:
+            for _ in range(50):
+                assert np.isfinite(stack.data[rng.integers(0, count, BLOCK)]).all()
+
+    def map_all() -> None:
+        with mrcfile.mmap(path) as stack:
+            for start in range(0, count, BLOCK):
+                assert np.isfinite(stack.data[start : start + BLOCK].copy()).all()
+
     timed(f"write {count} images in blocks of {BLOCK}", write)
     for _ in range(2):
         forget(path)
@@ -86,6 +109,44 @@ def stack(folder: Path, gigabytes: float) -> None:
         forget(path)
         timed(f"read all {count} in blocks, from the disk", read_all)
     timed(f"read {50 * BLOCK} images at random places, in part from memory", read_some)
+    forget(path)
+    timed(f"mrcfile.mmap: read {50 * BLOCK} images at random places, from the disk", map_some)
+    forget(path)
+    timed(f"mrcfile.mmap: read all {count} in blocks, from the disk", map_all)
+
+
+def eer(upsampling: int, *, side: int = 4096, electrons: int = 60_000, repeats: int = 20) -> None:
+    """Decode one readout of a camera again and again: compression 65001, 7-bit runs, 2 + 2 sub-pixel bits."""
+    data = readout(side, electrons)
+    image = np.zeros((side * upsampling,) * 2, np.uint8)
+    layout = EER_LAYOUTS[65001]
+
+    def ours() -> None:
+        for _ in range(repeats):
+            assert render_events(data, image, (side, side), layout, upsampling)
+
+    def theirs() -> None:
+        for _ in range(repeats):
+            imagecodecs.eer_decode(data, image.shape, *layout[:3], superres=upsampling.bit_length() - 1, out=image)
+
+    render_events(data, image, (side, side), layout, upsampling)
+    what = f"{repeats} readouts of {side}² with {electrons} electrons, upsampling {upsampling}"
+    timed(what, ours)
+    timed(f"imagecodecs.eer_decode: {what}", theirs)
+
+
+def readout(side: int, electrons: int) -> bytes:
+    """Return a readout that imagecodecs decodes: it refuses some, by what bits are left at the end."""
+    for seed in range(100):
+        places = np.sort(np.random.default_rng(seed).choice(side * side, electrons, replace=False))
+        gaps = np.diff(places, prepend=-1, append=side * side) - 1
+        # the least significant bit comes first
+        runs = ["1" * 7 * (gap // 127) + f"{gap % 127:07b}"[::-1] for gap in gaps.tolist()]
+        data = np.packbits(np.array([*"0110".join(runs)], dtype=np.uint8), bitorder="little").tobytes()
+        with contextlib.suppress(RuntimeError):
+            imagecodecs.eer_decode(data, (side, side), *EER_LAYOUTS[65001][:3])
+            return data
+    raise RuntimeError("imagecodecs refuses a hundred readouts")
 
 
 def forget(path: Path) -> None:
