@@ -1,8 +1,8 @@
 """The blocks of a STAR file as data frames: the text of the format, nothing about its meaning.
 
-starfile reads the files, those of RELION 1 to 5 and its own; `star_scan` guards what it would misread, and the columns get
-their types by contract instead of by guess. The numbers of float columns are those that starfile, that is pandas, reads (it
-rounds correctly); all other columns are read as words.
+starfile reads the files, those of RELION 1 to 5 and its own, where `star_scan` finds nothing that it would misread; the
+columns get their types by contract instead of by guess. The numbers of float columns are those that starfile, that is
+pandas, reads (it rounds correctly from version 3.1 on); all other columns are read as words.
 
 Written are RELION's two forms, ``loop_`` tables and name-value lists, each behind a ``# version`` comment as RELION's own
 writer does (`metadata_table.cpp`). starfile writes lists and the heads of loops, without its first line, which has the time
@@ -16,7 +16,6 @@ from __future__ import annotations
 import csv
 import linecache
 import re
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,7 +26,7 @@ import starfile
 from cryopipe.errors import InputError
 from cryopipe.io.atomic import atomic_write
 from cryopipe.io.star_columns import cast_column, column_type
-from cryopipe.io.star_scan import Block, restored, scan, starfile_copy
+from cryopipe.io.star_scan import Block, scan
 
 #: RELION 3.1/4 and RELION 5 write these; the layout of single-particle tables is the same.
 STAR_VERSIONS = (30001, 50001)
@@ -63,8 +62,8 @@ def read_blocks(path: str | Path) -> dict[str, pd.DataFrame]:
     blocks, odd = scan(text, path)
     if not blocks:
         raise InputError(f"{path}: no data_ block in it: empty, cut off or not a STAR file.")
-    tables = _read_copy(blocks) if odd else _read_plain(path, blocks)
-    return {block.name: _typed(block, tables[block.name], path) for block in blocks}
+    tables = {} if odd else _starfile_tables(path, blocks)
+    return {block.name: _typed(block, tables.get(block.name), path) for block in blocks}
 
 
 def write_blocks(
@@ -96,51 +95,33 @@ def write_blocks(
     atomic_write(path, "".join(parts))
 
 
-def _read_plain(path: Path, blocks: list[Block]) -> dict[str, pd.DataFrame]:
-    return _starfile_tables(path, _word_columns(blocks))
-
-
-def _read_copy(blocks: list[Block]) -> dict[str, pd.DataFrame]:
-    words = _word_columns(blocks)
-    tables = {block.name: pd.DataFrame({name: [] for name in block.columns}) for block in blocks}
-    with tempfile.NamedTemporaryFile("w", suffix=".star", encoding="utf-8") as copy:
-        copy.write(starfile_copy(blocks))
-        copy.flush()
-        found = _starfile_tables(Path(copy.name), [f"_{name}" for name in words])
-    for name, table in found.items():
-        tables[name] = table.set_axis([column[1:] for column in table.columns], axis=1)
-        for column in set(tables[name].columns).intersection(words):
-            tables[name][column] = [restored(word) for word in tables[name][column]]
-    return tables
-
-
-def _word_columns(blocks: list[Block]) -> list[str]:
-    """Return the columns that are read as words. starfile goes by name: what is one in a block is one in all."""
-    return sorted({c for block in blocks for c in block.columns if not block.is_loop or column_type(c) != "float"})
-
-
-def _starfile_tables(path: Path, words: list[str]) -> dict[str, pd.DataFrame]:
-    # starfile reads through linecache, which keeps the old lines of a file that starfile failed to read before
+def _starfile_tables(path: Path, blocks: list[Block]) -> dict[str, pd.DataFrame]:
+    """Read the blocks with starfile: float columns of loops as it guesses them, all others as words."""
+    # starfile goes by name: what is read as words in one block is so in all
+    words = {c for block in blocks for c in block.columns if not block.is_loop or column_type(c) != "float"}
+    # it reads through linecache, which keeps the old lines of a file that could not be parsed before
     linecache.clearcache()
-    found = starfile.read(path, always_dict=True, parse_as_string=words)
+    found = starfile.read(path, always_dict=True, parse_as_string=list(words))
     return {
         name: block if isinstance(block, pd.DataFrame) else pd.DataFrame({k: [v] for k, v in block.items()})
         for name, block in found.items()
     }
 
 
-def _typed(block: Block, table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    if table.shape != (len(block), len(block.columns)) or list(table.columns) != block.columns:
+def _typed(block: Block, table: pd.DataFrame | None, path: Path) -> pd.DataFrame:
+    if table is not None and table.shape != (len(block), len(block.columns)):
         raise InputError(
-            f"{path}: block data_{block.name} changed while it was read, or starfile misreads it. Make it again."
+            f"{path}: block data_{block.name} changed while it was read. Read it again when it is complete."
         )
     columns = {}
+    counted = block.words() if table is None else []
     for i, name in enumerate(block.columns):
-        values = table[name].to_numpy()
-        if column_type(name) == "float" and values.dtype.kind in "iuf":
-            columns[name] = pd.Series(values.astype(np.float64))
+        is_float = column_type(name) == "float"
+        if table is not None and is_float and table[name].dtype.kind in "iuf":
+            columns[name] = pd.Series(table[name].to_numpy(np.float64))
             continue
-        words = values.tolist() if column_type(name) != "float" else [row[i] for row in block.words()]
+        # starfile has made a float column with a word in it to something else: the error is to show the word
+        words = (counted or block.words())[i] if table is None or is_float else table[name].tolist()
         cast = cast_column(name, words, str(path))
         # said explicitly: pandas would infer text from the values, hence not in a table without rows
         columns[name] = pd.Series(cast, dtype="str" if cast.dtype == object else cast.dtype)

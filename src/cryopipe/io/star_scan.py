@@ -1,18 +1,18 @@
-"""The raw words of a STAR file: what they must satisfy before starfile reads it, and a copy that starfile reads right.
+"""The raw words of a STAR file, and whether starfile would read them as they are.
 
 starfile 0.5.13 reads many files otherwise than they are written, most of them without a word. It fills short rows, takes
-``#`` inside a name for a comment and ``'`` for ``"``, reads ``nan`` as no value even in a column of names, drops
-backslashes, fails on an empty loop that a comment follows, gives an empty block the rows of the next one, ends a loop at a
-row that starts with ``data_``, overwrites a column called ``name``, and keeps one of two blocks or columns of the same
-name. ``tests/io/test_star_library.py`` shows each case. So rows are counted here, and a file with such words is handed
-over as a copy in which they are replaced by harmless ones; all others go to starfile as they are.
+``#`` inside a name for a comment and ``'`` for ``"``, reads ``nan`` as no value even among names, drops backslashes, fails
+on an empty loop that a comment follows, gives an empty block the rows of the next one, ends a loop at a row that starts
+with ``data_``, overwrites a column called ``name``, and keeps one of two blocks or columns of the same name.
+``tests/io/test_star_library.py`` shows each case. So words are counted here in every file; a file without such words goes
+to starfile, any other is made of the words that are counted here.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,16 +21,11 @@ from cryopipe.errors import InputError
 _QUOTED = re.compile(r"""'([^']*)'(?=\s|$)|"([^"]*)"(?=\s|$)|(\S+)""")
 #: Text that has none of these marks, and no # in a row, is read by starfile as it is written.
 _MARKS = ('"', "'", "\\", "nan", "NaN", "<NA>")
-_MISREAD = re.compile(r"""["'#\\]|nan|NaN|<NA>|^_|^data_|^loop_""")
-#: Private characters of Unicode take the place of those that starfile reads otherwise; _SHIELD makes a word a mere word.
-_SHIELD = "\ue000"
-_ESCAPES = {ord(c): chr(ord(_SHIELD) + ord(c)) for c in "\"'#\\ \t"}
-_RETURNS = {ord(_SHIELD): None} | {ord(v): chr(k) for k, v in _ESCAPES.items()}
 
 
 @dataclass
 class Block:
-    """A block as it stands in the text: a loop has column names and lines of rows, a list names and their values."""
+    """A block as it is in the text: a loop has column names and lines of rows, a list names and their values."""
 
     name: str
     is_loop: bool = False
@@ -41,11 +36,12 @@ class Block:
     def __len__(self) -> int:
         return len(self.lines) if self.is_loop else int(bool(self.values))
 
-    def words(self) -> Iterator[list[str]]:
-        """Yield the words of each row; a list is one row."""
-        if self.is_loop:
-            return (row_words(line, len(self.columns)) for line in self.lines)
-        return iter([self.values] if self.values else [])
+    def words(self) -> Sequence[Sequence[str]]:
+        """Return the words column by column; a list is one row."""
+        if not self.is_loop:
+            return [[value] for value in self.values]
+        rows = [row_words(line, len(self.columns)) for line in self.lines]
+        return list(zip(*rows, strict=True)) if rows else [()] * len(self.columns)
 
 
 def scan(text: str, path: Path) -> tuple[list[Block], bool]:
@@ -56,8 +52,6 @@ def scan(text: str, path: Path) -> tuple[list[Block], bool]:
     InputError
         Text before the first block, a name that occurs twice, or a row of too few or too many values.
     """
-    if not text.isascii() and re.search(f"[{_SHIELD}-{chr(ord(_SHIELD) + 127)}]", text):
-        raise InputError(f"{path}: it has private characters of Unicode (U+E000 to U+E07F). Replace them.")
     blocks: list[Block] = []
     odd = any(mark in text for mark in _MARKS)
     for number, raw in enumerate(text.split("\n"), 1):
@@ -84,30 +78,6 @@ def scan(text: str, path: Path) -> tuple[list[Block], bool]:
     for block in blocks:
         _refuse_twins("column name ", block.columns, path)
     return blocks, odd or any(not len(block) or "name" in block.columns for block in blocks)
-
-
-def starfile_copy(blocks: list[Block]) -> str:
-    """Return a text with the same blocks, all as loops, that starfile reads right; `restored` undoes the replacements.
-
-    Blocks without rows are left out, and each column name has one more underscore.
-    """
-    parts = []
-    for block in filter(len, blocks):
-        parts += [f"data_{block.name}", "loop_", *(f"__{column}" for column in block.columns)]
-        if block.is_loop:
-            # most rows have nothing to replace
-            parts += [
-                line if not _MISREAD.search(line) else _replaced(row_words(line, len(block.columns)))
-                for line in block.lines
-            ]
-        else:
-            parts.append(_replaced(block.values))
-    return "\n".join(parts) + "\n"
-
-
-def restored(word: str) -> str:
-    """Return the word of the file that stands behind a word of the copy."""
-    return word.translate(_RETURNS)
 
 
 def row_words(line: str, count: int) -> list[str]:
@@ -142,11 +112,6 @@ def _add_name(block: Block, line: str, where: str) -> bool:
         block.values.append(words[1])
         return "#" in line
     return False
-
-
-def _replaced(words: list[str]) -> str:
-    escaped = [word.translate(_ESCAPES) for word in words]
-    return " ".join(word if word and not _MISREAD.search(word) else _SHIELD + word for word in escaped)
 
 
 def _refuse_twins(what: str, names: list[str], path: Path) -> None:
