@@ -42,7 +42,7 @@ def write_movie(
     Raises
     ------
     InputError
-        No frame, frames that differ, an unknown suffix or a type that the format cannot hold.
+        No frame, frames that differ, an unknown suffix, or what the format cannot hold (MRC: also values that are not finite).
     """
     path = Path(path)
     if not (np.isfinite(pixel_size_A) and pixel_size_A > 0):
