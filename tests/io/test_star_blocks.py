@@ -97,6 +97,17 @@ def test_the_word_that_is_not_a_number_is_named_with_its_row(tmp_path):
         read_blocks(tmp_path / "t.star")
 
 
+def test_single_precision_keeps_its_shortest_form_and_no_number_is_nan(tmp_path):
+    write_blocks(
+        tmp_path / "t.star",
+        {"x": pd.DataFrame({"crpX": np.float32([0.85378, np.nan]), "rlnVoltage": [np.inf, np.nan]})},
+    )
+    assert (tmp_path / "t.star").read_text().splitlines()[-3:-1] == ["0.85378\tinf", "nan\tnan"]
+    back = read_blocks(tmp_path / "t.star")["x"]
+    assert back["rlnVoltage"][0] == np.inf
+    assert back.iloc[1].isna().all()
+
+
 def test_a_second_write_of_what_was_read_gives_the_same_bytes(tmp_path):
     write_blocks(tmp_path / "a.star", {"particles": sample(), "general": {"rlnFinalResolution": 3.25}})
     blocks = read_blocks(tmp_path / "a.star")
