@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cryopipe.errors import InputError
+from cryopipe.io.eer import EER_LAYOUTS, render_events
 from cryopipe.io.movies import open_movie
 from tests.io.eer_encoder import Event, encode_readout, write_eer
 
@@ -56,6 +57,28 @@ def test_imagecodecs_finds_the_same_camera_pixels(tmp_path, compression, layout,
     write_eer(tmp_path / "m.eer", [data], SHAPE, compression, layout)
     with open_movie(tmp_path / "m.eer", eer_grouping=1) as movie:
         assert np.array_equal(movie.read_frame(0), imagecodecs.eer_decode(data, SHAPE, *layout))
+
+
+def test_imagecodecs_reads_a_cut_readout_in_part_and_8_bit_runs_otherwise():
+    """The two reasons for a decoder of our own; the third is its time (`docs/benchmarks.md`)."""
+    data = encode_readout(events(100, (2, 2)), SHAPE, (7, 2, 2), fixed=False)
+    frame = np.zeros(SHAPE, np.uint8)
+    assert 0 < imagecodecs.eer_decode(data[:60], SHAPE, 7, 2, 2).sum() < 100
+    assert not render_events(data[:60], frame, SHAPE, EER_LAYOUTS[65001], 1)
+    assert not frame.any()
+    electrons, shape = [(3, 0, 1, 1), (900, 2, 0, 3), (10, 7, 2, 2)], (48, 1080)
+    data = encode_readout(electrons, shape, (8, 2, 2), fixed=True)
+    expected = np.zeros(shape, np.uint8)
+    for x, y, _, _ in electrons:
+        expected[y, x] = 1
+    frame = np.zeros(shape, np.uint8)
+    assert render_events(data, frame, shape, EER_LAYOUTS[65000], 1)
+    assert np.array_equal(frame, expected)
+    try:
+        theirs = imagecodecs.eer_decode(data, shape, 8, 2, 2)
+    except RuntimeError:
+        return
+    assert not np.array_equal(theirs, expected)
 
 
 def test_an_empty_readout_is_a_frame_without_electrons(tmp_path):

@@ -152,6 +152,17 @@ def test_a_tiff_movie_cut_anywhere_is_an_error(tmp_path):
             list(movie)
 
 
+def test_tifffile_takes_a_cut_off_movie_for_a_shorter_one(tmp_path):
+    """The reason for walking the directories ourselves (`io/tiff_pages.py`)."""
+    write_movie(tmp_path / "m.tif", frames(), PIXEL_A)
+    data = (tmp_path / "m.tif").read_bytes()
+    (tmp_path / "m.tif").write_bytes(data[: len(data) // 2])
+    with tifffile.TiffFile(tmp_path / "m.tif") as tiff:
+        assert 0 < len(tiff.pages) < len(frames())
+    with pytest.raises(InputError, match="lies outside of the file"):
+        open_movie(tmp_path / "m.tif")
+
+
 def test_damaged_compressed_data_are_an_error_that_names_the_frame(tmp_path):
     write_movie(tmp_path / "m.tif", frames(), PIXEL_A)
     with tifffile.TiffFile(tmp_path / "m.tif") as tiff:

@@ -58,6 +58,56 @@ def test_floats_survive_writing_and_reading_bit_by_bit(tmp_path_factory, doubles
     assert np.array_equal(back["b"]["crpY"].to_numpy(np.float64).astype(np.float32), np.float32(singles))
 
 
+#: No control characters and no surrogates.
+WORDS = st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=12).filter(
+    lambda word: not ("'" in word and '"' in word) and not any(c in word for c in "\x85\u2028\u2029")
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(
+        st.one_of(WORDS, st.sampled_from(["nan", "<NA>", "#", "_a", "data_", "loop_", "", "\\\\", "001"])), min_size=1
+    )
+)
+def test_words_of_any_characters_survive_writing_and_reading(tmp_path_factory, words):
+    path = tmp_path_factory.mktemp("star") / "t.star"
+    frame = pd.DataFrame({"rlnGroupName": pd.Series(words, dtype="str"), "rlnCoordinateX": np.arange(len(words)) / 7})
+    write_blocks(path, {"x": frame, "list": {"rlnGroupName": words[0], "rlnVoltage": 300.0}})
+    back = read_blocks(path)
+    pd.testing.assert_frame_equal(back["x"], frame)
+    assert back["list"].iloc[0].tolist() == [words[0], 300.0]
+
+
+def test_a_comment_behind_a_row_is_no_value(tmp_path):
+    (tmp_path / "t.star").write_text(
+        "data_x # all\nloop_\n_rlnMicrographName #1\n_rlnCoordinateX #2\na 1 # good\nb 2#\n"
+    )
+    with pytest.raises(InputError, match="'2#' is not a number"):
+        read_blocks(tmp_path / "t.star")
+    (tmp_path / "t.star").write_text(
+        "data_x # all\nloop_\n_rlnMicrographName #1\n_rlnCoordinateX #2\na 1 # good\n#b 2\n"
+    )
+    assert read_blocks(tmp_path / "t.star")["x"].to_numpy().tolist() == [["a", 1.0]]
+
+
+def test_the_word_that_is_not_a_number_is_named_with_its_row(tmp_path):
+    (tmp_path / "t.star").write_text("data_\nloop_\n_rlnCoordinateX\n_rlnCoordinateY\n1 True\n2 True\n")
+    with pytest.raises(InputError, match="rlnCoordinateY, row 1: 'True' is not a number"):
+        read_blocks(tmp_path / "t.star")
+
+
+def test_single_precision_keeps_its_shortest_form_and_no_number_is_nan(tmp_path):
+    write_blocks(
+        tmp_path / "t.star",
+        {"x": pd.DataFrame({"crpX": np.float32([0.85378, np.nan]), "rlnVoltage": [np.inf, np.nan]})},
+    )
+    assert (tmp_path / "t.star").read_text().splitlines()[-3:-1] == ["0.85378\tinf", "nan\tnan"]
+    back = read_blocks(tmp_path / "t.star")["x"]
+    assert back["rlnVoltage"][0] == np.inf
+    assert back.iloc[1].isna().all()
+
+
 def test_a_second_write_of_what_was_read_gives_the_same_bytes(tmp_path):
     write_blocks(tmp_path / "a.star", {"particles": sample(), "general": {"rlnFinalResolution": 3.25}})
     blocks = read_blocks(tmp_path / "a.star")
@@ -179,6 +229,8 @@ def test_missing_and_binary_files_are_refused(tmp_path):
         (pd.DataFrame({"rlnMicrographName": [1]}), "holds text"),
         (pd.DataFrame({"two words": [1]}), "cannot be a column name"),
         (pd.DataFrame({"crpReason": ["a\nb"]}), "line break"),
+        (pd.DataFrame({"crpReason": ["a\tb"]}), "line break or a tab"),
+        (pd.DataFrame([[1, 2]], columns=["rlnClassNumber", "rlnClassNumber"]), "stands twice"),
         (pd.DataFrame({"crpReason": ["a", None]}, dtype=object), "mixes text"),
     ],
 )

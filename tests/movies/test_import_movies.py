@@ -144,8 +144,8 @@ def test_damage_in_the_middle_is_found_when_all_frames_are_checked(tmp_path):
 def test_a_frame_with_a_value_that_is_no_number_is_quarantined(tmp_path):
     frames = np.random.default_rng(1).random((4, 40, 60)).astype(np.float32)
     frames[3, 20, 30] = np.nan
-    write_movie(tmp_path / "a.mrcs", iter(frames), 0.5)
-    table, rejected = run(tmp_path, [str(tmp_path / "a.mrcs")])
+    write_movie(tmp_path / "a.tif", iter(frames), 0.5)
+    table, rejected = run(tmp_path, [str(tmp_path / "a.tif")])
     assert len(table) == 0
     assert "frame 4 has values that are not finite" in rejected["a"]
 
@@ -285,9 +285,9 @@ def test_a_movie_that_may_not_be_read_or_is_a_folder_is_quarantined(tmp_path):
 def test_a_value_that_is_no_number_in_the_middle_is_found_when_all_frames_are_checked(tmp_path):
     frames = np.random.default_rng(1).random((4, 40, 60)).astype(np.float32)
     frames[1, 20, 30] = np.inf
-    write_movie(tmp_path / "a.mrcs", iter(frames), 0.5)
-    assert run(tmp_path, [str(tmp_path / "a.mrcs")])[1] == {}
-    _, rejected = run(tmp_path, [str(tmp_path / "a.mrcs")], check_frames="all")
+    write_movie(tmp_path / "a.tif", iter(frames), 0.5)
+    assert run(tmp_path, [str(tmp_path / "a.tif")])[1] == {}
+    _, rejected = run(tmp_path, [str(tmp_path / "a.tif")], check_frames="all")
     assert "frame 2 has values that are not finite" in rejected["a"]
 
 

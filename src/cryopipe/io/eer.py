@@ -4,6 +4,10 @@ Guo et al. 2020 (doi:10.1107/S205225252000929X). Layout as in RELION's ``renderE
 significant; a run of ``run_bits`` bits skips pixels, the all-ones value skips that many and brings no electron; else
 follow the sub-pixel bits of x and then y. Compression 65000 (8-bit runs, 4 sub-pixel bits after every run, also the
 all-ones one), 65001 (7 bits, 4 sub-pixel bits after electrons only) and 65002 (widths in tags 65007 to 65009).
+
+tifffile finds the readouts. imagecodecs' ``eer_decode`` is not used: it does not know the first compression, returns the
+first part of a damaged readout as if it were whole, and takes 2.5 times as long or more, since it passes over all pixels
+of each readout (``tests/io/test_eer.py``, ``docs/benchmarks.md``).
 """
 
 from __future__ import annotations

@@ -11,8 +11,7 @@ import tifffile
 
 from cryopipe.errors import InputError
 from cryopipe.io.atomic import atomic_path
-from cryopipe.io.mrc_header import HEADER_BYTES, make_header, mode_of
-from cryopipe.io.mrc_statistics import Statistics
+from cryopipe.io.mrc_write import StackWriter
 
 
 def write_movie(
@@ -43,7 +42,7 @@ def write_movie(
     Raises
     ------
     InputError
-        No frame, frames that differ, an unknown suffix or a type that the format cannot hold.
+        No frame, frames that differ, an unknown suffix, or what the format cannot hold (MRC: also values that are not finite).
     """
     path = Path(path)
     if not (np.isfinite(pixel_size_A) and pixel_size_A > 0):
@@ -97,22 +96,9 @@ def _write_tiff(path: Path, frames: Iterator[np.ndarray], pixel_size_A: float, c
 
 
 def _write_mrc(path: Path, frames: Iterator[np.ndarray], pixel_size_A: float) -> int:
-    statistics = Statistics()
-    count, mode = 0, None
-    shape = (0, 0)
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        stream.write(bytes(HEADER_BYTES))
+    with StackWriter(path, pixel_size_A, suffixes=(".mrcs", ".mrc")) as stack:
         for frame in frames:
-            mode = mode_of(frame.dtype)
-            if mode is None:
-                raise InputError(f"{path}: {frame.dtype} cannot be stored in MRC; convert it to uint16 or float32.")
-            stream.write(np.ascontiguousarray(frame, dtype=frame.dtype.newbyteorder("<")).data)
-            statistics.add(frame[None])
-            shape = (frame.shape[0], frame.shape[1])
-            count += 1
-        if mode is None:
+            stack.append(frame)
+        if stack.count == 0:
             raise InputError(f"{path}: no frames to write.")
-        stream.seek(0)
-        values = statistics.values()
-        stream.write(make_header((count, *shape), mode, pixel_size_A, volume=False, statistics=values))
-    return count
+    return stack.count

@@ -6,7 +6,6 @@ reading; the orientation of a gain reference is found by measurement, so nothing
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from cryopipe.io.movie import Movie
 from cryopipe.io.movie_eer import EerMovie
 from cryopipe.io.movie_tiff import TiffMovie
 from cryopipe.io.movie_write import write_movie
-from cryopipe.io.mrc import decode_section
+from cryopipe.io.mrc import read_sections
 from cryopipe.io.mrc_header import read_header
 
 __all__ = ["MOVIE_SUFFIXES", "Movie", "open_movie", "write_movie"]
@@ -59,15 +58,9 @@ class _MrcMovie(Movie):
     def __init__(self, path: Path) -> None:
         self._info = read_header(path)
         super().__init__(path, self._info.shape, self._info.dtype.newbyteorder("="), self._info.pixel_size_A)
-        self._file = os.open(path, os.O_RDONLY)
 
     def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+        """Nothing is open between two frames, so that threads do not disturb each other."""
 
     def _read(self, index: int) -> np.ndarray:
-        # pread keeps no position, so threads do not disturb each other
-        info = self._info
-        data = os.pread(self._file, info.section_bytes, info.data_offset + index * info.section_bytes)
-        return decode_section(data, info).astype(self.dtype)
+        return read_sections(self._info, [index], raw=True)[0]

@@ -1,28 +1,29 @@
-"""The 1024-byte header of MRC files: facts about a file without reading its data, and headers for files to write.
+"""Facts about an MRC file without its pixels: mrcfile reads the header, here it is checked and understood.
 
-MRC2014 (Cheng et al. 2015, doi:10.1016/j.jsb.2015.04.002) and IMOD's extensions: mode 101 holds two 4-bit pixels a byte
-(the first in the low half, rows padded to whole bytes), and mode 0 is unsigned where IMOD's stamp says so or, without
-a stamp, where the header's minimum and maximum can only be those of unsigned bytes.
+mrcfile 1.5.4 compares neither header nor file size when it reads a header alone, takes mode 0 for signed bytes always, and
+takes the byte order from the machine stamp, which files of RELION 2 and older programs do not have
+(``tests/io/test_mrc_library.py``). So sizes are checked here; mode 0 is unsigned where IMOD's stamp says so or, without a
+stamp, where the header's minimum and maximum can only be those of unsigned bytes; and the byte order is the one in which
+the dimensions make sense. Mode 101 of IMOD, two 4-bit pixels a byte, is known here and not to mrcfile.
+MRC2014: Cheng et al. 2015, doi:10.1016/j.jsb.2015.04.002.
 """
 
 from __future__ import annotations
 
-import struct
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+import mrcfile
 import numpy as np
-from mrcfile.dtypes import HEADER_DTYPE
 
 from cryopipe.errors import InputError
 
 HEADER_BYTES = 1024
+PACKED_4_BIT = 101
 _IMOD_STAMP = 1146047817
 _IMOD_SIGNED_BYTES = 1
-_MODE_TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", 101: "u1"}
-_TYPE_MODES = {"int8": 0, "int16": 1, "float32": 2, "uint16": 6, "float16": 12}
-PACKED_4_BIT = 101
+_TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", PACKED_4_BIT: "u1"}
 
 
 @dataclass(frozen=True)
@@ -66,28 +67,15 @@ def read_header(path: str | Path) -> MrcInfo:
     Raises
     ------
     InputError
-        The file is missing, empty, no MRC file, of an unsupported mode, or shorter than its header promises.
+        The file is missing, empty, compressed, not an MRC file, of an unsupported mode, or shorter than its header promises.
     """
     path = Path(path)
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as stream:
-            raw = stream.read(HEADER_BYTES)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such MRC file.") from None
-    if size == 0:
-        raise InputError(f"{path}: the file is empty (0 bytes). Copy it again.")
-    if len(raw) < HEADER_BYTES:
-        raise InputError(f"{path}: {size} bytes are less than an MRC header (1024). Copy it again.")
-    order = _byte_order(raw, path)
-    header = np.frombuffer(raw, dtype=HEADER_DTYPE.newbyteorder(order))[0]
+    header, size = _mrcfile_header(path)
     nx, ny, nz = (int(header[n]) for n in ("nx", "ny", "nz"))
     mode, extended = int(header["mode"]), int(header["nsymbt"])
-    if mode not in _MODE_TYPES:
+    if mode not in _TYPES:
         raise InputError(f"{path}: MRC mode {mode} is not supported; convert it to mode 2 (float32) or 6 (uint16).")
-    if extended < 0:
-        raise InputError(f"{path}: the header gives an extended header of {extended} bytes. The file is damaged.")
-    dtype = np.dtype(_MODE_TYPES[mode]).newbyteorder(order)
+    dtype = np.dtype(_TYPES[mode]).newbyteorder(header["mode"].dtype.byteorder)
     if mode == 0 and not _signed_bytes(header):
         dtype = np.dtype("u1")
     row_bytes = (nx + 1) // 2 if mode == PACKED_4_BIT else nx * dtype.itemsize
@@ -110,57 +98,42 @@ def read_header(path: str | Path) -> MrcInfo:
     )
 
 
-def mode_of(dtype: np.dtype) -> int | None:
-    """Return the MRC mode that stores ``dtype`` as it is, or None."""
-    return _TYPE_MODES.get(np.dtype(dtype).name)
+def _mrcfile_header(path: Path) -> tuple[np.ndarray, int]:
+    """Return the header as mrcfile reads it, in the byte order in which it makes sense, and the size of the file."""
+    try:
+        size = path.stat().st_size
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such MRC file.") from None
+    if size == 0:
+        raise InputError(f"{path}: the file is empty (0 bytes). Copy it again.")
+    if size < HEADER_BYTES:
+        raise InputError(f"{path}: {size} bytes are less than an MRC header (1024). Copy it again.")
+    try:
+        with mrcfile.open(path, header_only=True) as mrc:
+            header, compressed = mrc.header, type(mrc) is not mrcfile.mrcfile.MrcFile
+    except (ValueError, OSError):
+        header, compressed = _permissive_header(path), False
+    if compressed:
+        raise InputError(f"{path}: the file is compressed. Unpack it with gunzip or bunzip2.")
+    for dtype in (header.dtype, header.dtype.newbyteorder()):
+        found = np.frombuffer(header.tobytes(), dtype=dtype).reshape(())
+        if 0 <= found["mode"] <= 1000 and all(0 < found[n] < 2**20 for n in ("nx", "ny")) and 0 < found["nz"] < 2**24:
+            return found, size
+    raise InputError(f"{path}: not an MRC file: its first 16 bytes are not dimensions in either byte order.")
 
 
-def make_header(
-    shape: tuple[int, int, int], mode: int, pixel_size_A: float, *, volume: bool, statistics: tuple[float, ...]
-) -> bytes:
-    """Return the 1024 bytes of a little-endian MRC2014 header.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        Sections, rows, columns.
-    mode : int
-        One of those that `mode_of` gives.
-    pixel_size_A : float
-        The same along all axes, Å.
-    volume : bool
-        A volume (space group 1, one cell of all sections) or images (space group 0, a cell of one section).
-    statistics : tuple of float
-        Minimum, maximum, mean, standard deviation.
-    """
-    header = np.zeros((), dtype=HEADER_DTYPE.newbyteorder("<"))
-    nz, ny, nx = shape
-    header["nx"], header["ny"], header["nz"], header["mode"] = nx, ny, nz, mode
-    mz = nz if volume else 1
-    header["mx"], header["my"], header["mz"] = nx, ny, mz
-    header["cella"] = tuple(np.float32(n * pixel_size_A) for n in (nx, ny, mz))
-    header["cellb"] = (90.0, 90.0, 90.0)
-    header["mapc"], header["mapr"], header["maps"] = 1, 2, 3
-    header["dmin"], header["dmax"], header["dmean"], header["rms"] = statistics
-    header["ispg"] = 1 if volume else 0
-    header["nversion"] = 20141
-    header["map"] = b"MAP "
-    header["machst"] = (0x44, 0x44, 0, 0)
-    # No program name or date in the labels: the same data give the same bytes.
-    return header.tobytes()
+def _permissive_header(path: Path) -> np.ndarray:
+    """Return the header of a file without the string MAP or a machine stamp."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            with mrcfile.open(path, header_only=True, permissive=True) as mrc:
+                return mrc.header
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path}: not an MRC file, or damaged ({error}). Copy it again.") from None
 
 
-def _byte_order(raw: bytes, path: Path) -> Literal["<", ">"]:
-    """Return "<" or ">": the order in which mode and dimensions make sense (old files have no machine stamp)."""
-    orders: tuple[Literal["<", ">"], ...] = ("<", ">")
-    for order in orders:
-        nx, ny, nz, mode = struct.unpack(f"{order}4i", raw[:16])
-        if 0 <= mode <= 1000 and 0 < nx < 2**20 and 0 < ny < 2**20 and 0 < nz < 2**24:
-            return order
-    raise InputError(f"{path}: not an MRC file: its first 16 bytes are no dimensions in either byte order.")
-
-
-def _signed_bytes(header: np.void) -> bool:
+def _signed_bytes(header: np.ndarray) -> bool:
     stamp, flags = np.frombuffer(header["extra2"].tobytes()[40:48], dtype=header["nx"].dtype)
     if int(stamp) == _IMOD_STAMP:
         return bool(int(flags) & _IMOD_SIGNED_BYTES)
@@ -168,7 +141,7 @@ def _signed_bytes(header: np.void) -> bool:
     return bool(header["dmin"] < 0 or header["dmax"] < 128)
 
 
-def _pixel_size_A(header: np.void, path: Path) -> float | None:
+def _pixel_size_A(header: np.ndarray, path: Path) -> float | None:
     sizes = []
     for axis, samples in (("x", "mx"), ("y", "my")):
         cell, n = float(header["cella"][axis]), int(header[samples])

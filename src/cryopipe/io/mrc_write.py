@@ -1,18 +1,28 @@
-"""Write images, stacks and volumes to MRC files, whole or image by image."""
+"""Write images, stacks and volumes to MRC files, whole or image by image.
+
+mrcfile 1.5.4 writes images and volumes; a stack that grows image by image gets its header from mrcfile, but is written
+here, because mrcfile has to know the number of images at the start (``new_mmap``) or holds them all in memory. Three
+habits of mrcfile are overruled (``tests/io/test_mrc_library.py``): it writes in place, so that a job that is killed leaves a part
+of a file under its name; it writes the time of day into a label, so that the same data do not give the same bytes; and it
+computes mean and standard deviation in single precision.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+import mrcfile
 import numpy as np
 
 from cryopipe.errors import InputError
 from cryopipe.io.atomic import atomic_path
-from cryopipe.io.mrc_header import HEADER_BYTES, make_header, mode_of
+from cryopipe.io.mrc_header import HEADER_BYTES
 from cryopipe.io.mrc_statistics import Statistics
 
+#: Types that MRC2014 stores as they are; mrcfile would widen uint8 to uint16 and take complex numbers as well.
+_STORED = ("int8", "int16", "uint16", "float16", "float32")
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
@@ -35,17 +45,19 @@ def write_image(path: str | Path, image: np.ndarray, pixel_size_A: float, *, hal
     InputError
         Wrong type, shape, suffix, pixel size, or values that are not finite or too large for float16. No file is made.
     """
-    _write(path, image, 2, (".mrc",), pixel_size_A, half=half, volume=False)
+    _write(path, image, 2, (".mrc",), pixel_size_A, half=half)
 
 
 def write_volume(path: str | Path, volume: np.ndarray, pixel_size_A: float, *, half: bool = False) -> None:
     """Write a volume [z, y, x] to an ``.mrc`` file (space group 1); parameters and errors as `write_image`."""
-    _write(path, volume, 3, (".mrc", ".map"), pixel_size_A, half=half, volume=True)
+    _write(path, volume, 3, (".mrc", ".map"), pixel_size_A, half=half)
 
 
 def write_stack(path: str | Path, images: np.ndarray, pixel_size_A: float, *, half: bool = False) -> None:
     """Write a stack [n, y, x] to an ``.mrcs`` file (space group 0); parameters and errors as `write_image`."""
-    _write(path, images, 3, (".mrcs",), pixel_size_A, half=half, volume=False)
+    _check_shape(images, 3, Path(path))
+    with StackWriter(path, pixel_size_A, half=half) as stack:
+        stack.append(images)
 
 
 class StackWriter:
@@ -56,29 +68,32 @@ class StackWriter:
     Parameters
     ----------
     path : path
-        ``.mrcs`` file to make or replace.
+        File to make or replace.
     pixel_size_A : float
         Å, for the header.
     half : bool
         Store as float16.
+    suffixes : tuple of str
+        What its name may end in.
     """
 
-    def __init__(self, path: str | Path, pixel_size_A: float, *, half: bool = False) -> None:
+    def __init__(
+        self, path: str | Path, pixel_size_A: float, *, half: bool = False, suffixes: tuple[str, ...] = (".mrcs",)
+    ) -> None:
         self.path = Path(path)
-        _check_target(self.path, (".mrcs",), pixel_size_A)
+        _check_target(self.path, suffixes, pixel_size_A)
         self.pixel_size_A = pixel_size_A
         self.half = half
         self.count = 0
-        self._shape: tuple[int, int] | None = None
-        self._dtype: np.dtype | None = None
         self._statistics = Statistics()
+        self._like: np.ndarray | None = None
+        self._header: Any = None
         self._stream: BinaryIO | None = None
 
     def __enter__(self) -> StackWriter:
         self._context = atomic_path(self.path)
         self._temporary = self._context.__enter__()
-        self._stream = self._temporary.open("wb")
-        self._stream.write(bytes(HEADER_BYTES))
+        self._stream = self._temporary.open("rb+")
         return self
 
     def append(self, images: np.ndarray) -> int:
@@ -86,13 +101,20 @@ class StackWriter:
         if self._stream is None:
             raise InputError(f"{self.path}: the stack is not open; use `with StackWriter(...) as stack`.")
         images = images[None] if images.ndim == 2 else images
-        stored = _storable(images, 3, self.path, half=self.half)  # [n, y, x]
-        if self._shape is None:
-            self._shape, self._dtype = (stored.shape[1], stored.shape[2]), stored.dtype
-        elif self._shape != stored.shape[1:] or self._dtype != stored.dtype:
-            raise InputError(
-                f"{self.path}: image of {stored.shape[1:]} {stored.dtype} in a stack of {self._shape} {self._dtype}."
-            )
+        if len(images) == 0:
+            return self.count
+        _check_shape(images, 3, self.path)
+        stored = _storable(images, self.path, half=self.half)  # [n, y, x]
+        if self._like is None:
+            self._like = stored[:1]
+            with mrcfile.new(self._temporary, overwrite=True) as mrc:
+                mrc.set_data(self._like)
+                mrc.set_image_stack()
+                self._header = mrc.header
+            self._stream.seek(HEADER_BYTES)
+        elif self._like.shape[1:] != stored.shape[1:] or self._like.dtype != stored.dtype:
+            first = f"{self._like.shape[1:]} {self._like.dtype}"
+            raise InputError(f"{self.path}: image of {stored.shape[1:]} {stored.dtype} in a stack of {first}.")
         self._statistics.add(stored)
         self._stream.write(np.ascontiguousarray(stored).data)
         self.count += len(stored)
@@ -104,10 +126,11 @@ class StackWriter:
         stream, self._stream = self._stream, None
         if stream is None:
             return
-        stream.seek(0)
-        if self._shape is not None and self._dtype is not None:
-            shape = (self.count, *self._shape)
-            stream.write(_header(shape, self._dtype, self.pixel_size_A, volume=False, statistics=self._statistics))
+        if self._header is not None:
+            self._header.nz = self.count
+            _complete(self._header, self.pixel_size_A, self._statistics)
+            stream.seek(0)
+            stream.write(self._header.tobytes())
         stream.close()
         if error is None and self.count == 0:
             # MRC has no stack of zero images: the temporary file goes and no file comes.
@@ -119,37 +142,27 @@ class _NoImagesError(Exception):
     pass
 
 
-def _header(
-    shape: tuple[int, int, int], dtype: np.dtype, pixel_size_A: float, *, volume: bool, statistics: Statistics
-) -> bytes:
-    mode = mode_of(dtype)
-    if mode is None:
-        raise InputError(f"no MRC mode stores {dtype}.")
-    return make_header(shape, mode, pixel_size_A, volume=volume, statistics=statistics.values())
-
-
 def _write(
-    path: str | Path,
-    array: np.ndarray,
-    ndim: int,
-    suffixes: tuple[str, ...],
-    pixel_size_A: float,
-    *,
-    half: bool,
-    volume: bool,
+    path: str | Path, array: np.ndarray, ndim: int, suffixes: tuple[str, ...], pixel_size_A: float, *, half: bool
 ) -> None:
     path = Path(path)
     _check_target(path, suffixes, pixel_size_A)
-    stored = _storable(array, ndim, path, half=half)
-    if stored.size == 0:
-        raise InputError(f"{path}: an array of shape {stored.shape} has no pixels, and MRC has no empty files.")
-    stack = stored[None] if ndim == 2 else stored
+    _check_shape(array, ndim, path)
+    stored = _storable(array, path, half=half)
     statistics = Statistics()
-    statistics.add(stack)
-    shape = (stack.shape[0], stack.shape[1], stack.shape[2])
-    with atomic_path(path) as temporary, temporary.open("wb") as stream:
-        stream.write(_header(shape, stored.dtype, pixel_size_A, volume=volume, statistics=statistics))
-        stream.write(np.ascontiguousarray(stack).data)
+    statistics.add(stored if ndim == 3 else stored[None])
+    with atomic_path(path) as temporary, mrcfile.new(temporary, overwrite=True) as mrc:
+        # mrcfile makes two dimensions an image (space group 0) and three a volume (space group 1)
+        mrc.set_data(stored)
+        _complete(mrc.header, pixel_size_A, statistics)
+
+
+def _complete(header: Any, pixel_size_A: float, statistics: Statistics) -> None:
+    """Set cell and statistics in a header of mrcfile, and take out its label with the time of day."""
+    header.cella = tuple(np.float32(int(header[n]) * pixel_size_A) for n in ("mx", "my", "mz"))
+    header.dmin, header.dmax, header.dmean, header.rms = statistics.values()
+    header.label = b""
+    header.nlabl = 0
 
 
 def _check_target(path: Path, suffixes: tuple[str, ...], pixel_size_A: float) -> None:
@@ -159,11 +172,16 @@ def _check_target(path: Path, suffixes: tuple[str, ...], pixel_size_A: float) ->
         raise InputError(f"{path}: a pixel size of {pixel_size_A} Å cannot be written; it must be positive.")
 
 
-def _storable(array: np.ndarray, ndim: int, path: Path, *, half: bool) -> np.ndarray:
-    """Return ``array`` in the type that goes to the file, little-endian; refuse what MRC or RELION cannot hold."""
+def _check_shape(array: np.ndarray, ndim: int, path: Path) -> None:
     if array.ndim != ndim:
         raise InputError(f"{path}: an array of {ndim} dimensions is expected, not of shape {array.shape}.")
-    if mode_of(array.dtype) is None:
+    if array.size == 0:
+        raise InputError(f"{path}: an array of shape {array.shape} has no pixels, and MRC has no empty files.")
+
+
+def _storable(array: np.ndarray, path: Path, *, half: bool) -> np.ndarray:
+    """Return ``array`` in the type that goes to the file, little-endian; refuse what MRC or RELION cannot hold."""
+    if array.dtype.name not in _STORED:
         raise InputError(
             f"{path}: {array.dtype} cannot be stored in MRC; convert it to float32 (or int16, uint16) first."
         )

@@ -1,4 +1,8 @@
-"""The directories of a TIFF file, walked strictly: a cut-off file is an error, not a shorter movie."""
+"""The directories of a TIFF file, walked strictly: a cut-off file is an error, not a shorter movie.
+
+tifffile reads the frames, but stops at the first directory behind the end of the file with a line in its log, so that half a
+movie has half the frames (``tests/io/test_movies.py``). So the chain is counted here first.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,120 @@
+"""The raw words of a STAR file, and whether starfile would read them as they are.
+
+starfile 0.5.13 reads many files otherwise than they are written, most of them without a word. It fills short rows, takes
+``#`` inside a name for a comment and ``'`` for ``"``, reads ``nan`` as no value even among names, drops backslashes, fails
+on an empty loop that a comment follows, gives an empty block the rows of the next one, ends a loop at a row that starts
+with ``data_``, overwrites a column called ``name``, and keeps one of two blocks or columns of the same name.
+``tests/io/test_star_library.py`` shows each case. So words are counted here in every file; a file without such words goes
+to starfile, any other is made of the words that are counted here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryopipe.errors import InputError
+
+_QUOTED = re.compile(r"""'([^']*)'(?=\s|$)|"([^"]*)"(?=\s|$)|(\S+)""")
+#: Text that has none of these marks, and no # in a row, is read by starfile as it is written.
+_MARKS = ('"', "'", "\\", "nan", "NaN", "<NA>")
+
+
+@dataclass
+class Block:
+    """A block as it is in the text: a loop has column names and lines of rows, a list names and their values."""
+
+    name: str
+    is_loop: bool = False
+    columns: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    values: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.lines) if self.is_loop else int(bool(self.values))
+
+    def words(self) -> Sequence[Sequence[str]]:
+        """Return the words column by column; a list is one row."""
+        if not self.is_loop:
+            return [[value] for value in self.values]
+        rows = [row_words(line, len(self.columns)) for line in self.lines]
+        return list(zip(*rows, strict=True)) if rows else [()] * len(self.columns)
+
+
+def scan(text: str, path: Path) -> tuple[list[Block], bool]:
+    """Return the blocks of ``text``, and whether starfile would misread it.
+
+    Raises
+    ------
+    InputError
+        Text before the first block, a name that occurs twice, or a row of too few or too many values.
+    """
+    blocks: list[Block] = []
+    odd = any(mark in text for mark in _MARKS)
+    for number, raw in enumerate(text.split("\n"), 1):
+        line = raw.strip()
+        if not line or line[0] == "#":
+            continue
+        block = blocks[-1] if blocks else None
+        if block is not None and _is_row(block, line):
+            count, columns = len(row_words(line, len(block.columns))), len(block.columns)
+            if count != columns:
+                raise InputError(
+                    f"{path}, line {number}: {count} values for {columns} columns. "
+                    "The file is cut off or damaged; make it again."
+                )
+            odd = odd or "#" in line or line.startswith("data_")
+            block.lines.append(line)
+        elif line.startswith("data_"):
+            blocks.append(Block(line.split("#", 1)[0][len("data_") :].strip()))
+        elif block is None:
+            raise InputError(f"{path}, line {number}: {line[:60]!r} stands before the first data_ block.")
+        else:
+            odd = _add_name(block, line, f"{path}, line {number}") or odd
+    _refuse_twins("block data_", [block.name for block in blocks], path)
+    for block in blocks:
+        _refuse_twins("column name ", block.columns, path)
+    return blocks, odd or any(not len(block) or "name" in block.columns for block in blocks)
+
+
+def row_words(line: str, count: int) -> list[str]:
+    """Return the words of a row without their quotes, and without a comment at its end if that makes them ``count``."""
+    if '"' not in line and "'" not in line:
+        words = line.split()
+    else:
+        words = [single or double or plain for single, double, plain in _QUOTED.findall(line)]
+    if len(words) > count and words[count][:1] == "#":
+        return words[:count]
+    return words
+
+
+def _is_row(block: Block, line: str) -> bool:
+    if not (block.is_loop and block.columns) or line == "loop_" or (line[0] == "_" and not block.lines):
+        return False
+    # a file name may start with data_: a row of it has several words, the head of a block one
+    return not line.startswith("data_") or len(line.split("#", 1)[0].split()) > 1
+
+
+def _add_name(block: Block, line: str, where: str) -> bool:
+    """Take the head of a loop, one of its column names, or an entry of a list; return whether starfile misreads it."""
+    if line.startswith("loop_") and not block.is_loop and not block.columns:
+        block.is_loop = True
+    elif block.is_loop and line[0] == "_" and not block.lines:
+        block.columns.append(line.split(None, 1)[0][1:])
+    else:
+        words = row_words(line, 2)
+        if block.is_loop or len(words) != 2 or words[0][0] != "_":
+            raise InputError(f"{where}: {line[:60]!r} is not a pair of _name and value. Mend the file.")
+        block.columns.append(words[0][1:])
+        block.values.append(words[1])
+        return "#" in line
+    return False
+
+
+def _refuse_twins(what: str, names: list[str], path: Path) -> None:
+    twins = [name for name, count in Counter(names).items() if count > 1]
+    if twins:
+        raise InputError(f"{path}: {what}{twins[0]} stands twice. Keep one.")
