@@ -235,7 +235,9 @@ def own(
         gpus=gpus,
         log=logging.getLogger("benchmark"),
     )
-    params = RefineHomogeneous(symmetry=symmetry, particle_diameter_A=DIAMETER_A, initial_lowpass_A=start_A, offset_range_A=0.096 * DIAMETER_A)
+    params = RefineHomogeneous(
+        symmetry=symmetry, particle_diameter_A=DIAMETER_A, initial_lowpass_A=start_A, offset_range_A=0.096 * DIAMETER_A
+    )
     start, cpu = time.perf_counter(), time.process_time()
     inputs = {"particles": folder / "particles.star", "map": folder / "start.mrc"}
     refine_homogeneous.main(inputs, outputs, params, context)
