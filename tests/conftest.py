@@ -11,8 +11,10 @@ import pytest
 #: Files that take longest, or compile most of what others load from Numba's cache: a worker must not begin one at the end.
 FIRST = (
     "tests/workflow/test_tiny_run.py",
+    "tests/workflow/test_recipe.py",
     "tests/search/test_cold_and_warm_cache.py",
     "tests/workflow/test_fetched_run.py",
+    "tests/workflow/test_inputs.py",
     "tests/ctf/test_estimate_ctf_xmipp.py",
     "tests/ctf/test_estimators_against_truth.py",
     "tests/ctf/test_estimate_ctf_ctffind.py",
