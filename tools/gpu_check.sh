@@ -49,7 +49,7 @@ for benchmark in benchmarks/*.py; do
 done
 
 echo
-"$PYTHON" -c 'from cryopipe.selftest import device_facts; print("\n".join(device_facts()))'
+"$PYTHON" -c 'from cryopipe.selftest.machine import device_facts; print("\n".join(device_facts()))'
 printf '%s\n' "${rows[@]}"
 echo "logs: $LOGS"
 exit $failed
