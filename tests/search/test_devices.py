@@ -154,8 +154,10 @@ def test_a_search_over_devices_is_that_of_its_blocks(
 
 
 def test_no_device_is_visible_without_cupy(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices.gpu_unavailable_reason.cache_clear()
     monkeypatch.setitem(__import__("sys").modules, "cupy", None)
     assert devices.visible_devices() == []
+    devices.gpu_unavailable_reason.cache_clear()
 
 
 def test_the_array_tile_stays_below_the_memory_predicted_for_it(small: Any) -> None:
