@@ -18,7 +18,6 @@ FIRST = (
     "tests/ctf/test_estimate_ctf_ctffind.py",
     "tests/initial_volume/test_initial_relion_sgd.py",
     "tests/reconstruction/test_reconstruct.py",
-    "tests/search/adaptive/test_search.py",
     "tests/kernels/test_poses.py",
     "tests/kernels/test_pose_steps.py",
     "tests/poses/test_refine_optics.py",

@@ -14,11 +14,7 @@ from cryopipe.poses.model import DefocusModel, ImageModel, OffsetModel, ScaleMod
 from cryopipe.poses.refine_astigmatism import refine_astigmatism
 from cryopipe.poses.refine_poses import refine_poses
 from cryopipe.projection.particle_spectra import ParticleSpectra
-from cryopipe.projection.references import ReferenceMap, reference_cube
-from cryopipe.search.adaptive.levels import plan_levels
-from cryopipe.search.adaptive.search import search_adaptive
-from cryopipe.search.shifts import ShiftDisc
-from tests.particle_scenes import phantom, scene
+from cryopipe.projection.references import ReferenceMap
 from tests.poses.test_refine_optics import MASK_A, World
 
 FEW = 10
@@ -63,20 +59,6 @@ def test_astigmatism_is_that_of_the_cpu(world: World, cupy: Any) -> None:
         for one, cube in ((images, world.cube), (images.to_gpu(), cupy.asarray(world.cube)))
     ]
     np.testing.assert_allclose(found[1], found[0], atol=1.0)  # Å; the numbers have errors of a hundred
-
-
-def test_an_adaptive_search_finds_the_poses_of_the_cpu(cupy: Any) -> None:
-    one = scene(phantom(32, group="O", blobs=3), 3, snr=0.3, radius=8)
-    cube = reference_cube(one.truth.volume(), 8)
-    given: dict[str, Any] = {
-        "levels": plan_levels(one.images.box, 8, 0.65 * one.images.box, root_order=1)[:2],
-        "shifts": ShiftDisc(1.0),
-        "symmetry": "O",
-    }
-    cpu = search_adaptive(one.images, one.noise, ReferenceMap(cube), **given)
-    gpu = search_adaptive(one.images.to_gpu(), one.noise, ReferenceMap(cupy.asarray(cube)), **given)
-    np.testing.assert_allclose(gpu.log_evidence, cpu.log_evidence, atol=1e-2)
-    assert angular_distance_deg(gpu.rotations, cpu.rotations).max() < 1e-3
 
 
 def test_images_of_both_sides_in_one_call_are_refused(world: World, cupy: Any) -> None:

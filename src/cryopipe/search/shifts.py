@@ -48,54 +48,22 @@ class ShiftGrid:
         return replace(self, log_prior=prior, base_px=base)
 
     def bases_px(self, n: int) -> np.ndarray:
-        """Return what is applied to each of ``n`` images before the grid, float64 [n, 2]; zero by default."""
-        return checked_bases(self.base_px, n)
+        """Return what is applied to each of ``n`` images before the grid, float64 [n, 2]; zero by default.
+
+        Raises
+        ------
+        InputError
+            Another shape, or a value that is not finite.
+        """
+        base = np.zeros((n, 2)) if self.base_px is None else np.asarray(self.base_px, np.float64)
+        if base.shape != (n, 2) or not np.isfinite(base).all():
+            raise InputError(f"base shifts of shape {base.shape}: a finite (x, y) for each of {n} images is needed")
+        return base
 
     def shift_log_prior(self, n: int) -> np.ndarray:
         """Return the log prior of the shifts of ``n`` images, float32 [n, s]; zero by default."""
         shape = (n, len(self.shifts_px))
         return np.broadcast_to(log_prior(self.log_prior, [shape, shape[1:]], "shift_log_prior"), shape)
-
-
-@dataclass(frozen=True, eq=False)
-class ShiftDisc:
-    """The disc of shifts that an adaptive search divides.
-
-    Attributes
-    ----------
-    range_px : float
-        Radius of the disc about the base shift; 0: no shift.
-    sigma_px : float, optional
-        Gaussian prior of the shift about the base; flat in the disc by default.
-    base_px : float64 [n, 2], optional
-        What is applied to each image before the search.
-    """
-
-    range_px: float
-    sigma_px: float | None = None
-    base_px: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.range_px < np.inf:
-            raise InputError(f"shift range {self.range_px} px: it must not be negative")
-
-    def bases_px(self, n: int) -> np.ndarray:
-        """Return what is applied to each of ``n`` images before the search, float64 [n, 2]; zero by default."""
-        return checked_bases(self.base_px, n)
-
-
-def checked_bases(base_px: np.ndarray | None, n: int) -> np.ndarray:
-    """Return base shifts float64 [n, 2], zero where none are given.
-
-    Raises
-    ------
-    InputError
-        Another shape, or a value that is not finite.
-    """
-    base = np.zeros((n, 2)) if base_px is None else np.asarray(base_px, np.float64)
-    if base.shape != (n, 2) or not np.isfinite(base).all():
-        raise InputError(f"base shifts of shape {base.shape}: a finite (x, y) for each of {n} images is needed")
-    return base
 
 
 def shift_grid(range_px: float, step_px: float) -> np.ndarray:

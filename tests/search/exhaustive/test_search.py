@@ -290,7 +290,7 @@ def test_other_images_change_rows_in_the_last_digits_only(small: Any) -> None:
 
 def test_a_budget_below_the_smallest_tile_is_refused_with_what_it_takes(small: Any) -> None:
     one, _, references = small
-    with pytest.raises(InputError, match=r"70 states takes 1 MB, memory_bytes allows 0.*search_adaptive"):
+    with pytest.raises(InputError, match=r"70 states takes 1 MB, memory_bytes allows 0.*fewer states"):
         search_poses(
             one.images, one.noise, ReferenceSlices(references), ShiftGrid(SHIFTS), resources=Resources(memory_bytes=1)
         )

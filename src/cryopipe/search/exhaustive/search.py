@@ -238,7 +238,7 @@ def _check_budget(memory_bytes: int, needed: int, affordable: int, n_states: int
     if affordable < 1:
         raise InputError(
             f"the smallest tile of a search of {n_states} states takes {needed / 2**20:.0f} MB, memory_bytes allows "
-            f"{memory_bytes / 2**20:.0f}: allow more, use fewer states or shifts, or search_adaptive"
+            f"{memory_bytes / 2**20:.0f}: allow more, or use fewer states or shifts"
         )
 
 
