@@ -15,10 +15,6 @@ from cryopipe.workflow import Plan, claim, complete_rules
 min_version("9.25")
 
 
-# A plain python3 with cryopipe installed runs everything; the image is for clusters that want one.
-container: "docker://python:3.11-slim"
-
-
 try:
     plan = Plan.of(
         config,

@@ -18,9 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from cryopipe import selftest
-from cryopipe.kernels import ctf_score, peaks, poses, rings, slices
-from cryopipe.kernels._dispatch import cpu_threads, gpu_unavailable_reason
+from cryopipe.kernels import peaks, poses, rings, slices
+from cryopipe.kernels._dispatch import cpu_threads
+from cryopipe.kernels.devices import gpu_unavailable_reason
+from cryopipe.selftest import machine
+from cryopipe.selftest.row import mover
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,6 @@ def image_cases(options: argparse.Namespace, move: Callable[[Any], Any]) -> dict
     values = move(rng.random((n, count), dtype=np.float32))
     ring = move(rng.integers(0, 256, count).astype(np.int32))
     position = move(rng.uniform(0, 255, count).astype(np.float32))
-    k2, angle = rng.uniform(1 / 30, 1 / 4, count) ** 2, rng.uniform(0, np.pi, count)
-    plane = [move(a.astype(np.float32)) for a in (k2, np.cos(2 * angle), np.sin(2 * angle))]
-    search = move(rng.uniform(5000, 40_000, (options.candidates, 3)))
-    optics = {"wavelength_A": 0.0197, "cs_mm": 2.7, "amplitude_contrast": 0.1}
     side = options.map_side
     frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
     smooth = np.fft.irfft2(
@@ -115,11 +113,6 @@ def image_cases(options: argparse.Namespace, move: Callable[[Any], Any]) -> dict
     return {
         "ring_sums": Case(lambda: rings.ring_sums(values, ring, 256), n * count, "pixels", 8, 1),
         "equiphase_average": Case(lambda: rings.equiphase_average(values, position, 256), n * count, "pixels", 8, 6),
-        # the CPU reads 24 bytes once for 8 candidates; phase 7, reduction 3, polynomial 10, sums 5
-        "ctf_score": Case(
-            lambda: ctf_score.ctf_score(values[0], *plane, search, **optics),
-            options.candidates * count, "pixels x candidates", 3, 25,
-        ),
         "find_peaks": Case(lambda: peaks.find_peaks(response, 20.0, threshold=1.0), side * side, "pixels", 5, 9),
     }  # fmt: skip
 
@@ -141,15 +134,14 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--padding", type=int, default=2)
     parser.add_argument("--pixels", type=int, default=100_000, help="pixels of a CTF spectrum's band")
-    parser.add_argument("--candidates", type=int, default=1000, help="CTF candidates")
     parser.add_argument("--map-side", type=int, default=2048, help="side of the response map for peaks")
     parser.add_argument("--repeat", type=int, default=3, help="the best of so many is reported")
     parser.add_argument("--kernels", nargs="*", help="names (or their beginnings); all where absent")
     options = parser.parse_args()
     if options.device == "gpu" and (reason := gpu_unavailable_reason()):
         parser.error(f"no GPU can be used: {reason}")
-    move = selftest.mover(options.device)
-    copy, product = selftest.copy_gbytes(options.device), selftest.sgemm_gflops(options.device)
+    move = mover(options.device)
+    copy, product = machine.copy_gbytes(options.device), machine.sgemm_gflops(options.device)
     print(f"ceilings: memory copy {copy:.1f} GB/s, float32 matrix product {product:.0f} GFLOP/s")
     print(f"{'kernel':<24}{'seconds':>10}{'Mitems/s':>10}{'GB/s':>9}{'GFLOP/s':>9}{'share':>8}  of")
     results = {}
@@ -158,7 +150,7 @@ def main() -> int:
         for name, case in cases.items():
             if options.kernels and not any(name.startswith(wanted) for wanted in options.kernels):
                 continue
-            seconds = selftest.best_seconds(case.call, options.device, options.repeat)
+            seconds = machine.best_seconds(case.call, options.device, options.repeat)
             gbytes, gflops = (case.items * each / seconds / 1e9 for each in (case.bytes_each, case.flops_each))
             shares = {"memory copy": gbytes / copy, "matrix product": gflops / product}
             nearer = max(shares, key=lambda k: shares[k])

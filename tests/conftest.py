@@ -20,7 +20,6 @@ FIRST = (
     "tests/ctf/test_estimate_ctf_ctffind.py",
     "tests/initial_volume/test_initial_relion_sgd.py",
     "tests/reconstruction/test_reconstruct.py",
-    "tests/search/adaptive/test_search.py",
     "tests/kernels/test_poses.py",
     "tests/kernels/test_pose_steps.py",
     "tests/poses/test_refine_optics.py",
@@ -62,7 +61,7 @@ def cupy(request: pytest.FixtureRequest) -> Iterator[Any]:
         with emulated_gpus(1) as module:
             yield module
         return
-    from cryopipe.kernels._dispatch import gpu_unavailable_reason
+    from cryopipe.kernels.devices import gpu_unavailable_reason
 
     if reason := gpu_unavailable_reason():
         pytest.skip(f"no CUDA kernel can run here: {reason}")

@@ -12,16 +12,19 @@ import numpy as np
 from cryopipe.imaging.fourier_pixels import half_plane
 from cryopipe.imaging.geometry import random_rotations, rotation_from_vector
 from cryopipe.imaging.optics import CtfParameters, ctf_stack
-from cryopipe.kernels.ctf_score import ctf_score
+from cryopipe.kernels.devices import Resources
 from cryopipe.kernels.poses import score_poses
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.kernels.warp import node_count, spline_coefficients, warp_accumulate
-from cryopipe.poses.model import DefocusModel
+from cryopipe.poses.model import DefocusModel, ImageModel, OffsetModel, ScaleModel
 from cryopipe.poses.refine_poses import refine_poses
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
-from cryopipe.projection.references import reference_cube
+from cryopipe.projection.references import ReferenceMap, ReferenceSlices, reference_cube
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.search.exhaustive.search import search_poses
+from cryopipe.search.options import GreyScale, SearchOptions
+from cryopipe.search.shifts import ShiftGrid
 
 BOX, RADIUS, IMAGES = 32, 14, 6
 
@@ -54,7 +57,13 @@ def main() -> None:
     states = extract_slices(cube, random_rotations(rng, 24), pixels.kx, pixels.ky)
     grid = np.array([[0.0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]])
     posterior = search_poses(
-        images, sigma2, states, grid, accumulate=True, keep_significant=True, n_candidates=3, scale_sd=0.1, threads=1
+        images,
+        NoiseModel(sigma2),
+        ReferenceSlices(states),
+        ShiftGrid(grid),
+        scale=GreyScale(sd=0.1),
+        options=SearchOptions(candidates=3, accumulate=True, keep_significant=True),
+        resources=Resources(threads=1),
     )
     sums = posterior.sums
     assert sums is not None
@@ -64,13 +73,9 @@ def main() -> None:
 
     turn = rotation_from_vector(np.radians(rng.normal(size=(IMAGES, 3))))
     start, shifts = turn @ rotations, 0.3 * rng.normal(size=(IMAGES, 2))
-    everything: dict[str, Any] = {
-        "with_scale": True,
-        "defocus": DefocusModel(parameters),
-        "offset_mask_A": 0.9 * BOX * 2.0,
-    }
-    for name, options in {"refine_poses": {}, "refine_poses, everything": everything}.items():
-        refined = refine_poses(images, sigma2, cube, start, shifts, **options)
+    everything = ImageModel(ScaleModel(refine=True), DefocusModel(parameters), OffsetModel(0.9 * BOX * 2.0))
+    for name, model in {"refine_poses": ImageModel(), "refine_poses, everything": everything}.items():
+        refined = refine_poses(images, NoiseModel(sigma2), ReferenceMap(cube), start, shifts, model=model)
         found[name] = digest(refined.rotations, refined.shifts_px, refined.log_likelihood, refined.covariance)
     common = (cube, values, ctf, weight)
     found["score_poses"] = digest(score_poses(*common, start[:, None], shifts[:, None], pixels.kx, pixels.ky, box=BOX))
@@ -81,17 +86,7 @@ def main() -> None:
         half.symmetrise()
         found[f"insertion, {symmetry}"] = digest(half.numerator, half.weight, half.shell_weight())
 
-    k2 = rng.uniform(1e-4, 0.04, 3000).astype(np.float32)
-    angle = rng.uniform(0, 2 * np.pi, 3000)
-    directions = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
-    trials = np.stack([rng.uniform(1e4, 2e4, 20), rng.uniform(1e4, 2e4, 20), rng.uniform(0, 180, 20)], axis=1)
-    found["ctf_score"] = digest(
-        ctf_score(
-            rng.standard_normal(3000, np.float32), k2, *directions, trials, wavelength_A=0.0197, cs_mm=2.7,
-            amplitude_contrast=0.1,
-        )
-    )  # fmt: skip
-
+    rng = np.random.default_rng(4)
     frame = rng.standard_normal((48, 40), np.float32)
     spline_coefficients(frame)
     field = rng.normal(size=(2, node_count(48, 16), node_count(40, 16))).astype(np.float32)

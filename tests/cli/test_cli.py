@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cryopipe import selftest
 from cryopipe.cli import main
+from cryopipe.selftest import checks
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,10 +48,10 @@ def test_doctor_checks_every_kernel_and_fails_on_a_wrong_number(
 ) -> None:
     assert main(["doctor"]) == 0
     said = capsys.readouterr().out
-    for kernel in ("slices", "poses", "rings", "ctf_score", "peaks"):
+    for kernel in checks.kernels():
         assert kernel in said
     assert "all checks passed" in said
-    wrong = [dataclasses.replace(row, passed=False) for row in selftest.run()]
-    monkeypatch.setattr(selftest, "run", lambda: wrong)
+    wrong = [dataclasses.replace(row, passed=False) for row in checks.run()]
+    monkeypatch.setattr(checks, "run", lambda: wrong)
     assert main(["doctor"]) == 1
     assert "do not trust results of this machine" in capsys.readouterr().out

@@ -14,7 +14,7 @@ SOURCES = sorted(_source.FOLDER.glob("*.cu"))
 
 
 def test_there_are_sources() -> None:
-    assert {"slices", "orbits", "poses", "rings", "ctf_score", "peaks", "warp"} <= {path.stem for path in SOURCES}
+    assert {"slices", "orbits", "poses", "rings", "peaks", "warp"} <= {path.stem for path in SOURCES}
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.stem)

@@ -6,7 +6,7 @@ import numba
 import numpy as np
 import pytest
 
-from cryopipe.kernels import _dispatch
+from cryopipe.kernels import _dispatch, devices
 
 
 class FakeCupyArray:
@@ -34,8 +34,8 @@ def test_what_is_neither_is_refused() -> None:
 
 
 def test_gpu_available_agrees_with_the_reason_it_gives() -> None:
-    reason = _dispatch.gpu_unavailable_reason()
-    assert _dispatch.gpu_available() == (reason is None)
+    reason = devices.gpu_unavailable_reason()
+    assert devices.gpu_available() == (reason is None)
     if reason is not None:
         assert len(reason) > 10
 

@@ -10,7 +10,6 @@ from cryopipe.imaging.filters import low_pass
 from cryopipe.imaging.masks import soft_sphere
 from cryopipe.iteration.next_radius import NextRadius, half_map_fsc, next_search_radius
 from cryopipe.reconstruction.dynamic_mask import dynamic_mask
-from cryopipe.reconstruction.local_filter import local_low_pass
 
 BOX, PIXEL = 64, 2.0
 
@@ -140,31 +139,3 @@ def test_noise_makes_the_sphere_of_the_particle_at_most() -> None:
 def test_a_map_that_makes_no_mask_is_refused(volume: np.ndarray, options: dict[str, float], text: str) -> None:
     with pytest.raises(InputError, match=text):
         dynamic_mask(volume, PIXEL, **options)  # type: ignore[arg-type]
-
-
-def test_a_constant_local_resolution_is_an_ordinary_low_pass() -> None:
-    volume = np.random.default_rng(0).standard_normal((BOX,) * 3, dtype=np.float32)
-    found = local_low_pass(volume, np.full(volume.shape, 10.0), PIXEL)
-    np.testing.assert_allclose(found, low_pass(volume, PIXEL, 10.0), atol=1e-5)
-
-
-def test_each_region_is_filtered_at_its_own_resolution() -> None:
-    volume = np.random.default_rng(0).standard_normal((BOX,) * 3, dtype=np.float32)
-    resolution = np.full(volume.shape, 24.0)
-    resolution[:, :, BOX // 2 :] = 6.0
-    found = local_low_pass(volume, resolution, PIXEL, bands=3)
-    for half, expected in ((np.s_[:, :, 2:30], 24.0), (np.s_[:, :, 34:62], 6.0)):
-        np.testing.assert_allclose(found[half], low_pass(volume, PIXEL, expected)[half], atol=1e-4)
-
-
-def test_local_resolutions_that_cannot_be_are_refused() -> None:
-    volume = ball(10)
-    for bad, text in (
-        (np.full(volume.shape, np.nan), "finite"),
-        (np.zeros(volume.shape), "finite"),
-        (np.ones(3), "fit"),
-    ):
-        with pytest.raises(InputError, match=text):
-            local_low_pass(volume, bad, PIXEL)
-    with pytest.raises(InputError, match="1 bands"):
-        local_low_pass(volume, np.ones(volume.shape), PIXEL, bands=1)

@@ -22,13 +22,12 @@ from cryopipe.io.mrc import format_image_name, read_volume, write_stack, write_v
 from cryopipe.io.star import read_table, write_table
 from cryopipe.io.star_blocks import read_blocks
 from cryopipe.iteration.exchange import Shared, compare
-from cryopipe.kernels._dispatch import gpu_unavailable_reason
+from cryopipe.kernels.devices import gpu_unavailable_reason, visible_devices
 from cryopipe.poses import refine_poses
 from cryopipe.projection.particle_keys import canonical_order
 from cryopipe.projection.particle_spectra import load_particle_spectra
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement import refine_homogeneous as refinement
-from cryopipe.search.devices import visible_devices
 from tests.emulated_cupy import emulated_gpus
 from tests.simulated_particles import Dataset, simulate
 

@@ -16,11 +16,20 @@ from numba.core.dispatcher import Dispatcher
 
 import cryopipe.imaging
 import cryopipe.kernels.cpu
+import cryopipe.poses
+import cryopipe.projection
 import cryopipe.reconstruction
 import cryopipe.search
 
 SCRIPT = Path(__file__).parents[1] / "engine_digests.py"
-PACKAGES = (cryopipe.kernels.cpu, cryopipe.imaging, cryopipe.reconstruction, cryopipe.search)
+PACKAGES = (
+    cryopipe.kernels.cpu,
+    cryopipe.imaging,
+    cryopipe.poses,
+    cryopipe.projection,
+    cryopipe.reconstruction,
+    cryopipe.search,
+)
 
 
 def digests(cache: Path) -> dict[str, str]:
@@ -37,7 +46,7 @@ def compiled_functions() -> dict[str, Any]:
     """Return every compiled function of the engines by its full name."""
     found: dict[str, Any] = {}
     for package in PACKAGES:
-        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
+        for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
             for value in vars(importlib.import_module(module.name)).values():
                 if isinstance(value, Dispatcher):
                     found[f"{value.py_func.__module__}.{value.py_func.__qualname__}"] = value

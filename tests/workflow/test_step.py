@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,7 @@ from cryopipe.config.base import Params, parameter
 from cryopipe.context import Context
 from cryopipe.errors import DeviceError, InputError
 from cryopipe.fingerprint import file_digest
+from cryopipe.workflow import devices
 from cryopipe.workflow.devices import gpu_lease, resolve_device
 from cryopipe.workflow.step import run_step
 from tests.emulated_cupy import emulated_gpus
@@ -136,10 +138,34 @@ def test_gpu_without_a_usable_gpu_is_an_error_and_never_a_quiet_cpu_run(monkeypa
     assert resolve_device("cpu", step="classify", granted_gpus=1) == "cpu"
 
 
+def test_gpus_are_counted_once_for_a_machine_and_only_where_a_kernel_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def answer(command: list[str], **_: Any) -> Any:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, 0, "3\n", "")
+
+    monkeypatch.setenv(devices.KNOWN_VARIABLE, "{}")
+    monkeypatch.setattr(devices.subprocess, "run", answer)
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
+    assert devices.gpu_count() == 0
+    assert not asked
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: object())
+    assert [devices.gpu_count(), devices.gpu_count()] == [3, 3]
+    assert len(asked) == 1
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert devices.gpu_count() == 3
+    assert len(asked) == 2
+    monkeypatch.setattr(devices.platform, "node", lambda: "another")
+    monkeypatch.setattr(devices.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 1, "", "no driver"))
+    assert devices.gpu_count() == 0
+
+
 def test_a_job_holds_the_gpus_that_it_was_given_and_shares_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "gpu_count", lambda: 3)
     with emulated_gpus(3), gpu_lease("gpu", 2, tmp_path) as first, gpu_lease("gpu", 1, tmp_path) as second:
         assert (first, second) == ((0, 1), (2,))
     with emulated_gpus(3), gpu_lease("gpu", 3, tmp_path) as again:
@@ -150,6 +176,7 @@ def test_a_job_holds_the_gpus_that_it_was_given_and_shares_none(
 
 def test_a_job_waits_for_gpus_and_holds_none_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "gpu_count", lambda: 2)
     with emulated_gpus(2), ThreadPoolExecutor(1) as pool:
         waiting = threading.Event()
 
@@ -176,6 +203,7 @@ def test_gpus_that_somebody_chose_are_all_the_jobs_and_are_not_locked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
+    monkeypatch.setattr(devices, "gpu_count", lambda: 2)
     with emulated_gpus(2), gpu_lease("gpu", 1, tmp_path) as gpus:
         assert gpus == (0, 1)
     assert list(tmp_path.iterdir()) == []
@@ -183,6 +211,7 @@ def test_gpus_that_somebody_chose_are_all_the_jobs_and_are_not_locked(
 
 def test_more_gpus_than_the_machine_has_are_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(devices, "gpu_count", lambda: 2)
     with (
         emulated_gpus(2),
         pytest.raises(DeviceError, match="was given 4 GPUs, this machine has 2"),

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from cryopipe.config.classes2d import SelectClasses2d
 from cryopipe.errors import InputError
+from cryopipe.imaging.statistics import robust_sd
 
 FERRITIN = "iron-loaded core"
 
@@ -83,8 +84,8 @@ def judge_classes(features: pd.DataFrame, params: SelectClasses2d) -> list[Verdi
         params.max_resolution_A,
         params.max_resolution_factor * float(occupied["rlnEstimatedResolution"].median() if len(occupied) else 0),
     )
-    median = float(occupied["crpCoreRatio"].median()) if len(occupied) else 0.0
-    spread = 1.4826 * float((occupied["crpCoreRatio"] - median).abs().median()) if len(occupied) else 0.0
+    ratio = occupied["crpCoreRatio"].dropna().to_numpy(dtype=np.float64)
+    median, spread = (float(np.median(ratio)), robust_sd(ratio)) if len(ratio) else (0.0, 0.0)
     core_limit = max(params.core_threshold, median + 3.0 * spread)
     verdicts = []
     for row in features.to_dict("records"):

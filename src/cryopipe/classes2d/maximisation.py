@@ -12,12 +12,17 @@ from cryopipe.classes2d.schedule import Stage
 from cryopipe.config.classes2d import Classify2d
 from cryopipe.imaging.backend import to_numpy
 from cryopipe.imaging.fourier import shift_images
+from cryopipe.kernels.devices import Resources
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.phases import shift_values
+from cryopipe.projection.pose_sums import PoseSums
+from cryopipe.projection.references import ReferenceSlices
 from cryopipe.search.annealing import temperature_for_spread
 from cryopipe.search.exhaustive.search import log_likelihoods, search_poses
-from cryopipe.search.grid import shift_grid, shift_log_prior
-from cryopipe.search.posterior import PoseSums, Posterior
+from cryopipe.search.options import SearchOptions
+from cryopipe.search.posterior import Posterior
+from cryopipe.search.shifts import ShiftGrid, shift_grid, shift_log_prior
 
 #: Images whose log-likelihoods choose the temperature.
 TEMPERATURE_SAMPLE = 16
@@ -137,14 +142,17 @@ def expectation(
     images = spectra.crop(radius)
     rotator = make_rotator(images.pixels, stage.n_psi, offset_deg=psi_offset_deg)
     references = rotator.references(grids_of_images(state.averages, rotator.radius, workers=threads))
-    shifts = shift_grid(stage.shift_range_A / images.pixel_size_A, stage.shift_step_A / images.pixel_size_A)
+    lattice = shift_grid(stage.shift_range_A / images.pixel_size_A, stage.shift_step_A / images.pixel_size_A)
     base = state.shift_px if stage.around_best else prior_shift_px
     images = replace(images, values=shift_values(np.ascontiguousarray(images.values), images.pixels, base))
-    prior = shift_log_prior(shifts, state.shift_sd_px, base_shifts_px=base - prior_shift_px)
+    prior = shift_log_prior(lattice, state.shift_sd_px, base_shifts_px=base - prior_shift_px)
+    shifts, noise, resources = ShiftGrid(lattice, prior), NoiseModel(state.sigma2), Resources(threads=threads)
     beta = 1.0
     if stage.spread is not None:
         sample = np.unique(np.linspace(0, len(images) - 1, TEMPERATURE_SAMPLE).round().astype(int))
-        likelihood = log_likelihoods(images.subset(sample), state.sigma2, references, shifts, threads=threads)
+        likelihood = log_likelihoods(
+            images.subset(sample), noise, ReferenceSlices(references), ShiftGrid(lattice), resources=resources
+        )
         beta = temperature_for_spread(likelihood, stage.spread, log_prior=prior[sample][:, :, None], tolerance=0.02)
     # tempered like the likelihood: otherwise, while hot, large classes swallow the others
     log_prior = np.repeat(beta * np.log(np.maximum(state.share, 1e-12)), stage.n_psi)
@@ -160,15 +168,11 @@ def expectation(
         found.append(
             search_poses(
                 part.to_gpu() if on_gpu else part,
-                state.sigma2,
-                device_references,
-                shifts,
-                log_prior=log_prior,
-                shift_log_prior=prior[members],
-                inverse_temperature=beta,
-                n_references=len(state.averages),
-                accumulate=True,
-                threads=threads,
+                noise,
+                ReferenceSlices(device_references, log_prior, len(state.averages)),
+                shifts.subset(members),
+                options=SearchOptions(inverse_temperature=beta, accumulate=True),
+                resources=resources,
             )
         )
     return Expectation((found[0], found[1]), halves, base, beta, rotator)

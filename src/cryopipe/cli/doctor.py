@@ -8,7 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 
 import psutil
 
-from cryopipe import __version__, selftest
+from cryopipe import __version__
+from cryopipe.selftest import checks, machine
 
 
 def doctor() -> int:
@@ -22,11 +23,11 @@ def doctor() -> int:
             print(f"  {name} {version(name)}")
         except PackageNotFoundError:
             continue
-    for line in selftest.device_facts():
+    for line in machine.device_facts():
         print(line)
     failed = 0
     print(f"\n{'check':<34}{'device':<8}{'seconds':>9}  result")
-    for row in selftest.run():
+    for row in checks.run():
         failed += not row.passed
         print(f"{row.name:<34}{row.device:<8}{row.seconds:>9.2f}  {'ok' if row.passed else 'WRONG'}  {row.detail}")
     print("\nall checks passed" if not failed else f"\n{failed} checks failed: do not trust results of this machine")

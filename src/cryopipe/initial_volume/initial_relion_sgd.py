@@ -42,16 +42,21 @@ from cryopipe.initial_volume.schedule import Iteration, draw_batch, schedule
 from cryopipe.io.atomic import atomic_path, atomic_write
 from cryopipe.io.mrc import image_size, parse_image_name, write_volume
 from cryopipe.io.star import StarTable, read_table, write_table
+from cryopipe.kernels.devices import Resources
 from cryopipe.kernels.slices import extract_slices
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_keys import canonical_order, particle_keys
 from cryopipe.projection.particle_spectra import ParticleSpectra, load_particle_spectra
-from cryopipe.projection.references import reference_cube
+from cryopipe.projection.pose_sums import PoseSums
+from cryopipe.projection.references import ReferenceSlices, reference_cube
 from cryopipe.projection.working_box import in_box, resize_map, working_box
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.search.annealing import temperature_for_spread
 from cryopipe.search.exhaustive.search import log_likelihoods, search_poses
-from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement, shift_grid
-from cryopipe.search.posterior import PoseSums, Posterior
+from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement
+from cryopipe.search.options import SearchOptions
+from cryopipe.search.posterior import Posterior
+from cryopipe.search.shifts import ShiftGrid, shift_grid
 
 PADDING = 2
 #: particles from whose likelihoods the temperature is found
@@ -136,22 +141,16 @@ def iterate(
     grid = orientation_grid(plan.order, setting.symmetry)
     prior = np.log(orientation_weights(grid, setting.symmetry))
     grid = random_displacement(rng, plan.order) @ grid
-    references = _slices(state.volume, batch, grid, setting.threads)
+    slices = _slices(state.volume, batch, grid, setting.threads)
+    noise, references, shifts = NoiseModel(state.sigma2), ReferenceSlices(slices, prior), ShiftGrid(setting.shifts_px)
+    resources = Resources(threads=setting.threads)
     temperature = 1.0
     if plan.effective_poses > 0:
         sample = batch.subset(slice(0, _TEMPERATURE_SAMPLE))
-        likelihoods = log_likelihoods(sample, state.sigma2, references, setting.shifts_px, threads=setting.threads)
+        likelihoods = log_likelihoods(sample, noise, references, shifts, resources=resources)
         temperature = temperature_for_spread(likelihoods, plan.effective_poses, log_prior=prior)
-    found = search_poses(
-        batch,
-        state.sigma2,
-        references,
-        setting.shifts_px,
-        log_prior=prior,
-        inverse_temperature=temperature,
-        accumulate=True,
-        threads=setting.threads,
-    )
+    options = SearchOptions(inverse_temperature=temperature, accumulate=True)
+    found = search_poses(batch, noise, references, shifts, options=options, resources=resources)
     posed = cast(PoseSums, found.sums)
     sums = Reconstruction.empty(setting.box, plan.radius, symmetry=setting.symmetry, expected_slices=len(grid))
     sums.insert_sums(posed, grid, batch.pixels)
@@ -159,7 +158,7 @@ def iterate(
     step = params.momentum * state.step + (1 - params.momentum) * params.step_size * (target - state.volume)
     volume = _constrain(state.volume + step, setting, positive=plan.positive)
     sigma2 = state.sigma2.copy()
-    ratio = posed.noise_ratio(references, batch.pixels)
+    ratio = posed.noise_ratio(slices, batch.pixels)
     sigma2[: plan.radius + 1] *= params.momentum + (1 - params.momentum) * ratio
     size = float(np.linalg.norm(volume - state.volume) / max(float(np.linalg.norm(volume)), 1e-30))
     numbers = {
@@ -233,14 +232,14 @@ def image_power(images: ParticleSpectra) -> NDArray[np.float64]:
 def expectation(images: ParticleSpectra, state: State, setting: Setting, *, candidates: int = 0) -> Posterior:
     """Search all poses of all images against the map of a finished run, at full resolution and temperature one."""
     grid = orientation_grid(setting.params.healpix_order, setting.symmetry)
+    slices = _slices(state.volume, images, grid, setting.threads)
     return search_poses(
         images,
-        state.sigma2,
-        _slices(state.volume, images, grid, setting.threads),
-        setting.shifts_px,
-        log_prior=np.log(orientation_weights(grid, setting.symmetry)),
-        n_candidates=candidates,
-        threads=setting.threads,
+        NoiseModel(state.sigma2),
+        ReferenceSlices(slices, np.log(orientation_weights(grid, setting.symmetry))),
+        ShiftGrid(setting.shifts_px),
+        options=SearchOptions(candidates=candidates),
+        resources=Resources(threads=setting.threads),
     )
 
 

@@ -5,7 +5,6 @@ Nothing here sees the other half. What passes between the halves is in :mod:`cry
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,17 +17,20 @@ from cryopipe.imaging.geometry import angular_distance_deg
 from cryopipe.imaging.optics import CtfParameters
 from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.iteration.residuals import measure_residuals, refine_ctfs
-from cryopipe.kernels.slices import extract_slices
+from cryopipe.kernels.devices import Resources
 from cryopipe.poses.ctf import with_defocus_change
-from cryopipe.poses.refine_poses import refine_candidates, refine_poses
-from cryopipe.projection.noise import initial_sigma2
+from cryopipe.poses.model import DefocusModel
+from cryopipe.poses.refine_candidates import Contest, refine_candidates
+from cryopipe.poses.refine_poses import refine_poses
+from cryopipe.projection.noise import NoiseModel, initial_sigma2
 from cryopipe.projection.particle_spectra import ParticleSpectra
-from cryopipe.projection.references import reference_cube
+from cryopipe.projection.references import ReferenceMap, ReferenceSlices, reference_cube
 from cryopipe.projection.working_box import in_box
 from cryopipe.reconstruction.reconstruct import Reconstruction
-from cryopipe.search.devices import search_on_devices
 from cryopipe.search.exhaustive.search import search_poses
-from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement, shift_grid
+from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement
+from cryopipe.search.options import SearchOptions
+from cryopipe.search.shifts import ShiftGrid, shift_grid
 
 #: resolution of global searches: finer details would need a finer grid than order 3 (7.5° move the rim of 125 Å by 8 Å)
 SEARCH_RESOLUTION_A = 12.0
@@ -119,7 +121,7 @@ def advance(
     *,
     micrographs: NDArray[Any],
     threads: int,
-    devices: Sequence[int] | None = None,
+    devices: tuple[int, ...] | None = None,
 ) -> tuple[HalfSet, Reconstruction]:
     """Improve poses, noise, scales and defoci against the reference, then reconstruct.
 
@@ -143,7 +145,7 @@ def advance(
         Each image's micrograph.
     threads : int
         CPU threads.
-    devices : sequence of int, optional
+    devices : tuple of int, optional
         CUDA devices: images are searched and refined on all of them, and reconstructed on the current one.
 
     Returns
@@ -157,23 +159,24 @@ def advance(
     small = with_ctfs(small, parameters, state.ctf_change_A).scaled(state.scale)
     used = small.crop(task.radius)
     if task.grey:
-        factor = grey_scale(used, state.sigma2, reference, params, rng, threads=threads, devices=devices)
+        factor = grey_scale(
+            used, NoiseModel(state.sigma2), reference, params, rng, Resources(threads=threads, devices=devices)
+        )
         reference = reference * np.float32(factor)
-    cube = reference_cube(reference, task.radius, threads=threads)
+    noise, resources = NoiseModel(state.sigma2), Resources(threads=threads, devices=devices)
+    current = ReferenceMap(reference_cube(reference, task.radius, threads=threads))
     old = state
     state = replace(state, shifts_px=state.shifts_px * to_box)
-    state = _searched(state, used, reference, cube, task, params, rng, threads, devices)
+    state = _searched(state, used, reference, current, task, params, rng, resources)
     if task.defocus:
         nominal = replace(used, ctf=images.ctf[:, : len(used.pixels)])
         change = refine_ctfs(
             nominal,
-            parameters,
-            cube,
+            noise,
+            current,
             state.rotations,
             state.shifts_px,
-            sigma2=state.sigma2,
-            range_A=params.defocus_range_A,
-            prior_A=params.defocus_prior_A,
+            defocus=DefocusModel(parameters, sigma_A=params.defocus_prior_A, range_A=params.defocus_range_A),
             micrograph=micrographs if params.refine_astigmatism else None,
             astigmatism_prior_A=params.astigmatism_prior_A,
             devices=devices,
@@ -182,7 +185,7 @@ def advance(
         plain = replace(small, ctf=images.ctf[:, : len(small.pixels)])
         small = with_ctfs(plain, parameters, change).scaled(state.scale)
         used = small.crop(task.radius)
-    measured = measure_residuals(used, cube, state.rotations, state.shifts_px, sigma2=state.sigma2, devices=devices)
+    measured = measure_residuals(used, noise, current, state.rotations, state.shifts_px, devices=devices)
     sigma2 = state.sigma2.copy()
     sigma2[: task.radius + 1] = measured.sigma2
     scale = state.scale
@@ -221,18 +224,17 @@ def _searched(
     state: HalfSet,
     used: ParticleSpectra,
     reference: NDArray[np.float32],
-    cube: NDArray[np.complex64],
+    current: ReferenceMap,
     task: Task,
     params: RefineHomogeneous,
     rng: np.random.Generator,
-    threads: int,
-    devices: Sequence[int] | None,
+    resources: Resources,
 ) -> HalfSet:
     """Refine all poses from where they are, and search those globally that the task asks for; the better pose wins."""
-    everything = np.arange(len(used))
+    noise, everything = NoiseModel(state.sigma2), np.arange(len(used))
     chosen = everything
     if task.search == "weak":
-        local = refine_poses(used, state.sigma2, cube, state.rotations, state.shifts_px, devices=devices)
+        local = refine_poses(used, noise, current, state.rotations, state.shifts_px, resources=resources)
         state = replace(
             state, rotations=local.rotations, shifts_px=local.shifts_px, log_likelihood=local.log_likelihood
         )
@@ -242,12 +244,10 @@ def _searched(
             return state
     part = used if len(chosen) == len(used) else used.subset(chosen)
     base = state.shifts_px[chosen]
-    rotations, shifts = global_candidates(
-        part, state.sigma2, reference, base, params, rng, threads=threads, devices=devices
-    )
+    rotations, shifts = global_candidates(part, noise, reference, base, params, rng, resources)
     operators = symmetry_operators(str(params.symmetry))
     best, _, confidence = refine_candidates(
-        part, state.sigma2, cube, rotations, shifts, operators=operators, devices=devices
+        part, noise, current, rotations, shifts, contest=Contest(operators), resources=resources
     )
     # against zero likelihood before the first search, any pose of a global search is better
     known = state.log_likelihood[chosen] if task.search == "weak" else np.full(len(chosen), -np.inf)
@@ -269,14 +269,12 @@ def _searched(
 
 def global_candidates(
     images: ParticleSpectra,
-    sigma2: NDArray[np.float64],
+    noise: NoiseModel,
     reference: NDArray[np.float32],
     base_shifts_px: NDArray[np.float64],
     params: RefineHomogeneous,
     rng: np.random.Generator,
-    *,
-    threads: int,
-    devices: Sequence[int] | None = None,
+    resources: Resources,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Search the asymmetric unit at low resolution and return the best poses of each image.
 
@@ -292,22 +290,20 @@ def global_candidates(
     grid = orientation_grid(order, symmetry)
     prior = np.log(orientation_weights(grid, symmetry))
     grid = random_displacement(rng, order) @ grid
-    cube = reference_cube(reference, coarse.pixels.radius, threads=threads)
-    slices = extract_slices(cube, grid, coarse.pixels.kx, coarse.pixels.ky)
+    cube = reference_cube(reference, coarse.pixels.radius, threads=resources.cpu_threads)
+    slices = ReferenceMap(cube).slices(grid, coarse.pixels)
     # a third of the finest period: at most a sixth of it is left to the continuous refinement
     step = images.box / coarse.pixels.radius / 3
     (range_A,) = require(params, "offset_range_A")
     shifts = shift_grid(max(range_A / images.pixel_size_A, step), step)
-    options: dict[str, Any] = {
-        "log_prior": prior,
-        "base_shifts_px": base_shifts_px,
-        "n_candidates": params.candidates,
-        "threads": threads,
-    }
-    if devices is None:
-        found = search_poses(coarse, sigma2, slices, shifts, **options)
-    else:
-        found = search_on_devices(coarse, sigma2, slices, shifts, devices=devices, **options)
+    found = search_poses(
+        coarse,
+        noise,
+        ReferenceSlices(slices, prior),
+        ShiftGrid(shifts, base_px=base_shifts_px),
+        options=SearchOptions(candidates=params.candidates),
+        resources=resources,
+    )
     state = np.where(found.candidate_state >= 0, found.candidate_state, found.best_state[:, None])
     move = np.where(found.candidate_shift >= 0, found.candidate_shift, found.best_shift[:, None])
     return grid[state], base_shifts_px[:, None, :] + shifts[move]
@@ -315,13 +311,11 @@ def global_candidates(
 
 def grey_scale(
     images: ParticleSpectra,
-    sigma2: NDArray[np.float64],
+    noise: NoiseModel,
     reference: NDArray[np.float32],
     params: RefineHomogeneous,
     rng: np.random.Generator,
-    *,
-    threads: int,
-    devices: Sequence[int] | None = None,
+    resources: Resources,
 ) -> float:
     """Return the factor that brings a map of unknown grey scale to that of the images.
 
@@ -331,15 +325,20 @@ def grey_scale(
     sample = images.subset(slice(0, _GREY_SAMPLE))
     one = params.model_copy(update={"candidates": 1})
     base = np.zeros((len(sample), 2))
-    cube = reference_cube(reference, sample.pixels.radius, threads=threads)
-    probe = extract_slices(cube, np.eye(3)[None], sample.pixels.kx, sample.pixels.ky)
-    strength = float(np.sum(np.abs(probe) ** 2 / (2 * sigma2[sample.pixels.shell])))
+    cube = reference_cube(reference, sample.pixels.radius, threads=resources.cpu_threads)
+    probe = ReferenceMap(cube).slices(np.eye(3)[None], sample.pixels)
+    strength = float(np.sum(np.abs(probe) ** 2 / (2 * noise.sigma2[sample.pixels.shell])))
     factor = 1 / np.sqrt(max(strength, 1e-30))
     for _ in range(3):
         scaled = reference * np.float32(factor)
-        rotations, shifts = global_candidates(sample, sigma2, scaled, base, one, rng, threads=threads, devices=devices)
+        rotations, shifts = global_candidates(sample, noise, scaled, base, one, rng, resources)
         measured = measure_residuals(
-            sample, cube * np.float32(factor), rotations[:, 0], shifts[:, 0], sigma2=sigma2, devices=devices
+            sample,
+            noise,
+            ReferenceMap(cube * np.float32(factor)),
+            rotations[:, 0],
+            shifts[:, 0],
+            devices=resources.devices,
         )
         factor *= max(measured.grey, 1e-3)
     return float(factor)

@@ -15,6 +15,7 @@ import scipy.fft
 from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import frequency_grid
 from cryopipe.imaging.optics import CtfParameters, ctf
+from cryopipe.imaging.statistics import robust_sd
 from cryopipe.picking.blobs import Response, padded_by_reflection, transfer_norm
 
 
@@ -68,7 +69,7 @@ def shell_response(
     answer = scipy.fft.irfft2(spectrum * template, s=padded.shape, workers=workers)[crop].astype(np.float32)
     valid = np.ones(image.shape, dtype=bool) if usable is None else usable
     answer -= np.median(answer[valid])
-    spread = 1.4826 * float(np.median(np.abs(answer[valid])))
+    spread = robust_sd(answer[valid], 0.0)
     noise = white_noise_sd * transfer_norm(template, padded.shape) / spread
     full = np.full(image.shape, noise, dtype=np.float32)
     return Response(answer / np.float32(spread), full, valid)

@@ -10,6 +10,7 @@ import scipy.ndimage
 
 from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import radial_frequency, resample
+from cryopipe.imaging.statistics import robust_sd
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +88,7 @@ def working_image(
     if not usable.any():
         raise InputError("no part of the micrograph is free of carbon or ice: exclude it")
     coarse = high_pass(coarse, highpass_A / work_pixel, usable)
-    spread = 1.4826 * float(np.median(np.abs(coarse[usable] - np.median(coarse[usable]))))
+    spread = robust_sd(coarse[usable])
     if spread == 0.0:
         raise InputError("the micrograph has no contrast at the particle's scale: exclude it")
     coarse /= np.float32(spread)
@@ -121,7 +122,7 @@ def foreign_bodies(image: np.ndarray, diameter_px: float, *, zscore: float = 5.0
     peak = int(np.argmax(scipy.ndimage.gaussian_filter1d(counts.astype(np.float64), 4.0)))
     mode = 0.5 * float(edges[peak] + edges[peak + 1])
     thin = smooth[smooth < mode]
-    spread = 1.4826 * float(np.median(mode - thin)) if thin.size else 0.0
+    spread = robust_sd(thin, mode) if thin.size else 0.0
     margin = int(np.ceil(1.5 * diameter_px))
     flagged = np.pad(np.abs(smooth - mode) > zscore * spread, margin, mode="symmetric")
     if not flagged.any():

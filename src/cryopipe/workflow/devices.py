@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import importlib.util
+import json
 import os
+import platform
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,17 +18,26 @@ from pathlib import Path
 from cryopipe.context import Device
 from cryopipe.errors import DeviceError
 
+#: what this machine's GPUs were found to be, for the jobs that a run starts on it
+KNOWN_VARIABLE = "CRYOPIPE_GPUS"
+_COUNT = "from cryopipe.kernels.devices import visible_devices; print(len(visible_devices()))"
+
 
 def gpu_count() -> int:
-    """Return the number of CUDA devices that CuPy sees; 0 without CuPy or without a driver."""
-    try:
-        import cupy
-    except ImportError:
+    """Return the number of CUDA devices of this machine on which a kernel runs; 0 without CuPy or without a driver.
+
+    A process of its own asks, so that neither the scheduler nor a job keeps memory on a GPU that is another job's. The
+    answer is kept in the environment: the jobs that a run starts on the same machine do not ask again.
+    """
+    if importlib.util.find_spec("cupy") is None:
         return 0
-    try:
-        return int(cupy.cuda.runtime.getDeviceCount())
-    except cupy.cuda.runtime.CUDARuntimeError:
-        return 0
+    here = f"{platform.node()} {os.environ.get('CUDA_VISIBLE_DEVICES', '')}"
+    known: dict[str, int] = json.loads(os.environ.get(KNOWN_VARIABLE, "{}"))
+    if here not in known:
+        asked = subprocess.run([sys.executable, "-c", _COUNT], capture_output=True, text=True, check=False)
+        known[here] = int(asked.stdout.split()[-1]) if asked.returncode == 0 else 0
+        os.environ[KNOWN_VARIABLE] = json.dumps(known)
+    return known[here]
 
 
 def resolve_device(wanted: str, *, step: str, granted_gpus: int) -> Device:

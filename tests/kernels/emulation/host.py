@@ -26,7 +26,7 @@ from cryopipe.kernels import _dispatch, pose_steps
 from cryopipe.kernels.cuda import _source
 
 HEADER = Path(__file__).with_name("cuda_on_host.hpp")
-PUBLIC = ("slices", "orbits", "poses", "rings", "ctf_score", "peaks", "warp")
+PUBLIC = ("slices", "orbits", "poses", "rings", "peaks", "warp")
 
 
 def compiler() -> str | None:

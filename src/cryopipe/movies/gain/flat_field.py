@@ -15,8 +15,8 @@ import numpy as np
 from scipy import ndimage
 
 from cryopipe.errors import InputError
+from cryopipe.imaging.statistics import robust_sd
 
-MAD_TO_SD = 1.4826
 _OUTLIER_SIGMA = 6.0
 _SURE_SIGMA = 5.0
 _LARGE, _THINNING = 4_000_000, 17
@@ -128,7 +128,7 @@ def robust_center_and_sd(values: np.ndarray) -> tuple[float, float]:
     # a seventeenth of a large camera's pixels tells the median as well as anyone needs, to 1/500 of the deviation
     values = values[:: _THINNING if values.size > _LARGE else 1]
     center = float(np.median(values))
-    sd = MAD_TO_SD * float(np.median(np.abs(values - center)))
+    sd = robust_sd(values, center)
     return center, sd if sd > 0 else float(np.std(values))
 
 

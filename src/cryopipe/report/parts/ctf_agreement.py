@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from cryopipe.ctf.consensus.agreement import agreement
 from cryopipe.ctf.consensus.branches import defocus_of
 from cryopipe.imaging.optics import electron_wavelength_A
+from cryopipe.imaging.statistics import robust_sd
 from cryopipe.report.drawing import plots
 from cryopipe.report.drawing.tables import significant
 
@@ -122,8 +123,7 @@ def pair_numbers(pair: PairComparison, limit_A: float) -> dict[str, Any]:
         **{
             name: {
                 "median": significant(float(np.median(d))),
-                # 1.4826: the standard deviation of a normal distribution by its median absolute deviation
-                "robust_sd": significant(float(1.4826 * np.median(np.abs(d - np.median(d))))),
+                "robust_sd": significant(robust_sd(d)),
             }
             for name, d in differences.items()
         },

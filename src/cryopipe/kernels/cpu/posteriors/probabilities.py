@@ -1,4 +1,4 @@
-"""The loops of a CPU search tile between its products; they release the GIL and take a range of images each."""
+"""From scores to probabilities, and what is kept of them."""
 
 from __future__ import annotations
 
@@ -21,60 +21,6 @@ _CHUNK = 1024
 # Helpers are inlined into their callers: a helper that stays a function exists twice, compiled alone and compiled again
 # within its caller, and whether a process just compiled it or read the cache decides which copy runs. With sums in
 # vector lanes the two differ in the last bits.
-
-
-@numba.njit(cache=True, nogil=True)
-def square(references, power):  # type: ignore[no-untyped-def]
-    """Fill ``power`` with |references|²."""
-    for o in range(references.shape[0]):
-        for k in range(references.shape[1]):
-            power[o, k] = references[o, k].real ** 2 + references[o, k].imag ** 2
-
-
-# Strict arithmetic: arrays of another layout are another compiled function, and fused products would round differently.
-@numba.njit(cache=True, nogil=True)
-def fill_rows(  # type: ignore[no-untyped-def]
-    values, ctf, inverse_variance, noise_group, turns, kx, ky, phases, part, group, rows, information, finite, first, last,
-):  # fmt: skip
-    """Fill the data side of the products: C X e^{..}/σ² for every (image, shift), C²/σ² for every image.
-
-    ``turns`` [n, 2] is the image's own shift over the box; its ramp is separable: 3 radius sines and cosines.
-    """
-    n_shifts, n_pixels = phases.shape
-    radius = 0
-    for k in range(n_pixels):
-        radius = max(radius, max(kx[k], abs(ky[k])))
-    weighted = np.empty(n_pixels, np.complex64)
-    along_x = np.ones(radius + 1, np.complex64)
-    along_y = np.ones(2 * radius + 1, np.complex64)
-    for i in range(first, last):
-        image = part[i]
-        inverse = inverse_variance[noise_group[image]]
-        here, slot = rows[i // group], (i % group) * n_shifts
-        known = information[i // group, i % group]
-        total = np.float32(0)
-        for k in range(n_pixels):
-            factor = ctf[image, k] * inverse[k]
-            known[k] = factor * ctf[image, k]
-            weighted[k] = values[image, k] * factor
-            total += known[k] + (values[image, k].real + values[image, k].imag)
-        finite[i] = np.isfinite(total)
-        if turns[image, 0] != 0 or turns[image, 1] != 0:
-            _ramp(turns[image, 0], along_x, 0)
-            _ramp(turns[image, 1], along_y, radius)
-            for k in range(n_pixels):
-                weighted[k] *= along_x[kx[k]] * along_y[ky[k] + radius]
-        for s in range(n_shifts):
-            row = here[slot + s]
-            for k in range(n_pixels):
-                row[k] = weighted[k] * phases[s, k]
-
-
-@numba.njit(inline="always")
-def _ramp(turns, along, zero):  # type: ignore[no-untyped-def]
-    for k in range(along.size):
-        angle = -2 * np.pi * (k - zero) * turns
-        along[k] = np.complex64(complex(np.cos(angle), np.sin(angle)))
 
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
@@ -300,66 +246,3 @@ def _best_orientations(scores, n_states, top, log_value, candidate):  # type: ig
         candidate[place, 1] = at[o]
         if filled < wanted:
             filled += 1
-
-
-@numba.njit(cache=True, nogil=True)
-def best_products(  # type: ignore[no-untyped-def]
-    rows, references, norms, group, scale, scale_variance, best, n_shifts, number, first, last,
-):  # fmt: skip
-    """Compute dot product (in float64), norm and grey scale at each image's best state."""
-    for i in range(first, last):
-        state = best[i, 0]
-        row = rows[i // group, (i % group) * n_shifts + best[i, 1]]
-        dot = 0.0
-        for k in range(row.size):
-            a = row[k]
-            b = references[state, k]
-            dot += np.float64(a.real) * b.real + np.float64(a.imag) * b.imag
-        norm = np.float64(norms[i // group, i % group, state])
-        number[i, 3] = dot
-        number[i, 4] = norm
-        spread = 1 / (1 + scale_variance * norm)
-        number[i, 5] = max((scale[i] + scale_variance * dot) * spread, 0.0)
-        number[i, 6] = number[i, 5] ** 2 + scale_variance * spread
-
-
-@numba.njit(cache=True, nogil=True)
-def gather(grouped, group, n_shifts, start, n_states, state, shift, weight, first, last):  # type: ignore[no-untyped-def]
-    """Write the states of probability above zero, image by image."""
-    for i in range(first, last):
-        at = start[i]
-        scores = grouped[i // group, (i % group) * n_shifts : (i % group + 1) * n_shifts]
-        for s in range(n_shifts):
-            for o in range(n_states):
-                p = scores[s, o]
-                if p > 0:
-                    state[at] = o
-                    shift[at] = s
-                    weight[at] = p
-                    at += 1
-
-
-@numba.njit(cache=True, nogil=True)
-def apply_scale(scores, marginal, n_shifts, number):  # type: ignore[no-untyped-def]
-    """Multiply a group's probabilities by the images' grey scales, the marginal ones by their squares."""
-    for i in range(number.shape[0]):
-        if number[i, 5] != 1 or number[i, 6] != 1:
-            scores[i * n_shifts : (i + 1) * n_shifts] *= np.float32(number[i, 5])
-            marginal[i] *= np.float32(number[i, 6])
-
-
-@numba.njit(cache=True, nogil=True, fastmath={"contract"})
-def add_sparse(  # type: ignore[no-untyped-def]
-    rows, information, image, shift, weight, order, first, n_shifts, number, numerator, weights, begin, end,
-):  # fmt: skip
-    """Add the listed (image, shift) rows of a group to their states ``begin`` to ``end``, in image order."""
-    for o in range(begin, end):
-        for e in range(first[o], first[o + 1]):
-            entry = order[e]
-            i = image[entry]
-            p = weight[entry] * np.float32(number[i, 5])
-            q = weight[entry] * np.float32(number[i, 6])
-            row = rows[i * n_shifts + shift[entry]]
-            for k in range(row.size):
-                numerator[o, k] += row[k] * p
-                weights[o, k] += information[i, k] * q

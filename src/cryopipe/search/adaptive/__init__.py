@@ -1,1 +1,0 @@
-"""Search in nested cells of orientations and shifts while the radius doubles."""

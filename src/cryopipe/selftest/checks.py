@@ -1,0 +1,57 @@
+"""Every kernel against its float64 formula. ``cryopipe doctor`` prints it.
+
+The inputs are chosen so that a closed formula gives the answer without a second implementation. The full comparison is in
+``tests/kernels``.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import time
+from collections.abc import Iterator
+
+import cryopipe.kernels
+from cryopipe.kernels import cpu
+from cryopipe.kernels.devices import gpu_unavailable_reason
+from cryopipe.selftest import fourier, images
+from cryopipe.selftest.machine import measure_ceilings
+from cryopipe.selftest.row import Check, Row, mover
+
+CHECKS: tuple[Check, ...] = (*fourier.CHECKS, *images.CHECKS)
+
+
+def kernels() -> list[str]:
+    """Return the names of all kernels: the modules of `cryopipe.kernels` that have a CPU side of the same name."""
+    public, here = (
+        {module.name for module in pkgutil.iter_modules(package.__path__)} for package in (cryopipe.kernels, cpu)
+    )
+    return sorted(public & here)
+
+
+def run() -> list[Row]:
+    """Check every kernel on the CPU and, where one can run, on the GPU; measure the speed of both.
+
+    Raises
+    ------
+    RuntimeError
+        A kernel has no check.
+    """
+    if missing := set(kernels()) - {check.kernel for check in CHECKS}:
+        raise RuntimeError(f"the self-test has no check of {', '.join(sorted(missing))}: add one to cryopipe.selftest")
+    rows = [*check_kernels("cpu"), *measure_ceilings("cpu")]
+    if gpu_unavailable_reason() is None:
+        rows += [*check_kernels("gpu"), *measure_ceilings("gpu")]
+    return rows
+
+
+def check_kernels(device: str) -> Iterator[Row]:
+    """Yield one row for each check: the largest error against the formula, relative to the size of the answer."""
+    move = mover(device)
+    for check in CHECKS:
+        if device == "gpu" and not check.on_gpu:
+            continue
+        start = time.perf_counter()
+        error = check.error(move)
+        seconds = time.perf_counter() - start
+        detail = f"error {error:.1e}, limit {check.limit:.0e}"
+        yield Row(f"{check.kernel}: {check.what}", device, error <= check.limit, seconds, detail, error)
