@@ -35,6 +35,9 @@ class Context:
         Share of the run's items that may be quarantined before the run stops.
     items_in_run : int
         Movies or micrographs of the whole run, of which the job's may be one batch of many; 0 where nobody knows.
+    memory_bytes : int, optional
+        Memory for the particles of the job (`cryopipe.iteration.particle_store`); None: as much as they take. No result
+        depends on it.
     log : logging.Logger
         Goes to the job's log file and, from level WARNING on, to the terminal.
     """
@@ -47,6 +50,7 @@ class Context:
     gpus: tuple[int, ...] = ()
     max_failed_fraction: float = 0.2
     items_in_run: int = 0
+    memory_bytes: int | None = None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("cryopipe"))
 
     def item_seed(self, item: str) -> int:

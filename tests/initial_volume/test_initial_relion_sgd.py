@@ -14,6 +14,8 @@ from cryopipe.imaging.geometry import angular_distance_deg, euler_to_matrix
 from cryopipe.imaging.symmetry import symmetrise_volume, symmetry_operators
 from cryopipe.imaging.transform import invert_hand
 from cryopipe.initial_volume import initial_relion_sgd as sgd
+from cryopipe.initial_volume.descent import Setting, State
+from cryopipe.initial_volume.evidence import image_power, score
 from cryopipe.initial_volume.schedule import draw_batch, schedule
 from cryopipe.io.mrc import read_volume
 from cryopipe.io.star import read_table, write_table
@@ -139,13 +141,14 @@ def test_too_few_particles_are_refused_with_their_number(octahedral: Dataset, tm
         run(octahedral, tmp_path, table=few, **SHORT)
 
 
-def test_runs_are_judged_against_one_noise_whatever_noise_each_believes_in(octahedral: Dataset) -> None:
+def test_runs_are_judged_against_one_noise_whatever_noise_each_believes_in(octahedral: Dataset, tmp_path: Path) -> None:
     # a run that calls signal noise, or noise signal, must not gain by it: the images' own level has the best score
     params = InitialRelionSgd(symmetry="O", particle_diameter_A=125, final_resolution_A=16, healpix_order=2)
-    images = sgd.load_images(octahedral.table, params, threads=2).subset(slice(0, 60))
-    setting = sgd.setting_for(images, params, threads=2)
-    empty = np.zeros((images.box,) * 3, np.float32)
-    power = sgd.image_power(images)
-    scores = [sgd.score(images, sgd.State(0, empty, empty, power * f, []), setting) for f in (0.7, 1.0, 1.4)]
+    store = sgd.open_particles(octahedral.table, params, Context("initial_relion_sgd", tmp_path, threads=2))
+    images = store.subset(np.arange(60))
+    setting = Setting.of_particles(store, params, threads=2)
+    empty = np.zeros((setting.box,) * 3, np.float32)
+    power = image_power(images)
+    scores = [score(images, State(0, empty, empty, power * f, []), setting) for f in (0.7, 1.0, 1.4)]
     assert scores[1] > max(scores[0], scores[2])
     assert scores[1] == pytest.approx(0, abs=1e-3)  # an empty map explains nothing over the images' own power

@@ -8,7 +8,7 @@ import pytest
 from cryopipe.imaging.geometry import random_rotations
 from cryopipe.imaging.optics import CtfParameters, ctf_stack
 from cryopipe.iteration.half_set import with_ctfs
-from cryopipe.iteration.residuals import measure_residuals, refine_ctfs
+from cryopipe.iteration.residuals import CtfOptions, measure_residuals, refine_ctfs
 from cryopipe.poses.ctf import changed_parameters
 from cryopipe.projection.particle_spectra import spectra_of_images
 from cryopipe.projection.references import reference_cube
@@ -52,8 +52,7 @@ def test_a_line_search_finds_each_particles_height(scene: dict) -> None:
         scene["rotations"],
         np.zeros((COUNT, 2)),
         sigma2=np.full(37, 0.5),
-        range_A=2000,
-        prior_A=1000,
+        options=CtfOptions(2000, 1000),
     )
     # asked: within 150 Å at 4 Å
     assert np.std(found[:, 0] - scene["change"]) < 150
@@ -67,7 +66,7 @@ def test_flipped_images_tell_their_defocus_and_keep_the_signs_of_their_flip(scen
     )
     cube = reference_cube(scene["volume"], 36)
     common = (scene["known"], cube, scene["rotations"], np.zeros((COUNT, 2)))
-    options = {"sigma2": np.full(37, 0.5), "range_A": 2000, "prior_A": 1000}
+    options = {"sigma2": np.full(37, 0.5), "options": CtfOptions(2000, 1000)}
     found, expected = (refine_ctfs(images, *common, **options) for images in (flipped, plain))
     # signs of data and model alike: the same sums but for rounding
     np.testing.assert_allclose(found, expected, atol=1.0)
@@ -101,8 +100,7 @@ def test_the_known_defoci_stay_where_there_is_no_signal() -> None:
         random_rotations(rng, 20),
         np.zeros((20, 2)),
         sigma2=np.full(31, 0.5),
-        range_A=2000,
-        prior_A=300,
+        options=CtfOptions(2000, 300),
     )
     # the prior alone decides: the grid's own step is its resolution
     assert np.abs(found).max() < 50
@@ -120,14 +118,14 @@ def test_the_particles_of_a_micrograph_tell_its_astigmatism_together(scene: dict
     images = replace(scene["spectra"], ctf=ctf_stack(pixels.kx * per_A, pixels.ky * per_A, stated))
     cube = reference_cube(scene["volume"], 36)
     common = (images, stated, cube, scene["rotations"], np.zeros((COUNT, 2)))
-    options = {"sigma2": np.full(37, 0.5), "range_A": 2000, "prior_A": 1000}
-    found = refine_ctfs(*common, micrograph=micrograph, astigmatism_prior_A=500, **options)
+    sigma2 = np.full(37, 0.5)
+    found = refine_ctfs(*common, sigma2=sigma2, options=CtfOptions(2000, 1000, 500), micrograph=micrograph)
     assert len(np.unique(found[:, 1:], axis=0)) == 3
     # measured: 5 Å, where single particles tell their defocus to 15 Å; 20 of them share it: bound at four times that
     assert np.sqrt(np.mean((found - wrong)[:, 1:] ** 2)) < 20
     assert np.sqrt(np.mean(wrong[:, 1:] ** 2)) > 150
     assert np.std(found[:, 0] - scene["change"]) < 150
-    alone = refine_ctfs(*common, **options)
+    alone = refine_ctfs(*common, sigma2=sigma2, options=CtfOptions(2000, 1000), micrograph=micrograph)
     np.testing.assert_array_equal(alone[:, 1:], 0)
     expected = ctf_stack(pixels.kx * per_A, pixels.ky * per_A, true)
     errors = [np.mean((with_ctfs(images, stated, change).ctf - expected) ** 2) for change in (found, alone)]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +21,13 @@ from cryopipe.io.mrc import format_image_name, read_volume, write_stack, write_v
 from cryopipe.io.star import read_table, write_table
 from cryopipe.io.star_blocks import read_blocks
 from cryopipe.iteration.exchange import Shared, compare
+from cryopipe.iteration.gold_standard import final_halves
+from cryopipe.iteration.halves import load_halves
 from cryopipe.kernels._dispatch import gpu_unavailable_reason
 from cryopipe.poses import refine_poses
 from cryopipe.projection.particle_keys import canonical_order
 from cryopipe.projection.particle_spectra import load_particle_spectra
+from cryopipe.reconstruction.half_sets import half_sets_of
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement import refine_homogeneous as refinement
 from cryopipe.search.devices import visible_devices
@@ -205,7 +207,13 @@ def test_half_one_does_not_depend_on_the_images_of_half_two(octahedral: Dataset,
         symmetry="O", particle_diameter_A=125, initial_lowpass_A=20.8, max_iterations=3, global_iterations=2
     )
     table = octahedral.table.with_rows(octahedral.table.rows.iloc[canonical_order(octahedral.table.rows)])
-    halves = refinement.load_halves(table, threads=2)
+    noise = np.random.default_rng(0).standard_normal((len(table), 64, 64), dtype=np.float32)
+    write_stack(tmp_path / "noise.mrcs", noise, 3.0)
+    names = [format_image_name(i, tmp_path / "noise.mrcs") for i in range(len(table))]
+    second = half_sets_of(table) == 2
+    spoiled = table.with_rows(
+        table.rows.assign(rlnImageName=np.where(second, names, table.rows["rlnImageName"].astype(str)))
+    )
     start = low_pass(octahedral.truth, 3.0, 20.0)
     passed: list[Shared] = []
 
@@ -213,19 +221,15 @@ def test_half_one_does_not_depend_on_the_images_of_half_two(octahedral: Dataset,
         passed.append(compare(*arguments, **options))
         return passed[-1]
 
-    (tmp_path / "a").mkdir()
-    honest = refinement.refine(halves, start, params, context_in(tmp_path / "a"), exchange=record)
-    second = halves.images[1]
-    rng = np.random.default_rng(0)
-    noise = (rng.normal(size=second.values.shape) + 1j * rng.normal(size=second.values.shape)).astype(np.complex64)
-    spoiled = replace(halves, images=(halves.images[0], replace(second, values=noise)))
-    replay = iter(passed)
-    (tmp_path / "b").mkdir()
-    other = refinement.refine(
-        spoiled, start, params, context_in(tmp_path / "b"), exchange=lambda *_, **__: next(replay)
-    )
-    # what the halves may share (the FSC curve, shells coarser than 20 Å) is replayed: nothing else may pass
-    maps = [refinement.final_halves(p, h, params, threads=2) for p, h in ((honest, halves), (other, spoiled))]
+    maps = []
+    for name, particles in (("a", table), ("b", spoiled)):
+        replay = iter(list(passed))
+        # what the halves may share (the FSC curve, shells coarser than 20 Å) is replayed: nothing else may pass
+        exchange = record if name == "a" else lambda *_, replay=replay, **__: next(replay)
+        halves = load_halves(particles, threads=2)
+        context = context_in(tmp_path / name)
+        progress = refinement.refine(halves, start, params, context, fingerprint=name, exchange=exchange)
+        maps.append(final_halves(progress.pair, halves, symmetry="O", threads=2))
     assert maps[0][0].tobytes() == maps[1][0].tobytes()
     assert maps[0][1].tobytes() != maps[1][1].tobytes()
 

@@ -1,6 +1,8 @@
 """One half set of a gold-standard refinement: its poses, noise and map, and the step that improves them.
 
-Nothing here sees the other half. What passes between the halves is in :mod:`cryopipe.iteration.exchange`.
+Nothing here sees the other half. What passes between the halves is in :mod:`cryopipe.iteration.exchange`. Images come in
+blocks from the particle store, twice in an iteration: for poses, CTFs and residuals, and, once the noise of the whole
+half is known, for the reconstruction.
 """
 
 from __future__ import annotations
@@ -12,45 +14,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopipe.config.refinement import RefineHomogeneous
+from cryopipe.imaging.fourier_pixels import half_plane
 from cryopipe.imaging.geometry import angular_distance_deg
 from cryopipe.imaging.optics import CtfParameters
-from cryopipe.imaging.symmetry import symmetry_operators
-from cryopipe.iteration.residuals import measure_residuals, refine_ctfs
-from cryopipe.kernels.slices import extract_slices
+from cryopipe.iteration.global_search import GREY_SAMPLE, GlobalSearch, SearchOptions, grey_scale
+from cryopipe.iteration.halves import Half
+from cryopipe.iteration.particle_store import ParticleStore
+from cryopipe.iteration.pose_table import Poses
+from cryopipe.iteration.residuals import CtfOptions, Residuals, measure_residuals, refine_ctfs
 from cryopipe.poses.ctf import with_defocus_change
-from cryopipe.poses.refine_poses import refine_candidates, refine_poses
-from cryopipe.projection.noise import initial_sigma2
+from cryopipe.poses.refine_poses import refine_poses
+from cryopipe.projection.noise import ImagePower
 from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.references import reference_cube
 from cryopipe.projection.working_box import in_box
 from cryopipe.reconstruction.reconstruct import Reconstruction
-from cryopipe.search.devices import search_on_devices
-from cryopipe.search.exhaustive.search import search_poses
-from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement, shift_grid
 
-#: resolution of global searches: finer details would need a finer grid than order 3 (7.5° move the rim of 125 Å by 8 Å)
-SEARCH_RESOLUTION_A = 12.0
 #: below this likelihood share a pose counts as ambiguous and is searched again
 LOW_CONFIDENCE = 0.5
-#: images from which the grey scale of a foreign map is found
-_GREY_SAMPLE = 150
+#: least weight of an image in the reconstruction of an iteration that searches all poses globally
+_LEAST_WEIGHT = 0.05
+#: bounds of an image's grey scale
+_SCALES = (0.5, 2.0)
 
 
-@dataclass
+@dataclass(frozen=True, eq=False)
 class HalfSet:
-    """State of one half set; shifts in px of the full-size images, changes of CTFs against the table in Å.
+    """State of one half set; changes of CTFs against the table in Å.
 
     Attributes
     ----------
-    rotations : array float64 [n, 3, 3]
-    shifts_px : array float64 [n, 2]
-    confidence : array float64 [n]
-        Likelihood of the pose over that of all distinct candidates of the last global search.
-    log_likelihood : array float64 [n]
-        Relative to noise alone.
+    poses : Poses
+        Shifts in px of the full-size images.
     scale : array float64 [n]
-        Grey scale of each image, mean 1.
+        Grey scale of each image, median 1.
     ctf_change_A : array float64 [n, 3]
         Mean defocus and the astigmatism's two components (see `cryopipe.poses.ctf.changed_parameters`).
     sigma2 : array float64 [shells]
@@ -59,22 +56,39 @@ class HalfSet:
         Median change of the orientation in the last iteration.
     """
 
-    rotations: NDArray[np.float64]
-    shifts_px: NDArray[np.float64]
-    confidence: NDArray[np.float64]
-    log_likelihood: NDArray[np.float64]
+    poses: Poses
     scale: NDArray[np.float64]
     ctf_change_A: NDArray[np.float64]
     sigma2: NDArray[np.float64]
     angle_change_deg: float
 
     @classmethod
-    def start(cls, images: ParticleSpectra) -> HalfSet:
-        """Return the state before any pose is known."""
-        n = len(images)
-        none, ones = np.zeros(n), np.ones(n)
-        poses = np.tile(np.eye(3), (n, 1, 1))
-        return cls(poses, np.zeros((n, 2)), none, none, ones, np.zeros((n, 3)), initial_sigma2(images), 180.0)
+    def start(cls, store: ParticleStore) -> HalfSet:
+        """Return the state before any pose is known; the noise model is that of the images' power."""
+        n = len(store)
+        power = ImagePower(store.pixels(store.radius))
+        for _, images in store.blocks(store.radius):
+            power.add(images)
+        return cls(Poses.unknown(n), np.ones(n), np.zeros((n, 3)), power.initial_sigma2(), 180.0)
+
+
+@dataclass(frozen=True)
+class HalfSetOptions:
+    """How a half set is refined, the same in every iteration.
+
+    Attributes
+    ----------
+    search : SearchOptions
+        Of the global search; its point group is imposed on the map.
+    ctf : CtfOptions
+        Used where the task asks for defoci.
+    refine_scale : bool
+        Whether every image has a grey scale of its own.
+    """
+
+    search: SearchOptions
+    ctf: CtfOptions
+    refine_scale: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,14 +123,12 @@ class Task:
 
 def advance(
     state: HalfSet,
-    images: ParticleSpectra,
-    parameters: CtfParameters,
+    half: Half,
     reference: NDArray[np.float32],
     task: Task,
-    params: RefineHomogeneous,
+    options: HalfSetOptions,
     rng: np.random.Generator,
     *,
-    micrographs: NDArray[Any],
     threads: int,
     devices: Sequence[int] | None = None,
 ) -> tuple[HalfSet, Reconstruction]:
@@ -126,20 +138,16 @@ def advance(
     ----------
     state : HalfSet
         Not modified.
-    images : ParticleSpectra
-        The half's images at full size and radius.
-    parameters : CtfParameters
-        CTFs of the table, a row an image.
+    half : Half
+        The particles.
     reference : array float32 [box, box, box]
         The half's own filtered and masked map in the working box.
     task : Task
         What to do.
-    params : RefineHomogeneous
-        Symmetry and search options.
+    options : HalfSetOptions
+        Symmetry, search, CTFs.
     rng : Generator
         Displaces the grid and draws the particles of a random re-search.
-    micrographs : array [n]
-        Each image's micrograph.
     threads : int
         CPU threads.
     devices : sequence of int, optional
@@ -151,59 +159,165 @@ def advance(
     sums : Reconstruction
         Accumulators in the working box, to ``task.reconstruct_radius``; on the GPU where devices are given.
     """
-    to_box = task.box / images.box
-    small = in_box(images.crop(task.reconstruct_radius), task.box)
-    small = with_ctfs(small, parameters, state.ctf_change_A).scaled(state.scale)
-    used = small.crop(task.radius)
-    if task.grey:
-        factor = grey_scale(used, state.sigma2, reference, params, rng, threads=threads, devices=devices)
-        reference = reference * np.float32(factor)
-    cube = reference_cube(reference, task.radius, threads=threads)
-    old = state
-    state = replace(state, shifts_px=state.shifts_px * to_box)
-    state = _searched(state, used, reference, cube, task, params, rng, threads, devices)
-    if task.defocus:
-        nominal = replace(used, ctf=images.ctf[:, : len(used.pixels)])
-        change = refine_ctfs(
-            nominal,
-            parameters,
-            cube,
-            state.rotations,
-            state.shifts_px,
-            sigma2=state.sigma2,
-            range_A=params.defocus_range_A,
-            prior_A=params.defocus_prior_A,
-            micrograph=micrographs if params.refine_astigmatism else None,
-            astigmatism_prior_A=params.astigmatism_prior_A,
-            devices=devices,
-        )
-        state = replace(state, ctf_change_A=change)
-        plain = replace(small, ctf=images.ctf[:, : len(small.pixels)])
-        small = with_ctfs(plain, parameters, change).scaled(state.scale)
-        used = small.crop(task.radius)
-    measured = measure_residuals(used, cube, state.rotations, state.shifts_px, sigma2=state.sigma2, devices=devices)
+    to_box = task.box / half.store.box
+    improver = _Improver.against(reference, state, half, task, options, rng, threads, devices)
+    poses = replace(state.poses.subset(slice(None)), shifts_px=state.poses.shifts_px * to_box)
+    improved = replace(state, poses=poses, ctf_change_A=state.ctf_change_A.copy())
+    residuals = []
+    for rows, images in half.store.blocks(task.reconstruct_radius, together=half.micrographs):
+        residuals.append(improver.improve(improved, rows, in_box(images, task.box)))
+    measured = Residuals.joined(residuals)
     sigma2 = state.sigma2.copy()
     sigma2[: task.radius + 1] = measured.sigma2
-    scale = state.scale
-    if params.refine_scale and not task.grey:
-        scale = np.clip(scale * measured.scale / np.median(scale * measured.scale), 0.5, 2.0)
-    sums = Reconstruction.empty(
-        task.box,
+    improved = replace(improved, sigma2=sigma2)
+    weights = np.maximum(poses.confidence, _LEAST_WEIGHT) if task.search == "all" else None
+    sums = reconstruct(
+        improved,
+        half,
         task.reconstruct_radius,
-        symmetry=str(params.symmetry),
-        expected_slices=len(images),
+        box=task.box,
+        symmetry=options.search.symmetry,
+        weights=weights,
         gpu=devices is not None,
     )
-    weights = np.maximum(state.confidence, 0.05) if task.search == "all" else None
-    sums.insert(small, state.rotations, state.shifts_px, 1 / sigma2, weights=weights)
-    turned = angular_distance_deg(old.rotations, state.rotations, symmetry_operators(str(params.symmetry)))
-    return replace(
-        state,
-        shifts_px=state.shifts_px / to_box,
-        sigma2=sigma2,
-        scale=scale,
-        angle_change_deg=float(np.median(turned)),
-    ), sums
+    scale = state.scale
+    if options.refine_scale and not task.grey:
+        scale = np.clip(scale * measured.scale / np.median(scale * measured.scale), *_SCALES)
+    turned = angular_distance_deg(state.poses.rotations, poses.rotations, options.search.operators)
+    back = replace(poses, shifts_px=poses.shifts_px / to_box)
+    return replace(improved, poses=back, scale=scale, angle_change_deg=float(np.median(turned))), sums
+
+
+@dataclass(frozen=True, eq=False)
+class _Improver:
+    """What an iteration holds against each block of images."""
+
+    task: Task
+    options: HalfSetOptions
+    parameters: CtfParameters
+    micrographs: NDArray[Any] | None
+    cube: NDArray[np.complex64]
+    chosen: NDArray[np.bool_]
+    search: GlobalSearch | None
+    devices: Sequence[int] | None
+
+    @classmethod
+    def against(
+        cls,
+        reference: NDArray[np.float32],
+        state: HalfSet,
+        half: Half,
+        task: Task,
+        options: HalfSetOptions,
+        rng: np.random.Generator,
+        threads: int,
+        devices: Sequence[int] | None,
+    ) -> _Improver:
+        """Find the reference's grey scale, choose the particles to search globally, and prepare their search."""
+        machine: dict[str, Any] = {"sigma2": state.sigma2, "threads": threads, "devices": devices}
+        parameters, n = half.store.parameters, len(half)
+        if task.grey:
+            some = slice(0, GREY_SAMPLE)
+            images = in_box(half.store.block(some, task.radius), task.box)
+            sample = with_ctfs(images, parameters.subset(some), state.ctf_change_A[some]).scaled(state.scale[some])
+            reference = reference * np.float32(grey_scale(sample, reference, options.search, rng, **machine))
+        chosen = np.ones(n, bool)
+        if task.search == "weak":
+            chosen = (rng.random(n) < task.random_share) | (state.poses.confidence < LOW_CONFIDENCE)
+        search = None
+        if chosen.any():
+            pixels, pixel_size_A = half_plane(task.box, task.radius), half.store.side_A / task.box
+            search = GlobalSearch.of_map(reference, pixels, pixel_size_A, options.search, rng, **machine)
+        cube = reference_cube(reference, task.radius, threads=threads)
+        return cls(task, options, parameters, half.micrographs, cube, chosen, search, devices)
+
+    def improve(self, state: HalfSet, rows: slice, images: ParticleSpectra) -> Residuals:
+        """Improve poses and CTFs of a block of the state in place and return what they leave unexplained."""
+        parameters = self.parameters.subset(rows)
+
+        def with_state() -> ParticleSpectra:
+            """Return the images that decide poses, with the CTFs and scales of the state."""
+            changed = with_ctfs(images, parameters, state.ctf_change_A[rows]).scaled(state.scale[rows])
+            return changed.crop(self.task.radius)
+
+        used = with_state()
+        poses = self._posed(used, state.poses.subset(rows), self.chosen[rows], state.sigma2)
+        state.poses.put(rows, poses)
+        where = (self.cube, poses.rotations, poses.shifts_px)
+        if self.task.defocus:
+            state.ctf_change_A[rows] = refine_ctfs(
+                images.crop(self.task.radius),
+                parameters,
+                *where,
+                sigma2=state.sigma2,
+                options=self.options.ctf,
+                micrograph=None if self.micrographs is None else self.micrographs[rows],
+                devices=self.devices,
+            )
+            used = with_state()
+        return measure_residuals(used, *where, sigma2=state.sigma2, devices=self.devices)
+
+    def _posed(
+        self, images: ParticleSpectra, known: Poses, chosen: NDArray[np.bool_], sigma2: NDArray[np.float64]
+    ) -> Poses:
+        """Refine poses from where they are, search ``chosen`` ones [n] globally; the better pose wins."""
+        result, weak = known, self.task.search == "weak"
+        if weak:
+            local = refine_poses(images, sigma2, self.cube, known.rotations, known.shifts_px, devices=self.devices)
+            result = Poses(local.rotations, local.shifts_px, known.confidence, local.log_likelihood)
+        rows = np.flatnonzero(chosen)
+        if self.search is None or len(rows) == 0:
+            return result
+        part = images if len(rows) == len(images) else images.subset(rows)
+        found = self.search.best_poses(part, self.cube, result.shifts_px[rows])
+        # against zero likelihood before the first search, any pose of a global search is better
+        wins = found.log_likelihood > (result.log_likelihood[rows] if weak else -np.inf)
+        confidence = result.confidence[rows]
+        result.put(rows[wins], found, wins)
+        agree = angular_distance_deg(result.rotations[rows], found.rotations, self.options.search.operators) < 1.0
+        result.confidence[rows] = np.where(wins | agree, found.confidence, confidence)
+        return result
+
+
+def reconstruct(
+    state: HalfSet,
+    half: Half,
+    radius: int,
+    *,
+    symmetry: str,
+    box: int | None = None,
+    weights: NDArray[np.float64] | None = None,
+    gpu: bool = False,
+) -> Reconstruction:
+    """Insert all images of a half set at their poses.
+
+    Parameters
+    ----------
+    state : HalfSet
+        Shifts in px of ``box``.
+    half : Half
+        The particles.
+    radius : int
+        Outermost shell.
+    symmetry : str
+        Point group.
+    box : int, optional
+        Working box; that of the images by default.
+    weights : array [n], optional
+        Factor on each image.
+    gpu : bool
+        Keep the accumulators on the GPU.
+    """
+    store, parameters = half.store, half.store.parameters
+    edge = store.box if box is None else box
+    sums = Reconstruction.empty(edge, radius, symmetry=symmetry, expected_slices=len(half), gpu=gpu)
+    for rows, images in store.blocks(radius, together=half.micrographs):
+        small = images if box is None else in_box(images, box)
+        posed = with_ctfs(small, parameters.subset(rows), state.ctf_change_A[rows]).scaled(state.scale[rows])
+        poses = state.poses.subset(rows)
+        mine = None if weights is None else weights[rows]
+        sums.insert(posed, poses.rotations, poses.shifts_px, 1 / state.sigma2, weights=mine)
+    return sums
 
 
 def with_ctfs(images: ParticleSpectra, parameters: CtfParameters, change_A: NDArray[np.float64]) -> ParticleSpectra:
@@ -214,130 +328,3 @@ def with_ctfs(images: ParticleSpectra, parameters: CtfParameters, change_A: NDAr
 def needed_columns(change_A: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the changes of the mean defocus [n] alone where no astigmatism has changed, else all [n, 3]."""
     return change_A if change_A[:, 1:].any() else change_A[:, 0]
-
-
-def _searched(
-    state: HalfSet,
-    used: ParticleSpectra,
-    reference: NDArray[np.float32],
-    cube: NDArray[np.complex64],
-    task: Task,
-    params: RefineHomogeneous,
-    rng: np.random.Generator,
-    threads: int,
-    devices: Sequence[int] | None,
-) -> HalfSet:
-    """Refine all poses from where they are, and search those globally that the task asks for; the better pose wins."""
-    everything = np.arange(len(used))
-    chosen = everything
-    if task.search == "weak":
-        local = refine_poses(used, state.sigma2, cube, state.rotations, state.shifts_px, devices=devices)
-        state = replace(
-            state, rotations=local.rotations, shifts_px=local.shifts_px, log_likelihood=local.log_likelihood
-        )
-        drawn = rng.random(len(used)) < task.random_share
-        chosen = everything[drawn | (state.confidence < LOW_CONFIDENCE)]
-        if len(chosen) == 0:
-            return state
-    part = used if len(chosen) == len(used) else used.subset(chosen)
-    base = state.shifts_px[chosen]
-    rotations, shifts = global_candidates(
-        part, state.sigma2, reference, base, params, rng, threads=threads, devices=devices
-    )
-    operators = symmetry_operators(str(params.symmetry))
-    best, _, confidence = refine_candidates(
-        part, state.sigma2, cube, rotations, shifts, operators=operators, devices=devices
-    )
-    # against zero likelihood before the first search, any pose of a global search is better
-    known = state.log_likelihood[chosen] if task.search == "weak" else np.full(len(chosen), -np.inf)
-    wins = best.log_likelihood > known
-    rows = chosen[wins]
-    result = replace(
-        state,
-        rotations=state.rotations.copy(),
-        shifts_px=state.shifts_px.copy(),
-        confidence=state.confidence.copy(),
-        log_likelihood=state.log_likelihood.copy(),
-    )
-    result.rotations[rows], result.shifts_px[rows] = best.rotations[wins], best.shifts_px[wins]
-    result.log_likelihood[rows] = best.log_likelihood[wins]
-    agree = angular_distance_deg(result.rotations[chosen], best.rotations, operators) < 1.0
-    result.confidence[chosen] = np.where(wins | agree, confidence, result.confidence[chosen])
-    return result
-
-
-def global_candidates(
-    images: ParticleSpectra,
-    sigma2: NDArray[np.float64],
-    reference: NDArray[np.float32],
-    base_shifts_px: NDArray[np.float64],
-    params: RefineHomogeneous,
-    rng: np.random.Generator,
-    *,
-    threads: int,
-    devices: Sequence[int] | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Search the asymmetric unit at low resolution and return the best poses of each image.
-
-    Returns
-    -------
-    rotations : array float64 [n, m, 3, 3]
-    shifts_px : array float64 [n, m, 2]
-        Total shifts, base included.
-    """
-    side_A = images.box * images.pixel_size_A
-    coarse = images.crop(min(images.pixels.radius, max(round(side_A / SEARCH_RESOLUTION_A), 4)))
-    symmetry, order = str(params.symmetry), params.healpix_order
-    grid = orientation_grid(order, symmetry)
-    prior = np.log(orientation_weights(grid, symmetry))
-    grid = random_displacement(rng, order) @ grid
-    cube = reference_cube(reference, coarse.pixels.radius, threads=threads)
-    slices = extract_slices(cube, grid, coarse.pixels.kx, coarse.pixels.ky)
-    # a third of the finest period: at most a sixth of it is left to the continuous refinement
-    step = images.box / coarse.pixels.radius / 3
-    shifts = shift_grid(max(params.offset_range_A / images.pixel_size_A, step), step)
-    options: dict[str, Any] = {
-        "log_prior": prior,
-        "base_shifts_px": base_shifts_px,
-        "n_candidates": params.candidates,
-        "threads": threads,
-    }
-    if devices is None:
-        found = search_poses(coarse, sigma2, slices, shifts, **options)
-    else:
-        found = search_on_devices(coarse, sigma2, slices, shifts, devices=devices, **options)
-    state = np.where(found.candidate_state >= 0, found.candidate_state, found.best_state[:, None])
-    move = np.where(found.candidate_shift >= 0, found.candidate_shift, found.best_shift[:, None])
-    return grid[state], base_shifts_px[:, None, :] + shifts[move]
-
-
-def grey_scale(
-    images: ParticleSpectra,
-    sigma2: NDArray[np.float64],
-    reference: NDArray[np.float32],
-    params: RefineHomogeneous,
-    rng: np.random.Generator,
-    *,
-    threads: int,
-    devices: Sequence[int] | None = None,
-) -> float:
-    """Return the factor that brings a map of unknown grey scale to that of the images.
-
-    Poses are found with the factor at hand, the factor by least squares at these poses; three times, from a factor that
-    makes the map weak (poses then follow the cross term alone).
-    """
-    sample = images.subset(slice(0, _GREY_SAMPLE))
-    one = params.model_copy(update={"candidates": 1})
-    base = np.zeros((len(sample), 2))
-    cube = reference_cube(reference, sample.pixels.radius, threads=threads)
-    probe = extract_slices(cube, np.eye(3)[None], sample.pixels.kx, sample.pixels.ky)
-    strength = float(np.sum(np.abs(probe) ** 2 / (2 * sigma2[sample.pixels.shell])))
-    factor = 1 / np.sqrt(max(strength, 1e-30))
-    for _ in range(3):
-        scaled = reference * np.float32(factor)
-        rotations, shifts = global_candidates(sample, sigma2, scaled, base, one, rng, threads=threads, devices=devices)
-        measured = measure_residuals(
-            sample, cube * np.float32(factor), rotations[:, 0], shifts[:, 0], sigma2=sigma2, devices=devices
-        )
-        factor *= max(measured.grey, 1e-3)
-    return float(factor)

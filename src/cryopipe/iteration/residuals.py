@@ -24,21 +24,50 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Residuals:
-    """Sums over posed images.
+    """Sums over posed images; those of several blocks are put together by `joined`.
 
     Attributes
     ----------
-    sigma2 : array float64 [radius + 1]
-        Noise variance of each of real and imaginary part, a shell; shell 0 repeats shell 1.
-    scale : array float64 [n]
-        Least-squares grey scale of each image.
-    grey : float
-        Least-squares grey scale of all images together.
+    power : array float64 [radius + 1]
+        What is left of the images' power by shell, over the pixels of a shell and the images.
+    pixels : array int64 [radius + 1]
+        Pixels of each shell, times the images.
+    cross, model : array float64 [n]
+        Weighted product of each image with its model, and the model's weighted power.
     """
 
-    sigma2: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    grey: float
+    power: NDArray[np.float64]
+    pixels: NDArray[np.int64]
+    cross: NDArray[np.float64]
+    model: NDArray[np.float64]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Residuals]) -> Residuals:
+        """Put the sums of consecutive blocks of images together, in their order."""
+        power, pixels = parts[0].power, parts[0].pixels
+        for part in parts[1:]:
+            power, pixels = power + part.power, pixels + part.pixels
+        return cls(power, pixels, *(np.concatenate([getattr(p, name) for p in parts]) for name in ("cross", "model")))
+
+    @property
+    def sigma2(self) -> NDArray[np.float64]:
+        """Noise variance of each of real and imaginary part, by shell; shell 0 repeats shell 1."""
+        new: NDArray[np.float64] = self.power / np.maximum(2 * self.pixels, 1)
+        new[0] = new[1]
+        return new
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """Least-squares grey scale of each image, [n]."""
+        return self.cross / self._floored()
+
+    @property
+    def grey(self) -> float:
+        """Least-squares grey scale of all images together."""
+        return float(self.cross.sum() / self._floored().sum())
+
+    def _floored(self) -> NDArray[np.float64]:
+        return np.maximum(self.model, 1e-6 * max(self.model.max(), 1e-30))
 
 
 def measure_residuals(
@@ -87,11 +116,27 @@ def measure_residuals(
     for part, (residual, cross, model) in zip(parts, found, strict=True):
         power += np.bincount(shell, weights=to_numpy(residual), minlength=shells)
         cross_sums[part], model_sums[part] = to_numpy(cross), to_numpy(model)
-    count = np.bincount(shell, minlength=shells) * len(images)
-    new = power / np.maximum(2 * count, 1)
-    new[0] = new[1]
-    floor = np.maximum(model_sums, 1e-6 * max(model_sums.max(), 1e-30))
-    return Residuals(new, cross_sums / floor, float(cross_sums.sum() / floor.sum()))
+    return Residuals(power, np.bincount(shell, minlength=shells) * len(images), cross_sums, model_sums)
+
+
+@dataclass(frozen=True)
+class CtfOptions:
+    """How the CTFs of posed images are refined.
+
+    Attributes
+    ----------
+    range_A : float
+        The mean defocus moves by at most this.
+    prior_A : float
+        Standard deviation of the particles' heights about the table's defocus.
+    astigmatism_prior_A : float or None
+        Standard deviation of the components of a micrograph's astigmatism about those of the table; None: the
+        astigmatism stays.
+    """
+
+    range_A: float
+    prior_A: float
+    astigmatism_prior_A: float | None = None
 
 
 def refine_ctfs(
@@ -102,27 +147,46 @@ def refine_ctfs(
     shifts_px: NDArray[np.float64],
     *,
     sigma2: NDArray[np.float64],
-    range_A: float,
-    prior_A: float,
+    options: CtfOptions,
     micrograph: NDArray[Any] | None = None,
-    astigmatism_prior_A: float = np.inf,
     padding: int = 2,
     devices: Sequence[int] | None = None,
 ) -> NDArray[np.float64]:
     """Return the change of each posed image's CTF that fits the reference best, float64 [n, 3] in Å.
 
-    The columns are mean defocus and, where ``micrograph`` [n] names each image's micrograph, the components of that
-    micrograph's astigmatism ((U - V)/2 cos 2a, (U - V)/2 sin 2a); else these are zero. ``parameters`` are the CTFs that
-    the images carry (phase-flipped ones: were flipped with), a row an image; the priors are Gaussians around them. Poses
-    move along, so that neither takes the other's error; they are not returned, since the next iteration begins with them
-    anyway. Astigmatism is refined on the CPU.
+    The columns are mean defocus and the components of the micrograph's astigmatism ((U - V)/2 cos 2a,
+    (U - V)/2 sin 2a), which are zero where the options leave it alone. Poses move along, so that neither takes the
+    other's error; they are not returned, since the next iteration begins with them anyway. Astigmatism is refined on the
+    CPU.
+
+    Parameters
+    ----------
+    images : ParticleSpectra
+        n images; for the astigmatism, all of each micrograph.
+    parameters : CtfParameters
+        The CTFs that the images carry (phase-flipped ones: were flipped with), one row per image. The priors are
+        Gaussians around them.
+    cube : complex64 half cube
+        The reference.
+    rotations, shifts_px : array [n, 3, 3], [n, 2]
+        Poses.
+    sigma2 : array [>= radius + 1]
+        Noise spectrum.
+    options : CtfOptions
+        Range and priors.
+    micrograph : array [n], optional
+        Each image's micrograph; needed for the astigmatism.
+    padding : int
+        Of the cube.
+    devices : sequence of int, optional
+        CUDA devices to spread the images over.
     """
-    model = DefocusModel(parameters, sigma_A=prior_A, range_A=range_A)
+    model = DefocusModel(parameters, sigma_A=options.prior_A, range_A=options.range_A)
     found = refine_poses(images, sigma2, cube, rotations, shifts_px, defocus=model, padding=padding, devices=devices)
-    if micrograph is None:
+    if options.astigmatism_prior_A is None or micrograph is None:
         return np.stack([found.defocus_change_A, *np.zeros((2, len(images)))], axis=1)
     together = refine_astigmatism(
-        images, sigma2, cube, found, model, micrograph, sigma_A=astigmatism_prior_A, padding=padding
+        images, sigma2, cube, found, model, micrograph, sigma_A=options.astigmatism_prior_A, padding=padding
     )
     return together.particle_change_A
 

@@ -24,6 +24,7 @@ from cryopipe.io.atomic import atomic_write
 from cryopipe.workflow.devices import gpu_lease, resolve_device
 from cryopipe.workflow.failures import failures_within_share
 from cryopipe.workflow.manifest import MANIFEST, read_manifest
+from cryopipe.workflow.memory import particle_memory_bytes
 from cryopipe.workflow.provenance import write_provenance
 
 
@@ -93,7 +94,7 @@ def execute(
     seed : int
         Seed of the run.
     settings : Run
-        Device and allowed share of failures: they are no parameters, because no result depends on them.
+        Device, memory and allowed share of failures: they are no parameters, because no result depends on them.
     work_dir : Path
         Folder of the job's checkpoints.
     threads, granted_gpus : int
@@ -120,6 +121,7 @@ def execute(
         max_failed_fraction=settings.max_failed_fraction,
         # not a parameter: a movie that comes late must not run the other batches again
         items_in_run=len(read_manifest(Path(MANIFEST))),
+        memory_bytes=particle_memory_bytes(settings.memory_GB),
         log=log,
     )
     _open_work_dir(work_dir, code)
