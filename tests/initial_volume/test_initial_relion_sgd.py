@@ -19,6 +19,7 @@ from cryopipe.initial_volume.evidence import image_power, score
 from cryopipe.initial_volume.schedule import draw_batch, schedule
 from cryopipe.io.mrc import read_volume
 from cryopipe.io.star import read_table, write_table
+from cryopipe.iteration import particle_store
 from tests.simulated_particles import Dataset, simulate
 
 
@@ -28,12 +29,20 @@ def octahedral(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 
 def run(
-    dataset: Dataset, folder: Path, *, table: Path | None = None, progress: object = None, **options: object
+    dataset: Dataset,
+    folder: Path,
+    *,
+    table: Path | None = None,
+    progress: object = None,
+    memory_bytes: int | None = None,
+    **options: object,
 ) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     params = InitialRelionSgd(symmetry="O", particle_diameter_A=125, **options)
     outputs = {"map": folder / "initial.mrc", "particles": folder / "particles.star", "history": folder / "history.tsv"}
-    context = Context("initial_relion_sgd", folder, seed=3, threads=2, log=logging.getLogger("test"))
+    context = Context(
+        "initial_relion_sgd", folder, seed=3, threads=2, memory_bytes=memory_bytes, log=logging.getLogger("test")
+    )
     if progress is not None:
         object.__setattr__(context, "progress", progress)
     sgd.main({"particles": table or dataset.particles}, outputs, params, context)
@@ -93,6 +102,14 @@ def test_a_killed_run_goes_on_to_the_bit_identical_map(octahedral: Dataset, tmp_
     resumed = run(octahedral, tmp_path / "killed", **SHORT)
     for name in ("map", "history"):
         assert whole[name].read_bytes() == resumed[name].read_bytes()
+
+
+def test_no_memory_budget_changes_a_bit(octahedral: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(particle_store, "BLOCK_BYTES", 1)
+    runs = [run(octahedral, tmp_path / str(b), memory_bytes=b, **SHORT) for b in (None, 100_000, 0)]
+    for other in runs[1:]:
+        for name in ("map", "particles", "history"):
+            assert other[name].read_bytes() == runs[0][name].read_bytes(), name
 
 
 def test_the_order_of_the_particles_has_no_influence(octahedral: Dataset, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cryopipe.config.refinement import RefineHomogeneous
-from cryopipe.context import Context, Device
+from cryopipe.context import Context
 from cryopipe.errors import DeviceError, InputError
 from cryopipe.imaging.filters import low_pass
 from cryopipe.imaging.fsc import fourier_shell_correlation, resolution_at
@@ -20,6 +20,7 @@ from cryopipe.imaging.symmetry import in_asymmetric_unit, symmetry_operators
 from cryopipe.io.mrc import format_image_name, read_volume, write_stack, write_volume
 from cryopipe.io.star import read_table, write_table
 from cryopipe.io.star_blocks import read_blocks
+from cryopipe.iteration import particle_store
 from cryopipe.iteration.exchange import Shared, compare
 from cryopipe.iteration.gold_standard import final_halves
 from cryopipe.iteration.halves import load_halves
@@ -55,10 +56,17 @@ def refined(octahedral: Dataset, tmp_path_factory: pytest.TempPathFactory) -> di
     return run(octahedral, tmp_path_factory.mktemp("refined"))
 
 
-def context_in(folder: Path, threads: int = 2, gpus: tuple[int, ...] = ()) -> Context:
-    device: Device = "gpu" if gpus else "cpu"
-    log = logging.getLogger("test")
-    return Context("refine_homogeneous", folder, seed=3, threads=threads, device=device, gpus=gpus, log=log)
+def context_in(folder: Path, threads: int = 2, gpus: tuple[int, ...] = (), memory_bytes: int | None = None) -> Context:
+    return Context(
+        "refine_homogeneous",
+        folder,
+        seed=3,
+        threads=threads,
+        device="gpu" if gpus else "cpu",
+        gpus=gpus,
+        memory_bytes=memory_bytes,
+        log=logging.getLogger("test"),
+    )
 
 
 def run(
@@ -70,6 +78,7 @@ def run(
     threads: int = 2,
     progress: Callable[[int, int, str], None] | None = None,
     gpus: tuple[int, ...] = (),
+    memory_bytes: int | None = None,
     **options: Any,
 ) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +87,7 @@ def run(
     write_volume(start, 17 * low_pass(dataset.truth, dataset.pixel_size_A, start_A), dataset.pixel_size_A)
     params = RefineHomogeneous(**({"symmetry": "O", "particle_diameter_A": 125, "initial_lowpass_A": 20.8} | options))
     outputs = {name: folder / suffix for name, suffix in SUFFIXES.items()}
-    context = context_in(folder, threads, gpus)
+    context = context_in(folder, threads, gpus, memory_bytes)
     if progress is not None:
         object.__setattr__(context, "progress", progress)
     refinement.main({"particles": table or dataset.particles, "map": start}, outputs, params, context)
@@ -264,6 +273,14 @@ def test_a_killed_run_goes_on_to_bit_identical_maps(octahedral: Dataset, tmp_pat
         assert whole[name].read_bytes() == resumed[name].read_bytes()
 
 
+def test_a_damaged_checkpoint_starts_the_run_afresh(octahedral: Dataset, tmp_path: Path) -> None:
+    options = {"max_iterations": 2, "global_iterations": 1}
+    whole = run(octahedral, tmp_path, **options)["half1"].read_bytes()
+    kept = tmp_path / "progress.npz"
+    kept.write_bytes(kept.read_bytes()[:1000])
+    assert run(octahedral, tmp_path, **options)["half1"].read_bytes() == whole
+
+
 def test_the_order_of_the_particles_has_no_influence(octahedral: Dataset, tmp_path: Path) -> None:
     order = np.random.default_rng(1).permutation(len(octahedral.table))
     shuffled = tmp_path / "shuffled.star"
@@ -285,6 +302,29 @@ def test_one_thread_gives_the_bits_of_two(octahedral: Dataset, tmp_path: Path) -
         numba.set_num_threads(before)
     for name in ("half1", "half2", "particles"):
         assert one[name].read_bytes() == two[name].read_bytes()
+
+
+@pytest.mark.parametrize("astigmatism", [False, True])
+def test_no_memory_budget_changes_a_bit(
+    octahedral: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astigmatism: bool
+) -> None:
+    # blocks of 64 particles, so that each half of 150 has three
+    monkeypatch.setattr(particle_store, "BLOCK_BYTES", 1)
+    options: dict[str, Any] = {
+        "max_iterations": 4,
+        "global_iterations": 1,
+        "defocus_start_resolution_A": 15.0,
+        "refine_scale": True,
+        "refine_astigmatism": astigmatism,
+    }
+    # everything in memory; a quarter of it; nothing
+    runs = [run(octahedral, tmp_path / str(b), memory_bytes=b, **options) for b in (None, 1_000_000, 0)]
+    history = np.loadtxt(runs[0]["history"], skiprows=1)
+    assert history[-1, 6] > 0, "defoci were to be refined"
+    assert (history[-1, 7] > 0) == astigmatism
+    for other in runs[1:]:
+        for name in SUFFIXES:
+            assert other[name].read_bytes() == runs[0][name].read_bytes(), name
 
 
 def test_an_asymmetric_particle_is_refined_too(tmp_path: Path) -> None:

@@ -247,7 +247,8 @@ class KeptSpectra:
         with self._lock:
             inside = radius <= self._radius
             known = inside & self._there[rows]
-            found[known] = self._values[rows[known], : len(pixels)]
+            if known.any():
+                found[known] = self._values[rows[known], : len(pixels)]
             kept = inside & ~known & (rows < len(self._values))
             if kept.any():
                 new = rows[kept]
@@ -263,3 +264,8 @@ class KeptSpectra:
     def share(self) -> float:
         """Share of the table's rows that is in memory."""
         return float(self._there.mean())
+
+    @property
+    def nbytes(self) -> int:
+        """Most memory that it takes."""
+        return int(self._buffer.nbytes)
