@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cryopipe.context import Context
 from cryopipe.imaging.fourier_pixels import FourierPixels
 from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.iteration.pose_table import Poses
@@ -73,10 +73,8 @@ class GlobalSearch:
     shifts_px : array float64 [s, 2]
     sigma2 : array float64 [shells]
         Noise.
-    threads : int
-        CPU threads.
-    devices : sequence of int, optional
-        CUDA devices over which images are spread.
+    context : Context
+        Threads; CUDA devices over which images are spread.
     """
 
     options: SearchOptions
@@ -86,8 +84,7 @@ class GlobalSearch:
     slices: Any
     shifts_px: NDArray[np.float64]
     sigma2: NDArray[np.float64]
-    threads: int
-    devices: Sequence[int] | None
+    context: Context
 
     @classmethod
     def of_map(
@@ -99,8 +96,7 @@ class GlobalSearch:
         rng: np.random.Generator,
         *,
         sigma2: NDArray[np.float64],
-        threads: int,
-        devices: Sequence[int] | None = None,
+        context: Context,
     ) -> GlobalSearch:
         """Return the search with a map for images of its box.
 
@@ -116,22 +112,20 @@ class GlobalSearch:
             Displaces the grid.
         sigma2 : array [shells]
             Noise variance of each of real and imaginary part.
-        threads : int
-            CPU threads.
-        devices : sequence of int, optional
-            CUDA devices over which images are spread.
+        context : Context
+            Threads and devices.
         """
         side_A = pixels.box * pixel_size_A
         pixels = pixels.crop(min(pixels.radius, max(round(side_A / options.resolution_A), 4)))
         grid = orientation_grid(options.healpix_order, options.symmetry)
         prior = np.log(orientation_weights(grid, options.symmetry))
         grid = random_displacement(rng, options.healpix_order) @ grid
-        cube = reference_cube(reference, pixels.radius, threads=threads)
+        cube = reference_cube(reference, pixels.radius, threads=context.threads)
         slices = extract_slices(cube, grid, pixels.kx, pixels.ky)
         # a third of the finest period: at most a sixth of it is left to the continuous refinement
         step = pixels.box / pixels.radius / 3
         shifts = shift_grid(max(options.offset_range_A / pixel_size_A, step), step)
-        return cls(options, pixels.radius, grid, prior, slices, shifts, sigma2, threads, devices)
+        return cls(options, pixels.radius, grid, prior, slices, shifts, sigma2, context)
 
     def candidates(
         self, images: ParticleSpectra, base_shifts_px: NDArray[np.float64], count: int
@@ -142,12 +136,14 @@ class GlobalSearch:
             "log_prior": self.log_prior,
             "base_shifts_px": base_shifts_px,
             "n_candidates": count,
-            "threads": self.threads,
+            "threads": self.context.threads,
         }
-        if self.devices is None:
+        if not self.context.gpus:
             found = search_poses(coarse, self.sigma2, self.slices, self.shifts_px, **options)
         else:
-            found = search_on_devices(coarse, self.sigma2, self.slices, self.shifts_px, devices=self.devices, **options)
+            found = search_on_devices(
+                coarse, self.sigma2, self.slices, self.shifts_px, devices=self.context.gpus, **options
+            )
         state = np.where(found.candidate_state >= 0, found.candidate_state, found.best_state[:, None])
         move = np.where(found.candidate_shift >= 0, found.candidate_shift, found.best_shift[:, None])
         return self.grid[state], base_shifts_px[:, None, :] + self.shifts_px[move]
@@ -158,7 +154,13 @@ class GlobalSearch:
         """Search globally, refine the candidates continuously to the images' radius, and return the best of each."""
         rotations, shifts = self.candidates(images, base_shifts_px, self.options.candidates)
         best, _, confidence = refine_candidates(
-            images, self.sigma2, cube, rotations, shifts, operators=self.options.operators, devices=self.devices
+            images,
+            self.sigma2,
+            cube,
+            rotations,
+            shifts,
+            operators=self.options.operators,
+            devices=self.context.gpus or None,
         )
         return Poses(best.rotations, best.shifts_px, confidence, best.log_likelihood)
 
@@ -170,8 +172,7 @@ def grey_scale(
     rng: np.random.Generator,
     *,
     sigma2: NDArray[np.float64],
-    threads: int,
-    devices: Sequence[int] | None = None,
+    context: Context,
 ) -> float:
     """Return the factor that brings a map of unknown grey scale to that of the images.
 
@@ -182,22 +183,27 @@ def grey_scale(
     ----------
     images : ParticleSpectra
         Some images (`GREY_SAMPLE` are enough), in the map's box.
-    reference, options, rng, sigma2, threads, devices
+    reference, options, rng, sigma2, context
         As for `GlobalSearch.of_map`.
     """
     base = np.zeros((len(images), 2))
-    cube = reference_cube(reference, images.pixels.radius, threads=threads)
+    cube = reference_cube(reference, images.pixels.radius, threads=context.threads)
     probe = extract_slices(cube, np.eye(3)[None], images.pixels.kx, images.pixels.ky)
     strength = float(np.sum(np.abs(probe) ** 2 / (2 * sigma2[images.pixels.shell])))
     factor = 1 / np.sqrt(max(strength, 1e-30))
     for _ in range(3):
         scaled = reference * np.float32(factor)
         search = GlobalSearch.of_map(
-            scaled, images.pixels, images.pixel_size_A, options, rng, sigma2=sigma2, threads=threads, devices=devices
+            scaled, images.pixels, images.pixel_size_A, options, rng, sigma2=sigma2, context=context
         )
         rotations, shifts = search.candidates(images, base, 1)
         measured = measure_residuals(
-            images, cube * np.float32(factor), rotations[:, 0], shifts[:, 0], sigma2=sigma2, devices=devices
+            images,
+            cube * np.float32(factor),
+            rotations[:, 0],
+            shifts[:, 0],
+            sigma2=sigma2,
+            devices=context.gpus or None,
         )
         factor *= max(measured.grey, 1e-3)
     return float(factor)

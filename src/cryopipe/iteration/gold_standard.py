@@ -16,7 +16,8 @@ from cryopipe.context import Context
 from cryopipe.imaging.backend import to_numpy
 from cryopipe.imaging.filters import low_pass
 from cryopipe.iteration.exchange import Shared, compare, masked_reference, next_reference
-from cryopipe.iteration.half_set import HalfSet, HalfSetOptions, Task, advance, reconstruct
+from cryopipe.iteration.half_set import advance, reconstruct
+from cryopipe.iteration.half_set_state import HalfSet, HalfSetOptions, Task
 from cryopipe.iteration.halves import Halves
 from cryopipe.projection.working_box import resize_map, working_box
 
@@ -140,8 +141,7 @@ def advance_pair(
             task,
             options,
             context.rng(f"{name} half {number + 1}"),
-            threads=context.threads,
-            devices=context.gpus or None,
+            context,
         )
         states.append(state)
         sums.append(accumulated)

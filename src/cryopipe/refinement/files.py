@@ -16,9 +16,9 @@ from cryopipe.io.fsc import masked_fsc_frame
 from cryopipe.io.mrc import read_volume, write_volume
 from cryopipe.io.star import StarTable, read_table, write_table
 from cryopipe.io.star_blocks import write_blocks
-from cryopipe.iteration.half_set import needed_columns
 from cryopipe.iteration.halves import Halves
 from cryopipe.iteration.history import write_history
+from cryopipe.iteration.improver import needed_columns
 from cryopipe.iteration.next_radius import THRESHOLD
 from cryopipe.iteration.particle_store import ParticleStore
 from cryopipe.iteration.pose_table import with_poses

@@ -6,7 +6,7 @@ from cryopipe.config.base import require
 from cryopipe.config.refinement import RefineHomogeneous
 from cryopipe.iteration.global_search import SearchOptions
 from cryopipe.iteration.gold_standard import ExchangeOptions
-from cryopipe.iteration.half_set import HalfSetOptions
+from cryopipe.iteration.half_set_state import HalfSetOptions
 from cryopipe.iteration.residuals import CtfOptions
 
 

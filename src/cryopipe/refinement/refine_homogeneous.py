@@ -27,7 +27,7 @@ from cryopipe.context import Context
 from cryopipe.iteration.checkpoint import Checkpoint, run_fingerprint
 from cryopipe.iteration.exchange import compare
 from cryopipe.iteration.gold_standard import advance_pair, final_halves, reach, start_pair
-from cryopipe.iteration.half_set import Task
+from cryopipe.iteration.half_set_state import Task
 from cryopipe.iteration.halves import Halves, load_halves
 from cryopipe.iteration.next_radius import next_search_radius
 from cryopipe.projection.working_box import working_box
