@@ -60,12 +60,8 @@ def expectation(
 
     Parameters
     ----------
-    stack : ParticleStack
-        The particles.
-    state : State
-        Averages, priors and noise.
-    stage : Stage
-        Resolution, angles, shifts, temperature.
+    stack, state, stage : ParticleStack, State, Stage
+        The particles; averages, priors and noise; resolution, angles, shifts and temperature.
     psi_offset_deg : float
         Turns the grid of angles, so that no angle is favoured over the iterations.
     threads : int

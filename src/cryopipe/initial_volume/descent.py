@@ -140,10 +140,8 @@ def iterate(
         Not modified.
     batch : ParticleSpectra
         The mini-batch, inside the plan's radius.
-    plan : Iteration
-        Radius, grid, temperature.
-    setting : Setting
-        Group, masks, grids.
+    plan, setting : Iteration, Setting
+        Radius, grid, temperature; group, masks, shifts.
     rng : Generator
         Displaces the grid.
 

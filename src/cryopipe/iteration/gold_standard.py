@@ -114,61 +114,47 @@ def advance_pair(
 
     Parameters
     ----------
-    pair : Pair
-        Not modified.
-    halves : Halves
-    task : Task
-        What the iteration does.
-    options : HalfSetOptions
-        How each half is refined.
-    exchange_options : ExchangeOptions
-        What they share.
+    pair, halves : Pair, Halves
+        State and particles; not modified.
+    task, options, exchange_options : Task, HalfSetOptions, ExchangeOptions
+        What the iteration does, how each half is refined, and what they share.
     context : Context
         Random numbers, threads, devices.
-    name : str
-        Of the iteration; random numbers follow from it.
-    resolution_A : float
-        Of the iteration before.
+    name, resolution_A : str, float
+        Name of the iteration, from which random numbers follow, and resolution of the one before.
     exchange : callable
         :func:`cryopipe.iteration.exchange.compare`, or a stand-in that tests what passes between the halves.
     """
     states, sums = [], []
     for number, half in enumerate(halves):
-        state, accumulated = advance(
-            pair.states[number],
-            half,
-            resize_map(pair.references[number], task.box),
-            task,
-            options,
-            context.rng(f"{name} half {number + 1}"),
-            context,
-        )
+        reference = resize_map(pair.references[number], task.box)
+        rng = context.rng(f"{name} half {number + 1}")
+        state, accumulated = advance(pair.states[number], half, reference, task, options, rng, context)
         states.append(state)
         sums.append(accumulated)
-    side_A = halves.store.side_A
-    pixel_size_A, threads = side_A / task.box, context.threads
+    pixel_size_A = halves.store.side_A / task.box
     mask = exchange_options.mask if resolution_A < exchange_options.mask_start_resolution_A else None
-    maps = [to_numpy(half.solve(threads=threads)) for half in sums]
+    maps = [to_numpy(half.solve(threads=context.threads)) for half in sums]
     shared: Shared = exchange(
         (maps[0], maps[1]),
         radius=task.reconstruct_radius,
-        join_radius=round(side_A / exchange_options.join_resolution_A),
+        join_radius=round(halves.store.side_A / exchange_options.join_resolution_A),
         pixel_size_A=pixel_size_A,
         mask_options=mask,
         rng=context.rng(f"{name} phases"),
-        threads=threads,
+        threads=context.threads,
     )
-    references = [
+    first, second = (
         masked_reference(
-            next_reference(own, half, shared, threads=threads),
+            next_reference(own, half, shared, threads=context.threads),
             pixel_size_A=pixel_size_A,
             diameter_A=exchange_options.particle_diameter_A,
             mask_options=mask,
-            threads=threads,
+            threads=context.threads,
         )
         for own, half in zip(maps, sums, strict=True)
-    ]
-    return Pair((states[0], states[1]), (references[0], references[1])), shared
+    )
+    return Pair((states[0], states[1]), (first, second)), shared
 
 
 def final_halves(

@@ -65,9 +65,8 @@ def advance(
     improver = Improver.against(reference, state, half, task, options, rng, context)
     poses = replace(state.poses.subset(slice(None)), shifts_px=state.poses.shifts_px * to_box)
     improved = replace(state, poses=poses, ctf_change_A=state.ctf_change_A.copy())
-    residuals = []
-    for rows, images in half.store.blocks(task.reconstruct_radius, together=half.micrographs):
-        residuals.append(improver.improve(improved, rows, in_box(images, task.box)))
+    blocks = half.store.blocks(task.reconstruct_radius, together=half.micrographs)
+    residuals = [improver.improve(improved, rows, in_box(images, task.box)) for rows, images in blocks]
     measured = Residuals.joined(residuals)
     sigma2 = state.sigma2.copy()
     sigma2[: task.radius + 1] = measured.sigma2
