@@ -44,14 +44,15 @@ from cryopipe.io.mrc import read_volume, write_volume
 from cryopipe.io.star import read_table
 from cryopipe.iteration.exchange import compare, masked_reference, next_reference
 from cryopipe.iteration.residuals import measure_residuals
+from cryopipe.kernels.devices import visible_devices
 from cryopipe.poses.ctf import with_defocus_change
 from cryopipe.poses.refine_poses import refine_poses
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import load_particle_spectra
-from cryopipe.projection.references import reference_cube
+from cryopipe.projection.references import ReferenceMap, reference_cube
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement import refine_homogeneous
 from cryopipe.refinement.options import mask_options
-from cryopipe.search.devices import visible_devices
 from cryopipe.simulation.atoms import AtomicModel, apoferritin
 from cryopipe.simulation.particle_images import BlobModel, project
 from cryopipe.simulation.potential import potential_map
@@ -154,7 +155,7 @@ def limits(folder: Path, judge: Judge, symmetry: str, threads: int) -> dict[str,
         found[name] = {"fsc05_A": judge.map(sums.solve(threads=threads))}
     cube = reference_cube(judge.truth, stated.pixels.radius, threads=threads)
     grey = grey_of(true, cube, judge)
-    best = refine_poses(true, sigma2, cube * np.float32(grey), judge.rotations, judge.shifts)
+    best = refine_poses(true, NoiseModel(sigma2), ReferenceMap(cube * np.float32(grey)), judge.rotations, judge.shifts)
     found["local refinement against the true map"] = judge.poses(best.rotations, best.shifts_px)
     found["... against the other half's map of true poses"] = against_other_half(true, judge, symmetry, threads)
     return found
@@ -188,7 +189,7 @@ def against_other_half(images: Any, judge: Judge, symmetry: str, threads: int) -
         reference = next_reference(volume, half, shared, threads=threads)
         reference = masked_reference(reference, diameter_A=DIAMETER_A, **mask)
         cube = reference_cube(reference, used.pixels.radius, threads=threads)
-        refined = refine_poses(used.subset(mine), sigma2, cube, rotations[mine], shifts[mine])
+        refined = refine_poses(used.subset(mine), NoiseModel(sigma2), ReferenceMap(cube), rotations[mine], shifts[mine])
         rotations[mine], shifts[mine] = refined.rotations, refined.shifts_px
     return judge.poses(rotations, shifts)
 
@@ -197,7 +198,11 @@ def grey_of(images: Any, cube: np.ndarray, judge: Judge) -> float:
     """Return the least-squares scale of the true map to the images at the true poses."""
     some = images.subset(slice(0, 200))
     measured = measure_residuals(
-        some, cube, judge.rotations[:200], judge.shifts[:200], sigma2=np.full(images.pixels.radius + 1, 0.5)
+        some,
+        NoiseModel(np.full(images.pixels.radius + 1, 0.5)),
+        ReferenceMap(cube),
+        judge.rotations[:200],
+        judge.shifts[:200],
     )
     return measured.grey
 

@@ -24,14 +24,13 @@ from cryopipe.iteration import particle_store
 from cryopipe.iteration.exchange import Shared, compare
 from cryopipe.iteration.gold_standard import final_halves
 from cryopipe.iteration.halves import load_halves
-from cryopipe.kernels._dispatch import gpu_unavailable_reason
+from cryopipe.kernels.devices import gpu_unavailable_reason, visible_devices
 from cryopipe.poses import refine_poses
 from cryopipe.projection.particle_keys import canonical_order
 from cryopipe.projection.particle_spectra import load_particle_spectra
 from cryopipe.reconstruction.half_sets import half_sets_of
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement import refine_homogeneous as refinement
-from cryopipe.search.devices import visible_devices
 from tests.emulated_cupy import emulated_gpus
 from tests.simulated_particles import Dataset, simulate
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -13,12 +12,16 @@ from cryopipe.classes2d.rotation import Rotator, grids_of_images, make_rotator
 from cryopipe.classes2d.schedule import Stage
 from cryopipe.classes2d.state import State, pseudo_halves
 from cryopipe.iteration.particle_store import ParticleStore
+from cryopipe.kernels.devices import Resources
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.phases import shift_values
+from cryopipe.projection.references import ReferenceSlices
 from cryopipe.search.annealing import temperature_for_spread
 from cryopipe.search.exhaustive.search import log_likelihoods, search_poses
-from cryopipe.search.grid import shift_grid, shift_log_prior
+from cryopipe.search.options import SearchOptions
 from cryopipe.search.posterior import Posterior
+from cryopipe.search.shifts import ShiftGrid, shift_grid, shift_log_prior
 
 #: Images whose log-likelihoods choose the temperature.
 TEMPERATURE_SAMPLE = 16
@@ -73,34 +76,33 @@ def expectation(
     radius = stack.radius_at(stage.resolution_A)
     rotator = make_rotator(store.pixels(radius), stage.n_psi, offset_deg=psi_offset_deg)
     references = rotator.references(grids_of_images(state.averages, rotator.radius, workers=threads))
-    shifts = shift_grid(stage.shift_range_A / store.pixel_size_A, stage.shift_step_A / store.pixel_size_A)
+    lattice = shift_grid(stage.shift_range_A / store.pixel_size_A, stage.shift_step_A / store.pixel_size_A)
     base = state.shift_px if stage.around_best else stack.prior_shift_px
     moved = base - stack.prior_shift_px
+    noise, resources = NoiseModel(state.sigma2), Resources(threads=threads)
     beta = 1.0
     if stage.spread is not None:
         sample = np.unique(np.linspace(0, len(store) - 1, TEMPERATURE_SAMPLE).round().astype(int))
         images = _shifted(store.block(sample, radius), base[sample])
-        prior = shift_log_prior(shifts, state.shift_sd_px, base_shifts_px=moved[sample])
-        likelihood = log_likelihoods(images, state.sigma2, references, shifts, threads=threads)
+        prior = shift_log_prior(lattice, state.shift_sd_px, base_shifts_px=moved[sample])
+        compared = ReferenceSlices(references), ShiftGrid(lattice)
+        likelihood = log_likelihoods(images, noise, *compared, resources=resources)
         beta = temperature_for_spread(likelihood, stage.spread, log_prior=prior[:, :, None], tolerance=0.02)
-    options: dict[str, Any] = {
-        # tempered like the likelihood: otherwise, while hot, large classes swallow the others
-        "log_prior": np.repeat(beta * np.log(np.maximum(state.share, 1e-12)), stage.n_psi),
-        "inverse_temperature": beta,
-        "n_references": state.classes,
-        "accumulate": True,
-        "threads": threads,
-    }
+    # tempered like the likelihood: otherwise, while hot, large classes swallow the others
+    log_prior = np.repeat(beta * np.log(np.maximum(state.share, 1e-12)), stage.n_psi)
+    options = SearchOptions(inverse_temperature=beta, accumulate=True)
     if on_gpu:
         import cupy
 
         references = cupy.asarray(references)
+    states = ReferenceSlices(references, log_prior, state.classes)
 
     def search(images: ParticleSpectra, rows: np.ndarray) -> Posterior:
-        prior = shift_log_prior(shifts, state.shift_sd_px, base_shifts_px=moved[rows])
         images = _shifted(images, base[rows])
+        prior = shift_log_prior(lattice, state.shift_sd_px, base_shifts_px=moved[rows])
+        shifts = ShiftGrid(lattice, prior)
         images = images.to_gpu() if on_gpu else images
-        return search_poses(images, state.sigma2, references, shifts, shift_log_prior=prior, **options)
+        return search_poses(images, noise, states, shifts, options=options, resources=resources)
 
     halves = pseudo_halves(len(store))
     first, second = (_searched(store, members, radius, search) for members in halves)

@@ -14,7 +14,7 @@ from cryopipe.classes2d.state import State, padded_curves
 from cryopipe.config.classes2d import Classify2d
 from cryopipe.imaging.backend import to_numpy
 from cryopipe.imaging.fourier import shift_images
-from cryopipe.search.posterior import PoseSums
+from cryopipe.projection.pose_sums import PoseSums
 
 
 def maximisation(

@@ -15,15 +15,19 @@ from cryopipe.imaging.masks import soft_sphere
 from cryopipe.imaging.symmetry import symmetrise_volume
 from cryopipe.initial_volume.schedule import Iteration
 from cryopipe.iteration.particle_store import ParticleStore
+from cryopipe.kernels.devices import Resources
 from cryopipe.kernels.slices import extract_slices
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
-from cryopipe.projection.references import reference_cube
+from cryopipe.projection.pose_sums import PoseSums
+from cryopipe.projection.references import ReferenceSlices, reference_cube
 from cryopipe.projection.working_box import in_box, working_box
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.search.annealing import temperature_for_spread
 from cryopipe.search.exhaustive.search import log_likelihoods, search_poses
-from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement, shift_grid
-from cryopipe.search.posterior import PoseSums
+from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement
+from cryopipe.search.options import SearchOptions
+from cryopipe.search.shifts import ShiftGrid, shift_grid
 
 PADDING = 2
 #: particles from whose likelihoods the temperature is found
@@ -156,22 +160,16 @@ def iterate(
     grid = orientation_grid(plan.order, setting.symmetry)
     prior = np.log(orientation_weights(grid, setting.symmetry))
     grid = random_displacement(rng, plan.order) @ grid
-    references = map_slices(state.volume, batch, grid, setting.threads)
+    slices = map_slices(state.volume, batch, grid, setting.threads)
+    noise, references, shifts = NoiseModel(state.sigma2), ReferenceSlices(slices, prior), ShiftGrid(setting.shifts_px)
+    resources = Resources(threads=setting.threads)
     temperature = 1.0
     if plan.effective_poses > 0:
         sample = batch.subset(slice(0, _TEMPERATURE_SAMPLE))
-        likelihoods = log_likelihoods(sample, state.sigma2, references, setting.shifts_px, threads=setting.threads)
+        likelihoods = log_likelihoods(sample, noise, references, shifts, resources=resources)
         temperature = temperature_for_spread(likelihoods, plan.effective_poses, log_prior=prior)
-    found = search_poses(
-        batch,
-        state.sigma2,
-        references,
-        setting.shifts_px,
-        log_prior=prior,
-        inverse_temperature=temperature,
-        accumulate=True,
-        threads=setting.threads,
-    )
+    options = SearchOptions(inverse_temperature=temperature, accumulate=True)
+    found = search_poses(batch, noise, references, shifts, options=options, resources=resources)
     posed = cast(PoseSums, found.sums)
     sums = Reconstruction.empty(setting.box, plan.radius, symmetry=setting.symmetry, expected_slices=len(grid))
     sums.insert_sums(posed, grid, batch.pixels)
@@ -179,7 +177,7 @@ def iterate(
     step = params.momentum * state.step + (1 - params.momentum) * params.step_size * (target - state.volume)
     volume = _constrain(state.volume + step, setting, positive=plan.positive)
     sigma2 = state.sigma2.copy()
-    ratio = posed.noise_ratio(references, batch.pixels)
+    ratio = posed.noise_ratio(slices, batch.pixels)
     sigma2[: plan.radius + 1] *= params.momentum + (1 - params.momentum) * ratio
     size = float(np.linalg.norm(volume - state.volume) / max(float(np.linalg.norm(volume)), 1e-30))
     numbers = {

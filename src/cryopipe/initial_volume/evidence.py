@@ -7,10 +7,15 @@ from numpy.typing import NDArray
 
 from cryopipe.initial_volume.descent import Setting, State, map_slices
 from cryopipe.iteration.particle_store import ParticleStore
+from cryopipe.kernels.devices import Resources
+from cryopipe.projection.noise import NoiseModel
+from cryopipe.projection.references import ReferenceSlices
 from cryopipe.projection.working_box import in_box
 from cryopipe.search.exhaustive.search import search_poses
 from cryopipe.search.grid import orientation_grid, orientation_weights
+from cryopipe.search.options import SearchOptions
 from cryopipe.search.posterior import Posterior
+from cryopipe.search.shifts import ShiftGrid
 
 
 def score(store: ParticleStore, state: State, setting: Setting) -> float:
@@ -56,20 +61,12 @@ def expectation(store: ParticleStore, state: State, setting: Setting, *, candida
     """
     grid = orientation_grid(setting.params.healpix_order, setting.symmetry)
     prior = np.log(orientation_weights(grid, setting.symmetry))
-    parts, slices = [], None
+    noise, shifts = NoiseModel(state.sigma2), ShiftGrid(setting.shifts_px)
+    options, resources = SearchOptions(candidates=candidates), Resources(threads=setting.threads)
+    parts, references = [], None
     for _, block in store.blocks(store.radius):
         images = in_box(block, setting.box)
-        if slices is None:
-            slices = map_slices(state.volume, images, grid, setting.threads)
-        parts.append(
-            search_poses(
-                images,
-                state.sigma2,
-                slices,
-                setting.shifts_px,
-                log_prior=prior,
-                n_candidates=candidates,
-                threads=setting.threads,
-            )
-        )
+        if references is None:
+            references = ReferenceSlices(map_slices(state.volume, images, grid, setting.threads), prior)
+        parts.append(search_poses(images, noise, references, shifts, options=options, resources=resources))
     return Posterior.joined(parts)

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopipe.context import Context
 from cryopipe.imaging.fourier_pixels import FourierPixels
 from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.iteration.pose_table import Poses
 from cryopipe.iteration.residuals import measure_residuals
-from cryopipe.kernels.slices import extract_slices
-from cryopipe.poses.refine_poses import refine_candidates
+from cryopipe.kernels.devices import Resources
+from cryopipe.poses.refine_candidates import Contest, refine_candidates
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
-from cryopipe.projection.references import reference_cube
-from cryopipe.search.devices import search_on_devices
+from cryopipe.projection.references import ReferenceMap, ReferenceSlices, reference_cube
 from cryopipe.search.exhaustive.search import search_poses
-from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement, shift_grid
+from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement
+from cryopipe.search.options import SearchOptions
+from cryopipe.search.shifts import ShiftGrid, shift_grid
 
 #: images from which the grey scale of a foreign map is found
 GREY_SAMPLE = 150
 
 
 @dataclass(frozen=True)
-class SearchOptions:
+class GlobalOptions:
     """How poses are searched globally.
 
     Attributes
@@ -62,29 +62,26 @@ class GlobalSearch:
 
     Attributes
     ----------
-    options : SearchOptions
+    options : GlobalOptions
     radius : int
         Shells that are compared.
     grid : array float64 [o, 3, 3]
         Orientations, displaced.
-    log_prior : array float64 [o]
-    slices : array complex64 [o, K]
-        The map in these orientations.
+    references : ReferenceSlices
+        The map in these orientations, and their prior.
     shifts_px : array float64 [s, 2]
-    sigma2 : array float64 [shells]
-        Noise.
-    context : Context
+    noise : NoiseModel
+    resources : Resources
         Threads; CUDA devices over which images are spread.
     """
 
-    options: SearchOptions
+    options: GlobalOptions
     radius: int
     grid: NDArray[np.float64]
-    log_prior: NDArray[np.float64]
-    slices: Any
+    references: ReferenceSlices
     shifts_px: NDArray[np.float64]
-    sigma2: NDArray[np.float64]
-    context: Context
+    noise: NoiseModel
+    resources: Resources
 
     @classmethod
     def of_map(
@@ -92,11 +89,11 @@ class GlobalSearch:
         reference: NDArray[np.float32],
         pixels: FourierPixels,
         pixel_size_A: float,
-        options: SearchOptions,
+        options: GlobalOptions,
         rng: np.random.Generator,
         *,
-        sigma2: NDArray[np.float64],
-        context: Context,
+        noise: NoiseModel,
+        resources: Resources,
     ) -> GlobalSearch:
         """Return the search with a map for images of its box.
 
@@ -107,12 +104,11 @@ class GlobalSearch:
             Of the images to come.
         pixel_size_A : float
             Of the map and the images.
-        options : SearchOptions
+        options : GlobalOptions
         rng : Generator
             Displaces the grid.
-        sigma2 : array [shells]
-            Noise variance of each of real and imaginary part.
-        context : Context
+        noise : NoiseModel
+        resources : Resources
             Threads and devices.
         """
         side_A = pixels.box * pixel_size_A
@@ -120,47 +116,43 @@ class GlobalSearch:
         grid = orientation_grid(options.healpix_order, options.symmetry)
         prior = np.log(orientation_weights(grid, options.symmetry))
         grid = random_displacement(rng, options.healpix_order) @ grid
-        cube = reference_cube(reference, pixels.radius, threads=context.threads)
-        slices = extract_slices(cube, grid, pixels.kx, pixels.ky)
+        cube = reference_cube(reference, pixels.radius, threads=resources.cpu_threads)
+        references = ReferenceSlices(ReferenceMap(cube).slices(grid, pixels), prior)
         # a third of the finest period: at most a sixth of it is left to the continuous refinement
         step = pixels.box / pixels.radius / 3
         shifts = shift_grid(max(options.offset_range_A / pixel_size_A, step), step)
-        return cls(options, pixels.radius, grid, prior, slices, shifts, sigma2, context)
+        return cls(options, pixels.radius, grid, references, shifts, noise, resources)
 
     def candidates(
         self, images: ParticleSpectra, base_shifts_px: NDArray[np.float64], count: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the ``count`` best poses of each image: rotations ``[n, m, 3, 3]``, total shifts ``[n, m, 2]``."""
         coarse = images.crop(self.radius)
-        options: dict[str, Any] = {
-            "log_prior": self.log_prior,
-            "base_shifts_px": base_shifts_px,
-            "n_candidates": count,
-            "threads": self.context.threads,
-        }
-        if not self.context.gpus:
-            found = search_poses(coarse, self.sigma2, self.slices, self.shifts_px, **options)
-        else:
-            found = search_on_devices(
-                coarse, self.sigma2, self.slices, self.shifts_px, devices=self.context.gpus, **options
-            )
+        found = search_poses(
+            coarse,
+            self.noise,
+            self.references,
+            ShiftGrid(self.shifts_px, base_px=base_shifts_px),
+            options=SearchOptions(candidates=count),
+            resources=self.resources,
+        )
         state = np.where(found.candidate_state >= 0, found.candidate_state, found.best_state[:, None])
         move = np.where(found.candidate_shift >= 0, found.candidate_shift, found.best_shift[:, None])
         return self.grid[state], base_shifts_px[:, None, :] + self.shifts_px[move]
 
     def best_poses(
-        self, images: ParticleSpectra, cube: NDArray[np.complex64], base_shifts_px: NDArray[np.float64]
+        self, images: ParticleSpectra, reference: ReferenceMap, base_shifts_px: NDArray[np.float64]
     ) -> Poses:
         """Search globally, refine the candidates continuously to the images' radius, and return the best of each."""
         rotations, shifts = self.candidates(images, base_shifts_px, self.options.candidates)
         best, _, confidence = refine_candidates(
             images,
-            self.sigma2,
-            cube,
+            self.noise,
+            reference,
             rotations,
             shifts,
-            operators=self.options.operators,
-            devices=self.context.gpus or None,
+            contest=Contest(self.options.operators),
+            resources=self.resources,
         )
         return Poses(best.rotations, best.shifts_px, confidence, best.log_likelihood)
 
@@ -168,11 +160,11 @@ class GlobalSearch:
 def grey_scale(
     images: ParticleSpectra,
     reference: NDArray[np.float32],
-    options: SearchOptions,
+    options: GlobalOptions,
     rng: np.random.Generator,
     *,
-    sigma2: NDArray[np.float64],
-    context: Context,
+    noise: NoiseModel,
+    resources: Resources,
 ) -> float:
     """Return the factor that brings a map of unknown grey scale to that of the images.
 
@@ -183,27 +175,21 @@ def grey_scale(
     ----------
     images : ParticleSpectra
         Some images (`GREY_SAMPLE` are enough), in the map's box.
-    reference, options, rng, sigma2, context
+    reference, options, rng, noise, resources
         As for `GlobalSearch.of_map`.
     """
     base = np.zeros((len(images), 2))
-    cube = reference_cube(reference, images.pixels.radius, threads=context.threads)
-    probe = extract_slices(cube, np.eye(3)[None], images.pixels.kx, images.pixels.ky)
-    strength = float(np.sum(np.abs(probe) ** 2 / (2 * sigma2[images.pixels.shell])))
+    cube = reference_cube(reference, images.pixels.radius, threads=resources.cpu_threads)
+    probe = ReferenceMap(cube).slices(np.eye(3)[None], images.pixels)
+    strength = float(np.sum(np.abs(probe) ** 2 / (2 * noise.sigma2[images.pixels.shell])))
     factor = 1 / np.sqrt(max(strength, 1e-30))
     for _ in range(3):
         scaled = reference * np.float32(factor)
         search = GlobalSearch.of_map(
-            scaled, images.pixels, images.pixel_size_A, options, rng, sigma2=sigma2, context=context
+            scaled, images.pixels, images.pixel_size_A, options, rng, noise=noise, resources=resources
         )
         rotations, shifts = search.candidates(images, base, 1)
-        measured = measure_residuals(
-            images,
-            cube * np.float32(factor),
-            rotations[:, 0],
-            shifts[:, 0],
-            sigma2=sigma2,
-            devices=context.gpus or None,
-        )
+        current = ReferenceMap(cube * np.float32(factor))
+        measured = measure_residuals(images, noise, current, rotations[:, 0], shifts[:, 0], devices=resources.devices)
         factor *= max(measured.grey, 1e-3)
     return float(factor)

@@ -19,6 +19,7 @@ from cryopipe.iteration.exchange import Shared, compare, masked_reference, next_
 from cryopipe.iteration.half_set import advance, reconstruct
 from cryopipe.iteration.half_set_state import HalfSet, HalfSetOptions, Task
 from cryopipe.iteration.halves import Halves
+from cryopipe.kernels.devices import Resources
 from cryopipe.projection.working_box import resize_map, working_box
 
 #: how much further than the present resolution an iteration reconstructs
@@ -125,11 +126,12 @@ def advance_pair(
     exchange : callable
         :func:`cryopipe.iteration.exchange.compare`, or a stand-in that tests what passes between the halves.
     """
+    resources = Resources(threads=context.threads, devices=context.gpus or None)
     states, sums = [], []
     for number, half in enumerate(halves):
         reference = resize_map(pair.references[number], task.box)
         rng = context.rng(f"{name} half {number + 1}")
-        state, accumulated = advance(pair.states[number], half, reference, task, options, rng, context)
+        state, accumulated = advance(pair.states[number], half, reference, task, options, rng, resources)
         states.append(state)
         sums.append(accumulated)
     pixel_size_A = halves.store.side_A / task.box

@@ -12,12 +12,12 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopipe.context import Context
 from cryopipe.imaging.geometry import angular_distance_deg
 from cryopipe.iteration.half_set_state import HalfSet, HalfSetOptions, Task
 from cryopipe.iteration.halves import Half
 from cryopipe.iteration.improver import Improver, with_ctfs
 from cryopipe.iteration.residuals import Residuals
+from cryopipe.kernels.devices import Resources
 from cryopipe.projection.working_box import in_box
 from cryopipe.reconstruction.reconstruct import Reconstruction
 
@@ -34,7 +34,7 @@ def advance(
     task: Task,
     options: HalfSetOptions,
     rng: np.random.Generator,
-    context: Context,
+    resources: Resources,
 ) -> tuple[HalfSet, Reconstruction]:
     """Improve poses, noise, scales and defoci against the reference, then reconstruct.
 
@@ -52,7 +52,7 @@ def advance(
         Symmetry, search, CTFs.
     rng : Generator
         Displaces the grid and draws the particles of a random re-search.
-    context : Context
+    resources : Resources
         Threads; CUDA devices: images are searched and refined on all of them, and reconstructed on the current one.
 
     Returns
@@ -62,7 +62,7 @@ def advance(
         Accumulators in the working box, to ``task.reconstruct_radius``; on the GPU where there is one.
     """
     to_box = task.box / half.store.box
-    improver = Improver.against(reference, state, half, task, options, rng, context)
+    improver = Improver.against(reference, state, half, task, options, rng, resources)
     poses = replace(state.poses.subset(slice(None)), shifts_px=state.poses.shifts_px * to_box)
     improved = replace(state, poses=poses, ctf_change_A=state.ctf_change_A.copy())
     blocks = half.store.blocks(task.reconstruct_radius, together=half.micrographs)
@@ -79,7 +79,7 @@ def advance(
         box=task.box,
         symmetry=options.search.symmetry,
         weights=weights,
-        gpu=bool(context.gpus),
+        gpu=resources.devices is not None,
     )
     scale = state.scale
     if options.refine_scale and not task.grey:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopipe.iteration.global_search import SearchOptions
+from cryopipe.iteration.global_search import GlobalOptions
 from cryopipe.iteration.particle_store import ParticleStore
 from cryopipe.iteration.pose_table import Poses
-from cryopipe.iteration.residuals import CtfOptions
 from cryopipe.projection.noise import ImagePower
 
 
@@ -49,12 +48,32 @@ class HalfSet:
 
 
 @dataclass(frozen=True)
+class CtfOptions:
+    """How the CTFs of posed images are refined.
+
+    Attributes
+    ----------
+    range_A : float
+        The mean defocus moves by at most this.
+    prior_A : float
+        Standard deviation of the particles' heights about the table's defocus.
+    astigmatism_prior_A : float or None
+        Standard deviation of the components of a micrograph's astigmatism about those of the table; None: the
+        astigmatism stays.
+    """
+
+    range_A: float
+    prior_A: float
+    astigmatism_prior_A: float | None = None
+
+
+@dataclass(frozen=True)
 class HalfSetOptions:
     """How a half set is refined, the same in every iteration.
 
     Attributes
     ----------
-    search : SearchOptions
+    search : GlobalOptions
         Of the global search; its point group is imposed on the map.
     ctf : CtfOptions
         Used where the task asks for defoci.
@@ -62,7 +81,7 @@ class HalfSetOptions:
         Whether every image has a grey scale of its own.
     """
 
-    search: SearchOptions
+    search: GlobalOptions
     ctf: CtfOptions
     refine_scale: bool = False
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopipe.context import Context
 from cryopipe.imaging.fourier_pixels import half_plane
 from cryopipe.imaging.geometry import angular_distance_deg
 from cryopipe.imaging.optics import CtfParameters
@@ -17,10 +16,13 @@ from cryopipe.iteration.half_set_state import HalfSet, HalfSetOptions, Task
 from cryopipe.iteration.halves import Half
 from cryopipe.iteration.pose_table import Poses
 from cryopipe.iteration.residuals import Residuals, measure_residuals, refine_ctfs
+from cryopipe.kernels.devices import Resources
 from cryopipe.poses.ctf import with_defocus_change
+from cryopipe.poses.model import DefocusModel
 from cryopipe.poses.refine_poses import refine_poses
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
-from cryopipe.projection.references import reference_cube
+from cryopipe.projection.references import ReferenceMap, reference_cube
 from cryopipe.projection.working_box import in_box
 
 #: below this likelihood share a pose counts as ambiguous and is searched again
@@ -39,13 +41,14 @@ class Improver:
         CTFs of the table, of all particles of the half.
     micrographs : array [n] or None
         Each particle's micrograph, for the astigmatism.
-    cube : array complex64
-        The reference's half cube.
+    noise : NoiseModel
+        Before the iteration.
+    reference : ReferenceMap
     chosen : array bool [n]
         Particles that are searched globally.
     search : GlobalSearch or None
         None where no particle is chosen.
-    context : Context
+    resources : Resources
         Threads and devices.
     """
 
@@ -53,10 +56,11 @@ class Improver:
     options: HalfSetOptions
     parameters: CtfParameters
     micrographs: NDArray[Any] | None
-    cube: NDArray[np.complex64]
+    noise: NoiseModel
+    reference: ReferenceMap
     chosen: NDArray[np.bool_]
     search: GlobalSearch | None
-    context: Context
+    resources: Resources
 
     @classmethod
     def against(
@@ -67,16 +71,17 @@ class Improver:
         task: Task,
         options: HalfSetOptions,
         rng: np.random.Generator,
-        context: Context,
+        resources: Resources,
     ) -> Improver:
         """Find the reference's grey scale, choose the particles to search globally, and prepare their search.
 
         Parameters
         ----------
-        reference, state, half, task, options, rng, context
+        reference, state, half, task, options, rng, resources
             As for :func:`cryopipe.iteration.half_set.advance`.
         """
-        given: dict[str, Any] = {"sigma2": state.sigma2, "context": context}
+        noise = NoiseModel(state.sigma2)
+        given: dict[str, Any] = {"noise": noise, "resources": resources}
         parameters, n = half.store.parameters, len(half)
         if task.grey:
             some = slice(0, GREY_SAMPLE)
@@ -90,13 +95,8 @@ class Improver:
         if chosen.any():
             pixels, pixel_size_A = half_plane(task.box, task.radius), half.store.side_A / task.box
             search = GlobalSearch.of_map(reference, pixels, pixel_size_A, options.search, rng, **given)
-        cube = reference_cube(reference, task.radius, threads=context.threads)
-        return cls(task, options, parameters, half.micrographs, cube, chosen, search, context)
-
-    @property
-    def devices(self) -> tuple[int, ...] | None:
-        """CUDA devices, where there are any."""
-        return self.context.gpus or None
+        current = ReferenceMap(reference_cube(reference, task.radius, threads=resources.cpu_threads))
+        return cls(task, options, parameters, half.micrographs, noise, current, chosen, search, resources)
 
     def improve(self, state: HalfSet, rows: slice, images: ParticleSpectra) -> Residuals:
         """Improve poses and CTFs of a block of the state in place and return what they leave unexplained."""
@@ -108,35 +108,38 @@ class Improver:
             return changed.crop(self.task.radius)
 
         used = with_state()
-        poses = self._posed(used, state.poses.subset(rows), self.chosen[rows], state.sigma2)
+        poses = self._posed(used, state.poses.subset(rows), self.chosen[rows])
         state.poses.put(rows, poses)
-        where = (self.cube, poses.rotations, poses.shifts_px)
+        where, devices = (poses.rotations, poses.shifts_px), self.resources.devices
         if self.task.defocus:
+            ctf = self.options.ctf
+            together = None if ctf.astigmatism_prior_A is None else self.micrographs
             state.ctf_change_A[rows] = refine_ctfs(
                 images.crop(self.task.radius),
-                parameters,
+                self.noise,
+                self.reference,
                 *where,
-                sigma2=state.sigma2,
-                options=self.options.ctf,
-                micrograph=None if self.micrographs is None else self.micrographs[rows],
-                devices=self.devices,
+                defocus=DefocusModel(parameters, sigma_A=ctf.prior_A, range_A=ctf.range_A),
+                micrograph=None if together is None else together[rows],
+                astigmatism_prior_A=np.inf if ctf.astigmatism_prior_A is None else ctf.astigmatism_prior_A,
+                devices=devices,
             )
             used = with_state()
-        return measure_residuals(used, *where, sigma2=state.sigma2, devices=self.devices)
+        return measure_residuals(used, self.noise, self.reference, *where, devices=devices)
 
-    def _posed(
-        self, images: ParticleSpectra, known: Poses, chosen: NDArray[np.bool_], sigma2: NDArray[np.float64]
-    ) -> Poses:
+    def _posed(self, images: ParticleSpectra, known: Poses, chosen: NDArray[np.bool_]) -> Poses:
         """Refine poses from where they are, search ``chosen`` ones [n] globally; the better pose wins."""
         result, weak = known, self.task.search == "weak"
         if weak:
-            local = refine_poses(images, sigma2, self.cube, known.rotations, known.shifts_px, devices=self.devices)
+            local = refine_poses(
+                images, self.noise, self.reference, known.rotations, known.shifts_px, resources=self.resources
+            )
             result = Poses(local.rotations, local.shifts_px, known.confidence, local.log_likelihood)
         rows = np.flatnonzero(chosen)
         if self.search is None or len(rows) == 0:
             return result
         part = images if len(rows) == len(images) else images.subset(rows)
-        found = self.search.best_poses(part, self.cube, result.shifts_px[rows])
+        found = self.search.best_poses(part, self.reference, result.shifts_px[rows])
         # against zero likelihood before the first search, any pose of a global search is better
         wins = found.log_likelihood > (result.log_likelihood[rows] if weak else -np.inf)
         confidence = result.confidence[rows]

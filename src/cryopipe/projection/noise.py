@@ -1,9 +1,13 @@
-"""Noise models of a search: sigma2[shell], the variance of real and imaginary part each of an orthonormal spectrum.
+"""The noise of a set of images: sigma2[shell], the variance of real and imaginary part each of an orthonormal spectrum.
 
-White noise of sd 1 has 0.5 in every shell. Entry 0 (the mean, which no search uses) repeats entry 1.
+White noise of sd 1 has 0.5 in every shell. Entry 0 (the mean, which nothing here uses) repeats entry 1. The
+log-likelihood of an image X given its model C·Y is then ``-Σ |X - C·Y|² / (2 σ²)`` over the pixels of a half plane.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +15,62 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.backend import to_numpy
 from cryopipe.imaging.fourier_pixels import FourierPixels
 from cryopipe.projection.particle_spectra import ParticleSpectra
+
+
+@dataclass(frozen=True, eq=False)
+class NoiseModel:
+    """Noise variances by shell, for one or several groups of images.
+
+    Attributes
+    ----------
+    sigma2 : float64 [shells] or [g, shells]
+        Variance of real and imaginary part each.
+    group : int [n], optional
+        Row of ``sigma2`` of each image. Needed where there is more than one row.
+    """
+
+    sigma2: np.ndarray
+    group: np.ndarray | None = None
+
+    def subset(self, index: Any) -> NoiseModel:
+        """Return the model of the images at ``index``."""
+        return self if self.group is None else replace(self, group=np.asarray(self.group)[index])
+
+    def groups(self, n: int) -> np.ndarray:
+        """Return the row of each of ``n`` images in the table of variances, int64 [n]."""
+        return np.zeros(n, np.int64) if self.group is None else np.asarray(self.group, np.int64)
+
+    def inverse_variance(self, images: ParticleSpectra) -> np.ndarray:
+        """Return 1/σ² at every pixel of the images for every group, float32 ``[g, K]``.
+
+        Raises
+        ------
+        InputError
+            The model does not reach the images' radius, holds values that are not positive, or images lack a group.
+        """
+        table = np.atleast_2d(np.asarray(self.sigma2, np.float64))
+        radius = images.pixels.radius
+        if table.ndim != 2 or table.shape[1] < radius + 1:
+            raise InputError(
+                f"noise variances of shape {np.shape(self.sigma2)} do not reach shell {radius} of the images"
+            )
+        used = table[:, 1 : radius + 1]
+        if not np.all(np.isfinite(used)) or used.min() <= 0:
+            raise InputError(f"noise variances must be positive and finite; the smallest is {used.min()}")
+        if self.group is not None:
+            group = np.asarray(self.group)
+            if group.shape != (len(images),) or (group.size and (group.min() < 0 or group.max() >= len(table))):
+                raise InputError(
+                    f"the noise model's group must give each of {len(images)} images a row of {len(table)} noise spectra"
+                )
+        elif len(table) > 1:
+            raise InputError(f"{len(table)} noise spectra, but no group that says which image has which")
+        return (1 / table[:, images.pixels.shell]).astype(np.float32, order="C")  # [g, K]
+
+    def inverse_variance_of_each(self, images: ParticleSpectra) -> np.ndarray:
+        """Return 1/σ² of the images: float32 ``[K]`` where all have the same noise, ``[n, K]`` where there are groups."""
+        table = self.inverse_variance(images)
+        return table[0] if self.group is None else table[np.asarray(self.group)]
 
 
 class ImagePower:
@@ -37,7 +97,7 @@ class ImagePower:
         """Return σ² by shell before any reference is known: half the mean power less half the power of the mean image.
 
         It still holds the signal that differs between images, hence is a little too large at low frequencies: the safe
-        side for first iterations (RELION starts likewise). Use `cryopipe.search.posterior.PoseSums.noise_ratio` from
+        side for first iterations (RELION starts likewise). Use `cryopipe.projection.pose_sums.PoseSums.noise_ratio` from
         then on.
 
         Raises

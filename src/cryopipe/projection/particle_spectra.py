@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module, to_numpy
 from cryopipe.imaging.fourier_pixels import FourierPixels, half_plane
 from cryopipe.imaging.optics import CtfParameters
@@ -161,29 +160,3 @@ def content_order(images: ParticleSpectra) -> np.ndarray:
     """
     key = np.ascontiguousarray(to_numpy(images.values[:, :2])).view(np.int64)
     return np.lexsort(key.T[::-1])
-
-
-def inverse_variance_of(images: ParticleSpectra, sigma2: np.ndarray, noise_group: np.ndarray | None) -> np.ndarray:
-    """Return 1/σ² at every pixel for every noise group, float32 ``[g, K]``, after checking the noise model.
-
-    Raises
-    ------
-    InputError
-        The model does not reach the images' radius, holds values that are not positive, or images lack a group.
-    """
-    table = np.atleast_2d(np.asarray(sigma2, np.float64))
-    radius = images.pixels.radius
-    if table.ndim != 2 or table.shape[1] < radius + 1:
-        raise InputError(f"noise variances of shape {np.shape(sigma2)} do not reach shell {radius} of the images")
-    used = table[:, 1 : radius + 1]
-    if not np.all(np.isfinite(used)) or used.min() <= 0:
-        raise InputError(f"noise variances must be positive and finite; the smallest is {used.min()}")
-    if noise_group is not None:
-        group = np.asarray(noise_group)
-        if group.shape != (len(images),) or (group.size and (group.min() < 0 or group.max() >= len(table))):
-            raise InputError(
-                f"noise_group must give each of {len(images)} images a row of the {len(table)} noise models"
-            )
-    elif len(table) > 1:
-        raise InputError(f"{len(table)} noise models, but no noise_group that says which image has which")
-    return (1 / table[:, images.pixels.shell]).astype(np.float32, order="C")  # [g, K]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from cryopipe.config.base import require
 from cryopipe.config.refinement import RefineHomogeneous
-from cryopipe.iteration.global_search import SearchOptions
+from cryopipe.iteration.global_search import GlobalOptions
 from cryopipe.iteration.gold_standard import ExchangeOptions
-from cryopipe.iteration.half_set_state import HalfSetOptions
-from cryopipe.iteration.residuals import CtfOptions
+from cryopipe.iteration.half_set_state import CtfOptions, HalfSetOptions
 
 
 def half_set_options(params: RefineHomogeneous) -> HalfSetOptions:
     """Return how each half set is refined."""
-    search = SearchOptions(str(params.symmetry), params.healpix_order, params.offset_range_A, params.candidates)
+    search = GlobalOptions(str(params.symmetry), params.healpix_order, params.offset_range_A, params.candidates)
     astigmatism = params.astigmatism_prior_A if params.refine_astigmatism else None
     ctf = CtfOptions(params.defocus_range_A, params.defocus_prior_A, astigmatism)
     return HalfSetOptions(search, ctf, params.refine_scale)
