@@ -54,7 +54,7 @@ def simulate(folder: Path, count: int, *, box: int, pixel_size_A: float, snr: fl
     write_volume(folder / "start.mrc", low_pass(truth, pixel_size_A, 20.0), pixel_size_A)
 
 
-def refine(folder: Path, work: Path, iterations: int, context: Context) -> Path:
+def refine(folder: Path, work: Path, options: argparse.Namespace, context: Context) -> Path:
     """Run the refinement and return a file that holds its result."""
     names = ("half1.mrc", "half2.mrc", "map.mrc", "mask.mrc", "particles.star", "fsc.star", "history.tsv")
     outputs = {name.split(".")[0]: work / name for name in names}
@@ -62,7 +62,7 @@ def refine(folder: Path, work: Path, iterations: int, context: Context) -> Path:
         symmetry="O",
         particle_diameter_A=DIAMETER_A,
         initial_lowpass_A=20.0,
-        max_iterations=iterations,
+        max_iterations=options.iterations,
         global_iterations=1,
         # so that the few iterations refine defoci, too
         defocus_start_resolution_A=20.0,
@@ -72,12 +72,16 @@ def refine(folder: Path, work: Path, iterations: int, context: Context) -> Path:
     return outputs["half1"]
 
 
-def classify(folder: Path, work: Path, iterations: int, context: Context) -> Path:
+def classify(folder: Path, work: Path, options: argparse.Namespace, context: Context) -> Path:
     """Run the classification and return a file that holds its result."""
     outputs = {"classes": work / "classes.mrcs"}
     outputs |= {name: work / f"{name}.star" for name in ("particles", "model")} | {"history": work / "history.tsv"}
     params = Classify2d(
-        particle_diameter_A=DIAMETER_A, offset_range_A=12.0, classes=10, iterations=iterations, max_resolution_A=8.0
+        particle_diameter_A=DIAMETER_A,
+        offset_range_A=12.0,
+        classes=options.classes,
+        iterations=options.iterations,
+        max_resolution_A=8.0,
     )
     classify_2d.main({"particles": [folder / "particles.star"]}, outputs, params, context)
     return outputs["classes"]
@@ -100,7 +104,7 @@ def one(options: argparse.Namespace) -> None:
     run = refine if options.what == "refine" else classify
     with threadpool_limits(options.threads):
         start, processor = time.perf_counter(), time.process_time()
-        result = run(folder, work, options.iterations, context)
+        result = run(folder, work, options, context)
         wall, processor = time.perf_counter() - start, time.process_time() - processor
     found = {
         "particles": options.count,
@@ -128,6 +132,7 @@ def main() -> None:
     parser.add_argument("--memory-GB", type=float, default=None, help="budget; 0: none")
     parser.add_argument("--only-budget", action="store_true", help="leave out the run without a budget")
     parser.add_argument("--iterations", type=int, default=3)
+    parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--count", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -148,7 +153,7 @@ def main() -> None:
         for memory_GB in (options.memory_GB, 0.0) if both else (options.memory_GB,):
             command = [sys.executable, __file__, options.what, "--folder", str(options.folder), "--count", str(count)]
             command += ["--memory-GB", str(memory_GB), "--iterations", str(options.iterations)]
-            command += ["--threads", str(options.threads)]
+            command += ["--threads", str(options.threads), "--classes", str(options.classes)]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             print(output.strip(), flush=True)
             runs[memory_GB].append(json.loads(output.splitlines()[-1]))
