@@ -7,7 +7,7 @@ import pytest
 
 from cryopipe.imaging.geometry import random_rotations
 from cryopipe.imaging.optics import CtfParameters, ctf_stack
-from cryopipe.iteration.half_set import with_ctfs
+from cryopipe.iteration.improver import with_ctfs
 from cryopipe.iteration.residuals import measure_residuals, refine_ctfs
 from cryopipe.poses.ctf import changed_parameters
 from cryopipe.poses.model import DefocusModel

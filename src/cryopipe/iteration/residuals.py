@@ -24,21 +24,50 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Residuals:
-    """Sums over posed images.
+    """Sums over posed images; those of several blocks are put together by `joined`.
 
     Attributes
     ----------
-    sigma2 : array float64 [radius + 1]
-        Noise variance of each of real and imaginary part, a shell; shell 0 repeats shell 1.
-    scale : array float64 [n]
-        Least-squares grey scale of each image.
-    grey : float
-        Least-squares grey scale of all images together.
+    power : array float64 [radius + 1]
+        What is left of the images' power by shell, over the pixels of a shell and the images.
+    pixels : array int64 [radius + 1]
+        Pixels of each shell, times the images.
+    cross, model : array float64 [n]
+        Weighted product of each image with its model, and the model's weighted power.
     """
 
-    sigma2: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    grey: float
+    power: NDArray[np.float64]
+    pixels: NDArray[np.int64]
+    cross: NDArray[np.float64]
+    model: NDArray[np.float64]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Residuals]) -> Residuals:
+        """Put the sums of consecutive blocks of images together, in their order."""
+        power, pixels = parts[0].power, parts[0].pixels
+        for part in parts[1:]:
+            power, pixels = power + part.power, pixels + part.pixels
+        return cls(power, pixels, *(np.concatenate([getattr(p, name) for p in parts]) for name in ("cross", "model")))
+
+    @property
+    def sigma2(self) -> NDArray[np.float64]:
+        """Noise variance of each of real and imaginary part, by shell; shell 0 repeats shell 1."""
+        new: NDArray[np.float64] = self.power / np.maximum(2 * self.pixels, 1)
+        new[0] = new[1]
+        return new
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """Least-squares grey scale of each image, [n]."""
+        return self.cross / self._floored()
+
+    @property
+    def grey(self) -> float:
+        """Least-squares grey scale of all images together."""
+        return float(self.cross.sum() / self._floored().sum())
+
+    def _floored(self) -> NDArray[np.float64]:
+        return np.maximum(self.model, 1e-6 * max(self.model.max(), 1e-30))
 
 
 def measure_residuals(
@@ -86,11 +115,7 @@ def measure_residuals(
     for part, (residual, cross, model) in zip(parts, found, strict=True):
         power += np.bincount(shell, weights=to_numpy(residual), minlength=shells)
         cross_sums[part], model_sums[part] = to_numpy(cross), to_numpy(model)
-    count = np.bincount(shell, minlength=shells) * len(images)
-    new = power / np.maximum(2 * count, 1)
-    new[0] = new[1]
-    floor = np.maximum(model_sums, 1e-6 * max(model_sums.max(), 1e-30))
-    return Residuals(new, cross_sums / floor, float(cross_sums.sum() / floor.sum()))
+    return Residuals(power, np.bincount(shell, minlength=shells) * len(images), cross_sums, model_sums)
 
 
 def refine_ctfs(

@@ -9,7 +9,8 @@ import numpy as np
 
 from cryopipe.imaging.fourier import rfft2_centred
 from cryopipe.imaging.optics import CtfParameters
-from cryopipe.projection.particle_spectra import ParticleSpectra, particle_mask
+from cryopipe.projection.particle_images import particle_mask
+from cryopipe.projection.particle_spectra import ParticleSpectra
 
 #: shells where the mask's transform is weaker than this share of its largest value do not tell an offset
 _OFFSET_FLOOR = 1e-4

@@ -13,6 +13,7 @@ import numpy as np
 
 from cryopipe.errors import InputError
 from cryopipe.imaging.backend import to_numpy
+from cryopipe.imaging.fourier_pixels import FourierPixels
 from cryopipe.projection.particle_spectra import ParticleSpectra
 
 
@@ -72,34 +73,56 @@ class NoiseModel:
         return table[0] if self.group is None else table[np.asarray(self.group)]
 
 
+class ImagePower:
+    """Power and mean of images that come in portions, for a noise model before any reference is known."""
+
+    def __init__(self, pixels: FourierPixels) -> None:
+        self.pixels, self.count = pixels, 0
+        self._power = np.zeros(len(pixels))
+        self._sum = np.zeros(len(pixels), np.complex128)
+
+    def add(self, images: ParticleSpectra) -> None:
+        """Add images on the same pixels."""
+        for start in range(0, len(images), 1024):  # bounds the temporary array
+            values = images.values[start : start + 1024]
+            self._power += to_numpy((values.real**2 + values.imag**2).sum(axis=0, dtype=np.float64))
+        self._sum += to_numpy(images.values.sum(axis=0, dtype=np.complex128))
+        self.count += len(images)
+
+    def by_shell(self) -> np.ndarray:
+        """Return ½⟨|X|²⟩ over images and the pixels of each shell, float64 ``[radius + 1]``."""
+        return _shell_mean(self.pixels, self._power / (2 * max(self.count, 1)))
+
+    def initial_sigma2(self) -> np.ndarray:
+        """Return σ² by shell before any reference is known: half the mean power less half the power of the mean image.
+
+        It still holds the signal that differs between images, hence is a little too large at low frequencies: the safe
+        side for first iterations (RELION starts likewise). Use `cryopipe.projection.pose_sums.PoseSums.noise_ratio` from
+        then on.
+
+        Raises
+        ------
+        InputError
+            Fewer than two images, or images without any variance.
+        """
+        if self.count < 2:
+            raise InputError(
+                f"a noise model needs two images at least, to tell noise from what they share; there are {self.count}: "
+                "add particles or give a noise model"
+            )
+        mean = self._sum / self.count
+        sigma2 = self.by_shell() - _shell_mean(self.pixels, np.abs(mean) ** 2 / 2)
+        return checked_sigma2(sigma2 * self.count / (self.count - 1))
+
+
 def power_by_shell(images: ParticleSpectra) -> np.ndarray:
     """Return ½⟨|X|²⟩ over images and the pixels of each shell, float64 ``[radius + 1]``."""
-    total = np.zeros(len(images.pixels))
-    for start in range(0, len(images), 1024):  # bounds the temporary array
-        values = images.values[start : start + 1024]
-        total += to_numpy((values.real**2 + values.imag**2).sum(axis=0, dtype=np.float64))
-    return _shell_mean(images, total / (2 * max(len(images), 1)))
+    return _power_of(images).by_shell()
 
 
 def initial_sigma2(images: ParticleSpectra) -> np.ndarray:
-    """Return σ² by shell before any reference is known: half the mean power less half the power of the mean image.
-
-    It still holds the signal that differs between images, hence is a little too large at low frequencies: the safe side
-    for first iterations (RELION starts likewise). Use `cryopipe.projection.pose_sums.PoseSums.noise_ratio` from then on.
-
-    Raises
-    ------
-    InputError
-        Fewer than two images, or images without any variance.
-    """
-    if len(images) < 2:
-        raise InputError(
-            f"a noise model needs two images at least, to tell noise from what they share; there are {len(images)}: "
-            "add particles or give a noise model"
-        )
-    mean = to_numpy(images.values.mean(axis=0, dtype=np.complex128))
-    sigma2 = power_by_shell(images) - _shell_mean(images, np.abs(mean) ** 2 / 2)
-    return checked_sigma2(sigma2 * len(images) / (len(images) - 1))
+    """Return the noise model of `ImagePower.initial_sigma2` for images in memory."""
+    return _power_of(images).initial_sigma2()
 
 
 def updated_sigma2(sigma2: np.ndarray, ratio: np.ndarray, *, memory: float = 0.0) -> np.ndarray:
@@ -123,8 +146,13 @@ def checked_sigma2(sigma2: np.ndarray) -> np.ndarray:
     return sigma2
 
 
-def _shell_mean(images: ParticleSpectra, by_pixel: np.ndarray) -> np.ndarray:
-    pixels = images.pixels
+def _power_of(images: ParticleSpectra) -> ImagePower:
+    power = ImagePower(images.pixels)
+    power.add(images)
+    return power
+
+
+def _shell_mean(pixels: FourierPixels, by_pixel: np.ndarray) -> np.ndarray:
     total = np.bincount(pixels.shell, by_pixel, pixels.radius + 1)
     count = np.bincount(pixels.shell, minlength=pixels.radius + 1)
     mean = total / np.maximum(count, 1)
