@@ -20,7 +20,8 @@ import numpy as np
 
 from cryopipe import selftest
 from cryopipe.kernels import ctf_score, peaks, poses, rings, slices
-from cryopipe.kernels._dispatch import cpu_threads, gpu_unavailable_reason
+from cryopipe.kernels._dispatch import cpu_threads
+from cryopipe.kernels.devices import gpu_unavailable_reason
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ import json
 import resource
 import time
 from collections.abc import Callable
-from typing import Any
 
 import numba
 import numpy as np
@@ -28,10 +27,12 @@ from cryopipe.imaging.optics import CtfParameters, ctf_stack
 from cryopipe.kernels.poses import score_defoci, score_poses
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.poses.ctf import phase_terms
-from cryopipe.poses.model import DefocusModel
+from cryopipe.poses.model import DefocusModel, ImageModel, OffsetModel, ScaleModel, Steps
 from cryopipe.poses.refine_poses import refine_poses
 from cryopipe.projection.half_cube import cube_shape
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
+from cryopipe.projection.references import ReferenceMap
 
 PIXEL_A = 1.0
 LINE = 64
@@ -56,10 +57,13 @@ def main() -> None:
     axis *= np.radians(options.degrees) / np.linalg.norm(axis, axis=1, keepdims=True)
     start, shifts = rotation_from_vector(axis) @ rotations, rng.normal(size=(options.images, 2)) * 0.3
     model = DefocusModel(parameters, scan=False)
-    everything = {"with_scale": True, "defocus": model, "offset_mask_A": 0.9 * options.box * PIXEL_A}
+    everything = ImageModel(ScaleModel(refine=True), model, OffsetModel(0.9 * options.box * PIXEL_A))
 
-    def refined(**more: Any) -> Callable[[], int]:
-        return lambda: int(refine_poses(images, sigma2, cube, start, shifts, **more).evaluations.sum())
+    given = (images, NoiseModel(sigma2), ReferenceMap(cube), start, shifts)
+
+    def refined(evaluations: int, model: ImageModel | None = None) -> Callable[[], int]:
+        steps = Steps(evaluations=evaluations)
+        return lambda: int(refine_poses(*given, model=model or ImageModel(), steps=steps).evaluations.sum())
 
     weight, kx, ky = np.ones(len(pixels), np.float32), pixels.kx, pixels.ky
     terms, per_A = phase_terms(parameters, box=options.box, pixel_size_A=PIXEL_A)
@@ -78,9 +82,9 @@ def main() -> None:
         return options.images
 
     cases: dict[str, Callable[[], int]] = {
-        "one evaluation, 5": refined(iterations=1),
-        "to convergence, 5": refined(iterations=20),
-        "to convergence, 8": refined(iterations=20, **everything),
+        "one evaluation, 5": refined(1),
+        "to convergence, 5": refined(20),
+        "to convergence, 8": refined(20, everything),
         "score_poses, 9 shifts": scored,
         "score_defoci, 21": scanned,
     }

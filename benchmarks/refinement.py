@@ -30,7 +30,7 @@ from typing import Any
 
 import numba
 import numpy as np
-import pandas as pd
+from particle_sets import write_particles
 
 from cryopipe.config.refinement import RefineHomogeneous
 from cryopipe.context import Context
@@ -40,19 +40,21 @@ from cryopipe.imaging.geometry import angular_distance_deg, euler_to_matrix, ran
 from cryopipe.imaging.masks import solvent_mask
 from cryopipe.imaging.optics import CtfParameters, from_table
 from cryopipe.imaging.symmetry import symmetry_operators
-from cryopipe.io.mrc import format_image_name, read_volume, write_stack, write_volume
-from cryopipe.io.star import StarTable, make_optics, read_table, write_table
+from cryopipe.io.mrc import read_volume, write_volume
+from cryopipe.io.star import read_table
 from cryopipe.iteration.exchange import compare, masked_reference, next_reference
 from cryopipe.iteration.residuals import measure_residuals
+from cryopipe.kernels.devices import visible_devices
 from cryopipe.poses.ctf import with_defocus_change
 from cryopipe.poses.refine_poses import refine_poses
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import load_particle_spectra
-from cryopipe.projection.references import reference_cube
+from cryopipe.projection.references import ReferenceMap, reference_cube
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement import refine_homogeneous
-from cryopipe.search.devices import visible_devices
+from cryopipe.refinement.options import mask_options
 from cryopipe.simulation.atoms import AtomicModel, apoferritin
-from cryopipe.simulation.particle_images import BlobModel, image_particles, project
+from cryopipe.simulation.particle_images import BlobModel, project
 from cryopipe.simulation.potential import potential_map
 
 DIAMETER_A = 130.0
@@ -87,33 +89,14 @@ def simulate(
     rotations, shifts = random_rotations(rng, count), rng.normal(0, 1.5, (count, 2))
     stated = np.repeat(rng.uniform(8000, 18000, -(-count // 30)), 30)[:count]
     parameters = CtfParameters(stated, stated - 200, np.full(count, 30.0))
-    projections = project(model, rotations, box=box, pixel_size_A=pixel_size_A, shifts_px=shifts)
-    projections -= projections.mean(axis=(1, 2), keepdims=True)
     height = rng.normal(0, HEIGHT_SD_A, count)
+
+    def projections(part: slice) -> np.ndarray:
+        views = project(model, rotations[part], box=box, pixel_size_A=pixel_size_A, shifts_px=shifts[part])
+        return views - views.mean(axis=(1, 2), keepdims=True)
+
     true = parameters.with_defocus_offset(height)
-    images = image_particles(projections, true, pixel_size_A=pixel_size_A, snr=snr, rng=rng)
-    write_stack(folder / "particles.mrcs", images, pixel_size_A)
-    rows = pd.DataFrame(
-        {
-            "rlnImageName": [format_image_name(i, folder / "particles.mrcs") for i in range(count)],
-            "rlnMicrographName": [f"mic_{i // 30:04d}.mrc" for i in range(count)],
-            "rlnCoordinateX": rng.uniform(0, 4000, count),
-            "rlnCoordinateY": rng.uniform(0, 4000, count),
-            "rlnDefocusU": parameters.defocus_u_A,
-            "rlnDefocusV": parameters.defocus_v_A,
-            "rlnDefocusAngle": parameters.defocus_angle_deg,
-            "rlnOpticsGroup": 1,
-        }
-    )
-    optics = make_optics(
-        voltage_kV=300,
-        cs_mm=2.7,
-        amplitude_contrast=0.1,
-        movie_pixel_size_A=pixel_size_A,
-        image_pixel_size_A=pixel_size_A,
-        image_size=box,
-    )
-    write_table(folder / "particles.star", StarTable("particles", optics, rows))
+    write_particles(folder, projections, parameters, true, pixel_size_A=pixel_size_A, snr=snr, rng=rng)
     truth = potential_map(atoms, box=box, pixel_size_A=pixel_size_A, workers=2)
     write_volume(folder / "truth.mrc", truth, pixel_size_A)
     write_volume(folder / "start.mrc", low_pass(truth, pixel_size_A, start_A), pixel_size_A)
@@ -172,7 +155,7 @@ def limits(folder: Path, judge: Judge, symmetry: str, threads: int) -> dict[str,
         found[name] = {"fsc05_A": judge.map(sums.solve(threads=threads))}
     cube = reference_cube(judge.truth, stated.pixels.radius, threads=threads)
     grey = grey_of(true, cube, judge)
-    best = refine_poses(true, sigma2, cube * np.float32(grey), judge.rotations, judge.shifts)
+    best = refine_poses(true, NoiseModel(sigma2), ReferenceMap(cube * np.float32(grey)), judge.rotations, judge.shifts)
     found["local refinement against the true map"] = judge.poses(best.rotations, best.shifts_px)
     found["... against the other half's map of true poses"] = against_other_half(true, judge, symmetry, threads)
     return found
@@ -195,7 +178,7 @@ def against_other_half(images: Any, judge: Judge, symmetry: str, threads: int) -
     maps = [half.solve(threads=threads) for half in sums]
     mask: dict[str, Any] = {
         "pixel_size_A": judge.pixel_size_A,
-        "mask_options": refine_homogeneous.mask_options(RefineHomogeneous(particle_diameter_A=DIAMETER_A)),
+        "mask_options": mask_options(RefineHomogeneous(particle_diameter_A=DIAMETER_A)),
         "threads": threads,
     }
     rng = np.random.default_rng(0)
@@ -206,7 +189,7 @@ def against_other_half(images: Any, judge: Judge, symmetry: str, threads: int) -
         reference = next_reference(volume, half, shared, threads=threads)
         reference = masked_reference(reference, diameter_A=DIAMETER_A, **mask)
         cube = reference_cube(reference, used.pixels.radius, threads=threads)
-        refined = refine_poses(used.subset(mine), sigma2, cube, rotations[mine], shifts[mine])
+        refined = refine_poses(used.subset(mine), NoiseModel(sigma2), ReferenceMap(cube), rotations[mine], shifts[mine])
         rotations[mine], shifts[mine] = refined.rotations, refined.shifts_px
     return judge.poses(rotations, shifts)
 
@@ -215,7 +198,11 @@ def grey_of(images: Any, cube: np.ndarray, judge: Judge) -> float:
     """Return the least-squares scale of the true map to the images at the true poses."""
     some = images.subset(slice(0, 200))
     measured = measure_residuals(
-        some, cube, judge.rotations[:200], judge.shifts[:200], sigma2=np.full(images.pixels.radius + 1, 0.5)
+        some,
+        NoiseModel(np.full(images.pixels.radius + 1, 0.5)),
+        ReferenceMap(cube),
+        judge.rotations[:200],
+        judge.shifts[:200],
     )
     return measured.grey
 

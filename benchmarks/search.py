@@ -27,14 +27,17 @@ from cryopipe.imaging.geometry import angular_distance_deg, random_rotations
 from cryopipe.imaging.optics import CtfParameters, ctf_stack
 from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.kernels.slices import extract_slices
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.phases import shift_values
-from cryopipe.projection.references import reference_cube
+from cryopipe.projection.references import ReferenceMap, ReferenceSlices, reference_cube
 from cryopipe.search.adaptive.cells import OrientationTree, child_shifts, in_plane_intervals, root_shifts, shift_centres
-from cryopipe.search.adaptive.levels import plan_levels
+from cryopipe.search.adaptive.levels import AdaptiveOptions, plan_levels
 from cryopipe.search.adaptive.search import search_adaptive
 from cryopipe.search.exhaustive.search import search_bytes, search_poses
-from cryopipe.search.grid import orientation_grid, shift_grid
+from cryopipe.search.grid import orientation_grid
+from cryopipe.search.options import SearchOptions
+from cryopipe.search.shifts import ShiftDisc, ShiftGrid, shift_grid
 
 
 def main() -> None:
@@ -84,11 +87,20 @@ def grid(options: argparse.Namespace) -> dict[str, Any]:
 
     def search(accumulate: bool) -> Callable[[], object]:
         return lambda: search_poses(
-            images, sigma2, references, shifts, accumulate=accumulate, base_shifts_px=base,
-            n_references=max(1, options.references),
-        )  # fmt: skip
+            images,
+            NoiseModel(sigma2),
+            ReferenceSlices(references, n_references=max(1, options.references)),
+            ShiftGrid(shifts, base_px=base),
+            options=SearchOptions(accumulate=accumulate),
+        )
 
-    search_poses(images.subset(slice(0, 40)), sigma2, references[:64], shifts, accumulate=True)  # compile
+    search_poses(
+        images.subset(slice(0, 40)),
+        NoiseModel(sigma2),
+        ReferenceSlices(references[:64]),
+        ShiftGrid(shifts),
+        options=SearchOptions(accumulate=True),
+    )  # compile
     size = {"images": options.images, "shifts": len(shifts), "states": states, "pixels": len(pixels)}
     print(f"{size}, {numba.get_num_threads()} threads; sgemm {ceiling:.0f} GFLOP/s")
     print(f"{'what':<16}{'seconds':>10}{'CPU s':>10}{'GFLOP/s':>10}{'of sgemm':>10}{'needs MB':>10}")
@@ -109,10 +121,14 @@ def adaptive(options: argparse.Namespace) -> dict[str, Any]:
     levels = plan_levels(
         options.box, options.radius, 0.65 * options.box, coarseness=options.coarseness, final_fraction=options.final
     )
-    given = {"shift_range_px": options.shifts, "symmetry": options.symmetry, "guarantee": options.guarantee}
-    search_adaptive(images.subset(slice(0, 4)), sigma2, cube, levels=levels, **given)  # compile
+    given = {
+        "shifts": ShiftDisc(options.shifts),
+        "symmetry": options.symmetry,
+        "options": AdaptiveOptions(guarantee=options.guarantee),
+    }
+    search_adaptive(images.subset(slice(0, 4)), NoiseModel(sigma2), ReferenceMap(cube), levels, **given)  # compile
     start, cpu = time.perf_counter(), time.process_time()
-    found = search_adaptive(images, sigma2, cube, levels=levels, **given)
+    found = search_adaptive(images, NoiseModel(sigma2), ReferenceMap(cube), levels, **given)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     operators = symmetry_operators(options.symmetry)
     error = angular_distance_deg(found.rotations, rotations, operators)
@@ -148,7 +164,7 @@ def checked(
     """Search a few images exhaustively on the grid of the second level, a part of the orientations at a time."""
     few = images.subset(slice(0, options.check)).crop(levels[1].radius)
     start = time.perf_counter()
-    ours = search_adaptive(few, sigma2, cube, levels=levels[:2], **given)
+    ours = search_adaptive(few, NoiseModel(sigma2), ReferenceMap(cube), levels[:2], **given)
     seconds = time.perf_counter() - start
     tree = OrientationTree(levels[0].order, options.symmetry)
     cells = tree.children(levels[0].order, tree.roots()).ravel()
@@ -163,7 +179,9 @@ def checked(
         part = tree.rotations(levels[1].order, cells[first : first + 16384])
         slices = extract_slices(cube, part, few.pixels.kx, few.pixels.ky)
         start = time.perf_counter()
-        found = search_poses(few, sigma2, slices, shifts, log_prior=prior[first : first + 16384])
+        found = search_poses(
+            few, NoiseModel(sigma2), ReferenceSlices(slices, log_prior=prior[first : first + 16384]), ShiftGrid(shifts)
+        )
         taken += time.perf_counter() - start
         value = found.best_log_likelihood() + prior[first + found.best_state]
         better = value > best + 1e-3

@@ -60,7 +60,7 @@ def cupy(request: pytest.FixtureRequest) -> Iterator[Any]:
         with emulated_gpus(1) as module:
             yield module
         return
-    from cryopipe.kernels._dispatch import gpu_unavailable_reason
+    from cryopipe.kernels.devices import gpu_unavailable_reason
 
     if reason := gpu_unavailable_reason():
         pytest.skip(f"no CUDA kernel can run here: {reason}")

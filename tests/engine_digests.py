@@ -13,15 +13,19 @@ from cryopipe.imaging.fourier_pixels import half_plane
 from cryopipe.imaging.geometry import random_rotations, rotation_from_vector
 from cryopipe.imaging.optics import CtfParameters, ctf_stack
 from cryopipe.kernels.ctf_score import ctf_score
+from cryopipe.kernels.devices import Resources
 from cryopipe.kernels.poses import score_poses
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.kernels.warp import node_count, spline_coefficients, warp_accumulate
-from cryopipe.poses.model import DefocusModel
+from cryopipe.poses.model import DefocusModel, ImageModel, OffsetModel, ScaleModel
 from cryopipe.poses.refine_poses import refine_poses
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
-from cryopipe.projection.references import reference_cube
+from cryopipe.projection.references import ReferenceMap, ReferenceSlices, reference_cube
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.search.exhaustive.search import search_poses
+from cryopipe.search.options import GreyScale, SearchOptions
+from cryopipe.search.shifts import ShiftGrid
 
 BOX, RADIUS, IMAGES = 32, 14, 6
 
@@ -54,7 +58,13 @@ def main() -> None:
     states = extract_slices(cube, random_rotations(rng, 24), pixels.kx, pixels.ky)
     grid = np.array([[0.0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]])
     posterior = search_poses(
-        images, sigma2, states, grid, accumulate=True, keep_significant=True, n_candidates=3, scale_sd=0.1, threads=1
+        images,
+        NoiseModel(sigma2),
+        ReferenceSlices(states),
+        ShiftGrid(grid),
+        scale=GreyScale(sd=0.1),
+        options=SearchOptions(candidates=3, accumulate=True, keep_significant=True),
+        resources=Resources(threads=1),
     )
     sums = posterior.sums
     assert sums is not None
@@ -64,13 +74,9 @@ def main() -> None:
 
     turn = rotation_from_vector(np.radians(rng.normal(size=(IMAGES, 3))))
     start, shifts = turn @ rotations, 0.3 * rng.normal(size=(IMAGES, 2))
-    everything: dict[str, Any] = {
-        "with_scale": True,
-        "defocus": DefocusModel(parameters),
-        "offset_mask_A": 0.9 * BOX * 2.0,
-    }
-    for name, options in {"refine_poses": {}, "refine_poses, everything": everything}.items():
-        refined = refine_poses(images, sigma2, cube, start, shifts, **options)
+    everything = ImageModel(ScaleModel(refine=True), DefocusModel(parameters), OffsetModel(0.9 * BOX * 2.0))
+    for name, model in {"refine_poses": ImageModel(), "refine_poses, everything": everything}.items():
+        refined = refine_poses(images, NoiseModel(sigma2), ReferenceMap(cube), start, shifts, model=model)
         found[name] = digest(refined.rotations, refined.shifts_px, refined.log_likelihood, refined.covariance)
     common = (cube, values, ctf, weight)
     found["score_poses"] = digest(score_poses(*common, start[:, None], shifts[:, None], pixels.kx, pixels.ky, box=BOX))

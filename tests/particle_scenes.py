@@ -11,6 +11,7 @@ from cryopipe.imaging.fourier_pixels import FourierPixels, half_plane
 from cryopipe.imaging.geometry import random_rotations
 from cryopipe.imaging.optics import CtfParameters, ctf_stack
 from cryopipe.imaging.symmetry import symmetry_operators
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
 
 
@@ -75,6 +76,10 @@ class Scene:
     @property
     def sigma2(self) -> np.ndarray:
         return np.full(self.images.pixels.radius + 1, self.variance)
+
+    @property
+    def noise(self) -> NoiseModel:
+        return NoiseModel(self.sigma2)
 
 
 def scene(

@@ -12,7 +12,7 @@ PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo pyth
 LOGS=${1:-$(mktemp -d)}
 mkdir -p "$LOGS" || exit 1
 
-reason=$("$PYTHON" -c 'from cryopipe.kernels._dispatch import gpu_unavailable_reason as why; print(why() or "")') || exit 1
+reason=$("$PYTHON" -c 'from cryopipe.kernels.devices import gpu_unavailable_reason as why; print(why() or "")') || exit 1
 if [ -n "$reason" ]; then
     echo "gpu_check: nothing was checked: $reason."
     exit 3

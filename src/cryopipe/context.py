@@ -37,6 +37,9 @@ class Context:
         Movies or micrographs of the whole run, of which the job's may be one batch of many; 0 where nobody knows.
     code : str
         Digest of the code behind the step; part of the fingerprint of what the step keeps.
+    memory_bytes : int, optional
+        Memory for the particles of the job (`cryopipe.iteration.particle_store`); None: as much as they take. No result
+        depends on it.
     log : logging.Logger
         Goes to the job's log file and, from level WARNING on, to the terminal.
     """
@@ -50,6 +53,7 @@ class Context:
     max_failed_fraction: float = 0.2
     items_in_run: int = 0
     code: str = ""
+    memory_bytes: int | None = None
     log: logging.Logger = field(default_factory=lambda: logging.getLogger("cryopipe"))
     _drawn: set[str] = field(default_factory=set, repr=False, compare=False)
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from cryopipe.kernels import ctf_score as ctf_score_module
 from cryopipe.kernels import orbits, peaks, poses, rings, slices
-from cryopipe.kernels._dispatch import gpu_unavailable_reason
 from cryopipe.kernels.ctf_values import ctf_values
+from cryopipe.kernels.devices import gpu_unavailable_reason
 
 #: box, padding and radius of the small test problem
 BOX, PADDING, RADIUS = 48, 2, 20

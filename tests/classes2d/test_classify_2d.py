@@ -22,6 +22,7 @@ from cryopipe.imaging.optics import CtfParameters, ctf
 from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.io.mrc import format_image_name, read_stack, write_stack
 from cryopipe.io.star import StarTable, make_optics, read_blocks, read_table, write_table
+from cryopipe.iteration import particle_store
 from cryopipe.simulation.particle_images import BlobModel, image_particles, project, random_shell
 from tests.emulated_cupy import emulated_gpus
 
@@ -93,6 +94,7 @@ def run(
     threads: int = 2,
     stop_after: int | None = None,
     gpus: tuple[int, ...] = (),
+    memory_bytes: int | None = None,
     **options,
 ):
     folder.mkdir(parents=True, exist_ok=True)
@@ -107,6 +109,7 @@ def run(
         threads=threads,
         device=device,
         gpus=gpus,
+        memory_bytes=memory_bytes,
         log=logging.getLogger("test"),
     )
     if stop_after is not None:
@@ -275,6 +278,19 @@ def test_neither_order_nor_threads_change_the_result(few, tmp_path):
     plain = run(tmp_path / "plain", [few.folder / "particles.star"], **SHORT)
     mixed = run(tmp_path / "mixed", [tmp_path / "two.star", tmp_path / "one.star"], threads=1, **SHORT)
     assert contents(plain) == contents(mixed)
+
+
+def test_no_memory_budget_changes_a_bit(mixture, tmp_path, monkeypatch):
+    # blocks of 64 particles, so that each half of 125 has two; more classes than views, so that some are revived
+    monkeypatch.setattr(particle_store, "BLOCK_BYTES", 1)
+    options = SHORT | {"classes": 20, "iterations": 5}
+    runs = [
+        run(tmp_path / str(b), [mixture.folder / "particles.star"], memory_bytes=b, **options)
+        for b in (None, 200_000, 0)
+    ]
+    for other in runs[1:]:
+        assert contents(other) == contents(runs[0])
+        assert np.array_equal(read_stack(other["classes"])[0], read_stack(runs[0]["classes"])[0])
 
 
 def test_on_an_emulated_gpu_the_step_gives_the_cpus_classes(few, tmp_path):

@@ -15,9 +15,12 @@ from cryopipe.imaging.geometry import angular_distance_deg, euler_to_matrix
 from cryopipe.imaging.symmetry import symmetrise_volume, symmetry_operators
 from cryopipe.imaging.transform import invert_hand
 from cryopipe.initial_volume import initial_relion_sgd as sgd
+from cryopipe.initial_volume.descent import Setting, State
+from cryopipe.initial_volume.evidence import image_power, score
 from cryopipe.initial_volume.schedule import draw_batch, schedule
 from cryopipe.io.mrc import read_volume
 from cryopipe.io.star import read_table, write_table
+from cryopipe.iteration import particle_store
 from tests.simulated_particles import Dataset, simulate
 
 
@@ -38,12 +41,20 @@ SHELL: dict[str, Any] = {
 
 
 def run(
-    dataset: Dataset, folder: Path, *, table: Path | None = None, progress: object = None, **options: object
+    dataset: Dataset,
+    folder: Path,
+    *,
+    table: Path | None = None,
+    progress: object = None,
+    memory_bytes: int | None = None,
+    **options: object,
 ) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     params = InitialRelionSgd(**(SHELL | options))
     outputs = {"map": folder / "initial.mrc", "particles": folder / "particles.star", "history": folder / "history.tsv"}
-    context = Context("initial_relion_sgd", folder, seed=3, threads=2, log=logging.getLogger("test"))
+    context = Context(
+        "initial_relion_sgd", folder, seed=3, threads=2, memory_bytes=memory_bytes, log=logging.getLogger("test")
+    )
     if progress is not None:
         object.__setattr__(context, "progress", progress)
     sgd.main({"particles": table or dataset.particles}, outputs, params, context)
@@ -105,6 +116,14 @@ def test_a_killed_run_goes_on_to_the_bit_identical_map(octahedral: Dataset, tmp_
         assert whole[name].read_bytes() == resumed[name].read_bytes()
 
 
+def test_no_memory_budget_changes_a_bit(octahedral: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(particle_store, "BLOCK_BYTES", 1)
+    runs = [run(octahedral, tmp_path / str(b), memory_bytes=b, **SHORT) for b in (None, 100_000, 0)]
+    for other in runs[1:]:
+        for name in ("map", "particles", "history"):
+            assert other[name].read_bytes() == runs[0][name].read_bytes(), name
+
+
 def test_the_order_of_the_particles_has_no_influence(octahedral: Dataset, tmp_path: Path) -> None:
     order = np.random.default_rng(1).permutation(len(octahedral.table))
     shuffled = tmp_path / "shuffled.star"
@@ -151,13 +170,14 @@ def test_too_few_particles_are_refused_with_their_number(octahedral: Dataset, tm
         run(octahedral, tmp_path, table=few, **SHORT)
 
 
-def test_runs_are_judged_against_one_noise_whatever_noise_each_believes_in(octahedral: Dataset) -> None:
+def test_runs_are_judged_against_one_noise_whatever_noise_each_believes_in(octahedral: Dataset, tmp_path: Path) -> None:
     # a run that calls signal noise, or noise signal, must not gain by it: the images' own level has the best score
     params = InitialRelionSgd(**(SHELL | {"final_resolution_A": 16, "healpix_order": 2}))
-    images = sgd.load_images(octahedral.table, params, threads=2).subset(slice(0, 60))
-    setting = sgd.setting_for(images, params, threads=2)
-    empty = np.zeros((images.box,) * 3, np.float32)
-    power = sgd.image_power(images)
-    scores = [sgd.score(images, sgd.State(0, empty, empty, power * f, []), setting) for f in (0.7, 1.0, 1.4)]
+    store = sgd.open_particles(octahedral.table, params, Context("initial_relion_sgd", tmp_path, threads=2))
+    images = store.subset(np.arange(60))
+    setting = Setting.of_particles(store, params, threads=2)
+    empty = np.zeros((setting.box,) * 3, np.float32)
+    power = image_power(images)
+    scores = [score(images, State(0, empty, empty, power * f, []), setting) for f in (0.7, 1.0, 1.4)]
     assert scores[1] > max(scores[0], scores[2])
     assert scores[1] == pytest.approx(0, abs=1e-3)  # an empty map explains nothing over the images' own power

@@ -7,11 +7,13 @@ import pytest
 
 from cryopipe.imaging.geometry import random_rotations
 from cryopipe.imaging.optics import CtfParameters, ctf_stack
-from cryopipe.iteration.half_set import with_ctfs
+from cryopipe.iteration.improver import with_ctfs
 from cryopipe.iteration.residuals import measure_residuals, refine_ctfs
 from cryopipe.poses.ctf import changed_parameters
+from cryopipe.poses.model import DefocusModel
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import spectra_of_images
-from cryopipe.projection.references import reference_cube
+from cryopipe.projection.references import ReferenceMap, reference_cube
 from cryopipe.simulation.particle_images import density, image_particles, project, random_shell
 
 BOX, PIXEL_A, COUNT = 96, 1.5, 60
@@ -47,13 +49,11 @@ def test_a_line_search_finds_each_particles_height(scene: dict) -> None:
     cube = reference_cube(scene["volume"], 36)
     found = refine_ctfs(
         scene["spectra"],
-        scene["known"],
-        cube,
+        NoiseModel(np.full(37, 0.5)),
+        ReferenceMap(cube),
         scene["rotations"],
         np.zeros((COUNT, 2)),
-        sigma2=np.full(37, 0.5),
-        range_A=2000,
-        prior_A=1000,
+        defocus=DefocusModel(scene["known"], sigma_A=1000, range_A=2000),
     )
     # asked: within 150 Å at 4 Å
     assert np.std(found[:, 0] - scene["change"]) < 150
@@ -66,9 +66,9 @@ def test_flipped_images_tell_their_defocus_and_keep_the_signs_of_their_flip(scen
         plain, values=plain.values * np.where(plain.ctf < 0, np.float32(-1), np.float32(1)), ctf=np.abs(plain.ctf)
     )
     cube = reference_cube(scene["volume"], 36)
-    common = (scene["known"], cube, scene["rotations"], np.zeros((COUNT, 2)))
-    options = {"sigma2": np.full(37, 0.5), "range_A": 2000, "prior_A": 1000}
-    found, expected = (refine_ctfs(images, *common, **options) for images in (flipped, plain))
+    common = (NoiseModel(np.full(37, 0.5)), ReferenceMap(cube), scene["rotations"], np.zeros((COUNT, 2)))
+    defocus = DefocusModel(scene["known"], sigma_A=1000, range_A=2000)
+    found, expected = (refine_ctfs(images, *common, defocus=defocus) for images in (flipped, plain))
     # signs of data and model alike: the same sums but for rounding
     np.testing.assert_allclose(found, expected, atol=1.0)
     after = with_ctfs(flipped, scene["known"], found)
@@ -82,7 +82,8 @@ def test_residuals_at_true_poses_have_the_variance_of_the_noise(scene: dict) -> 
     true = known.with_defocus_offset(scene["change"])
     images = replace(spectra, ctf=ctf_stack(spectra.pixels.kx * per_A, spectra.pixels.ky * per_A, true))
     cube = reference_cube(scene["volume"], 36)
-    measured = measure_residuals(images, cube, scene["rotations"], np.zeros((COUNT, 2)), sigma2=np.full(37, 0.5))
+    noise = NoiseModel(np.full(37, 0.5))
+    measured = measure_residuals(images, noise, ReferenceMap(cube), scene["rotations"], np.zeros((COUNT, 2)))
     # white noise of sd 1 has 0.5 in real and imaginary part each; shells from 8 on have 1500 pixels: 5 % is 2.7 sd
     np.testing.assert_allclose(measured.sigma2[8:], 0.5, rtol=0.05)
     assert measured.grey == pytest.approx(1.0, abs=0.05)
@@ -96,13 +97,11 @@ def test_the_known_defoci_stay_where_there_is_no_signal() -> None:
     cube = reference_cube(1e-6 * rng.standard_normal((BOX,) * 3).astype(np.float32), 30)
     found = refine_ctfs(
         spectra,
-        known,
-        cube,
+        NoiseModel(np.full(31, 0.5)),
+        ReferenceMap(cube),
         random_rotations(rng, 20),
         np.zeros((20, 2)),
-        sigma2=np.full(31, 0.5),
-        range_A=2000,
-        prior_A=300,
+        defocus=DefocusModel(known, sigma_A=300, range_A=2000),
     )
     # the prior alone decides: the grid's own step is its resolution
     assert np.abs(found).max() < 50
@@ -119,15 +118,15 @@ def test_the_particles_of_a_micrograph_tell_its_astigmatism_together(scene: dict
     pixels = scene["spectra"].pixels
     images = replace(scene["spectra"], ctf=ctf_stack(pixels.kx * per_A, pixels.ky * per_A, stated))
     cube = reference_cube(scene["volume"], 36)
-    common = (images, stated, cube, scene["rotations"], np.zeros((COUNT, 2)))
-    options = {"sigma2": np.full(37, 0.5), "range_A": 2000, "prior_A": 1000}
-    found = refine_ctfs(*common, micrograph=micrograph, astigmatism_prior_A=500, **options)
+    common = (images, NoiseModel(np.full(37, 0.5)), ReferenceMap(cube), scene["rotations"], np.zeros((COUNT, 2)))
+    defocus = DefocusModel(stated, sigma_A=1000, range_A=2000)
+    found = refine_ctfs(*common, defocus=defocus, micrograph=micrograph, astigmatism_prior_A=500)
     assert len(np.unique(found[:, 1:], axis=0)) == 3
     # measured: 5 Å, where single particles tell their defocus to 15 Å; 20 of them share it: bound at four times that
     assert np.sqrt(np.mean((found - wrong)[:, 1:] ** 2)) < 20
     assert np.sqrt(np.mean(wrong[:, 1:] ** 2)) > 150
     assert np.std(found[:, 0] - scene["change"]) < 150
-    alone = refine_ctfs(*common, **options)
+    alone = refine_ctfs(*common, defocus=defocus)
     np.testing.assert_array_equal(alone[:, 1:], 0)
     expected = ctf_stack(pixels.kx * per_A, pixels.ky * per_A, true)
     errors = [np.mean((with_ctfs(images, stated, change).ctf - expected) ** 2) for change in (found, alone)]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cryopipe.kernels._dispatch import gpu_unavailable_reason
+from cryopipe.kernels.devices import gpu_unavailable_reason
 from tests.kernels.emulation import host
 
 

@@ -13,12 +13,14 @@ from cryopipe.imaging.fourier_pixels import half_plane
 from cryopipe.imaging.geometry import angular_distance_deg, random_rotations, rotation_from_vector
 from cryopipe.imaging.optics import CtfParameters, ctf_stack
 from cryopipe.kernels._dispatch import cpu_threads
+from cryopipe.kernels.devices import Resources
 from cryopipe.poses.ctf import changed_parameters, ctf_factor, with_defocus_change
-from cryopipe.poses.model import DefocusModel, offset_spectrum
+from cryopipe.poses.model import DefocusModel, ImageModel, OffsetModel, PosePrior, ScaleModel, Steps, offset_spectrum
 from cryopipe.poses.refine_astigmatism import refine_astigmatism
 from cryopipe.poses.refine_poses import images_a_batch, refine_poses
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra, spectra_of_images
-from cryopipe.projection.references import reference_cube
+from cryopipe.projection.references import ReferenceMap, reference_cube
 from tests.emulated_cupy import emulated_gpus
 from tests.particle_scenes import phantom
 
@@ -70,8 +72,8 @@ class World:
         return ParticleSpectra(self.pixels, values.astype(np.complex64), known, BOX, self.pixel_A, one)
 
     @property
-    def sigma2(self) -> np.ndarray:
-        return np.full(31, self.variance)
+    def noise(self) -> NoiseModel:
+        return NoiseModel(np.full(31, self.variance))
 
 
 @pytest.fixture(scope="module")
@@ -79,16 +81,29 @@ def world() -> World:
     return World()
 
 
-def refined(world: World, images: ParticleSpectra, **options: Any) -> Any:
-    options = {"defocus": DefocusModel(world.known), "padding": 3, "iterations": 20} | options
-    return refine_poses(images, world.sigma2, world.cube, world.start, world.shifts * 0, **options)
+def refined(
+    world: World, images: ParticleSpectra, *, defocus: DefocusModel | None = None, prior: PosePrior | None = None,
+    scale: bool = False, mask_A: float | None = None, steps: Steps | None = None,
+) -> Any:  # fmt: skip
+    """Refine from poses that are 0.7 degrees off, with the defocus."""
+    offset = None if mask_A is None else OffsetModel(mask_A)
+    return refine_poses(
+        images,
+        world.noise,
+        ReferenceMap(world.cube, padding=3),
+        world.start,
+        world.shifts * 0,
+        model=ImageModel(ScaleModel(refine=scale), defocus or DefocusModel(world.known), offset),
+        prior=prior or PosePrior(),
+        steps=steps or Steps(evaluations=20),
+    )
 
 
 def test_all_parameters_together_scatter_as_their_covariance_states(world: World) -> None:
     values = world.plain * world.scale[:, None] + world.noise
     column = offset_spectrum(world.images(values), MASK_A)
     values[:, : len(column)] += world.offset[:, None] * column
-    found = refined(world, world.images(values), with_scale=True, offset_mask_A=MASK_A)
+    found = refined(world, world.images(values), scale=True, mask_A=MASK_A)
     wrong = {
         "defocus": found.defocus_change_A - world.change[:, 0],
         "scale": found.scale - world.scale,
@@ -128,7 +143,12 @@ def test_the_absolute_value_of_the_new_ctf_is_the_wrong_model_of_flipped_images(
     wrong = replace(images, ctf=np.abs(world.ctf(changed_parameters(world.known, world.change))))
     likelihood = [
         refine_poses(
-            one, world.sigma2, world.cube, world.rotations, world.shifts, iterations=1, padding=3
+            one,
+            world.noise,
+            ReferenceMap(world.cube, padding=3),
+            world.rotations,
+            world.shifts,
+            steps=Steps(evaluations=1),
         ).log_likelihood
         for one in (right, wrong)
     ]
@@ -166,7 +186,7 @@ def test_the_defocus_prior_and_its_bounds_hold(world: World) -> None:
 def test_longest_steps_are_kept(world: World) -> None:
     images = world.images(world.plain + world.noise)
     model = DefocusModel(world.known, scan=False, max_step_A=20.0)
-    one = refined(world, images, defocus=model, iterations=2, max_step_deg=0.1, max_step_px=0.05)
+    one = refined(world, images, defocus=model, steps=Steps(2, 0.1, 0.05))
     assert angular_distance_deg(one.rotations, world.start).max() < 0.1001
     assert np.linalg.norm(one.shifts_px, axis=1).max() < 0.0501
     assert np.abs(one.defocus_change_A).max() < 20.01
@@ -178,7 +198,7 @@ def test_the_astigmatism_of_micrographs_is_recovered_with_its_error() -> None:
     micrograph = np.array([f"mic{i % 5}" for i in range(COUNT)])
     before = refined(world, images)
     found = refine_astigmatism(
-        images, world.sigma2, world.cube, before, DefocusModel(world.known), micrograph, padding=3
+        images, world.noise, ReferenceMap(world.cube, padding=3), before, DefocusModel(world.known), micrograph
     )
     error = found.change_A - [180.0, -120.0]
     sd = np.sqrt(np.einsum("mii->mi", found.covariance))
@@ -189,7 +209,12 @@ def test_the_astigmatism_of_micrographs_is_recovered_with_its_error() -> None:
     # with the right astigmatism the CTFs explain the images better
     sharper = with_defocus_change(images, world.known, found.particle_change_A)
     likelihood = refine_poses(
-        sharper, world.sigma2, world.cube, found.rotations, found.shifts_px, iterations=1, padding=3
+        sharper,
+        world.noise,
+        ReferenceMap(world.cube, padding=3),
+        found.rotations,
+        found.shifts_px,
+        steps=Steps(evaluations=1),
     ).log_likelihood
     assert likelihood.sum() > before.log_likelihood.sum() + 50
 
@@ -203,9 +228,16 @@ def test_astigmatism_does_not_depend_on_the_order_of_particles() -> None:
         model = DefocusModel(world.known.subset(order))
         one = images.subset(order)
         poses = refine_poses(
-            one, world.sigma2, world.cube, world.start[order], world.shifts[order], defocus=model, padding=3
+            one,
+            world.noise,
+            ReferenceMap(world.cube, padding=3),
+            world.start[order],
+            world.shifts[order],
+            model=ImageModel(defocus=model),
         )
-        return refine_astigmatism(one, world.sigma2, world.cube, poses, model, micrograph[order], padding=3)
+        return refine_astigmatism(
+            one, world.noise, ReferenceMap(world.cube, padding=3), poses, model, micrograph[order]
+        )
 
     np.testing.assert_array_equal(run(some).change_A, run(some[::-1]).change_A)
 
@@ -214,16 +246,21 @@ def test_results_are_the_same_bits_for_any_order_batch_and_number_of_threads(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = world.images(world.plain + world.noise)
-    options: dict[str, Any] = {"with_scale": True, "offset_mask_A": MASK_A}
+    options: dict[str, Any] = {"scale": True, "mask_A": MASK_A}
     with cpu_threads(1):
         expected = refined(world, images, **options)
     order = np.random.default_rng(0).permutation(COUNT)
     monkeypatch.setattr("cryopipe.poses.refine_poses._BATCH_BYTES", 36 * len(world.pixels) * 7)
     with cpu_threads(2):
         mixed = refine_poses(
-            images.subset(order), world.sigma2, world.cube, world.start[order], np.zeros((COUNT, 2)), padding=3,
-            iterations=20, defocus=DefocusModel(world.known.subset(order)), **options,
-        )  # fmt: skip
+            images.subset(order),
+            world.noise,
+            ReferenceMap(world.cube, padding=3),
+            world.start[order],
+            np.zeros((COUNT, 2)),
+            model=ImageModel(ScaleModel(refine=True), DefocusModel(world.known.subset(order)), OffsetModel(MASK_A)),
+            steps=Steps(evaluations=20),
+        )
     for name in ("rotations", "shifts_px", "scale", "defocus_change_A", "offset", "log_likelihood", "covariance"):
         np.testing.assert_array_equal(getattr(mixed, name), getattr(expected, name)[order], err_msg=name)
 
@@ -237,10 +274,16 @@ def test_images_spread_over_devices_end_where_they_do_on_one(world: World) -> No
             assert images_a_batch(len(world.pixels), gpu=True) == 3
             found.append(
                 refine_poses(
-                    images, world.sigma2, world.cube, world.start[:9], np.zeros((9, 2)), padding=3, iterations=4,
-                    defocus=DefocusModel(known), devices=range(count),
+                    images,
+                    world.noise,
+                    ReferenceMap(world.cube, padding=3),
+                    world.start[:9],
+                    np.zeros((9, 2)),
+                    model=ImageModel(defocus=DefocusModel(known)),
+                    steps=Steps(evaluations=4),
+                    resources=Resources(devices=tuple(range(count))),
                 )
-            )  # fmt: skip
+            )
         assert set(gpus.launched) == set(range(count))
     for name in ("rotations", "shifts_px", "defocus_change_A", "log_likelihood"):
         np.testing.assert_array_equal(getattr(found[0], name), getattr(found[1], name), err_msg=name)
@@ -252,16 +295,21 @@ def test_one_particle_and_none_are_legal(world: World) -> None:
     for count in (1, 0):
         some = slice(0, count)
         found = refine_poses(
-            images.subset(some), world.sigma2, world.cube, world.start[some], np.zeros((count, 2)), padding=3,
-            iterations=20, defocus=DefocusModel(world.known.subset(some)),
-        )  # fmt: skip
+            images.subset(some),
+            world.noise,
+            ReferenceMap(world.cube, padding=3),
+            world.start[some],
+            np.zeros((count, 2)),
+            model=ImageModel(defocus=DefocusModel(world.known.subset(some))),
+            steps=Steps(evaluations=20),
+        )
         np.testing.assert_array_equal(found.defocus_change_A, every.defocus_change_A[some])
         assert found.covariance.shape == (count, 6, 6)
 
 
 def test_an_empty_reference_says_nothing_and_moves_nothing(world: World) -> None:
     images = world.images(world.plain + world.noise)
-    found = refine_poses(images, world.sigma2, world.cube * 0, world.start, world.shifts, padding=3)
+    found = refine_poses(images, world.noise, ReferenceMap(world.cube * 0, padding=3), world.start, world.shifts)
     np.testing.assert_allclose(found.rotations, world.start, atol=1e-12)
     assert np.isinf(np.einsum("nii->ni", found.covariance)).all()
     np.testing.assert_allclose(found.log_likelihood, 0, atol=1e-3)  # two float32 sums of 1e3
@@ -293,7 +341,7 @@ def test_the_offset_column_is_the_spectrum_of_a_masked_constant() -> None:
 )
 def test_bad_input_is_refused_with_its_value_and_remedy(world: World, change: dict[str, Any], text: str) -> None:
     images = world.images(world.plain + world.noise)
-    known, options = world.known, {}
+    known = world.known
     cube = world.cube
     if "values" in change:
         images.values[7, 3] = change["values"]
@@ -307,10 +355,10 @@ def test_bad_input_is_refused_with_its_value_and_remedy(world: World, change: di
         known = known.subset(change["parameters"])
     if "cube" in change:
         cube = reference_cube(phantom(BOX).volume(), change["cube"], padding=3)
-    options |= {name: value for name, value in change.items() if name in ("map_pixel_size_A", "scale")}
-    model = DefocusModel(known, sigma_A=change.get("sigma_A", np.inf))
+    reference = ReferenceMap(cube, padding=3, pixel_size_A=change.get("map_pixel_size_A"))
+    model = ImageModel(ScaleModel(change.get("scale")), DefocusModel(known, sigma_A=change.get("sigma_A", np.inf)))
     with pytest.raises(InputError, match=text):
-        refine_poses(images, world.sigma2, cube, world.start, world.shifts, defocus=model, padding=3, **options)
+        refine_poses(images, world.noise, reference, world.start, world.shifts, model=model)
 
 
 def test_the_factor_of_the_sine_holds_envelope_scale_and_flip(world: World) -> None:

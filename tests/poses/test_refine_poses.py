@@ -10,8 +10,11 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.geometry import angular_distance_deg, rotation_from_vector
 from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.poses.candidates import angular_nyquist_deg, marching_radii
-from cryopipe.poses.refine_poses import refine_candidates, refine_poses
-from cryopipe.projection.references import reference_cube
+from cryopipe.poses.model import ImageModel, PosePrior, ScaleModel, Steps
+from cryopipe.poses.refine_candidates import Contest, refine_candidates
+from cryopipe.poses.refine_poses import refine_poses
+from cryopipe.projection.noise import NoiseModel
+from cryopipe.projection.references import ReferenceMap, reference_cube
 from tests.particle_scenes import Scene, phantom, scene
 
 
@@ -39,8 +42,14 @@ def test_poses_converge_from_five_degrees_and_one_pixel(clean: Any) -> None:
     one, cube = clean
     start, shifts = displaced(one, 5, 1)
     # 5° is half a resolution element of a particle of 0.64 box at shell 10: 64 / (2 pi 0.32 64 sin 5°)
-    coarse = refine_poses(one.images.crop(10), one.sigma2, cube, start, shifts, padding=3)
-    fine = refine_poses(one.images.crop(28), one.sigma2 * 1e-4, cube, coarse.rotations, coarse.shifts_px, padding=3)
+    coarse = refine_poses(one.images.crop(10), one.noise, ReferenceMap(cube, padding=3), start, shifts)
+    fine = refine_poses(
+        one.images.crop(28),
+        NoiseModel(one.sigma2 * 1e-4),
+        ReferenceMap(cube, padding=3),
+        coarse.rotations,
+        coarse.shifts_px,
+    )
     error = angular_distance_deg(fine.rotations, one.rotations)
     # What remains is the interpolation's error: 0.03° and 0.004 px in this phantom at padding 3.
     assert np.percentile(error, 95) < 0.1
@@ -56,14 +65,21 @@ def test_a_displaced_image_has_the_opposite_origin(clean: Any) -> None:
     values = one.truth.slices(rotations, pixels) * one.images.ctf[:5] * np.exp(-2j * np.pi * turns)
     moved = one.images.subset(np.arange(5))
     moved.values[:] = values.astype(np.complex64)
-    found = refine_poses(moved.crop(20), one.sigma2, cube, rotations, np.zeros((5, 2)), max_step_px=1.0, padding=3)
+    found = refine_poses(
+        moved.crop(20),
+        one.noise,
+        ReferenceMap(cube, padding=3),
+        rotations,
+        np.zeros((5, 2)),
+        steps=Steps(max_shift_px=1.0),
+    )
     np.testing.assert_allclose(found.shifts_px, np.tile([-3.25, 1.5], (5, 1)), atol=0.02)
 
 
 def test_errors_at_low_signal_are_those_that_the_covariance_states(noisy: Any) -> None:
     one, cube = noisy
     start, shifts = displaced(one, 2, 0.3)
-    found = refine_poses(one.images.crop(24), one.sigma2, cube, start, shifts)
+    found = refine_poses(one.images.crop(24), one.noise, ReferenceMap(cube), start, shifts)
     turn = angular_distance_deg(found.rotations, one.rotations)
     move = np.linalg.norm(found.shifts_px - one.shifts, axis=1)
     print("median", np.median(turn), "stated", np.median(found.angle_sd_deg()), np.median(move), found.converged.mean())
@@ -78,7 +94,9 @@ def test_every_accepted_step_raises_the_likelihood(noisy: Any) -> None:
     start, shifts = displaced(one, 4, 1)
     images = one.images.crop(16)
     reached = [
-        refine_poses(images, one.sigma2, cube, start, shifts, iterations=count).log_likelihood
+        refine_poses(
+            images, one.noise, ReferenceMap(cube), start, shifts, steps=Steps(evaluations=count)
+        ).log_likelihood
         for count in (1, 2, 4, 8, 16)
     ]
     assert np.all(np.diff(reached, axis=0) >= -1e-6)
@@ -91,7 +109,14 @@ def test_scale_is_refined_with_the_pose(clean: Any) -> None:
     images = one.images.subset(np.arange(40))
     images.values[:] *= factors[:, None].astype(np.float32)
     start, shifts = displaced(one, 2, 0.5)
-    found = refine_poses(images.crop(10), one.sigma2 * 1e-4, cube, start, shifts, with_scale=True, padding=3)
+    found = refine_poses(
+        images.crop(10),
+        NoiseModel(one.sigma2 * 1e-4),
+        ReferenceMap(cube, padding=3),
+        start,
+        shifts,
+        model=ImageModel(scale=ScaleModel(refine=True)),
+    )
     # No noise: what is left is the interpolation's error, below 0.5 % at padding 3.
     np.testing.assert_allclose(found.scale, factors, rtol=0.01)
     assert found.covariance.shape == (40, 6, 6)
@@ -103,18 +128,23 @@ def test_priors_hold_poses_where_data_say_little(noisy: Any) -> None:
     weak = one.sigma2 * 1e4  # the data weigh next to nothing
     held = refine_poses(
         one.images.crop(10),
-        weak,
-        cube,
+        NoiseModel(weak),
+        ReferenceMap(cube),
         start,
         shifts,
-        shift_sigma_px=1.0,
-        shift_centre_px=shifts + 1.0,
-        rotation_sigma_deg=1,
+        prior=PosePrior(shift_sigma_px=1.0, shift_centre_px=shifts + 1.0, rotation_sigma_deg=1),
     )
     np.testing.assert_allclose(held.shifts_px, shifts + 1.0, atol=0.05)
     assert angular_distance_deg(held.rotations, start).max() < 0.2
     centre = rotation_from_vector(np.tile([0, 0, np.radians(3)], (300, 1))) @ start
-    pulled = refine_poses(one.images.crop(10), weak, cube, start, shifts, rotation_sigma_deg=1, rotation_centre=centre)
+    pulled = refine_poses(
+        one.images.crop(10),
+        NoiseModel(weak),
+        ReferenceMap(cube),
+        start,
+        shifts,
+        prior=PosePrior(rotation_sigma_deg=1, rotation_centre=centre),
+    )
     assert angular_distance_deg(pulled.rotations, centre).max() < 0.2
 
 
@@ -122,9 +152,9 @@ def test_an_image_does_not_feel_the_others(noisy: Any) -> None:
     one, cube = noisy
     start, shifts = displaced(one, 3, 0.5)
     images = one.images.crop(14)
-    together = refine_poses(images, one.sigma2, cube, start, shifts)
+    together = refine_poses(images, one.noise, ReferenceMap(cube), start, shifts)
     some = np.array([200, 3, 77])
-    alone = refine_poses(images.subset(some), one.sigma2, cube, start[some], shifts[some])
+    alone = refine_poses(images.subset(some), one.noise, ReferenceMap(cube), start[some], shifts[some])
     np.testing.assert_array_equal(alone.rotations, together.rotations[some])
     np.testing.assert_array_equal(alone.log_likelihood, together.log_likelihood[some])
 
@@ -136,7 +166,7 @@ def test_the_right_candidate_wins_with_high_confidence(clean: Any) -> None:
     candidates = np.stack([far, near, near], axis=1)
     origins = np.stack([shifts] * 3, axis=1)
     found, chosen, confidence = refine_candidates(
-        one.images.crop(12), one.sigma2, cube, candidates, origins, padding=3, iterations=20
+        one.images.crop(12), one.noise, ReferenceMap(cube, padding=3), candidates, origins, steps=Steps(evaluations=20)
     )
     assert np.mean(chosen > 0) > 0.95
     assert np.median(angular_distance_deg(found.rotations, one.rotations)) < 0.5
@@ -149,8 +179,8 @@ def test_equivalent_poses_are_one_answer_where_the_symmetry_is_known() -> None:
     cube = reference_cube(one.truth.volume(), 15)
     operators = symmetry_operators("C4")
     candidates = np.stack([one.rotations, one.rotations @ operators[1]], axis=1)
-    arguments = (one.images.crop(10), one.sigma2, cube, candidates, np.zeros((10, 2, 2)))
-    _, _, knowing = refine_candidates(*arguments, operators=operators)
+    arguments = (one.images.crop(10), one.noise, ReferenceMap(cube), candidates, np.zeros((10, 2, 2)))
+    _, _, knowing = refine_candidates(*arguments, contest=Contest(operators))
     _, _, ignorant = refine_candidates(*arguments)
     np.testing.assert_allclose(knowing, 1)
     # Two equal answers; their likelihoods differ by the interpolation's error and the tolerance of the steps, here 0.3
@@ -168,9 +198,10 @@ def test_marching_reaches_from_where_the_full_radius_does_not() -> None:
     assert radii[0] == round(64 * 3.0 / (diameter_A * np.radians(16)))
     assert all(b > a for a, b in itertools.pairwise(radii))
     assert radii[-1] < 28
-    images, options = one.images.crop(28), {"padding": 3, "iterations": 20}
-    marched, _, _ = refine_candidates(images, one.sigma2, cube, candidates, origins, radii=radii, **options)
-    direct, _, _ = refine_candidates(images, one.sigma2, cube, candidates, origins, **options)
+    images, steps = one.images.crop(28), Steps(evaluations=20)
+    common = (images, one.noise, ReferenceMap(cube, padding=3), candidates, origins)
+    marched, _, _ = refine_candidates(*common, contest=Contest(radii=tuple(radii)), steps=steps)
+    direct, _, _ = refine_candidates(*common, steps=steps)
     near = [np.mean(angular_distance_deg(found.rotations, one.rotations) < 1) for found in (marched, direct)]
     print("within 1 degree: marched, direct", near)
     assert near[0] > 0.95
@@ -187,12 +218,27 @@ def test_the_last_step_is_below_a_quarter_of_the_angular_nyquist(noisy: Any) -> 
     images = one.images.crop(24)
     # so coarse a tolerance would leave half of the images further away
     found, _, _ = refine_candidates(
-        images, one.sigma2, cube, candidates, origins, diameter_A=diameter_A, tolerance=2.0, iterations=20
+        images,
+        one.noise,
+        ReferenceMap(cube),
+        candidates,
+        origins,
+        steps=Steps(evaluations=20, tolerance=2.0),
+        contest=Contest(diameter_A=diameter_A),
     )
-    coarse, _, _ = refine_candidates(images, one.sigma2, cube, candidates, origins, tolerance=2.0, iterations=20)
+    coarse, _, _ = refine_candidates(
+        images, one.noise, ReferenceMap(cube), candidates, origins, steps=Steps(evaluations=20, tolerance=2.0)
+    )
 
     def further_step(poses: Any) -> np.ndarray:
-        on = refine_poses(images, one.sigma2, cube, poses.rotations, poses.shifts_px, tolerance=1e-3, iterations=20)
+        on = refine_poses(
+            images,
+            one.noise,
+            ReferenceMap(cube),
+            poses.rotations,
+            poses.shifts_px,
+            steps=Steps(evaluations=20, tolerance=1e-3),
+        )
         return angular_distance_deg(on.rotations, poses.rotations)
 
     followed, left = further_step(found), further_step(coarse)
@@ -207,7 +253,13 @@ def test_candidates_left_behind_do_not_change_the_confidence_in_the_best(clean: 
     far = [displaced(one, 70, 0.3, seed=seed)[0] for seed in (4, 5, 6)]
     candidates, origins = np.stack([near, *far], axis=1), np.stack([shifts] * 4, axis=1)
     found, chosen, confidence = refine_candidates(
-        one.images.crop(20), one.sigma2 * 0.1, cube, candidates, origins, radii=[8, 12], padding=3, iterations=16
+        one.images.crop(20),
+        NoiseModel(one.sigma2 * 0.1),
+        ReferenceMap(cube, padding=3),
+        candidates,
+        origins,
+        steps=Steps(evaluations=16),
+        contest=Contest(radii=(8, 12)),
     )
     assert np.mean(chosen == 0) > 0.95
     assert np.all((confidence > 0) & (confidence <= 1))
@@ -217,7 +269,7 @@ def test_candidates_left_behind_do_not_change_the_confidence_in_the_best(clean: 
 def test_candidates_of_a_wrong_shape_are_refused(noisy: Any) -> None:
     one, cube = noisy
     with pytest.raises(InputError, match=r"\[n, m, 3, 3\]"):
-        refine_candidates(one.images, one.sigma2, cube, one.rotations, one.shifts)
+        refine_candidates(one.images, one.noise, ReferenceMap(cube), one.rotations, one.shifts)
 
 
 @pytest.mark.parametrize(
@@ -225,15 +277,15 @@ def test_candidates_of_a_wrong_shape_are_refused(noisy: Any) -> None:
     [
         ({"rotations": np.zeros((3, 3, 3))}, "one pose for each image"),
         ({"shifts": np.full((300, 2), np.nan)}, "NaN"),
-        ({"iterations": 0}, "iterations"),
-        ({"shift_sigma_px": 0.0}, "prior widths"),
-        ({"sigma2": np.ones(4)}, "do not reach shell 31"),
-        ({"noise_group": np.full(300, 2)}, "noise_group"),
+        ({"steps": Steps(evaluations=0)}, "evaluations"),
+        ({"prior": PosePrior(shift_sigma_px=0.0)}, "prior widths"),
+        ({"noise": NoiseModel(np.ones(4))}, "do not reach shell 31"),
+        ({"noise": NoiseModel(np.ones((1, 32)), np.full(300, 2))}, "must give each of 300"),
     ],
 )
 def test_bad_input_is_refused(noisy: Any, change: dict[str, Any], text: str) -> None:
     one, cube = noisy
-    arguments = {"sigma2": one.sigma2, "rotations": one.rotations, "shifts": one.shifts} | change
-    first = [arguments.pop(name) for name in ("sigma2", "rotations", "shifts")]
+    arguments = {"noise": one.noise, "rotations": one.rotations, "shifts": one.shifts} | change
+    first = [arguments.pop(name) for name in ("noise", "rotations", "shifts")]
     with pytest.raises(InputError, match=text):
-        refine_poses(one.images, first[0], cube, first[1], first[2], **arguments)
+        refine_poses(one.images, first[0], ReferenceMap(cube), first[1], first[2], **arguments)

@@ -68,7 +68,7 @@ def test_spectra_come_in_table_order_with_the_ctf_of_each_row(tmp_path: Path, im
 def test_threads_and_chunks_change_nothing(tmp_path: Path, images: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     table = make_table(tmp_path, images, [(s, i) for s in (0, 1) for i in (1, 2, 3, 4)])
     whole = load_particle_spectra(table, radius=9)
-    monkeypatch.setattr("cryopipe.projection.particle_spectra._CHUNK_BYTES", 4 * BOX * BOX)
+    monkeypatch.setattr("cryopipe.projection.particle_images.CHUNK_BYTES", 4 * BOX * BOX)
     np.testing.assert_array_equal(load_particle_spectra(table, radius=9, threads=3).values, whole.values)
 
 

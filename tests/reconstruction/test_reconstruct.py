@@ -13,13 +13,17 @@ from cryopipe.imaging.geometry import angular_distance_deg
 from cryopipe.imaging.masks import soft_sphere
 from cryopipe.kernels._dispatch import cpu_threads
 from cryopipe.kernels.slices import extract_slices
-from cryopipe.poses.refine_poses import refine_candidates, refine_poses
+from cryopipe.poses.refine_candidates import refine_candidates
+from cryopipe.poses.refine_poses import refine_poses
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.phases import shift_values
-from cryopipe.projection.references import reference_cube
+from cryopipe.projection.references import ReferenceMap, ReferenceSlices, reference_cube
 from cryopipe.reconstruction.reconstruct import Reconstruction, ssnr_from_fsc, tau2_from_ssnr
 from cryopipe.reconstruction.weighting import b_factor_weights, weighted_images
 from cryopipe.search.exhaustive.search import search_poses
-from cryopipe.search.grid import orientation_grid, orientation_weights, shift_grid, shift_log_prior
+from cryopipe.search.grid import orientation_grid, orientation_weights
+from cryopipe.search.options import SearchOptions
+from cryopipe.search.shifts import ShiftGrid, shift_grid, shift_log_prior
 from tests.particle_scenes import Scene, phantom, scene
 
 
@@ -65,7 +69,13 @@ def test_sums_of_a_search_insert_like_the_images_themselves() -> None:
     images.values[:] = values
     sigma2 = one.sigma2 * 1e-3
     references = one.truth.slices(grid, images.pixels)
-    found = search_poses(images, sigma2, references, np.array([[0.0, 0.0], [2.0, 0.0]]), accumulate=True)
+    found = search_poses(
+        images,
+        NoiseModel(sigma2),
+        ReferenceSlices(references),
+        ShiftGrid(np.array([[0.0, 0.0], [2.0, 0.0]])),
+        options=SearchOptions(accumulate=True),
+    )
     np.testing.assert_array_equal(found.best_state, chosen)
     assert found.max_probability.min() > 0.9999
     assert found.sums is not None
@@ -279,11 +289,16 @@ def test_global_then_local_search_recovers_poses_as_asked(accepted: Scene) -> No
     references = extract_slices(cube, grid, coarse.pixels.kx, coarse.pixels.ky)
     shifts = shift_grid(3, 1.5)
     found = search_poses(
-        coarse, one.sigma2, references, shifts, log_prior=np.log(orientation_weights(grid, "C1")),
-        shift_log_prior=shift_log_prior(shifts, 2.0), n_candidates=3,
-    )  # fmt: skip
-    best, _, _ = refine_candidates(coarse, one.sigma2, cube, grid[found.candidate_state], shifts[found.candidate_shift])
-    fine = refine_poses(one.images.crop(24), one.sigma2, cube, best.rotations, best.shifts_px)
+        coarse,
+        one.noise,
+        ReferenceSlices(references, log_prior=np.log(orientation_weights(grid, "C1"))),
+        ShiftGrid(shifts, log_prior=shift_log_prior(shifts, 2.0)),
+        options=SearchOptions(candidates=3),
+    )
+    best, _, _ = refine_candidates(
+        coarse, one.noise, ReferenceMap(cube), grid[found.candidate_state], shifts[found.candidate_shift]
+    )
+    fine = refine_poses(one.images.crop(24), one.noise, ReferenceMap(cube), best.rotations, best.shifts_px)
     error = angular_distance_deg(fine.rotations, one.rotations)
     move = np.linalg.norm(fine.shifts_px - one.shifts, axis=1)
     print("pose", np.median(error), np.mean(error < 3), "shift", np.median(move))

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from cryopipe.config.refinement import RefineHomogeneous
-from cryopipe.context import Context, Device
+from cryopipe.context import Context
 from cryopipe.errors import DeviceError, InputError
 from cryopipe.imaging.filters import low_pass
 from cryopipe.imaging.fsc import fourier_shell_correlation, resolution_at
@@ -21,14 +20,17 @@ from cryopipe.imaging.symmetry import in_asymmetric_unit, symmetry_operators
 from cryopipe.io.mrc import format_image_name, read_volume, write_stack, write_volume
 from cryopipe.io.star import read_table, write_table
 from cryopipe.io.star_blocks import read_blocks
+from cryopipe.iteration import particle_store
 from cryopipe.iteration.exchange import Shared, compare
-from cryopipe.kernels._dispatch import gpu_unavailable_reason
+from cryopipe.iteration.gold_standard import final_halves
+from cryopipe.iteration.halves import load_halves
+from cryopipe.kernels.devices import gpu_unavailable_reason, visible_devices
 from cryopipe.poses import refine_poses
 from cryopipe.projection.particle_keys import canonical_order
 from cryopipe.projection.particle_spectra import load_particle_spectra
+from cryopipe.reconstruction.half_sets import half_sets_of
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement import refine_homogeneous as refinement
-from cryopipe.search.devices import visible_devices
 from tests.emulated_cupy import emulated_gpus
 from tests.simulated_particles import Dataset, simulate
 
@@ -53,10 +55,17 @@ def refined(octahedral: Dataset, tmp_path_factory: pytest.TempPathFactory) -> di
     return run(octahedral, tmp_path_factory.mktemp("refined"))
 
 
-def context_in(folder: Path, threads: int = 2, gpus: tuple[int, ...] = ()) -> Context:
-    device: Device = "gpu" if gpus else "cpu"
-    log = logging.getLogger("test")
-    return Context("refine_homogeneous", folder, seed=3, threads=threads, device=device, gpus=gpus, log=log)
+def context_in(folder: Path, threads: int = 2, gpus: tuple[int, ...] = (), memory_bytes: int | None = None) -> Context:
+    return Context(
+        "refine_homogeneous",
+        folder,
+        seed=3,
+        threads=threads,
+        device="gpu" if gpus else "cpu",
+        gpus=gpus,
+        memory_bytes=memory_bytes,
+        log=logging.getLogger("test"),
+    )
 
 
 def run(
@@ -68,6 +77,7 @@ def run(
     threads: int = 2,
     progress: Callable[[int, int, str], None] | None = None,
     gpus: tuple[int, ...] = (),
+    memory_bytes: int | None = None,
     **options: Any,
 ) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
@@ -78,7 +88,7 @@ def run(
         **({"symmetry": "O", "particle_diameter_A": 125, "initial_lowpass_A": 20.8, "offset_range_A": 12.0} | options)
     )
     outputs = {name: folder / suffix for name, suffix in SUFFIXES.items()}
-    context = context_in(folder, threads, gpus)
+    context = context_in(folder, threads, gpus, memory_bytes)
     if progress is not None:
         object.__setattr__(context, "progress", progress)
     refinement.main({"particles": table or dataset.particles, "map": start}, outputs, params, context)
@@ -212,7 +222,13 @@ def test_half_one_does_not_depend_on_the_images_of_half_two(octahedral: Dataset,
         global_iterations=2,
     )
     table = octahedral.table.with_rows(octahedral.table.rows.iloc[canonical_order(octahedral.table.rows)])
-    halves = refinement.load_halves(table, threads=2)
+    noise = np.random.default_rng(0).standard_normal((len(table), 64, 64), dtype=np.float32)
+    write_stack(tmp_path / "noise.mrcs", noise, 3.0)
+    names = [format_image_name(i, tmp_path / "noise.mrcs") for i in range(len(table))]
+    second = half_sets_of(table) == 2
+    spoiled = table.with_rows(
+        table.rows.assign(rlnImageName=np.where(second, names, table.rows["rlnImageName"].astype(str)))
+    )
     start = low_pass(octahedral.truth, 3.0, 20.0)
     passed: list[Shared] = []
 
@@ -220,19 +236,15 @@ def test_half_one_does_not_depend_on_the_images_of_half_two(octahedral: Dataset,
         passed.append(compare(*arguments, **options))
         return passed[-1]
 
-    (tmp_path / "a").mkdir()
-    honest = refinement.refine(halves, start, params, context_in(tmp_path / "a"), exchange=record)
-    second = halves.images[1]
-    rng = np.random.default_rng(0)
-    noise = (rng.normal(size=second.values.shape) + 1j * rng.normal(size=second.values.shape)).astype(np.complex64)
-    spoiled = replace(halves, images=(halves.images[0], replace(second, values=noise)))
-    replay = iter(passed)
-    (tmp_path / "b").mkdir()
-    other = refinement.refine(
-        spoiled, start, params, context_in(tmp_path / "b"), exchange=lambda *_, **__: next(replay)
-    )
-    # what the halves may share (the FSC curve, shells coarser than 20 Å) is replayed: nothing else may pass
-    maps = [refinement.final_halves(p, h, params, threads=2) for p, h in ((honest, halves), (other, spoiled))]
+    maps = []
+    for name, particles in (("a", table), ("b", spoiled)):
+        replay = iter(list(passed))
+        # what the halves may share (the FSC curve, shells coarser than 20 Å) is replayed: nothing else may pass
+        exchange = record if name == "a" else lambda *_, replay=replay, **__: next(replay)
+        halves = load_halves(particles, threads=2)
+        context = context_in(tmp_path / name)
+        progress = refinement.refine(halves, start, params, context, fingerprint=name, exchange=exchange)
+        maps.append(final_halves(progress.pair, halves, symmetry="O", threads=2))
     assert maps[0][0].tobytes() == maps[1][0].tobytes()
     assert maps[0][1].tobytes() != maps[1][1].tobytes()
 
@@ -267,6 +279,14 @@ def test_a_killed_run_goes_on_to_bit_identical_maps(octahedral: Dataset, tmp_pat
         assert whole[name].read_bytes() == resumed[name].read_bytes()
 
 
+def test_a_damaged_checkpoint_starts_the_run_afresh(octahedral: Dataset, tmp_path: Path) -> None:
+    options = {"max_iterations": 2, "global_iterations": 1}
+    whole = run(octahedral, tmp_path, **options)["half1"].read_bytes()
+    kept = tmp_path / "progress.npz"
+    kept.write_bytes(kept.read_bytes()[:1000])
+    assert run(octahedral, tmp_path, **options)["half1"].read_bytes() == whole
+
+
 def test_the_order_of_the_particles_has_no_influence(octahedral: Dataset, tmp_path: Path) -> None:
     order = np.random.default_rng(1).permutation(len(octahedral.table))
     shuffled = tmp_path / "shuffled.star"
@@ -288,6 +308,29 @@ def test_one_thread_gives_the_bits_of_two(octahedral: Dataset, tmp_path: Path) -
         numba.set_num_threads(before)
     for name in ("half1", "half2", "particles"):
         assert one[name].read_bytes() == two[name].read_bytes()
+
+
+@pytest.mark.parametrize("astigmatism", [False, True])
+def test_no_memory_budget_changes_a_bit(
+    octahedral: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, astigmatism: bool
+) -> None:
+    # blocks of 64 particles, so that each half of 150 has three
+    monkeypatch.setattr(particle_store, "BLOCK_BYTES", 1)
+    options: dict[str, Any] = {
+        "max_iterations": 4,
+        "global_iterations": 1,
+        "defocus_start_resolution_A": 15.0,
+        "refine_scale": True,
+        "refine_astigmatism": astigmatism,
+    }
+    # everything in memory; a quarter of it; nothing
+    runs = [run(octahedral, tmp_path / str(b), memory_bytes=b, **options) for b in (None, 1_000_000, 0)]
+    history = np.loadtxt(runs[0]["history"], skiprows=1)
+    assert history[-1, 6] > 0, "defoci were to be refined"
+    assert (history[-1, 7] > 0) == astigmatism
+    for other in runs[1:]:
+        for name in SUFFIXES:
+            assert other[name].read_bytes() == runs[0][name].read_bytes(), name
 
 
 def test_an_asymmetric_particle_is_refined_too(tmp_path: Path) -> None:

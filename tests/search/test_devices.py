@@ -9,18 +9,21 @@ import pytest
 
 from cryopipe.errors import DeviceError
 from cryopipe.imaging.geometry import random_rotations
+from cryopipe.kernels import devices
 from cryopipe.kernels._memory import in_batches
-from cryopipe.search import devices
+from cryopipe.kernels.devices import Resources
+from cryopipe.projection.references import ReferenceSlices
 from cryopipe.search.exhaustive import search as global_search
 from cryopipe.search.exhaustive.search import search_poses
 from cryopipe.search.exhaustive.tile import TileSettings
 from cryopipe.search.exhaustive.tile_gpu import ArrayTile, tile_bytes_an_image
-from cryopipe.search.grid import shift_grid
+from cryopipe.search.options import GreyScale, SearchOptions
 from cryopipe.search.posterior import Posterior
+from cryopipe.search.shifts import ShiftGrid, shift_grid
 from tests.particle_scenes import Scene, phantom, scene
 
 SHIFTS = shift_grid(2, 1)
-OPTIONS: dict[str, Any] = {"inverse_temperature": 0.3, "accumulate": True, "keep_significant": True, "n_candidates": 3}
+OPTIONS = SearchOptions(inverse_temperature=0.3, accumulate=True, keep_significant=True, candidates=3)
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +96,9 @@ def test_a_search_that_runs_out_of_memory_halves_its_tile_and_gives_the_same(
 
     monkeypatch.setattr(global_search, "in_batches", halving)
     monkeypatch.setattr(global_search, "_tile", tile(ArrayTile))
-    roomy = search_poses(one.images, one.sigma2, references, SHIFTS, **OPTIONS)
+    roomy = search_poses(one.images, one.noise, ReferenceSlices(references), ShiftGrid(SHIFTS), options=OPTIONS)
     monkeypatch.setattr(global_search, "_tile", tile(Tight))
-    tight = search_poses(one.images, one.sigma2, references, SHIFTS, **OPTIONS)
+    tight = search_poses(one.images, one.noise, ReferenceSlices(references), ShiftGrid(SHIFTS), options=OPTIONS)
     assert tiles[:4] == [40, 20, 10, 5]
     _same(tight, roomy)
 
@@ -134,14 +137,13 @@ def test_a_search_over_devices_is_that_of_its_blocks(
     one, references = small
     base = np.random.default_rng(0).normal(size=(50, 2))
     prior = np.random.default_rng(1).normal(size=(50, len(SHIFTS)))
-    options = OPTIONS | {"base_shifts_px": base, "shift_log_prior": prior, "scale": np.linspace(0.9, 1.1, 50)}
-    monkeypatch.setattr(devices, "to_device", np.asarray)  # NumPy plays the device
+    given = (one.images, one.noise, ReferenceSlices(references), ShiftGrid(SHIFTS, prior, base))
+    options: dict[str, Any] = {"scale": GreyScale(np.linspace(0.9, 1.1, 50)), "options": OPTIONS}
+    monkeypatch.setattr(global_search, "to_device", np.asarray)  # NumPy plays the device
     on_host = devices.over_devices
-    monkeypatch.setattr(devices, "over_devices", lambda *given: on_host(*given, activate=False))
-    found = devices.search_on_devices(
-        one.images, one.sigma2, references, SHIFTS, devices=numbers, block=20, threads=1, **options
-    )
-    whole = search_poses(one.images, one.sigma2, references, SHIFTS, **options)
+    monkeypatch.setattr(global_search, "over_devices", lambda *given: on_host(*given, activate=False))
+    found = search_poses(*given, resources=Resources(threads=1, devices=tuple(numbers), block=20), **options)
+    whole = search_poses(*given, **options)
     _same(found, whole)
     np.testing.assert_allclose(found.shift_px, whole.shift_px)
     assert found.significant is not None
@@ -164,7 +166,7 @@ def test_the_array_tile_stays_below_the_memory_predicted_for_it(small: Any) -> N
     n = len(one.images)
     settings = TileSettings(n, 1, len(SHIFTS), 1, 1.0, 0.999, 0, False, True)
     tile = ArrayTile(references, settings)
-    data = global_search._tile_data(one.images, one.sigma2, SHIFTS, None, None, None, np)
+    data = global_search.tile_data(one.images, one.noise, ShiftGrid(SHIFTS), GreyScale(), np)
     tracemalloc.start()
     tile.score(data, np.arange(n))
     tile.accumulate(n, tile.posterior(n, np.zeros(900, np.float32), np.zeros((n, len(SHIFTS)), np.float32)))
@@ -177,9 +179,9 @@ def test_the_array_tile_stays_below_the_memory_predicted_for_it(small: Any) -> N
 
 def test_the_gpu_gives_the_cpus_answer(small: Any, cupy: Any) -> None:
     one, references = small
-    options = OPTIONS | {"base_shifts_px": np.full((50, 2), 0.3), "scale_sd": 0.2}
-    cpu = search_poses(one.images, one.sigma2, references, SHIFTS, **options)
-    gpu = search_poses(one.images.to_gpu(), one.sigma2, cupy.asarray(references), SHIFTS, **options)
+    shifts, options = ShiftGrid(SHIFTS, base_px=np.full((50, 2), 0.3)), {"scale": GreyScale(sd=0.2), "options": OPTIONS}
+    cpu = search_poses(one.images, one.noise, ReferenceSlices(references), shifts, **options)
+    gpu = search_poses(one.images.to_gpu(), one.noise, ReferenceSlices(cupy.asarray(references)), shifts, **options)
     assert gpu.sums is not None
     # two orders of float32 sums of 280 products whose total reaches 100: 2e-4 in a log-likelihood
     np.testing.assert_allclose(gpu.log_evidence, cpu.log_evidence, atol=5e-4)

@@ -9,12 +9,13 @@ nearly round particles only.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
+from cryopipe.classes2d.particle_stack import ParticleStack
 from cryopipe.imaging.fourier import rfft2_centred
-from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.phases import shift_values
 
 
@@ -37,8 +38,7 @@ def ball_projection(frequency: np.ndarray, radius_A: float) -> np.ndarray:
 
 
 def core_densities(
-    spectra: ParticleSpectra,
-    shift_px: np.ndarray,
+    stack: ParticleStack,
     empty_average: np.ndarray,
     *,
     outer_diameter_A: float,
@@ -49,32 +49,44 @@ def core_densities(
 
     Parameters
     ----------
-    spectra : ParticleSpectra
-        To some 12 Å: finer detail depends on the view.
-    shift_px : ``[n, 2]``
-        What centres each image.
+    stack : ParticleStack
+        Particles to some 12 Å (finer detail depends on the view) and what centres them.
     empty_average : float32 ``[b, b]``
         Average of empty particles in the units of the images (a CTF-corrected class average), of the spectra's box.
     outer_diameter_A, inner_diameter_A, core_diameter_A : float
         Of the shell and of the core to look for.
     """
-    pixels = spectra.pixels
-    frequency = pixels.shell / (spectra.box * spectra.pixel_size_A)
+    store = stack.store
+    pixels = store.pixels(store.radius)
+    frequency = pixels.shell / (store.box * store.pixel_size_A)
     profile = _ring_mean(pixels.gather(rfft2_centred(empty_average)).real, pixels.shell)[pixels.shell]
     shell = ball_projection(frequency, outer_diameter_A / 2) - ball_projection(frequency, inner_diameter_A / 2)
     weight = 1.0 / np.maximum(frequency, frequency.min())  # rings count alike
     per_density = float((weight * profile) @ shell / ((weight * shell) @ shell))
     ball = per_density * ball_projection(frequency, core_diameter_A / 2)
-    values = shift_values(np.ascontiguousarray(spectra.values), pixels, shift_px).real
-    noise = _noise(values, spectra.ctf, profile, pixels.shell)
-    data = spectra.ctf * values / noise
-    information = np.square(spectra.ctf) / noise
+    noise = _noise(stack, profile)
+    parts = [_fitted(values, ctf, profile, ball, noise) for values, ctf in _centred(stack)]
+    return CoreDensity(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def _centred(stack: ParticleStack) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Give out the centred particles block by block: real parts of their spectra, and CTFs, ``[n, K]`` each."""
+    for rows, images in stack.store.blocks(stack.store.radius):
+        yield shift_values(images.values, images.pixels, stack.prior_shift_px[rows]).real, images.ctf
+
+
+def _fitted(
+    values: np.ndarray, ctf: np.ndarray, profile: np.ndarray, ball: np.ndarray, noise: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return density, its error and the scale of the empty particle by weighted least squares, ``[n]`` each."""
+    data = ctf * values / noise
+    information = np.square(ctf) / noise
     u = np.stack([data @ profile, data @ ball], axis=1).astype(np.float64)  # [n, 2]
     m11, m12, m22 = (information @ (p * q) for p, q in ((profile, profile), (profile, ball), (ball, ball)))
     determinant = np.maximum(m11 * m22 - m12**2, 1e-12 * m11 * m22)
     scale = (m22 * u[:, 0] - m12 * u[:, 1]) / determinant
     density = (m11 * u[:, 1] - m12 * u[:, 0]) / determinant
-    return CoreDensity(density, np.sqrt(m11 / determinant), scale)
+    return density, np.sqrt(m11 / determinant), scale
 
 
 def _ring_mean(values: np.ndarray, shells: np.ndarray) -> np.ndarray:
@@ -82,11 +94,14 @@ def _ring_mean(values: np.ndarray, shells: np.ndarray) -> np.ndarray:
     return np.bincount(shells, weights=values) / count
 
 
-def _noise(values: np.ndarray, ctf: np.ndarray, profile: np.ndarray, shells: np.ndarray) -> np.ndarray:
+def _noise(stack: ParticleStack, profile: np.ndarray) -> np.ndarray:
     """Return the variance of the real part about the empty model, ``[K]``: the median over particles, ring by ring.
 
     It holds what the model leaves out (views, neighbours), which is what the errors should hold.
     """
-    residual = np.square(values - ctf * profile)
-    per_particle = np.stack([np.bincount(shells, weights=row) for row in residual]) / np.maximum(np.bincount(shells), 1)
+    shells = stack.store.pixels(stack.store.radius).shell
+    rings = [
+        np.bincount(shells, weights=row) for values, ctf in _centred(stack) for row in np.square(values - ctf * profile)
+    ]
+    per_particle = np.stack(rings) / np.maximum(np.bincount(shells), 1)
     return np.maximum(np.median(per_particle, axis=0), 1e-12)[shells]

@@ -21,7 +21,7 @@ import yaml
 from cryopipe.classes2d.core_density import CoreDensity, core_densities
 from cryopipe.classes2d.decisions import FERRITIN, Decision, Verdict, judge_classes, overrule, read_decision
 from cryopipe.classes2d.features import class_features, ring_and_core, spread_over_classes
-from cryopipe.classes2d.particle_stack import load_particle_stack
+from cryopipe.classes2d.particle_stack import open_particle_stack
 from cryopipe.config.base import require
 from cryopipe.config.classes2d import SelectClasses2d
 from cryopipe.context import Context
@@ -134,15 +134,18 @@ def _measure_cores(
     # the lower half by core ratio: classes into which full particles have strayed do not set the standard
     limit = np.median(features["crpCoreRatio"][weights > 0])
     weights = np.where(features["crpCoreRatio"] <= limit, weights, 0.0)
-    stack = load_particle_stack(
-        table, max_resolution_A=CORE_RESOLUTION_A, mask_diameter_A=1.2 * diameter_A, threads=context.threads
+    stack = open_particle_stack(
+        table,
+        max_resolution_A=CORE_RESOLUTION_A,
+        mask_diameter_A=1.2 * diameter_A,
+        memory_bytes=context.memory_bytes,
+        threads=context.threads,
     )
-    box = stack.spectra.box
+    box = stack.store.box
     low = averages.shape[-1] // 2 - box // 2
     empty = np.tensordot(weights / weights.sum(), averages, axes=1)[low : low + box, low : low + box].astype(np.float32)
     return core_densities(
-        stack.spectra,
-        stack.prior_shift_px,
+        stack,
         empty,
         outer_diameter_A=diameter_A,
         inner_diameter_A=params.cavity_diameter_fraction * diameter_A,

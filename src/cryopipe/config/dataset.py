@@ -143,6 +143,13 @@ class Run(Params):
         "auto: a GPU where the job was given one that works, else the CPU; gpu: an error where there is none.",
         default="auto",
     )
+    memory_GB: float | None = parameter(
+        "Memory for the particles of one job; what does not fit is read from the disk again. null: half of what is free when "
+        "the job starts.",
+        unit="GB",
+        default=None,
+        gt=0,
+    )
     max_failed_fraction: float = parameter(
         "Share of the run's movies or micrographs, over all batches, that a step may quarantine before the run stops.",
         default=0.2,

@@ -41,6 +41,35 @@ def fsc_frame(curves: Mapping[str, NDArray[np.float64]], *, box: int, pixel_size
     return pd.DataFrame(columns | dict(curves))
 
 
+def masked_fsc_frame(
+    corrected: NDArray[np.float64],
+    unmasked: NDArray[np.float64],
+    masked: NDArray[np.float64],
+    randomised: NDArray[np.float64],
+    *,
+    box: int,
+    pixel_size_A: float,
+) -> pd.DataFrame:
+    """Return the table of the four curves of two half maps under RELION's names, as `fsc_frame`.
+
+    Parameters
+    ----------
+    corrected, unmasked, masked, randomised : array float64 [shells]
+        Masked and corrected for the mask; without the mask; masked; masked after phase randomisation.
+    box : int
+        Side of the maps in px.
+    pixel_size_A : float
+        Å.
+    """
+    curves = {
+        "rlnFourierShellCorrelationCorrected": corrected,
+        "rlnFourierShellCorrelationUnmaskedMaps": unmasked,
+        "rlnFourierShellCorrelationMaskedMaps": masked,
+        "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps": randomised,
+    }
+    return fsc_frame(curves, box=box, pixel_size_A=pixel_size_A)
+
+
 def write_emdb_fsc(path: str | Path, curve: NDArray[np.float64], *, box: int, pixel_size_A: float, title: str) -> None:
     """Write a curve as EMDB's FSC XML: x in 1/Å, y the correlation."""
     points = "\n".join(

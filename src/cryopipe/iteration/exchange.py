@@ -148,7 +148,20 @@ def masked_reference(
     mask_options: dict[str, float] | None,
     threads: int,
 ) -> NDArray[np.float32]:
-    """Return a reference inside the solvent mask of itself, or inside a soft sphere where no options are given."""
+    """Return a reference inside the solvent mask of itself, or inside a soft sphere where no options are given.
+
+    Parameters
+    ----------
+    volume : array float32 [z, y, x]
+    pixel_size_A : float
+        Of the map.
+    diameter_A : float
+        Of the particle; the sphere has 1.25 times it.
+    mask_options : dict, optional
+        Options of :func:`cryopipe.reconstruction.dynamic_mask.dynamic_mask`; None: the sphere.
+    threads : int
+        CPU threads.
+    """
     mask = _mask(volume, pixel_size_A, mask_options, threads)
     if mask is None:
         radius = min(0.625 * diameter_A / pixel_size_A, 0.5 * volume.shape[0] - 4)

@@ -107,6 +107,16 @@ def half_map_fsc(
 ) -> np.ndarray:
     """Return the FSC between unfiltered, unmasked half maps; inside a soft mask and corrected for it where one is given.
 
+    Parameters
+    ----------
+    half1, half2 : array float32 [z, y, x]
+    mask : array float32 [z, y, x], optional
+        Soft mask.
+    rng : Generator, optional
+        Random phases of the mask's correction; needed with a mask.
+    workers : int
+        CPU threads.
+
     Raises
     ------
     InputError

@@ -3,52 +3,80 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cryopipe.imaging.backend import array_module, to_numpy
-from cryopipe.imaging.optics import CtfParameters
-from cryopipe.kernels.slices import extract_slices
-from cryopipe.poses.model import DefocusModel
+from cryopipe.kernels.devices import Resources, over_devices, to_device
+from cryopipe.poses.model import DefocusModel, ImageModel
 from cryopipe.poses.refine_astigmatism import refine_astigmatism
 from cryopipe.poses.refine_poses import refine_poses
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.phases import shift_values
-from cryopipe.search.devices import over_devices, to_device
+from cryopipe.projection.references import ReferenceMap
 
 _CHUNK = 64
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """Sums over posed images.
+    """Sums over posed images; those of several blocks are put together by `joined`.
 
     Attributes
     ----------
-    sigma2 : array float64 [radius + 1]
-        Noise variance of each of real and imaginary part, a shell; shell 0 repeats shell 1.
-    scale : array float64 [n]
-        Least-squares grey scale of each image.
-    grey : float
-        Least-squares grey scale of all images together.
+    power : array float64 [radius + 1]
+        What is left of the images' power by shell, over the pixels of a shell and the images.
+    pixels : array int64 [radius + 1]
+        Pixels of each shell, times the images.
+    cross, model : array float64 [n]
+        Weighted product of each image with its model, and the model's weighted power.
     """
 
-    sigma2: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    grey: float
+    power: NDArray[np.float64]
+    pixels: NDArray[np.int64]
+    cross: NDArray[np.float64]
+    model: NDArray[np.float64]
+
+    @classmethod
+    def joined(cls, parts: Sequence[Residuals]) -> Residuals:
+        """Put the sums of consecutive blocks of images together, in their order."""
+        power, pixels = parts[0].power, parts[0].pixels
+        for part in parts[1:]:
+            power, pixels = power + part.power, pixels + part.pixels
+        return cls(power, pixels, *(np.concatenate([getattr(p, name) for p in parts]) for name in ("cross", "model")))
+
+    @property
+    def sigma2(self) -> NDArray[np.float64]:
+        """Noise variance of each of real and imaginary part, by shell; shell 0 repeats shell 1."""
+        new: NDArray[np.float64] = self.power / np.maximum(2 * self.pixels, 1)
+        new[0] = new[1]
+        return new
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """Least-squares grey scale of each image, [n]."""
+        return self.cross / self._floored()
+
+    @property
+    def grey(self) -> float:
+        """Least-squares grey scale of all images together."""
+        return float(self.cross.sum() / self._floored().sum())
+
+    def _floored(self) -> NDArray[np.float64]:
+        return np.maximum(self.model, 1e-6 * max(self.model.max(), 1e-30))
 
 
 def measure_residuals(
     images: ParticleSpectra,
-    cube: Any,
+    noise: NoiseModel,
+    reference: ReferenceMap,
     rotations: NDArray[np.float64],
     shifts_px: NDArray[np.float64],
     *,
-    sigma2: NDArray[np.float64],
-    padding: int = 2,
     devices: Sequence[int] | None = None,
 ) -> Residuals:
     """Compare images with the reference at their poses.
@@ -57,29 +85,29 @@ def measure_residuals(
     ----------
     images : ParticleSpectra
         n images inside a radius.
-    cube : complex64 half cube
-        The reference, at least of the images' radius.
+    noise : NoiseModel
+        Present noise spectrum, the same for all images, which weighs the scale's pixels.
+    reference : ReferenceMap
+        At least of the images' radius.
     rotations, shifts_px : array [n, 3, 3], [n, 2]
         Poses; the shift (x, y) is what has to be applied.
-    sigma2 : array [>= radius + 1]
-        Present noise spectrum, which weighs the scale's pixels.
     devices : sequence of int, optional
         CUDA devices to spread the images over. The result does not depend on their number.
     """
     shell = images.pixels.shell
     shells = images.pixels.radius + 1
-    weight = (1 / sigma2[shell]).astype(np.float32)
+    weight = noise.inverse_variance_of_each(images)
     power = np.zeros(shells)
     cross_sums, model_sums = np.empty(len(images)), np.empty(len(images))
-    cubes: dict[int | None, Any] = {None: cube}
+    maps: dict[int | None, ReferenceMap] = {None: reference}
 
     def compared(device: int | None, part: slice) -> tuple[Any, Any, Any]:
         own = images.subset(part)
         if device is not None:
             own = own.to_gpu()
-            if device not in cubes:
-                cubes[device] = to_device(cube)
-        return _compare(own, cubes[device], rotations[part], shifts_px[part], weight, padding)
+            if device not in maps:
+                maps[device] = replace(reference, cube=to_device(reference.cube))
+        return _compare(own, maps[device], rotations[part], shifts_px[part], weight)
 
     parts = [slice(start, min(start + _CHUNK, len(images))) for start in range(0, len(images), _CHUNK)]
     on_host = (compared(None, part) for part in parts)
@@ -87,58 +115,60 @@ def measure_residuals(
     for part, (residual, cross, model) in zip(parts, found, strict=True):
         power += np.bincount(shell, weights=to_numpy(residual), minlength=shells)
         cross_sums[part], model_sums[part] = to_numpy(cross), to_numpy(model)
-    count = np.bincount(shell, minlength=shells) * len(images)
-    new = power / np.maximum(2 * count, 1)
-    new[0] = new[1]
-    floor = np.maximum(model_sums, 1e-6 * max(model_sums.max(), 1e-30))
-    return Residuals(new, cross_sums / floor, float(cross_sums.sum() / floor.sum()))
+    return Residuals(power, np.bincount(shell, minlength=shells) * len(images), cross_sums, model_sums)
 
 
 def refine_ctfs(
     images: ParticleSpectra,
-    parameters: CtfParameters,
-    cube: Any,
+    noise: NoiseModel,
+    reference: ReferenceMap,
     rotations: NDArray[np.float64],
     shifts_px: NDArray[np.float64],
     *,
-    sigma2: NDArray[np.float64],
-    range_A: float,
-    prior_A: float,
+    defocus: DefocusModel,
     micrograph: NDArray[Any] | None = None,
     astigmatism_prior_A: float = np.inf,
-    padding: int = 2,
     devices: Sequence[int] | None = None,
 ) -> NDArray[np.float64]:
     """Return the change of each posed image's CTF that fits the reference best, float64 [n, 3] in Å.
 
     The columns are mean defocus and, where ``micrograph`` [n] names each image's micrograph, the components of that
-    micrograph's astigmatism ((U - V)/2 cos 2a, (U - V)/2 sin 2a); else these are zero. ``parameters`` are the CTFs that
-    the images carry (phase-flipped ones: were flipped with), a row an image; the priors are Gaussians around them. Poses
-    move along, so that neither takes the other's error; they are not returned, since the next iteration begins with them
-    anyway. Astigmatism is refined on the CPU.
+    micrograph's astigmatism ((U - V)/2 cos 2a, (U - V)/2 sin 2a); else these are zero. Poses move along, so that neither
+    takes the other's error; they are not returned, since the next iteration begins with them anyway. Astigmatism is
+    refined on the CPU.
+
+    Parameters
+    ----------
+    images, noise, reference, rotations, shifts_px
+        As for `cryopipe.poses.refine_poses.refine_poses`.
+    defocus : DefocusModel
+        The CTFs that the images carry (phase-flipped ones: were flipped with), the prior of the defocus and its range.
+    micrograph : array [n], optional
+        Micrograph of each image.
+    astigmatism_prior_A : float
+        Standard deviation of a Gaussian prior on both components of the change of astigmatism.
+    devices : sequence of int, optional
+        CUDA devices to spread the images over.
     """
-    model = DefocusModel(parameters, sigma_A=prior_A, range_A=range_A)
-    found = refine_poses(images, sigma2, cube, rotations, shifts_px, defocus=model, padding=padding, devices=devices)
+    given = (images, noise, reference)
+    resources = Resources(devices=None if devices is None else tuple(devices))
+    found = refine_poses(*given, rotations, shifts_px, model=ImageModel(defocus=defocus), resources=resources)
     if micrograph is None:
         return np.stack([found.defocus_change_A, *np.zeros((2, len(images)))], axis=1)
-    together = refine_astigmatism(
-        images, sigma2, cube, found, model, micrograph, sigma_A=astigmatism_prior_A, padding=padding
-    )
-    return together.particle_change_A
+    return refine_astigmatism(*given, found, defocus, micrograph, sigma_A=astigmatism_prior_A).particle_change_A
 
 
 def _compare(
     images: ParticleSpectra,
-    cube: Any,
+    reference: ReferenceMap,
     rotations: NDArray[np.float64],
     shifts_px: NDArray[np.float64],
     weight: NDArray[np.float32],
-    padding: int,
 ) -> tuple[Any, Any, Any]:
     """Return the images' summed residual power [K], their products with their models and the models' power, both [n]."""
-    xp, pixels = array_module(images.values, cube), images.pixels
-    kx, ky, weight = (xp.asarray(array) for array in (pixels.kx, pixels.ky, weight))
-    model = extract_slices(cube, xp.asarray(rotations.astype(np.float32)), kx, ky, padding=padding) * images.ctf
+    xp, pixels = array_module(images.values, reference.cube), images.pixels
+    weight = xp.asarray(weight)
+    model = reference.slices(rotations.astype(np.float32), pixels) * images.ctf
     centred = shift_values(images.values, pixels, shifts_px)
     return (
         _abs2(centred - model).sum(axis=0, dtype=np.float64),

@@ -1,9 +1,8 @@
-"""Which implementation an array asks for, the checks that every kernel shares, and whether a GPU can run a kernel."""
+"""Which implementation an array asks for, and the checks that every kernel shares."""
 
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -14,8 +13,6 @@ import numpy.typing as npt
 Backend = Literal["cpu", "cuda"]
 #: A NumPy or a CuPy array; the two are never mixed in one call.
 Array = Any
-
-_PROBE = 'extern "C" __global__ void probe(int* out) { out[threadIdx.x] = 37 + threadIdx.x; }'
 
 
 def backend_of(**arrays: Array) -> Backend:
@@ -95,33 +92,6 @@ def check_rotations(name: str, rotations: Array) -> None:
 def contiguous(array: Array, dtype: npt.DTypeLike) -> Array:
     """Return an array in C order with this dtype (a copy only where needed)."""
     return library(backend_of(array=array)).ascontiguousarray(array, dtype=dtype)
-
-
-@functools.cache
-def gpu_unavailable_reason() -> str | None:
-    """Return None where a CUDA kernel compiles, launches and returns the right numbers; otherwise why it cannot."""
-    try:
-        import cupy
-    except ImportError:
-        return "CuPy is not installed"
-    try:
-        out = cupy.zeros(32, dtype=cupy.int32)
-        cupy.RawModule(code=_PROBE).get_function("probe")((1,), (32,), (out,))
-        values = cupy.asnumpy(out)
-    except (cupy.cuda.runtime.CUDARuntimeError, cupy.cuda.driver.CUDADriverError) as error:
-        return f"no CUDA device can be used: {error}"
-    except cupy.cuda.compiler.CompileException as error:
-        return f"CUDA sources do not compile: {error}"
-    except (RuntimeError, OSError) as error:  # a CUDA library (NVRTC, the driver) that cannot be loaded
-        return f"CUDA does not work here: {error}"
-    if not np.array_equal(values, 37 + np.arange(32)):
-        return "a probe kernel ran and returned wrong numbers"
-    return None
-
-
-def gpu_available() -> bool:
-    """Say whether a CUDA kernel really runs here (a tiny one is launched once per process)."""
-    return gpu_unavailable_reason() is None
 
 
 @contextlib.contextmanager

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 
 from cryopipe.imaging.geometry import angular_distance_deg
-from cryopipe.poses.model import DefocusModel, PoseRefinement
+from cryopipe.poses.model import ImageModel, PosePrior
+from cryopipe.poses.refinement import PoseRefinement
 
 _FIELDS = (
     "rotations", "shifts_px", "scale", "log_likelihood", "covariance", "converged", "defocus_change_A", "offset", "evaluations"
 )  # fmt: skip
-#: options of `refine_poses` with a row an image
-_PER_IMAGE = ("noise_group", "scale", "shift_centre_px", "rotation_centre", "offset")
+#: moves the images at some rows from poses and shifts, within a model and a prior of these rows
+Move = Callable[[np.ndarray, np.ndarray, np.ndarray, ImageModel, PosePrior], PoseRefinement]
 #: the radius grows by this factor from stage to stage of a march
 _GROWTH = 1.5
 
@@ -22,8 +23,9 @@ _GROWTH = 1.5
 class Candidates:
     """m poses of each of n images on their way up; ``alive`` [n, m] are those that are still followed."""
 
-    def __init__(self, rotations: np.ndarray, shifts_px: np.ndarray) -> None:
+    def __init__(self, rotations: np.ndarray, shifts_px: np.ndarray, model: ImageModel, prior: PosePrior) -> None:
         n, m = rotations.shape[:2]
+        self.model, self.prior = model, prior
         self.starts = rotations
         self.alive = np.ones((n, m), bool)
         self.iterations = 0
@@ -35,20 +37,21 @@ class Candidates:
         }
         self.parameters: tuple[str, ...] = ()
 
-    def climb(self, which: np.ndarray, move: Callable[..., PoseRefinement], options: dict[str, Any]) -> None:
-        """Move the candidates ``which`` [n, m] by ``move(rows, rotations, shifts, **options)``, a column at a time."""
+    def climb(self, which: np.ndarray, move: Move) -> None:
+        """Move the candidates ``which`` [n, m], one column at a time."""
         began = "scale" in self.state
         for j in range(which.shape[1]):
             rows = np.flatnonzero(which[:, j])
             if len(rows) == 0:
                 continue
-            own = {name: _of(name, value, rows) for name, value in options.items()}
-            own.setdefault("rotation_centre", self.starts[rows, j])
+            model, prior = self.model.subset(rows), self.prior.subset(rows)
+            if prior.rotation_centre is None:
+                prior = replace(prior, rotation_centre=self.starts[rows, j])
             if began:
-                own["scale"], own["offset"] = self.state["scale"][rows, j], self.state["offset"][rows, j]
-                if isinstance(own.get("defocus"), DefocusModel):
-                    own["defocus"] = own["defocus"].starting_from(self.state["defocus_change_A"][rows, j])
-            run = move(rows, self.state["rotations"][rows, j], self.state["shifts_px"][rows, j], **own)
+                model = model.starting_from(
+                    self.state["scale"][rows, j], self.state["defocus_change_A"][rows, j], self.state["offset"][rows, j]
+                )
+            run = move(rows, self.state["rotations"][rows, j], self.state["shifts_px"][rows, j], model, prior)
             self._record(run, rows, j)
 
     def _record(self, run: PoseRefinement, rows: np.ndarray, j: int) -> None:
@@ -129,9 +132,3 @@ def marching_radii(
 def angular_nyquist_deg(*, diameter_A: float, box: int, pixel_size_A: float, radius: int) -> float:
     """Return resolution / diameter in degrees: the turn that moves a particle's rim by one resolution element."""
     return float(np.degrees(box * pixel_size_A / radius / diameter_A))
-
-
-def _of(name: str, value: Any, rows: np.ndarray) -> Any:
-    if name == "defocus" and value is not None:
-        return value.subset(rows)
-    return np.asarray(value)[rows] if name in _PER_IMAGE and value is not None else value

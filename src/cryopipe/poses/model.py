@@ -1,4 +1,4 @@
-"""What a pose refinement is given beside the images, and what it returns."""
+"""What a pose refinement is given beside the images: what it may move, how far, and what holds it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import rfft2_centred
 from cryopipe.imaging.optics import CtfParameters
-from cryopipe.projection.particle_spectra import ParticleSpectra, particle_mask
+from cryopipe.projection.particle_images import particle_mask
+from cryopipe.projection.particle_spectra import ParticleSpectra
 
 #: shells where the mask's transform is weaker than this share of its largest value do not tell an offset
 _OFFSET_FLOOR = 1e-4
@@ -56,62 +56,133 @@ class DefocusModel:
         return replace(self, start_A=change_A, scan=False)
 
 
-@dataclass(frozen=True)
-class PoseRefinement:
-    """Refined poses, a row an image.
+@dataclass(frozen=True, eq=False)
+class ScaleModel:
+    """The grey scale of each image: the factor of the model.
 
     Attributes
     ----------
-    rotations : float64 [n, 3, 3]
-    shifts_px : float64 [n, 2]
-        (x, y) applied to centre the image.
-    scale : float64 [n]
-        Factor of the model (as given, or refined).
-    log_likelihood : float64 [n]
-        Relative to noise alone, at the refined pose, without priors.
-    covariance : float64 [n, p, p]
-        Of (wx, wy, wz in radians about the image's axes, tx, ty in px, then scale, defocus in Å and offset, those that
-        were refined): inverse Hessian, priors included. Infinite variance: the image does not tell.
-    converged : bool [n]
-        No further step would gain more than the tolerance.
-    iterations : int
-        Evaluations made for the image that took most.
-    evaluations : int64 [n]
-        Evaluations made for each image.
-    defocus_change_A : float64 [n]
-        To be added to both defoci of the table.
-    offset : float64 [n]
-        Grey value of the constant in the image.
-    parameters : tuple of str
-        Names along the covariance.
+    start : ndarray [n], optional
+        Scale to begin with, one by default.
+    refine : bool
+        Refine the scale (kept within 0.2 to 5); otherwise it stays.
+    sigma : float
+        Standard deviation of a Gaussian prior about one; infinite: none.
     """
 
-    rotations: np.ndarray
-    shifts_px: np.ndarray
-    scale: np.ndarray
-    log_likelihood: np.ndarray
-    covariance: np.ndarray
-    converged: np.ndarray
-    iterations: int
-    evaluations: np.ndarray
-    defocus_change_A: np.ndarray
-    offset: np.ndarray
-    parameters: tuple[str, ...]
+    start: np.ndarray | None = None
+    refine: bool = False
+    sigma: float = np.inf
 
-    def angle_sd_deg(self) -> np.ndarray:
-        """Return the standard error of the orientation (root of its three angles' summed variances), degrees, [n]."""
-        return np.degrees(np.sqrt(np.trace(self.covariance[:, :3, :3], axis1=1, axis2=2)))
+    def subset(self, index: Any) -> ScaleModel:
+        """Return the model of the images at ``index``."""
+        return self if self.start is None else replace(self, start=np.asarray(self.start)[index])
 
-    def shift_sd_px(self) -> np.ndarray:
-        """Return the standard error of the shift per axis, px, [n]."""
-        return np.sqrt(np.trace(self.covariance[:, 3:5, 3:5], axis1=1, axis2=2) / 2)
 
-    def sd(self, parameter: str) -> np.ndarray:
-        """Return the standard error of one of ``parameters``, [n] (angles in radians)."""
-        if parameter not in self.parameters:
-            raise InputError(f"{parameter} was not refined; refined were {', '.join(self.parameters)}")
-        at = self.parameters.index(parameter)
-        return np.sqrt(self.covariance[:, at, at])
+@dataclass(frozen=True, eq=False)
+class OffsetModel:
+    """A grey constant in each image, refined with the pose.
+
+    Attributes
+    ----------
+    mask_diameter_A : float
+        Diameter of the soft mask that the images were multiplied by when they were loaded.
+    start : ndarray [n], optional
+        Offset to begin with, zero by default.
+    """
+
+    mask_diameter_A: float
+    start: np.ndarray | None = None
+
+    def subset(self, index: Any) -> OffsetModel:
+        """Return the model of the images at ``index``."""
+        return self if self.start is None else replace(self, start=np.asarray(self.start)[index])
+
+
+@dataclass(frozen=True, eq=False)
+class ImageModel:
+    """What is refined of an image beside its pose.
+
+    Attributes
+    ----------
+    scale : ScaleModel
+        Grey scale.
+    defocus : DefocusModel, optional
+        Mean defocus. The images' CTFs are then those of its parameters.
+    offset : OffsetModel, optional
+        Grey offset.
+    """
+
+    scale: ScaleModel = ScaleModel()  # frozen
+    defocus: DefocusModel | None = None
+    offset: OffsetModel | None = None
+
+    def subset(self, index: Any) -> ImageModel:
+        """Return the model of the images at ``index``."""
+        return ImageModel(
+            self.scale.subset(index),
+            None if self.defocus is None else self.defocus.subset(index),
+            None if self.offset is None else self.offset.subset(index),
+        )
+
+    def starting_from(self, scale: np.ndarray, defocus_change_A: np.ndarray, offset: np.ndarray) -> ImageModel:
+        """Return the model that goes on from values [n] that a refinement has found."""
+        return ImageModel(
+            replace(self.scale, start=scale),
+            None if self.defocus is None else self.defocus.starting_from(defocus_change_A),
+            None if self.offset is None else replace(self.offset, start=offset),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PosePrior:
+    """Gaussian priors that hold poses near given ones.
+
+    Attributes
+    ----------
+    shift_sigma_px : float
+        Standard deviation of each shift component about ``shift_centre_px``; infinite: no prior.
+    shift_centre_px : ndarray [n, 2], optional
+        Zero by default.
+    rotation_sigma_deg : float
+        Standard deviation of the rotation away from ``rotation_centre``, about each axis; infinite: no prior.
+    rotation_centre : ndarray [n, 3, 3], optional
+        The start poses by default.
+    """
+
+    shift_sigma_px: float = np.inf
+    shift_centre_px: np.ndarray | None = None
+    rotation_sigma_deg: float = np.inf
+    rotation_centre: np.ndarray | None = None
+
+    def subset(self, index: Any) -> PosePrior:
+        """Return the priors of the images at ``index``."""
+        shift, rotation = (
+            None if one is None else np.asarray(one)[index] for one in (self.shift_centre_px, self.rotation_centre)
+        )
+        return replace(self, shift_centre_px=shift, rotation_centre=rotation)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """How far poses may move at a time, and when they are done.
+
+    Attributes
+    ----------
+    evaluations : int
+        Most evaluations of the normal equations.
+    max_angle_deg, max_shift_px : float
+        Longest single step.
+    tolerance : float
+        In nats. An image is done when its next step promises, or its last step brought, a gain in log-likelihood below
+        this; 0.01 is a step of a seventh of the pose's own standard error. A step that fails although it promised less
+        than ten times as much ends it too: the interpolated reference has kinks that no smaller step resolves.
+    """
+
+    evaluations: int = 12
+    max_angle_deg: float = 4.0
+    max_shift_px: float = 2.0
+    tolerance: float = 0.01
 
 
 def offset_spectrum(images: ParticleSpectra, mask_diameter_A: float) -> np.ndarray:

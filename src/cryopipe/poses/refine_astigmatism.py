@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -23,8 +22,11 @@ from cryopipe.imaging.backend import array_module, to_numpy
 from cryopipe.imaging.geometry import rotation_from_vector
 from cryopipe.kernels.poses import normal_equations
 from cryopipe.poses.batch import covariance_of, pose_problem
-from cryopipe.poses.model import DefocusModel, PoseRefinement
-from cryopipe.projection.particle_spectra import ParticleSpectra, inverse_variance_of
+from cryopipe.poses.model import DefocusModel
+from cryopipe.poses.refinement import PoseRefinement
+from cryopipe.projection.noise import NoiseModel
+from cryopipe.projection.particle_spectra import ParticleSpectra
+from cryopipe.projection.references import ReferenceMap
 
 #: a particle's own parameters: rotation, shift, mean defocus
 _OWN = 6
@@ -58,8 +60,8 @@ class AstigmatismRefinement:
 
 def refine_astigmatism(
     images: ParticleSpectra,
-    sigma2: np.ndarray,
-    cube: Any,
+    noise: NoiseModel,
+    reference: ReferenceMap,
     refined: PoseRefinement,
     defocus: DefocusModel,
     micrograph: np.ndarray,
@@ -67,14 +69,12 @@ def refine_astigmatism(
     sigma_A: float = np.inf,
     iterations: int = 8,
     tolerance: float = 0.05,
-    noise_group: np.ndarray | None = None,
-    padding: int = 2,
 ) -> AstigmatismRefinement:
     """Refine the astigmatism of every micrograph from poses and defoci that `refine_poses` found.
 
     Parameters
     ----------
-    images, sigma2, cube, noise_group, padding
+    images, noise, reference
         As for `cryopipe.poses.refine_poses.refine_poses`.
     refined : PoseRefinement
         Where the particles stand: poses, scales, changes of the mean defocus.
@@ -98,9 +98,10 @@ def refine_astigmatism(
     n, m = len(images), len(names)
     if member.shape != (n,):
         raise InputError(f"{np.shape(micrograph)} micrograph names for {n} images: give one for each image")
-    variance = inverse_variance_of(images, sigma2, noise_group)
-    weight = variance[0] if noise_group is None else variance[np.asarray(noise_group)]
-    problem = pose_problem(images, weight, cube, parameters=defocus.parameters, offset_spectrum=None, padding=padding)
+    weight, padding = noise.inverse_variance_of_each(images), reference.padding
+    problem = pose_problem(
+        images, weight, reference.cube, parameters=defocus.parameters, offset_spectrum=None, padding=padding
+    )
     xp = array_module(problem.cube)
     centre = np.zeros(n) if defocus.centre_A is None else np.asarray(defocus.centre_A, np.float64)
     own_precision, shared_precision = defocus.sigma_A**-2.0, sigma_A**-2.0

@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from cryopipe.errors import InputError
 from cryopipe.kernels.pose_steps import DEFOCUS, OFFSET, SCALE, TX, StepRules
 from cryopipe.poses.batch import End, Start
-from cryopipe.poses.model import DefocusModel, PoseRefinement
-from cryopipe.projection.particle_spectra import ParticleSpectra
+from cryopipe.poses.model import ImageModel, PosePrior, Steps
+from cryopipe.poses.refinement import PoseRefinement
+
+#: the scale of an image stays within these
+SCALE_BOUNDS = (0.2, 5.0)
 
 
-def start_of(
-    n: int,
-    rotations: np.ndarray,
-    shifts_px: np.ndarray,
-    shift_centre_px: np.ndarray | None,
-    rotation_centre: np.ndarray | None,
-    scale: np.ndarray | None,
-    defocus: DefocusModel | None,
-    offset: np.ndarray | None,
-) -> Start:
-    """Put start and prior centres together, after checking their shapes and values."""
+def start_of(n: int, rotations: np.ndarray, shifts_px: np.ndarray, model: ImageModel, prior: PosePrior) -> Start:
+    """Put start and prior centres together, after checking their shapes and values.
+
+    Parameters
+    ----------
+    n : int
+        Number of images.
+    rotations, shifts_px : ndarray [n, 3, 3], [n, 2]
+        Start poses.
+    model : ImageModel
+        Start of scale, defocus and offset.
+    prior : PosePrior
+        Where the priors of the poses have their maximum.
+
+    Raises
+    ------
+    InputError
+        A shape does not fit, or a value is not finite.
+    """
     poses, shifts = np.array(rotations, np.float64), np.asarray(shifts_px, np.float64)
-    middle = poses if rotation_centre is None else np.asarray(rotation_centre, np.float64)
-    about = np.zeros((n, 2)) if shift_centre_px is None else np.asarray(shift_centre_px, np.float64)
+    middle = poses if prior.rotation_centre is None else np.asarray(prior.rotation_centre, np.float64)
+    about = np.zeros((n, 2)) if prior.shift_centre_px is None else np.asarray(prior.shift_centre_px, np.float64)
     if poses.shape != (n, 3, 3) or middle.shape != (n, 3, 3) or shifts.shape != (n, 2) or about.shape != (n, 2):
         raise InputError(
             f"{n} images with rotations {poses.shape}, shifts {shifts.shape}, centres of their priors {middle.shape} and "
@@ -35,11 +44,13 @@ def start_of(
     x, centre = np.zeros((n, 5)), np.zeros((n, 5))
     x[:, TX:SCALE], centre[:, TX:SCALE] = shifts, about
     x[:, SCALE] = centre[:, SCALE] = 1
-    begin, prior = (None, None) if defocus is None else (defocus.start_A, defocus.centre_A)
+    defocus, offset = model.defocus, model.offset
     for target, slot, name, values in (
-        (x, SCALE, "scale", scale), (x, OFFSET, "offset", offset), (x, DEFOCUS, "start_A", begin),
-        (centre, DEFOCUS, "centre_A", prior),
-    ):  # fmt: skip
+        (x, SCALE, "scale", model.scale.start),
+        (x, OFFSET, "offset", None if offset is None else offset.start),
+        (x, DEFOCUS, "start_A", None if defocus is None else defocus.start_A),
+        (centre, DEFOCUS, "centre_A", None if defocus is None else defocus.centre_A),
+    ):
         if values is not None:
             if np.shape(values) != (n,):
                 raise InputError(f"{name} of shape {np.shape(values)} for {n} images: give one value for each image")
@@ -49,31 +60,49 @@ def start_of(
     return Start(poses, x, middle, centre)
 
 
-def check_options(
-    images: ParticleSpectra,
-    iterations: int,
-    padding: int,
-    map_pixel_size_A: float | None,
-    cube: Any,
-    positive: dict[str, float],
-) -> None:
-    """Raise an `InputError` where an option, the map's pixel size or the reference's size cannot be used."""
+def rules_of(model: ImageModel, prior: PosePrior, steps: Steps) -> StepRules:
+    """Return what the kernel needs to know of steps, priors and bounds.
+
+    Raises
+    ------
+    InputError
+        A number of evaluations, a largest step or the width of a prior is not positive.
+    """
+    defocus = model.defocus
+    positive = {
+        "shift_sigma_px": prior.shift_sigma_px,
+        "rotation_sigma_deg": prior.rotation_sigma_deg,
+        "scale sigma": model.scale.sigma,
+        "max_angle_deg": steps.max_angle_deg,
+        "max_shift_px": steps.max_shift_px,
+        "tolerance": steps.tolerance,
+    }
+    if defocus is not None:
+        positive |= {
+            "defocus sigma_A": defocus.sigma_A,
+            "defocus range_A": defocus.range_A,
+            "defocus max_step_A": defocus.max_step_A,
+        }
     wrong = [f"{name} {value:g}" for name, value in positive.items() if not value > 0]
-    if iterations < 1 or wrong:
+    if steps.evaluations < 1 or wrong:
         raise InputError(
-            f"iterations, largest steps and prior widths must be positive, not {', '.join(wrong) or iterations}"
+            f"evaluations, largest steps and prior widths must be positive, not {', '.join(wrong) or steps.evaluations}"
         )
-    if map_pixel_size_A is not None and abs(map_pixel_size_A / images.pixel_size_A - 1) > 1e-3:
-        raise InputError(
-            f"the map has {map_pixel_size_A:g} Å per pixel, the images {images.pixel_size_A:g} Å: resample the map "
-            "(resize_volume)"
-        )
-    needed = int(np.ceil(padding * (images.pixels.radius + 0.5)))
-    if cube.ndim != 3 or cube.shape[2] - 1 < needed:
-        raise InputError(
-            f"a reference cube of shape {tuple(cube.shape)} does not reach shell {images.pixels.radius} at padding "
-            f"{padding}: make it with that radius (reference_cube), or crop the images"
-        )
+    longest_A, sigma_A, reach_A = (
+        (np.inf,) * 3 if defocus is None else (defocus.max_step_A, defocus.sigma_A, defocus.range_A)
+    )
+    widths = [np.radians(prior.rotation_sigma_deg), prior.shift_sigma_px, model.scale.sigma, sigma_A, np.inf]
+    return StepRules(
+        model.scale.refine,
+        defocus is not None,
+        model.offset is not None,
+        steps.evaluations,
+        steps.tolerance,
+        np.array([np.radians(steps.max_angle_deg), steps.max_shift_px, 0.5, longest_A, np.inf]),
+        np.array(widths) ** -2.0,
+        np.array([-np.inf, -np.inf, SCALE_BOUNDS[0], -reach_A, -np.inf]),
+        np.array([np.inf, np.inf, SCALE_BOUNDS[1], reach_A, np.inf]),
+    )
 
 
 def joined(ends: list[End], rules: StepRules, start: Start) -> PoseRefinement:

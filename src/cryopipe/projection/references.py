@@ -1,4 +1,4 @@
-"""References of a search: the half cube of a map, ready for slice extraction, and its slices in chunks.
+"""What images are compared with: a map as a half cube, or slices of one or several maps.
 
 Before padding, the map is divided by the transform of the trilinear kernel (separable sinc²); interpolation multiplies
 it back. The remaining error of a slice is about 4 % rms at padding 2 for a particle of 0.65 box and 1.5 % at padding 3,
@@ -7,12 +7,114 @@ nearly all of it from the kernel's side lobes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module
+from cryopipe.imaging.fourier_pixels import FourierPixels
+from cryopipe.kernels.slices import extract_slices
 from cryopipe.projection.half_cube import check_cube, correct_gridding, half_cube
 from cryopipe.projection.particle_spectra import ParticleSpectra
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceMap:
+    """A map that poses move in.
+
+    Attributes
+    ----------
+    cube : complex64 [2R+1, 2R+1, R+1], NumPy or CuPy
+        `reference_cube` of the map.
+    padding : int
+        Zero-padding factor that the cube was made with.
+    pixel_size_A : float, optional
+        Pixel size of the map. Where it is given it is compared with that of the images.
+    """
+
+    cube: Any
+    padding: int = 2
+    pixel_size_A: float | None = None
+
+    def slices(self, rotations: np.ndarray, pixels: FourierPixels) -> Any:
+        """Return the central slices at poses float [o, 3, 3] on half-plane pixels, complex64 [o, K]."""
+        xp = array_module(self.cube)
+        kx, ky = xp.asarray(pixels.kx), xp.asarray(pixels.ky)
+        return extract_slices(self.cube, xp.asarray(rotations), kx, ky, padding=self.padding)
+
+    def check(self, images: ParticleSpectra) -> None:
+        """Raise an `InputError` where the map has another pixel size than the images or does not reach their radius."""
+        if self.pixel_size_A is not None and abs(self.pixel_size_A / images.pixel_size_A - 1) > 1e-3:
+            raise InputError(
+                f"the map has {self.pixel_size_A:g} Å per pixel, the images {images.pixel_size_A:g} Å: resample the map "
+                "(resize_volume)"
+            )
+        needed = int(np.ceil(self.padding * (images.pixels.radius + 0.5)))
+        if self.cube.ndim != 3 or self.cube.shape[2] - 1 < needed:
+            raise InputError(
+                f"a reference cube of shape {tuple(self.cube.shape)} does not reach shell {images.pixels.radius} at "
+                f"padding {self.padding}: make it with that radius (reference_cube), or crop the images"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceSlices:
+    """The states that an exhaustive search compares images with: slices of one or several references.
+
+    Attributes
+    ----------
+    slices : complex64 [o, K], NumPy or CuPy
+        Slices without CTF on the pixels of the images. There are o = references x orientations states; the orientation
+        runs fastest.
+    log_prior : float [o], optional
+        Log prior of the states (class shares, weights of grid points). ``-inf`` excludes a state.
+    n_references : int
+        How many references the states divide into.
+    """
+
+    slices: Any
+    log_prior: np.ndarray | None = None
+    n_references: int = 1
+
+    def __len__(self) -> int:
+        return len(self.slices)
+
+    def check(self, images: ParticleSpectra) -> None:
+        """Raise an `InputError` where the slices cannot be compared with the images."""
+        slices = self.slices
+        if slices.ndim != 2 or slices.shape[1] != len(images.pixels) or len(slices) == 0:
+            raise InputError(
+                f"references of shape {tuple(slices.shape)} do not fit images with {len(images.pixels)} Fourier pixels: "
+                "extract them on images.pixels"
+            )
+        if self.n_references < 1 or len(slices) % self.n_references:
+            raise InputError(f"{len(slices)} states do not divide into {self.n_references} references")
+        if not bool(array_module(slices).isfinite(slices).all()):
+            raise InputError("references contain NaN or infinite values: the map they come from is damaged")
+
+    def state_log_prior(self) -> np.ndarray:
+        """Return the log prior of the states, float32 [o]: zero where none is given."""
+        return log_prior(self.log_prior, [(len(self.slices),)], "log_prior")
+
+
+def log_prior(prior: np.ndarray | None, shapes: Sequence[tuple[int, ...]], name: str) -> np.ndarray:
+    """Return a log prior as float32 without -inf, zeros of the last of the allowed ``shapes`` where none is given.
+
+    Raises
+    ------
+    InputError
+        Another shape, NaN or +inf; the message gives ``name``.
+    """
+    if prior is None:
+        return np.zeros(shapes[-1], np.float32)
+    prior = np.asarray(prior, np.float32)
+    if prior.shape not in shapes or np.isnan(prior).any() or np.any(prior == np.inf):
+        raise InputError(f"{name} of shape {prior.shape} does not fit, or has NaN or +inf")
+    # -inf would turn into NaN in differences; -1e30 is as impossible.
+    return np.maximum(prior, np.float32(-1e30))
 
 
 def reference_cube(volume: Any, radius: int, *, padding: int = 2, threads: int = 1) -> Any:

@@ -25,12 +25,12 @@ from cryopipe.kernels._memory import in_batches
 from cryopipe.kernels.slices import insert_slices
 from cryopipe.projection.half_cube import check_cube, cube_shape, gridding_profile, volume_from_half_cube
 from cryopipe.projection.particle_spectra import ParticleSpectra, content_order
+from cryopipe.projection.pose_sums import PoseSums
 from cryopipe.reconstruction.division import divided_rows
 from cryopipe.reconstruction.memory import check_memory, images_that_fit
 from cryopipe.reconstruction.shells import shell_means
 from cryopipe.reconstruction.symmetrise import Method, SymmetryPlan, symmetrise_half_cubes, symmetry_plan
 from cryopipe.reconstruction.weighting import checked_inputs, weighted_images
-from cryopipe.search.posterior import PoseSums
 
 BATCH_BYTES = 64 << 20
 """Prepared images that wait for insertion at any time."""

@@ -1,4 +1,4 @@
-"""Grids of orientations (HEALPix directions times in-plane angles) and of shifts.
+"""Grids of orientations: HEALPix directions times in-plane angles.
 
 HEALPix pixel centres in the ring scheme: Górski et al. 2005, doi:10.1086/427976, eqs. 2-9. The in-plane step equals the
 mean distance of the directions, 60°/2^order, as in RELION (whose ``healpix_order`` counts before oversampling).
@@ -179,43 +179,3 @@ def in_plane_grid(n_psi: int, *, offset_deg: float = 0.0) -> np.ndarray:
         raise InputError(f"an in-plane grid of {n_psi} angles: at least one is needed")
     zero = np.zeros(n_psi)
     return euler_to_matrix(zero, zero, offset_deg + np.arange(n_psi) * 360 / n_psi)
-
-
-def shift_grid(range_px: float, step_px: float) -> np.ndarray:
-    """Return the shifts (x, y) in pixels of a square lattice inside a circle, float64 [s, 2], nearest to zero first.
-
-    Range 3 and step 1 give 29 shifts, range 0 the zero shift alone.
-    """
-    if step_px <= 0 or range_px < 0:
-        raise InputError(
-            f"shift range {range_px} px, step {step_px} px: the range must not be negative and the step positive"
-        )
-    reach = int(np.floor(range_px / step_px + 1e-9))
-    steps = np.arange(-reach, reach + 1)
-    y, x = np.meshgrid(steps, steps, indexing="ij")
-    inside = x**2 + y**2 <= (range_px / step_px) ** 2 + 1e-9
-    x, y = x[inside], y[inside]
-    order = np.lexsort((x, y, x**2 + y**2))
-    return np.stack([x, y], axis=1)[order] * float(step_px)  # [s, 2]
-
-
-def shift_log_prior(shifts_px: np.ndarray, sigma_px: float, *, base_shifts_px: np.ndarray | None = None) -> np.ndarray:
-    """Return the log of a Gaussian prior over shifts, normalised over the grid, float32 ``[s]`` or ``[n, s]``.
-
-    Parameters
-    ----------
-    shifts_px : ndarray [s, 2]
-        The grid.
-    sigma_px : float
-        Standard deviation along x and along y.
-    base_shifts_px : ndarray [n, 2], optional
-        What each image is shifted by before the grid; the prior is on the sum, and the result has a row an image.
-    """
-    if not sigma_px > 0:
-        raise InputError(f"shift prior of {sigma_px} px: the standard deviation must be positive")
-    total = np.asarray(shifts_px, np.float64)
-    if base_shifts_px is not None:
-        total = np.asarray(base_shifts_px, np.float64)[:, None, :] + total
-    log_prior = -(total**2).sum(-1) / (2 * sigma_px**2)
-    log_prior -= np.logaddexp.reduce(log_prior, axis=-1, keepdims=True)
-    return log_prior.astype(np.float32)

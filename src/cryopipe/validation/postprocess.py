@@ -26,7 +26,7 @@ from cryopipe.imaging.fsc import MaskedFsc, Resolution, masked_fsc, resolution_a
 from cryopipe.imaging.guinier import GuinierFit, fit_guinier
 from cryopipe.imaging.masks import solvent_mask
 from cryopipe.io.atomic import atomic_write
-from cryopipe.io.fsc import fsc_frame, write_emdb_fsc
+from cryopipe.io.fsc import masked_fsc_frame, write_emdb_fsc
 from cryopipe.io.mrc import write_volume
 from cryopipe.io.star_blocks import read_blocks, write_blocks
 from cryopipe.validation.maps import read_maps
@@ -198,17 +198,14 @@ def _write_star(
     path: Path, result: Postprocessed, numbers: Mapping[str, Any], *, box: int, pixel_size_A: float
 ) -> None:
     curves = result.curves
-    columns = {
-        "rlnFourierShellCorrelationCorrected": curves.corrected,
-        "rlnFourierShellCorrelationUnmaskedMaps": curves.unmasked,
-        "rlnFourierShellCorrelationMaskedMaps": curves.masked,
-        "rlnCorrectedFourierShellCorrelationPhaseRandomizedMaskedMaps": curves.randomised,
-    }
+    frame = masked_fsc_frame(
+        curves.corrected, curves.unmasked, curves.masked, curves.randomised, box=box, pixel_size_A=pixel_size_A
+    )
     general: dict[str, object] = {
         "rlnFinalResolution": numbers["resolution_A"]["corrected"],
         "rlnBfactorUsedForSharpening": result.b_factor_A2,
     }
-    blocks: dict[str, Any] = {"general": general, "fsc": fsc_frame(columns, box=box, pixel_size_A=pixel_size_A)}
+    blocks: dict[str, Any] = {"general": general, "fsc": frame}
     if result.guinier is not None:
         fit = result.guinier
         general |= {

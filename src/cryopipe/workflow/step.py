@@ -24,6 +24,7 @@ from cryopipe.io.atomic import atomic_write
 from cryopipe.workflow.devices import gpu_lease, resolve_device
 from cryopipe.workflow.failures import failures_within_share
 from cryopipe.workflow.manifest import MANIFEST, read_manifest
+from cryopipe.workflow.memory import particle_memory_bytes
 from cryopipe.workflow.provenance import write_provenance
 
 
@@ -71,7 +72,7 @@ class Job:
     seed : int
         Seed of the run.
     settings : Run
-        Device and allowed share of failures: they are not parameters, because no result depends on them.
+        Device, memory and allowed share of failures: they are not parameters, because no result depends on them.
     work_dir : Path
         Folder of the job's checkpoints.
     threads, granted_gpus : int
@@ -126,6 +127,7 @@ def execute(
         # not a parameter: a movie that comes late must not run the other batches again
         items_in_run=len(read_manifest(Path(MANIFEST))),
         code=job.code,
+        memory_bytes=particle_memory_bytes(job.settings.memory_GB),
         log=job.log,
     )
     _open_work_dir(job.work_dir, job.code)

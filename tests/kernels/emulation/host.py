@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -38,8 +39,17 @@ def _build_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="cryopipe-emulation-")
 
 
-@functools.cache
+_one_compiler_at_a_time = threading.Lock()
+
+
 def _library(name: str) -> ctypes.CDLL:
+    # threads of several devices ask for the same library at the same time
+    with _one_compiler_at_a_time:
+        return _compiled(name)
+
+
+@functools.cache
+def _compiled(name: str) -> ctypes.CDLL:
     text = (_source.FOLDER / f"{name}.cu").read_text(encoding="utf-8")
     kernels = re.findall(r"__global__ void (\w+)\(", text)
     text = re.sub(r"extern __shared__ (\w+) (\w+)\[\];", r"\1* \2 = (\1*)emulated_shared;", text)

@@ -11,13 +11,17 @@ from scipy.special import ndtr
 
 from cryopipe.errors import InputError
 from cryopipe.imaging.geometry import angular_distance_deg, random_rotations
+from cryopipe.kernels.devices import Resources
 from cryopipe.kernels.slices import extract_slices
-from cryopipe.projection.references import reference_cube
+from cryopipe.projection.noise import NoiseModel
+from cryopipe.projection.references import ReferenceMap, ReferenceSlices, reference_cube
 from cryopipe.search.adaptive import bounds, cells, descent, survivors
-from cryopipe.search.adaptive.levels import Level, plan_levels
+from cryopipe.search.adaptive.levels import AdaptiveOptions, Level, plan_levels
 from cryopipe.search.adaptive.search import search_adaptive
 from cryopipe.search.exhaustive.search import search_poses
 from cryopipe.search.grid import healpix_directions
+from cryopipe.search.options import GreyScale
+from cryopipe.search.shifts import ShiftDisc, ShiftGrid
 from tests.particle_scenes import Scene, phantom, scene
 
 RADIUS = 12
@@ -128,9 +132,14 @@ def test_the_cell_of_the_true_pose_is_pruned_no_more_often_than_stated(
     monkeypatch.setattr(descent, "joined", remember)
     miss = 0.04
     search_adaptive(
-        one.images, one.sigma2, cube, levels=levels, shift_range_px=RANGE_PX, symmetry="O", miss_probability=miss,
-        most_states=10**9,
-    )  # fmt: skip
+        one.images,
+        one.noise,
+        ReferenceMap(cube),
+        levels,
+        ShiftDisc(RANGE_PX),
+        options=AdaptiveOptions(miss_probability=miss, most_states=10**9),
+        symmetry="O",
+    )
     tree = cells.OrientationTree(2, "O")
     lost = 0
     for i in range(200):
@@ -158,7 +167,7 @@ def exhaustive(
     poses, shifts = tree.rotations(level.order, found), cells.shift_centres(squares, level.shift_step_px)
     images = one.images.crop(level.radius)
     references = extract_slices(cube, poses, images.pixels.kx, images.pixels.ky)
-    answer = search_poses(images, one.sigma2, references, shifts, log_prior=np.log(shares))
+    answer = search_poses(images, one.noise, ReferenceSlices(references, log_prior=np.log(shares)), ShiftGrid(shifts))
     return answer, poses[answer.best_state], shifts[answer.best_shift]
 
 
@@ -169,7 +178,13 @@ def test_the_best_state_of_the_exhaustive_search_survives(octahedral: tuple[Scen
     levels = levels_of(one)[:2]
     whole, poses, shifts = exhaustive(one, cube, levels, "O")
     found = search_adaptive(
-        one.images, one.sigma2, cube, levels=levels, shift_range_px=RANGE_PX, symmetry="O", guarantee=guarantee
+        one.images,
+        one.noise,
+        ReferenceMap(cube),
+        levels,
+        ShiftDisc(RANGE_PX),
+        options=AdaptiveOptions(guarantee=guarantee),
+        symmetry="O",
     )
     operators = cells.OrientationTree(2, "O").operators  # cells on the unit's border tie with their equivalents
     assert angular_distance_deg(found.rotations, poses, operators).max() < 1e-4
@@ -184,7 +199,13 @@ def test_poses_come_out_within_the_last_grids_steps(octahedral: tuple[Scene, np.
     one, cube = octahedral
     operators = cells.OrientationTree(2, "O").operators
     found = search_adaptive(
-        one.images, one.sigma2, cube, levels=levels_of(one), shift_range_px=RANGE_PX, symmetry="O", n_candidates=4
+        one.images,
+        one.noise,
+        ReferenceMap(cube),
+        levels_of(one),
+        ShiftDisc(RANGE_PX),
+        options=AdaptiveOptions(candidates=4),
+        symmetry="O",
     )
     error = angular_distance_deg(found.rotations, one.rotations, operators)
     assert np.median(error) < 4
@@ -200,21 +221,22 @@ def test_poses_come_out_within_the_last_grids_steps(octahedral: tuple[Scene, np.
 def test_base_shifts_scales_and_noise_groups_are_used(octahedral: tuple[Scene, np.ndarray]) -> None:
     one, cube = octahedral
     images = one.images.subset(slice(0, 20))
-    levels = levels_of(one)[:2]
-    options: dict[str, Any] = {"levels": levels, "shift_range_px": RANGE_PX, "symmetry": "O"}
-    plain = search_adaptive(images, one.sigma2, cube, **options)
+    levels, map_ = levels_of(one)[:2], ReferenceMap(cube)
+    plain = search_adaptive(images, one.noise, map_, levels, ShiftDisc(RANGE_PX), symmetry="O")
     moved = replace(images, values=images.values * np.exp(2j * np.pi * 5 * images.pixels.kx / 48).astype(np.complex64))
     base = np.tile([5.0, 0.0], (20, 1))
-    found = search_adaptive(moved, one.sigma2, cube, base_shifts_px=base, **options)
+    found = search_adaptive(moved, one.noise, map_, levels, ShiftDisc(RANGE_PX, base_px=base), symmetry="O")
     np.testing.assert_allclose(found.shift_px, plain.shift_px + base)
     # on the border of the asymmetric unit equivalent poses tie, and rounding chooses
     operators = cells.OrientationTree(2, "O").operators
     assert angular_distance_deg(found.rotations, plain.rotations, operators).max() < 1e-4
-    half = search_adaptive(images, one.sigma2, cube * np.float32(0.5), scale=np.full(20, 2.0), **options)
+    faint, twice = ReferenceMap(cube * np.float32(0.5)), GreyScale(np.full(20, 2.0))
+    half = search_adaptive(images, one.noise, faint, levels, ShiftDisc(RANGE_PX), symmetry="O", scale=twice)
     np.testing.assert_allclose(half.log_evidence, plain.log_evidence, atol=1e-3)
     both = np.stack([np.full(RADIUS + 1, np.inf), one.sigma2[: RADIUS + 1]])
     both[0] = 9.0
-    grouped = search_adaptive(images, both, cube, noise_group=np.ones(20, int), **options)
+    second = NoiseModel(both, np.ones(20, int))
+    grouped = search_adaptive(images, second, map_, levels, ShiftDisc(RANGE_PX), symmetry="O")
     np.testing.assert_allclose(grouped.log_evidence, plain.log_evidence, atol=1e-3)
 
 
@@ -223,12 +245,12 @@ def test_order_threads_and_batches_change_no_bit(
 ) -> None:
     one, cube = octahedral
     levels = levels_of(one)[:2]
-    options: dict[str, Any] = {"levels": levels, "shift_range_px": RANGE_PX, "symmetry": "O", "shift_sigma_px": 2.0}
-    before = search_adaptive(one.images, one.sigma2, cube, threads=1, **options)
+    given = (one.noise, ReferenceMap(cube), levels, ShiftDisc(RANGE_PX, sigma_px=2.0))
+    before = search_adaptive(one.images, *given, symmetry="O", resources=Resources(threads=1))
     order = np.random.default_rng(0).permutation(150)
     monkeypatch.setattr(survivors, "_BATCH_STATES", 5000)
     monkeypatch.setattr(survivors, "_SLICE_BYTES", 200_000)
-    after = search_adaptive(one.images.subset(order), one.sigma2, cube, threads=2, **options)
+    after = search_adaptive(one.images.subset(order), *given, symmetry="O", resources=Resources(threads=2))
     for name in ("rotations", "shift_px", "log_evidence", "n_effective", "candidate_log", "candidate_shifts_px"):
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name)[order], err_msg=name)
 
@@ -238,8 +260,8 @@ def test_the_fused_kernel_gives_the_same_scores(
 ) -> None:
     one, cube = octahedral
     images = one.images.subset(slice(0, 12))
-    options: dict[str, Any] = {"levels": levels_of(one)[:2], "shift_range_px": RANGE_PX, "symmetry": "O"}
-    pairs = search_adaptive(images, one.sigma2, cube, **options)
+    given = (images, one.noise, ReferenceMap(cube), levels_of(one)[:2], ShiftDisc(RANGE_PX))
+    pairs = search_adaptive(*given, symmetry="O")
 
     def by_kernel(problem: Any, part: Any, first: int, tree: Any, order: int, centres: Any, radius: int) -> np.ndarray:
         n_pixels = problem.images.pixels.count_within(radius)
@@ -247,7 +269,7 @@ def test_the_fused_kernel_gives_the_same_scores(
         return survivors.score_by_kernel(problem, part, rows, tree, order, centres, n_pixels)
 
     monkeypatch.setattr(descent, "score", by_kernel)
-    kernel = search_adaptive(images, one.sigma2, cube, **options)
+    kernel = search_adaptive(*given, symmetry="O")
     np.testing.assert_array_equal(kernel.rotations, pairs.rotations)
     np.testing.assert_allclose(kernel.log_evidence, pairs.log_evidence, atol=2e-3)  # float32 sums, two orders
 
@@ -256,7 +278,13 @@ def test_a_cap_is_reported(octahedral: tuple[Scene, np.ndarray]) -> None:
     one, cube = octahedral
     images = one.images.subset(slice(0, 5))
     found = search_adaptive(
-        images, one.sigma2, cube, levels=levels_of(one)[:2], shift_range_px=RANGE_PX, symmetry="O", most_states=3
+        images,
+        one.noise,
+        ReferenceMap(cube),
+        levels_of(one)[:2],
+        ShiftDisc(RANGE_PX),
+        options=AdaptiveOptions(most_states=3),
+        symmetry="O",
     )
     assert found.capped.all()
     assert found.reports[0].kept == 15
@@ -264,11 +292,11 @@ def test_a_cap_is_reported(octahedral: tuple[Scene, np.ndarray]) -> None:
 
 def test_no_image_one_image_and_no_shift_are_legal(octahedral: tuple[Scene, np.ndarray]) -> None:
     one, cube = octahedral
-    options: dict[str, Any] = {"levels": levels_of(one)[:2], "symmetry": "O"}
-    none = search_adaptive(one.images.subset(slice(0, 0)), one.sigma2, cube, shift_range_px=1.0, **options)
+    levels, map_ = levels_of(one)[:2], ReferenceMap(cube)
+    none = search_adaptive(one.images.subset(slice(0, 0)), one.noise, map_, levels, ShiftDisc(1.0), symmetry="O")
     assert none.rotations.shape == (0, 3, 3)
     assert none.candidate_log.shape == (0, 8)
-    still = search_adaptive(one.images.subset(slice(0, 1)), one.sigma2, cube, shift_range_px=0.0, **options)
+    still = search_adaptive(one.images.subset(slice(0, 1)), one.noise, map_, levels, ShiftDisc(0.0), symmetry="O")
     np.testing.assert_array_equal(still.shift_px, [[0, 0]])
 
 
@@ -281,25 +309,35 @@ def test_levels_double_the_radius_and_halve_the_steps_until_both_suffice() -> No
 
 
 @pytest.mark.parametrize(
-    ("change", "text"),
+    ("make", "text"),
     [
-        ({"shift_range_px": -1.0}, "shift range -1.0 px"),
-        ({"miss_probability": 0.0}, "miss probability 0.0"),
-        ({"guarantee": "luck"}, "'luck': give 'truth' or 'best'"),
-        ({"most_states": 0}, "at most 0 states"),
-        ({"levels": (Level(2, 1.0, 5),)}, "two levels or more"),
-        ({"levels": (Level(2, 1.0, 5), Level(3, 1.0, 40))}, "reach shell 40, the images 12"),
-        ({"base_shifts_px": np.zeros((2, 2))}, r"base shifts of shape \(2, 2\)"),
-        ({"scale": -np.ones(150)}, "grey scales"),
+        (lambda: ShiftDisc(-1.0), "shift range -1.0 px"),
+        (lambda: AdaptiveOptions(miss_probability=0.0), "miss probability 0.0"),
+        (lambda: AdaptiveOptions(guarantee="luck"), "'luck': give 'truth' or 'best'"),
+        (lambda: AdaptiveOptions(most_states=0), "at most 0 states"),
     ],
 )
-def test_bad_options_are_refused_with_their_value(
+def test_impossible_options_are_refused_with_their_value(make: Any, text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"levels": (Level(2, 1.0, 5),)}, "two levels or more"),
+        ({"levels": (Level(2, 1.0, 5), Level(3, 1.0, 40))}, "reach shell 40, the images 12"),
+        ({"shifts": ShiftDisc(1.0, base_px=np.zeros((2, 2)))}, r"base shifts of shape \(2, 2\)"),
+        ({"scale": GreyScale(-np.ones(150))}, "grey scales"),
+    ],
+)
+def test_what_does_not_fit_the_images_is_refused(
     octahedral: tuple[Scene, np.ndarray], change: dict[str, Any], text: str
 ) -> None:
     one, cube = octahedral
-    options: dict[str, Any] = {"levels": levels_of(one), "shift_range_px": 1.0, "symmetry": "O"} | change
+    given: dict[str, Any] = {"levels": levels_of(one), "shifts": ShiftDisc(1.0), "symmetry": "O"} | change
     with pytest.raises(InputError, match=text):
-        search_adaptive(one.images, one.sigma2, cube, **options)
+        search_adaptive(one.images, one.noise, ReferenceMap(cube), **given)
 
 
 def test_impossible_plans_are_refused() -> None:

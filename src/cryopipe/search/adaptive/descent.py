@@ -8,8 +8,10 @@ import numpy as np
 
 from cryopipe.imaging.backend import to_numpy
 from cryopipe.kernels.cpu import pose_states
+from cryopipe.kernels.devices import Resources
 from cryopipe.projection.particle_spectra import content_order
 from cryopipe.projection.phases import phase_table
+from cryopipe.projection.references import ReferenceSlices
 from cryopipe.search.adaptive.bounds import cell_losses, high_band_bound
 from cryopipe.search.adaptive.cells import (
     OrientationTree,
@@ -18,11 +20,13 @@ from cryopipe.search.adaptive.cells import (
     root_shifts,
     shift_centres,
 )
-from cryopipe.search.adaptive.levels import AdaptivePosterior, Level, LevelReport
+from cryopipe.search.adaptive.levels import AdaptiveOptions, AdaptivePosterior, Level, LevelReport
 from cryopipe.search.adaptive.survivors import Frontier, Problem, batches, from_dense, joined, prune, score
 from cryopipe.search.exhaustive.search import log_likelihoods
 from cryopipe.search.exhaustive.tile import group_images
 from cryopipe.search.grid import angular_step_deg
+from cryopipe.search.options import GreyScale
+from cryopipe.search.shifts import ShiftDisc, ShiftGrid
 
 _CELL_SAMPLE = 256
 _CELL_DEPTH = 4
@@ -31,27 +35,25 @@ _SIGNIFICANT = 1e-3
 
 
 @dataclass(frozen=True)
-class Plan:
+class Descent:
     """The levels of one search, and what it may miss."""
 
     problem: Problem
     tree: OrientationTree
     levels: tuple[Level, ...]
-    shift_range_px: float
-    shift_sigma_px: float | None
-    miss_probability: float
-    guarantee: str
+    shifts: ShiftDisc
+    options: AdaptiveOptions
 
     @property
     def miss(self) -> float:
         """Share of each of a level's two statements in the probability of a miss."""
-        return self.miss_probability / (2 * len(self.levels))
+        return self.options.miss_probability / (2 * len(self.levels))
 
     def lattice(self, depth: int) -> np.ndarray:
         """All squares of a level."""
-        if self.shift_range_px == 0:
+        if self.shifts.range_px == 0:
             return np.zeros((1, 2), np.int64)
-        squares = root_shifts(self.shift_range_px, self.levels[0].shift_step_px)
+        squares = root_shifts(self.shifts.range_px, self.levels[0].shift_step_px)
         for level in range(1, depth + 1):
             if self.cuts_shifts(level):
                 squares = child_shifts(squares).reshape(-1, 2)
@@ -59,11 +61,11 @@ class Plan:
 
     def cuts_shifts(self, depth: int) -> bool:
         """Whether the squares of a level are quarters of those of the level before."""
-        return self.shift_range_px > 0 and self.levels[depth].shift_step_px < self.levels[depth - 1].shift_step_px
+        return self.shifts.range_px > 0 and self.levels[depth].shift_step_px < self.levels[depth - 1].shift_step_px
 
     def centres(self, depth: int) -> np.ndarray:
         """Shifts (x, y) in px at the centres of a level's squares."""
-        if self.shift_range_px == 0:
+        if self.shifts.range_px == 0:
             return np.zeros((1, 2))
         return shift_centres(self.lattice(depth), self.levels[depth].shift_step_px)
 
@@ -81,78 +83,76 @@ class Plan:
     def square_prior(self, depth: int) -> np.ndarray:
         """Log prior of a level's squares, summing to one."""
         squared = (self.centres(depth) ** 2).sum(axis=1)
-        log = -squared / (2 * self.shift_sigma_px**2) if self.shift_sigma_px else np.zeros(len(squared))
+        log = -squared / (2 * self.shifts.sigma_px**2) if self.shifts.sigma_px else np.zeros(len(squared))
         return log - np.logaddexp.reduce(log)
 
 
-def first_level(
-    plan: Plan, sigma2: np.ndarray, noise_group: np.ndarray | None, most: int, threads: int | None
-) -> tuple[Frontier, LevelReport]:
+def first_level(descent: Descent, resources: Resources) -> tuple[Frontier, LevelReport]:
     """Score all roots against all images by matrix products, a few images at a time, and prune."""
-    problem, level, tree = plan.problem, plan.levels[0], plan.tree
+    problem, level, tree = descent.problem, descent.levels[0], descent.tree
     coarse = problem.images.crop(level.radius)
-    roots, shifts = tree.roots(), plan.centres(0)
+    roots, shifts = tree.roots(), descent.centres(0)
     slices = problem.slices(tree.rotations(level.order, roots), len(coarse.pixels))
-    differences = _cell_differences(plan, 0)
-    priors = plan.cell_prior(0, roots), plan.square_prior(0)
+    differences = _cell_differences(descent, 0)
+    priors = descent.cell_prior(0, roots), descent.square_prior(0)
     order = content_order(coarse)
     parts, losses = [], np.zeros(len(coarse))
     step = group_images(len(shifts), len(roots))
     for first in range(0, len(coarse), step):
         rows = order[first : first + step]
         scores = log_likelihoods(
-            coarse.subset(rows), sigma2, slices, shifts, base_shifts_px=problem.base_shifts_px[rows],
-            noise_group=None if noise_group is None else problem.noise_group[rows], scale=problem.scale[rows],
-            threads=threads,
+            coarse.subset(rows), problem.noise.subset(rows), ReferenceSlices(slices),
+            ShiftGrid(shifts, base_px=problem.base_shifts_px[rows]), scale=GreyScale(problem.scale[rows]),
+            resources=resources,
         )  # fmt: skip
         number, best = np.empty((len(rows), 1)), np.empty((len(rows), 2), np.int64)
         pose_states.dense_evidence(scores, *priors, number, best)
-        threshold, losses[rows] = _threshold(plan, 0, rows, number[:, 0], roots[best[:, 1]], best[:, 0], differences)
-        parts.append(from_dense(scores, roots, threshold, most))
+        threshold, losses[rows] = _threshold(descent, 0, rows, number[:, 0], roots[best[:, 1]], best[:, 0], differences)
+        parts.append(from_dense(scores, roots, threshold, descent.options.most_states))
     frontier = joined(parts, order)
     whole = len(coarse) * len(roots) * len(shifts)
     return frontier, LevelReport(level, whole, whole, len(frontier.squares), _median(losses))
 
 
 def next_level(
-    plan: Plan, depth: int, frontier: Frontier, most: int, n_candidates: int
+    descent: Descent, depth: int, frontier: Frontier
 ) -> tuple[Frontier, LevelReport, AdaptivePosterior | None]:
     """Cut the survivors, score and prune; on the last level describe the posterior instead."""
-    level, problem, centres = plan.levels[depth], plan.problem, plan.centres(depth)
-    last = depth == len(plan.levels) - 1
-    differences = None if last else _cell_differences(plan, depth)
-    cuts = plan.cuts_shifts(depth)
+    level, problem, centres = descent.levels[depth], descent.problem, descent.centres(depth)
+    last = depth == len(descent.levels) - 1
+    differences = None if last else _cell_differences(descent, depth)
+    cuts = descent.cuts_shifts(depth)
     parts, answers, losses, scored = [], [], np.zeros(len(frontier)), 0
     for first, end in batches(frontier, 32 if cuts else 8):
-        part = frontier.rows(first, end).children(plan.tree, level.order - 1, cut_shifts=cuts)
-        scores = score(problem, part, first, plan.tree, level.order, centres, level.radius)
+        part = frontier.rows(first, end).children(descent.tree, level.order - 1, cut_shifts=cuts)
+        scores = score(problem, part, first, descent.tree, level.order, centres, level.radius)
         scored += len(scores)
         if differences is None:
             parts.append(part)
-            answers.append(describe(plan, depth, part, scores, n_candidates))
+            answers.append(describe(descent, depth, part, scores))
             continue
-        number, best = _numbers(plan, depth, part, scores)
+        number, best = _numbers(descent, depth, part, scores)
         threshold, losses[first:end] = _threshold(
-            plan, depth, np.arange(first, end), number[:, 0], part.cells[best[:, 0]], part.squares[best[:, 1]],
+            descent, depth, np.arange(first, end), number[:, 0], part.cells[best[:, 0]], part.squares[best[:, 1]],
             differences,
         )  # fmt: skip
-        parts.append(prune(part, scores, threshold, most))
+        parts.append(prune(part, scores, threshold, descent.options.most_states))
     joint = joined(parts, np.arange(len(frontier)))
-    whole = len(frontier) * len(plan.tree.roots()) * 8**depth * len(centres)
+    whole = len(frontier) * len(descent.tree.roots()) * 8**depth * len(centres)
     report = LevelReport(level, scored, whole, len(joint.squares), _median(losses))
-    return joint, report, stacked(answers, problem.base_shifts_px, n_candidates) if last else None
+    return joint, report, stacked(answers, problem.base_shifts_px, descent.options.candidates) if last else None
 
 
 def _median(losses: np.ndarray) -> float:
     return float(np.median(losses)) if len(losses) else 0.0
 
 
-def _cell_differences(plan: Plan, depth: int) -> np.ndarray:
+def _cell_differences(descent: Descent, depth: int) -> np.ndarray:
     """Return |Y(pose) - Y(centre of its cell)|² of a sample of poses spread evenly over cells, float32 [j, K].
 
     The sample is a fixed one: results do not depend on a seed.
     """
-    level, tree = plan.levels[depth], plan.tree
+    level, tree = descent.levels[depth], descent.tree
     rng = np.random.default_rng(0)
     turns, inner = in_plane_intervals(level.order), 4**_CELL_DEPTH
     pixel = rng.integers(0, 12 * 4**level.order, _CELL_SAMPLE)
@@ -160,51 +160,54 @@ def _cell_differences(plan: Plan, depth: int) -> np.ndarray:
     deeper = pixel * inner + rng.integers(0, inner, _CELL_SAMPLE)
     deeper_turn = turn * 2**_CELL_DEPTH + rng.integers(0, 2**_CELL_DEPTH, _CELL_SAMPLE)
     order = level.order + _CELL_DEPTH
-    pixels = plan.problem.images.pixels.crop(level.radius)
-    centres = plan.problem.slices(tree.rotations(level.order, pixel * turns + turn), len(pixels))
-    poses = plan.problem.slices(tree.rotations(order, deeper * in_plane_intervals(order) + deeper_turn), len(pixels))
-    moves = rng.uniform(-0.5, 0.5, (_CELL_SAMPLE, 2)) * (level.shift_step_px if plan.shift_range_px else 0.0)
+    pixels = descent.problem.images.pixels.crop(level.radius)
+    centres = descent.problem.slices(tree.rotations(level.order, pixel * turns + turn), len(pixels))
+    poses = descent.problem.slices(tree.rotations(order, deeper * in_plane_intervals(order) + deeper_turn), len(pixels))
+    moves = rng.uniform(-0.5, 0.5, (_CELL_SAMPLE, 2)) * (level.shift_step_px if descent.shifts.range_px else 0.0)
     difference = to_numpy(poses) * phase_table(pixels, moves) - to_numpy(centres)
     return difference.real**2 + difference.imag**2
 
 
 def _threshold(
-    plan: Plan, depth: int, rows: np.ndarray, log_evidence: np.ndarray, cell: np.ndarray, square: np.ndarray,
+    descent: Descent, depth: int, rows: np.ndarray, log_evidence: np.ndarray, cell: np.ndarray, square: np.ndarray,
     differences: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
     """Return the log-likelihood that states must reach, and the allowance for the coarseness of cells, of images.
 
     ``cell``, ``square``: each image's best state on the level.
     """
-    level = plan.levels[depth]
-    n_pixels = plan.problem.images.pixels.count_within(level.radius)
-    loss = cell_losses(plan.problem.information(rows, n_pixels) @ differences.T, plan.miss)
-    threshold = log_evidence + np.log(plan.miss) - loss
-    if plan.guarantee == "best" and level.radius < plan.levels[-1].radius:
-        threshold = np.minimum(threshold, _branch_and_bound(plan, depth, rows, cell, square) - loss)
+    level = descent.levels[depth]
+    n_pixels = descent.problem.images.pixels.count_within(level.radius)
+    loss = cell_losses(descent.problem.information(rows, n_pixels) @ differences.T, descent.miss)
+    threshold = log_evidence + np.log(descent.miss) - loss
+    if descent.options.guarantee == "best" and level.radius < descent.levels[-1].radius:
+        threshold = np.minimum(threshold, _branch_and_bound(descent, depth, rows, cell, square) - loss)
     return threshold, loss
 
 
-def _branch_and_bound(plan: Plan, depth: int, rows: np.ndarray, cell: np.ndarray, square: np.ndarray) -> np.ndarray:
+def _branch_and_bound(
+    descent: Descent, depth: int, rows: np.ndarray, cell: np.ndarray, square: np.ndarray
+) -> np.ndarray:
     """Return the log-likelihood inside the level's radius below which no state can be significant at the full one."""
-    problem, level, final = plan.problem, plan.levels[depth], plan.levels[-1]
+    problem, level, final = descent.problem, descent.levels[depth], descent.levels[-1]
     one = np.arange(len(rows) + 1)
     known = Frontier(one, cell, one, square.astype(np.int32), np.zeros(len(rows), bool))
     chosen = replace(
         problem,
         images=problem.images.subset(rows),
+        noise=problem.noise.subset(rows),
         noise_group=problem.noise_group[rows],
         base_shifts_px=problem.base_shifts_px[rows],
         scale=problem.scale[rows],
     )
-    found = score(chosen, known, 0, plan.tree, level.order, plan.centres(depth), final.radius)
+    found = score(chosen, known, 0, descent.tree, level.order, descent.centres(depth), final.radius)
     low, full = (problem.images.pixels.count_within(r) for r in (level.radius, final.radius))
-    views = plan.tree.rotations(level.order, _view_cells(level.order))
+    views = descent.tree.rotations(level.order, _view_cells(level.order))
     power = np.abs(to_numpy(problem.slices(views, full))[:, low:]) ** 2
     most = (problem.information(rows, full)[:, low:] @ power.T).max(axis=1)
-    orientations = 12 * 4**final.order * in_plane_intervals(final.order) / len(plan.tree.operators)
-    n_states = orientations * len(plan.lattice(len(plan.levels) - 1))
-    return found + np.log(_SIGNIFICANT) - high_band_bound(most, n_states, plan.miss)
+    orientations = 12 * 4**final.order * in_plane_intervals(final.order) / len(descent.tree.operators)
+    n_states = orientations * len(descent.lattice(len(descent.levels) - 1))
+    return found + np.log(_SIGNIFICANT) - high_band_bound(most, n_states, descent.miss)
 
 
 def _view_cells(order: int) -> np.ndarray:
@@ -215,19 +218,19 @@ def _view_cells(order: int) -> np.ndarray:
     return np.arange(12 * 4**order, dtype=np.int64) * in_plane_intervals(order)
 
 
-def _numbers(plan: Plan, depth: int, part: Frontier, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    priors = plan.cell_prior(depth, part.cells), plan.square_prior(depth)
+def _numbers(descent: Descent, depth: int, part: Frontier, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    priors = descent.cell_prior(depth, part.cells), descent.square_prior(depth)
     number, best = np.zeros((len(part), 4)), np.zeros((len(part), 2), np.int64)
     pose_states.describe(scores, part.start, part.state_start, part.squares, *priors, number, best)
     return number, best
 
 
-def describe(plan: Plan, depth: int, part: Frontier, scores: np.ndarray, n_candidates: int) -> AdaptivePosterior:
+def describe(descent: Descent, depth: int, part: Frontier, scores: np.ndarray) -> AdaptivePosterior:
     """Return the posterior of a batch on the last level, base shifts not yet added."""
-    level, centres, wanted = plan.levels[depth], plan.centres(depth), max(1, n_candidates)
-    number, _ = _numbers(plan, depth, part, scores)
+    level, centres, wanted = descent.levels[depth], descent.centres(depth), max(1, descent.options.candidates)
+    number, _ = _numbers(descent, depth, part, scores)
     value, square = np.empty(len(part.cells)), np.empty(len(part.cells), np.int32)
-    priors = plan.cell_prior(depth, part.cells), plan.square_prior(depth)
+    priors = descent.cell_prior(depth, part.cells), descent.square_prior(depth)
     pose_states.best_of_cells(scores, part.state_start, part.squares, *priors, value, square)
     n = len(part)
     rotations, moves = np.empty((n, wanted, 3, 3)), np.empty((n, wanted, 2))
@@ -235,10 +238,10 @@ def describe(plan: Plan, depth: int, part: Frontier, scores: np.ndarray, n_candi
     apart = np.cos(np.radians(2 * angular_step_deg(level.order)))
     for i in range(n):
         mine = slice(part.start[i], part.start[i + 1])
-        chosen = _peaks(plan.tree, level.order, part.cells[mine], value[mine], wanted, apart)
+        chosen = _peaks(descent.tree, level.order, part.cells[mine], value[mine], wanted, apart)
         logs[i, : len(chosen)] = value[mine][chosen] - value[mine][chosen[0]]
         filled = np.concatenate([chosen, np.repeat(chosen[:1], wanted - len(chosen))])
-        rotations[i] = plan.tree.rotations(level.order, part.cells[mine][filled])
+        rotations[i] = descent.tree.rotations(level.order, part.cells[mine][filled])
         moves[i] = centres[square[mine][filled]]
     return AdaptivePosterior(
         rotations=rotations[:, 0],

@@ -23,6 +23,39 @@ class Level:
 
 
 @dataclass(frozen=True)
+class AdaptiveOptions:
+    """What an adaptive search may miss, and what it returns.
+
+    Attributes
+    ----------
+    miss_probability : float
+        Probability that the cell with the true pose is pruned on the way, all levels together, if the map is right and
+        the noise is that of the noise model.
+    guarantee : {"truth", "best"}
+        ``"truth"``: as above. ``"best"``: besides, no state is pruned that could be significant (a thousandth of the
+        best) in an exhaustive search at the full radius, with the same probability of failure: a cell stays if it
+        passes either rule. It costs more the more signal lies at high frequencies.
+    most_states : int
+        Cap on the surviving states of an image and level, best first; the image is flagged then.
+    candidates : int
+        Orientations to return for `cryopipe.poses.refine_candidates.refine_candidates`.
+    """
+
+    miss_probability: float = 1e-3
+    guarantee: str = "truth"
+    most_states: int = 20_000
+    candidates: int = 8
+
+    def __post_init__(self) -> None:
+        if not 0 < self.miss_probability < 0.5:
+            raise InputError(f"miss probability {self.miss_probability}: it must lie between 0 and 0.5")
+        if self.guarantee not in ("truth", "best"):
+            raise InputError(f"guarantee {self.guarantee!r}: give 'truth' or 'best'")
+        if self.most_states < 1:
+            raise InputError(f"at most {self.most_states} states: at least one must survive")
+
+
+@dataclass(frozen=True)
 class LevelReport:
     """What a level did: states scored and kept over all images, their share of the exhaustive grid of that level.
 

@@ -11,7 +11,9 @@ from cryopipe.imaging.backend import array_module, to_numpy
 from cryopipe.kernels.cpu import pose_states
 from cryopipe.kernels.poses import score_poses
 from cryopipe.kernels.slices import extract_slices
+from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
+from cryopipe.projection.references import ReferenceMap
 from cryopipe.search.adaptive.cells import OrientationTree
 
 _SLICE_BYTES = 256 << 20
@@ -21,21 +23,21 @@ _GPU_STATES = 1 << 22
 
 @dataclass(frozen=True)
 class Problem:
-    """What is searched: images, 1/σ² [g, K] and group [n], the map's cube, base shifts [n, 2], grey scales [n]."""
+    """What is searched: images, their noise, 1/σ² [g, K] and group [n], the map, base shifts [n, 2], grey scales [n]."""
 
     images: ParticleSpectra
+    noise: NoiseModel
     inverse_variance: np.ndarray
     noise_group: np.ndarray
-    cube: Any
-    padding: int
+    reference: ReferenceMap
     base_shifts_px: np.ndarray
     scale: np.ndarray
 
     def slices(self, rotations: np.ndarray, n_pixels: int) -> Any:
-        """Return slices of the cube on the first ``n_pixels`` pixels."""
-        xp, pixels = array_module(self.cube), self.images.pixels
+        """Return slices of the map on the first ``n_pixels`` pixels."""
+        xp, pixels = array_module(self.reference.cube), self.images.pixels
         kx, ky = (xp.asarray(k[:n_pixels]) for k in (pixels.kx, pixels.ky))
-        return extract_slices(self.cube, xp.asarray(rotations), kx, ky, padding=self.padding)
+        return extract_slices(self.reference.cube, xp.asarray(rotations), kx, ky, padding=self.reference.padding)
 
     def information(self, rows: np.ndarray, n_pixels: int) -> np.ndarray:
         """Return (scale C)²/σ² of some images, float32 [rows, n_pixels]."""
@@ -172,7 +174,7 @@ def score(
     """
     n_pixels = problem.images.pixels.count_within(radius)
     rows = slice(first, first + len(frontier))
-    if array_module(problem.cube) is not np:
+    if array_module(problem.reference.cube) is not np:
         return score_by_kernel(problem, frontier, rows, tree, order, centres, n_pixels)
     scores = np.empty(len(frontier.squares), np.float32)
     pixels = problem.images.pixels
@@ -196,7 +198,7 @@ def score_by_kernel(
 
     Lists are filled up to the longest among a few images, by repeating the last entry.
     """
-    images, xp = problem.images, array_module(problem.cube)
+    images, xp = problem.images, array_module(problem.reference.cube)
     kx, ky = (xp.asarray(k[:n_pixels]) for k in (images.pixels.kx, images.pixels.ky))
     scores = np.empty(len(frontier.squares), np.float32)
     counts, moves = np.diff(frontier.start), np.diff(frontier.state_start)
@@ -215,8 +217,8 @@ def score_by_kernel(
         ctf = xp.ascontiguousarray(images.ctf[part, :n_pixels])
         inverse = xp.asarray(problem.inverse_variance[problem.noise_group[part], :n_pixels])
         found = score_poses(
-            problem.cube, values, ctf, inverse, xp.asarray(poses), xp.asarray(shifts), kx, ky, box=images.pixels.box,
-            padding=problem.padding, scale=xp.asarray(problem.scale[part]),
+            problem.reference.cube, values, ctf, inverse, xp.asarray(poses), xp.asarray(shifts), kx, ky, box=images.pixels.box,
+            padding=problem.reference.padding, scale=xp.asarray(problem.scale[part]),
         )  # fmt: skip
         alone = 0.5 * ((values.real**2 + values.imag**2) * inverse).sum(axis=1, dtype=np.float64)
         scores[state] = to_numpy(found + alone[:, None, None])  # repetitions hold the same value

@@ -1,0 +1,126 @@
+"""The E-step of a classification: all particles, block by block, against all averages at all angles and shifts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cryopipe.classes2d.particle_stack import ParticleStack
+from cryopipe.classes2d.rotation import Rotator, grids_of_images, make_rotator
+from cryopipe.classes2d.schedule import Stage
+from cryopipe.classes2d.state import State, pseudo_halves
+from cryopipe.iteration.particle_store import ParticleStore
+from cryopipe.kernels.devices import Resources
+from cryopipe.projection.noise import NoiseModel
+from cryopipe.projection.particle_spectra import ParticleSpectra
+from cryopipe.projection.phases import shift_values
+from cryopipe.projection.references import ReferenceSlices
+from cryopipe.search.annealing import temperature_for_spread
+from cryopipe.search.exhaustive.search import log_likelihoods, search_poses
+from cryopipe.search.options import SearchOptions
+from cryopipe.search.posterior import Posterior
+from cryopipe.search.shifts import ShiftGrid, shift_grid, shift_log_prior
+
+#: Images whose log-likelihoods choose the temperature.
+TEMPERATURE_SAMPLE = 16
+
+
+@dataclass(frozen=True, eq=False)
+class Expectation:
+    """What the E-step found, particles in the order of the input."""
+
+    posterior: tuple[Posterior, Posterior]
+    halves: tuple[np.ndarray, np.ndarray]
+    base_shift_px: np.ndarray
+    inverse_temperature: float
+    rotator: Rotator
+
+    def gather(self, name: str) -> np.ndarray:
+        """Return the attribute ``name`` of both halves' posteriors, back in the order of the particles."""
+        parts = [np.asarray(getattr(p, name)) for p in self.posterior]
+        whole = np.empty((sum(map(len, self.halves)), *parts[0].shape[1:]), dtype=parts[0].dtype)
+        for members, part in zip(self.halves, parts, strict=True):
+            whole[members] = part
+        return whole
+
+    def shift_px(self) -> np.ndarray:
+        """Return the best shift of each particle ``[n, 2]``, what it was shifted by before the search included."""
+        return self.base_shift_px + self.gather("shift_px")
+
+
+def expectation(
+    stack: ParticleStack,
+    state: State,
+    stage: Stage,
+    *,
+    psi_offset_deg: float = 0.0,
+    threads: int = 1,
+    on_gpu: bool = False,
+) -> Expectation:
+    """Compare all particles with all averages; the sums are kept for two halves of the particles.
+
+    Parameters
+    ----------
+    stack, state, stage : ParticleStack, State, Stage
+        The particles; averages, priors and noise; resolution, angles, shifts and temperature.
+    psi_offset_deg : float
+        Turns the grid of angles, so that no angle is favoured over the iterations.
+    threads : int
+        CPU threads.
+    on_gpu : bool
+        Search on CuPy's current device.
+    """
+    store = stack.store
+    radius = stack.radius_at(stage.resolution_A)
+    rotator = make_rotator(store.pixels(radius), stage.n_psi, offset_deg=psi_offset_deg)
+    references = rotator.references(grids_of_images(state.averages, rotator.radius, workers=threads))
+    lattice = shift_grid(stage.shift_range_A / store.pixel_size_A, stage.shift_step_A / store.pixel_size_A)
+    base = state.shift_px if stage.around_best else stack.prior_shift_px
+    moved = base - stack.prior_shift_px
+    noise, resources = NoiseModel(state.sigma2), Resources(threads=threads)
+    beta = 1.0
+    if stage.spread is not None:
+        sample = np.unique(np.linspace(0, len(store) - 1, TEMPERATURE_SAMPLE).round().astype(int))
+        images = _shifted(store.block(sample, radius), base[sample])
+        prior = shift_log_prior(lattice, state.shift_sd_px, base_shifts_px=moved[sample])
+        compared = ReferenceSlices(references), ShiftGrid(lattice)
+        likelihood = log_likelihoods(images, noise, *compared, resources=resources)
+        beta = temperature_for_spread(likelihood, stage.spread, log_prior=prior[:, :, None], tolerance=0.02)
+    # tempered like the likelihood: otherwise, while hot, large classes swallow the others
+    log_prior = np.repeat(beta * np.log(np.maximum(state.share, 1e-12)), stage.n_psi)
+    options = SearchOptions(inverse_temperature=beta, accumulate=True)
+    if on_gpu:
+        import cupy
+
+        references = cupy.asarray(references)
+    states = ReferenceSlices(references, log_prior, state.classes)
+
+    def search(images: ParticleSpectra, rows: np.ndarray) -> Posterior:
+        images = _shifted(images, base[rows])
+        prior = shift_log_prior(lattice, state.shift_sd_px, base_shifts_px=moved[rows])
+        shifts = ShiftGrid(lattice, prior)
+        images = images.to_gpu() if on_gpu else images
+        return search_poses(images, noise, states, shifts, options=options, resources=resources)
+
+    halves = pseudo_halves(len(store))
+    first, second = (_searched(store, members, radius, search) for members in halves)
+    return Expectation((first, second), halves, base, beta, rotator)
+
+
+def _searched(
+    store: ParticleStore, members: np.ndarray, radius: int, search: Callable[[ParticleSpectra, np.ndarray], Posterior]
+) -> Posterior:
+    """Search the particles ``members`` block by block; sums are added up in their order."""
+    parts, sums = [], None
+    for some, images in store.subset(members).blocks(radius):
+        found = search(images, members[some])
+        if found.sums is not None:
+            sums = found.sums if sums is None else sums.merge(found.sums)
+        parts.append(replace(found, sums=None))
+    return replace(Posterior.joined(parts), sums=sums)
+
+
+def _shifted(images: ParticleSpectra, shifts_px: np.ndarray) -> ParticleSpectra:
+    return replace(images, values=shift_values(images.values, images.pixels, shifts_px))

@@ -1,0 +1,214 @@
+"""One mini-batch of a stochastic gradient descent: expectation over all poses, a map of the batch, a step towards it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopipe.config.base import require
+from cryopipe.config.initial_volume import InitialRelionSgd
+from cryopipe.imaging.geometry import random_rotations
+from cryopipe.imaging.masks import soft_sphere
+from cryopipe.imaging.symmetry import symmetrise_volume
+from cryopipe.initial_volume.schedule import Iteration
+from cryopipe.iteration.particle_store import ParticleStore
+from cryopipe.kernels.devices import Resources
+from cryopipe.kernels.slices import extract_slices
+from cryopipe.projection.noise import NoiseModel
+from cryopipe.projection.particle_spectra import ParticleSpectra
+from cryopipe.projection.pose_sums import PoseSums
+from cryopipe.projection.references import ReferenceSlices, reference_cube
+from cryopipe.projection.working_box import in_box, working_box
+from cryopipe.reconstruction.reconstruct import Reconstruction
+from cryopipe.search.annealing import temperature_for_spread
+from cryopipe.search.exhaustive.search import log_likelihoods, search_poses
+from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement
+from cryopipe.search.options import SearchOptions
+from cryopipe.search.shifts import ShiftGrid, shift_grid
+
+PADDING = 2
+#: particles from whose likelihoods the temperature is found
+_TEMPERATURE_SAMPLE = 32
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What does not change during the runs.
+
+    Attributes
+    ----------
+    symmetry : str
+        Point group.
+    box : int
+        Of the working map: its Nyquist frequency is 1.5 times finer than the final resolution.
+    pixel_size_A : float
+        Of the working map.
+    mask : array float32 [box, box, box]
+    shifts_px : array float64 [s, 2]
+        Grid of shifts.
+    params : InitialRelionSgd
+    threads : int
+        CPU threads.
+    """
+
+    symmetry: str
+    box: int
+    pixel_size_A: float
+    mask: NDArray[np.float32]
+    shifts_px: NDArray[np.float64]
+    params: InitialRelionSgd
+    threads: int
+
+    @classmethod
+    def of_particles(cls, store: ParticleStore, params: InitialRelionSgd, *, threads: int) -> Setting:
+        """Return working box, mask and grid of shifts for particles that are given out to the final resolution."""
+        symmetry, diameter = require(params, "symmetry", "particle_diameter_A")
+        range_A, step_A = require(params, "offset_range_A", "offset_step_A")
+        box = working_box(store.radius, largest=store.box, oversampling=1.5)
+        pixel_size_A = store.pixel_size_A * store.box / box
+        radius_px = 0.5 * params.mask_diameter_factor * diameter / pixel_size_A
+        mask = soft_sphere(box, min(radius_px, box / 2 - 4), edge_px=3.0)
+        shifts = shift_grid(range_A / pixel_size_A, step_A / pixel_size_A)
+        return cls(symmetry, box, pixel_size_A, mask, shifts, params, threads)
+
+    def images(self, store: ParticleStore, rows: NDArray[np.int64], radius: int) -> ParticleSpectra:
+        """Return some particles inside a radius, as of images of the working box."""
+        return in_box(store.block(rows, radius), self.box)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What is remembered of a mini-batch: one row of the history."""
+
+    seed: float
+    iteration: float
+    resolution_A: float
+    batch: float
+    inverse_temperature: float
+    mean_max_probability: float
+    relative_step: float
+    held_out: float
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """A run between two iterations; all of it goes into the checkpoint."""
+
+    iteration: int
+    volume: NDArray[np.float32]
+    step: NDArray[np.float32]
+    sigma2: NDArray[np.float64]
+    history: list[Step]
+
+
+def start_state(
+    store: ParticleStore,
+    setting: Setting,
+    first: Iteration,
+    rng: np.random.Generator,
+    *,
+    sigma2: NDArray[np.float64],
+) -> State:
+    """Reconstruct the first particles in random orientations.
+
+    Parameters
+    ----------
+    store : ParticleStore
+        The training set.
+    setting : Setting
+        Group, masks, grids.
+    first : Iteration
+        The first iteration: radius and size of the batch.
+    rng : Generator
+        Draws particles and orientations.
+    sigma2 : array [shells]
+        Noise to begin with.
+    """
+    chosen = setting.images(store, np.sort(rng.permutation(len(store))[: first.batch]), first.radius)
+    sums = Reconstruction.empty(setting.box, first.radius, symmetry=setting.symmetry, expected_slices=len(chosen))
+    sums.insert(chosen, random_rotations(rng, len(chosen)), np.zeros((len(chosen), 2)), 1 / sigma2)
+    volume = _constrain(sums.solve(threads=setting.threads), setting, positive=True)
+    return State(0, volume, np.zeros_like(volume), sigma2, [])
+
+
+def iterate(
+    state: State, batch: ParticleSpectra, plan: Iteration, setting: Setting, rng: np.random.Generator
+) -> tuple[State, dict[str, float]]:
+    """Take one mini-batch: expectation over all poses, Wiener map, momentum step, constraints.
+
+    Parameters
+    ----------
+    state : State
+        Not modified.
+    batch : ParticleSpectra
+        The mini-batch, inside the plan's radius.
+    plan, setting : Iteration, Setting
+        Radius, grid, temperature; group, masks, shifts.
+    rng : Generator
+        Displaces the grid.
+
+    Returns
+    -------
+    state : State
+        Its history is that of the old one.
+    numbers : dict
+        ``inverse_temperature``, ``mean_max_probability``, ``relative_step``.
+    """
+    params = setting.params
+    grid = orientation_grid(plan.order, setting.symmetry)
+    prior = np.log(orientation_weights(grid, setting.symmetry))
+    grid = random_displacement(rng, plan.order) @ grid
+    slices = map_slices(state.volume, batch, grid, setting.threads)
+    noise, references, shifts = NoiseModel(state.sigma2), ReferenceSlices(slices, prior), ShiftGrid(setting.shifts_px)
+    resources = Resources(threads=setting.threads)
+    temperature = 1.0
+    if plan.effective_poses > 0:
+        sample = batch.subset(slice(0, _TEMPERATURE_SAMPLE))
+        likelihoods = log_likelihoods(sample, noise, references, shifts, resources=resources)
+        temperature = temperature_for_spread(likelihoods, plan.effective_poses, log_prior=prior)
+    options = SearchOptions(inverse_temperature=temperature, accumulate=True)
+    found = search_poses(batch, noise, references, shifts, options=options, resources=resources)
+    posed = cast(PoseSums, found.sums)
+    sums = Reconstruction.empty(setting.box, plan.radius, symmetry=setting.symmetry, expected_slices=len(grid))
+    sums.insert_sums(posed, grid, batch.pixels)
+    target = sums.solve(ssnr=np.full(plan.radius + 1, 1 / params.regularisation), threads=setting.threads)
+    step = params.momentum * state.step + (1 - params.momentum) * params.step_size * (target - state.volume)
+    volume = _constrain(state.volume + step, setting, positive=plan.positive)
+    sigma2 = state.sigma2.copy()
+    ratio = posed.noise_ratio(slices, batch.pixels)
+    sigma2[: plan.radius + 1] *= params.momentum + (1 - params.momentum) * ratio
+    size = float(np.linalg.norm(volume - state.volume) / max(float(np.linalg.norm(volume)), 1e-30))
+    numbers = {
+        "inverse_temperature": temperature,
+        "mean_max_probability": float(found.max_probability.mean()),
+        "relative_step": size,
+    }
+    return State(state.iteration + 1, volume, step, sigma2, state.history), numbers
+
+
+def map_slices(
+    volume: NDArray[np.float32], images: ParticleSpectra, grid: NDArray[np.float64], threads: int
+) -> NDArray[np.complex64]:
+    """Return a map in all orientations of a grid [o, 3, 3], on the pixels of images, complex64 [o, K].
+
+    Parameters
+    ----------
+    volume : array float32 [z, y, x]
+    images : ParticleSpectra
+    grid : array float64 [o, 3, 3]
+    threads : int
+        CPU threads.
+    """
+    pixels = images.pixels
+    cube = reference_cube(volume, pixels.radius, padding=PADDING, threads=threads)
+    slices: NDArray[np.complex64] = extract_slices(cube, grid, pixels.kx, pixels.ky, padding=PADDING)
+    return slices
+
+
+def _constrain(volume: NDArray[np.float32], setting: Setting, *, positive: bool) -> NDArray[np.float32]:
+    if positive:
+        volume = np.maximum(volume, 0)
+    return symmetrise_volume(volume * setting.mask, setting.symmetry)

@@ -1,0 +1,72 @@
+"""How well the map of a run explains particles: their best poses, and the evidence by which runs compete."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopipe.initial_volume.descent import Setting, State, map_slices
+from cryopipe.iteration.particle_store import ParticleStore
+from cryopipe.kernels.devices import Resources
+from cryopipe.projection.noise import NoiseModel
+from cryopipe.projection.references import ReferenceSlices
+from cryopipe.projection.working_box import in_box
+from cryopipe.search.exhaustive.search import search_poses
+from cryopipe.search.grid import orientation_grid, orientation_weights
+from cryopipe.search.options import SearchOptions
+from cryopipe.search.posterior import Posterior
+from cryopipe.search.shifts import ShiftGrid
+
+
+def score(store: ParticleStore, state: State, setting: Setting) -> float:
+    """Return the mean log evidence of a particle, over noise that has the images' own mean power.
+
+    Every run has a noise spectrum of its own, and its evidence counts over that noise: only against a noise that all
+    runs share do their evidences compare. Without this a run that calls signal noise can win.
+    """
+    found = expectation(store, state, setting)
+    shell = store.pixels(store.radius).shell
+    count = np.bincount(shell)[1:]
+    power = image_power(store)[1:]
+    sigma2 = state.sigma2[1 : len(power) + 1]
+    weights = orientation_weights(orientation_grid(setting.params.healpix_order, setting.symmetry), setting.symmetry)
+    evidence = found.log_evidence.mean() - np.log(weights.sum() * len(setting.shifts_px))  # priors sum to one
+    return float(evidence - np.sum(count * (power / sigma2 - 1 + np.log(sigma2 / power))))
+
+
+def image_power(store: ParticleStore) -> NDArray[np.float64]:
+    """Return the mean variance of real and imaginary part each, by shell; shell 0, which no pixel has, as shell 1."""
+    pixels, shells = store.pixels(store.radius), store.radius + 1
+    power = np.zeros(len(pixels))
+    for _, images in store.blocks(store.radius):
+        power += (np.square(images.values.real) + np.square(images.values.imag)).sum(axis=0, dtype=np.float64)
+    total = np.bincount(pixels.shell, power / len(store), shells)
+    mean: NDArray[np.float64] = total / np.maximum(2 * np.bincount(pixels.shell, minlength=shells), 1)
+    mean[0] = mean[1]
+    return mean
+
+
+def expectation(store: ParticleStore, state: State, setting: Setting, *, candidates: int = 0) -> Posterior:
+    """Search all poses of all particles against the map of a finished run, at full resolution and temperature one.
+
+    Parameters
+    ----------
+    store : ParticleStore
+    state : State
+        The finished run.
+    setting : Setting
+        Group, grids.
+    candidates : int
+        How many of the best orientations to return for every particle.
+    """
+    grid = orientation_grid(setting.params.healpix_order, setting.symmetry)
+    prior = np.log(orientation_weights(grid, setting.symmetry))
+    noise, shifts = NoiseModel(state.sigma2), ShiftGrid(setting.shifts_px)
+    options, resources = SearchOptions(candidates=candidates), Resources(threads=setting.threads)
+    parts, references = [], None
+    for _, block in store.blocks(store.radius):
+        images = in_box(block, setting.box)
+        if references is None:
+            references = ReferenceSlices(map_slices(state.volume, images, grid, setting.threads), prior)
+        parts.append(search_poses(images, noise, references, shifts, options=options, resources=resources))
+    return Posterior.joined(parts)

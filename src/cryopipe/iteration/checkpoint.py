@@ -1,0 +1,113 @@
+"""The checkpoint of an iterative method: one file, atomic, read back by the run that wrote it and by no other.
+
+A state is a dataclass. Its fields may be arrays, numbers, texts, further dataclasses, tuples of these, and lists of
+dataclasses of numbers (`cryopipe.iteration.history`). A file that is missing, damaged, of another state or of another
+fingerprint is no checkpoint: the method starts from the beginning.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+from cryopipe.config.base import Params
+from cryopipe.context import Context
+from cryopipe.fingerprint import fingerprint
+from cryopipe.io.atomic import atomic_path
+from cryopipe.io.mrc import parse_image_name
+from cryopipe.io.star import StarTable
+from cryopipe.iteration.history import rows_of_array, rows_to_array
+
+State = TypeVar("State")
+_FINGERPRINT = "fingerprint"
+
+
+@dataclass(frozen=True)
+class Checkpoint(Generic[State]):
+    """Where a method's state between two iterations lies.
+
+    Attributes
+    ----------
+    path : Path
+        An ``.npz`` file.
+    kind : type
+        The dataclass of the state.
+    fingerprint : str
+        Of everything that determines the result: parameters, seed, particles, initial map.
+    """
+
+    path: Path
+    kind: type[State]
+    fingerprint: str
+
+    def save(self, state: State) -> None:
+        """Write the state, in place of the one before."""
+        arrays = {_FINGERPRINT: np.array(self.fingerprint)}
+        _encode("state", state, arrays)
+        with atomic_path(self.path) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, **arrays)  # type: ignore[arg-type]
+
+    def load(self) -> State | None:
+        """Return the state, or None where there is none that this run could have written."""
+        try:
+            with np.load(self.path, allow_pickle=False) as kept:
+                if str(kept[_FINGERPRINT]) != self.fingerprint:
+                    return None
+                state: State = _decode("state", self.kind, kept)
+        except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error):
+            return None
+        return state
+
+    def remove(self) -> None:
+        """Forget the state of a run that has written its results: another run starts afresh, with the code of its day."""
+        self.path.unlink(missing_ok=True)
+
+
+def run_fingerprint(context: Context, params: Params, table: StarTable, *, files: Sequence[str | Path] = ()) -> str:
+    """Return the fingerprint (`cryopipe.fingerprint`) of an iterative method's result.
+
+    Parameters
+    ----------
+    context : Context
+        Its step, code and seed.
+    params : Params
+        Of the step.
+    table : StarTable
+        Its particles; the content of their stacks counts.
+    files : sequence of path
+        Further files that the method reads.
+    """
+    stacks = {parse_image_name(name)[1] for name in table.rows["rlnImageName"]}
+    return fingerprint(context, params, table, files=[*map(Path, files), *stacks])
+
+
+def _encode(name: str, value: Any, arrays: dict[str, Any]) -> None:
+    if is_dataclass(value):
+        for field in fields(value):
+            _encode(f"{name}.{field.name}", getattr(value, field.name), arrays)
+    elif isinstance(value, tuple):
+        for number, part in enumerate(value):
+            _encode(f"{name}.{number}", part, arrays)
+    elif isinstance(value, list):
+        arrays[name] = rows_to_array(value)
+    else:
+        arrays[name] = np.asarray(value)
+
+
+def _decode(name: str, kind: Any, kept: Mapping[str, Any]) -> Any:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        return kind(**{field.name: _decode(f"{name}.{field.name}", hints[field.name], kept) for field in fields(kind)})
+    if origin is tuple:
+        return tuple(_decode(f"{name}.{number}", part, kept) for number, part in enumerate(arguments))
+    if origin is list:
+        return rows_of_array(arguments[0], kept[name])
+    value = kept[name]
+    return value if kind is np.ndarray or origin is np.ndarray else kind(value.item())

@@ -1,0 +1,159 @@
+"""What one iteration holds against each block of a half set's images: poses, CTFs and residuals come out of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopipe.imaging.fourier_pixels import half_plane
+from cryopipe.imaging.geometry import angular_distance_deg
+from cryopipe.imaging.optics import CtfParameters
+from cryopipe.iteration.global_search import GREY_SAMPLE, GlobalSearch, grey_scale
+from cryopipe.iteration.half_set_state import HalfSet, HalfSetOptions, Task
+from cryopipe.iteration.halves import Half
+from cryopipe.iteration.pose_table import Poses
+from cryopipe.iteration.residuals import Residuals, measure_residuals, refine_ctfs
+from cryopipe.kernels.devices import Resources
+from cryopipe.poses.ctf import with_defocus_change
+from cryopipe.poses.model import DefocusModel
+from cryopipe.poses.refine_poses import refine_poses
+from cryopipe.projection.noise import NoiseModel
+from cryopipe.projection.particle_spectra import ParticleSpectra
+from cryopipe.projection.references import ReferenceMap, reference_cube
+from cryopipe.projection.working_box import in_box
+
+#: below this likelihood share a pose counts as ambiguous and is searched again
+LOW_CONFIDENCE = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Improver:
+    """A reference, ready to be compared with blocks of images.
+
+    Attributes
+    ----------
+    task : Task
+    options : HalfSetOptions
+    parameters : CtfParameters
+        CTFs of the table, of all particles of the half.
+    micrographs : array [n] or None
+        Each particle's micrograph, for the astigmatism.
+    noise : NoiseModel
+        Before the iteration.
+    reference : ReferenceMap
+    chosen : array bool [n]
+        Particles that are searched globally.
+    search : GlobalSearch or None
+        None where no particle is chosen.
+    resources : Resources
+        Threads and devices.
+    """
+
+    task: Task
+    options: HalfSetOptions
+    parameters: CtfParameters
+    micrographs: NDArray[Any] | None
+    noise: NoiseModel
+    reference: ReferenceMap
+    chosen: NDArray[np.bool_]
+    search: GlobalSearch | None
+    resources: Resources
+
+    @classmethod
+    def against(
+        cls,
+        reference: NDArray[np.float32],
+        state: HalfSet,
+        half: Half,
+        task: Task,
+        options: HalfSetOptions,
+        rng: np.random.Generator,
+        resources: Resources,
+    ) -> Improver:
+        """Find the reference's grey scale, choose the particles to search globally, and prepare their search.
+
+        Parameters
+        ----------
+        reference, state, half, task, options, rng, resources
+            As for :func:`cryopipe.iteration.half_set.advance`.
+        """
+        noise = NoiseModel(state.sigma2)
+        given: dict[str, Any] = {"noise": noise, "resources": resources}
+        parameters, n = half.store.parameters, len(half)
+        if task.grey:
+            some = slice(0, GREY_SAMPLE)
+            images = in_box(half.store.block(some, task.radius), task.box)
+            sample = with_ctfs(images, parameters.subset(some), state.ctf_change_A[some]).scaled(state.scale[some])
+            reference = reference * np.float32(grey_scale(sample, reference, options.search, rng, **given))
+        chosen = np.ones(n, bool)
+        if task.search == "weak":
+            chosen = (rng.random(n) < task.random_share) | (state.poses.confidence < LOW_CONFIDENCE)
+        search = None
+        if chosen.any():
+            pixels, pixel_size_A = half_plane(task.box, task.radius), half.store.side_A / task.box
+            search = GlobalSearch.of_map(reference, pixels, pixel_size_A, options.search, rng, **given)
+        current = ReferenceMap(reference_cube(reference, task.radius, threads=resources.cpu_threads))
+        return cls(task, options, parameters, half.micrographs, noise, current, chosen, search, resources)
+
+    def improve(self, state: HalfSet, rows: slice, images: ParticleSpectra) -> Residuals:
+        """Improve poses and CTFs of a block of the state in place and return what they leave unexplained."""
+        parameters = self.parameters.subset(rows)
+
+        def with_state() -> ParticleSpectra:
+            """Return the images that decide poses, with the CTFs and scales of the state."""
+            changed = with_ctfs(images, parameters, state.ctf_change_A[rows]).scaled(state.scale[rows])
+            return changed.crop(self.task.radius)
+
+        used = with_state()
+        poses = self._posed(used, state.poses.subset(rows), self.chosen[rows])
+        state.poses.put(rows, poses)
+        where, devices = (poses.rotations, poses.shifts_px), self.resources.devices
+        if self.task.defocus:
+            ctf = self.options.ctf
+            together = None if ctf.astigmatism_prior_A is None else self.micrographs
+            state.ctf_change_A[rows] = refine_ctfs(
+                images.crop(self.task.radius),
+                self.noise,
+                self.reference,
+                *where,
+                defocus=DefocusModel(parameters, sigma_A=ctf.prior_A, range_A=ctf.range_A),
+                micrograph=None if together is None else together[rows],
+                astigmatism_prior_A=np.inf if ctf.astigmatism_prior_A is None else ctf.astigmatism_prior_A,
+                devices=devices,
+            )
+            used = with_state()
+        return measure_residuals(used, self.noise, self.reference, *where, devices=devices)
+
+    def _posed(self, images: ParticleSpectra, known: Poses, chosen: NDArray[np.bool_]) -> Poses:
+        """Refine poses from where they are, search ``chosen`` ones [n] globally; the better pose wins."""
+        result, weak = known, self.task.search == "weak"
+        if weak:
+            local = refine_poses(
+                images, self.noise, self.reference, known.rotations, known.shifts_px, resources=self.resources
+            )
+            result = Poses(local.rotations, local.shifts_px, known.confidence, local.log_likelihood)
+        rows = np.flatnonzero(chosen)
+        if self.search is None or len(rows) == 0:
+            return result
+        part = images if len(rows) == len(images) else images.subset(rows)
+        found = self.search.best_poses(part, self.reference, result.shifts_px[rows])
+        # against zero likelihood before the first search, any pose of a global search is better
+        wins = found.log_likelihood > (result.log_likelihood[rows] if weak else -np.inf)
+        confidence = result.confidence[rows]
+        result.put(rows[wins], found, wins)
+        agree = angular_distance_deg(result.rotations[rows], found.rotations, self.options.search.operators) < 1.0
+        result.confidence[rows] = np.where(wins | agree, found.confidence, confidence)
+        return result
+
+
+def with_ctfs(images: ParticleSpectra, parameters: CtfParameters, change_A: NDArray[np.float64]) -> ParticleSpectra:
+    """Return images that carry the CTFs of ``parameters`` with changes [n, 3] of their own; flipped ones keep their signs."""
+    return with_defocus_change(images, parameters, needed_columns(change_A))
+
+
+def needed_columns(change_A: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the changes of the mean defocus [n] alone where no astigmatism has changed, else all [n, 3]."""
+    return change_A if change_A[:, 1:].any() else change_A[:, 0]

@@ -1,0 +1,67 @@
+"""What a pose refinement returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cryopipe.errors import InputError
+
+
+@dataclass(frozen=True)
+class PoseRefinement:
+    """Refined poses, a row an image.
+
+    Attributes
+    ----------
+    rotations : float64 [n, 3, 3]
+    shifts_px : float64 [n, 2]
+        (x, y) applied to centre the image.
+    scale : float64 [n]
+        Factor of the model (as given, or refined).
+    log_likelihood : float64 [n]
+        Relative to noise alone, at the refined pose, without priors.
+    covariance : float64 [n, p, p]
+        Of (wx, wy, wz in radians about the image's axes, tx, ty in px, then scale, defocus in Å and offset, those that
+        were refined): inverse Hessian, priors included. Infinite variance: the image does not tell.
+    converged : bool [n]
+        No further step would gain more than the tolerance.
+    iterations : int
+        Evaluations made for the image that took most.
+    evaluations : int64 [n]
+        Evaluations made for each image.
+    defocus_change_A : float64 [n]
+        To be added to both defoci of the table.
+    offset : float64 [n]
+        Grey value of the constant in the image.
+    parameters : tuple of str
+        Names along the covariance.
+    """
+
+    rotations: np.ndarray
+    shifts_px: np.ndarray
+    scale: np.ndarray
+    log_likelihood: np.ndarray
+    covariance: np.ndarray
+    converged: np.ndarray
+    iterations: int
+    evaluations: np.ndarray
+    defocus_change_A: np.ndarray
+    offset: np.ndarray
+    parameters: tuple[str, ...]
+
+    def angle_sd_deg(self) -> np.ndarray:
+        """Return the standard error of the orientation (root of its three angles' summed variances), degrees, [n]."""
+        return np.degrees(np.sqrt(np.trace(self.covariance[:, :3, :3], axis1=1, axis2=2)))
+
+    def shift_sd_px(self) -> np.ndarray:
+        """Return the standard error of the shift per axis, px, [n]."""
+        return np.sqrt(np.trace(self.covariance[:, 3:5, 3:5], axis1=1, axis2=2) / 2)
+
+    def sd(self, parameter: str) -> np.ndarray:
+        """Return the standard error of one of ``parameters``, [n] (angles in radians)."""
+        if parameter not in self.parameters:
+            raise InputError(f"{parameter} was not refined; refined were {', '.join(self.parameters)}")
+        at = self.parameters.index(parameter)
+        return np.sqrt(self.covariance[:, at, at])

@@ -1,0 +1,40 @@
+"""The step's parameters as the options of the engines that it calls."""
+
+from __future__ import annotations
+
+from cryopipe.config.base import require
+from cryopipe.config.refinement import RefineHomogeneous
+from cryopipe.iteration.global_search import GlobalOptions
+from cryopipe.iteration.gold_standard import ExchangeOptions
+from cryopipe.iteration.half_set_state import CtfOptions, HalfSetOptions
+
+
+def half_set_options(params: RefineHomogeneous) -> HalfSetOptions:
+    """Return how each half set is refined."""
+    (offset_range_A,) = require(params, "offset_range_A")
+    search = GlobalOptions(str(params.symmetry), params.healpix_order, offset_range_A, params.candidates)
+    astigmatism = params.astigmatism_prior_A if params.refine_astigmatism else None
+    ctf = CtfOptions(params.defocus_range_A, params.defocus_prior_A, astigmatism)
+    return HalfSetOptions(search, ctf, params.refine_scale)
+
+
+def exchange_options(params: RefineHomogeneous) -> ExchangeOptions:
+    """Return what the halves share."""
+    join = max(params.join_resolution_A, require(params, "initial_lowpass_A")[0])
+    return ExchangeOptions(diameter_A(params), join, mask_options(params), params.mask_start_resolution_A)
+
+
+def mask_options(params: RefineHomogeneous) -> dict[str, float]:
+    """Return the options of :func:`cryopipe.reconstruction.dynamic_mask.dynamic_mask`."""
+    return {
+        "diameter_A": diameter_A(params),
+        "low_pass_A": params.mask_start_resolution_A,
+        "threshold": params.mask_threshold,
+        "near_A": params.mask_near_A,
+        "far_A": max(params.mask_far_A, params.mask_near_A + 1.0),
+    }
+
+
+def diameter_A(params: RefineHomogeneous) -> float:
+    """Return the particle's diameter."""
+    return float(require(params, "particle_diameter_A")[0])

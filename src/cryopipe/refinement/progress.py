@@ -1,0 +1,52 @@
+"""The state of a refinement between two iterations: what its checkpoint holds, and a killed job goes on from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cryopipe.iteration.gold_standard import Pair
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What is remembered of an iteration: one row of the history."""
+
+    iteration: float
+    radius: float
+    fsc143_A: float
+    masked: float
+    median_angle_change_deg: float
+    mean_confidence: float
+    median_defocus_change_A: float
+    median_astigmatism_change_A: float
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """The refinement between two iterations.
+
+    Attributes
+    ----------
+    iteration : int
+        Iterations done.
+    radius : int
+        Shells that decide poses in the next one.
+    pair : Pair
+        Both half sets.
+    history : list of Iteration
+    settled : bool
+        Whether the last iteration neither gained a shell nor moved poses.
+    """
+
+    iteration: int
+    radius: int
+    pair: Pair
+    history: list[Iteration]
+    settled: bool
+
+    @property
+    def resolution_A(self) -> float:
+        """Resolution of the last iteration; infinite before the first."""
+        return self.history[-1].fsc143_A if self.history else np.inf

@@ -1,0 +1,64 @@
+"""The answers of a search's tiles put together, in the order of the images that were given."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cryopipe.projection.pose_sums import PoseSums
+from cryopipe.search.exhaustive.tile import TileAnswer, TileSettings
+from cryopipe.search.posterior import Posterior, SignificantStates
+
+
+def posterior_of(
+    answers: list[TileAnswer],
+    settings: TileSettings,
+    order: np.ndarray,
+    shifts: np.ndarray,
+    offset: np.ndarray,
+    sums: PoseSums | None,
+) -> Posterior:
+    """Put the tiles' answers together, in the order of the images given."""
+    if not answers:
+        answers = [TileAnswer.empty(0, settings)]
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))  # where in the tiles an image was
+
+    def joined(name: str) -> np.ndarray:
+        return np.concatenate([getattr(answer, name) for answer in answers])
+
+    def in_order(name: str) -> np.ndarray:
+        """One copy, from the tiles to the images' places."""
+        first = getattr(answers[0], name)
+        whole, start = np.empty((len(order), *first.shape[1:]), first.dtype), 0
+        for answer in answers:
+            part = getattr(answer, name)
+            whole[order[start : start + len(part)]] = part
+            start += len(part)
+        return whole
+
+    number, best, candidate, kept = (in_order(name) for name in ("number", "best", "candidate", "kept"))
+    significant = None
+    if settings.keep_significant:
+        start = np.concatenate([[0], np.cumsum(kept)]).astype(np.int64)
+        there = np.concatenate([[0], np.cumsum(joined("kept"))])[place]
+        entry = np.repeat(there - start[:-1], kept) + np.arange(start[-1])
+        significant = SignificantStates(start, *(joined(name)[entry] for name in ("state", "shift", "weight")))
+    return Posterior(
+        best_state=best[:, 0],
+        best_shift=best[:, 1],
+        shift_px=offset + shifts[best[:, 1]],
+        mean_shift_px=offset + in_order("shift_probability") @ shifts,
+        log_evidence=number[:, 0],
+        max_probability=number[:, 1],
+        n_effective=number[:, 2],
+        n_significant=kept,
+        reference_probability=in_order("reference_probability"),
+        best_dot=number[:, 3],
+        best_norm=number[:, 4],
+        grey_scale=number[:, 5],
+        candidate_state=candidate[:, :, 0],
+        candidate_shift=candidate[:, :, 1],
+        candidate_log=in_order("candidate_log"),
+        significant=significant,
+        sums=sums,
+    )
