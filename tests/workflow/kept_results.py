@@ -124,7 +124,7 @@ def made_again(job: Job, *, files_read: set[Path] | None = None) -> set[str]:
             job.module.main(dict(job.inputs), dict(job.outputs), params, context)
         except CheckpointLookedFor as found:
             return set() if str(found) == job.stamp else {CHECKPOINT, str(found)}
-        except CryopipeError:
+        except (CryopipeError, OSError):
             again = again or {REFUSED}
     return again
 

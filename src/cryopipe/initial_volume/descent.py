@@ -66,11 +66,11 @@ class Setting:
     def of_particles(cls, store: ParticleStore, params: InitialRelionSgd, *, threads: int) -> Setting:
         """Return working box, mask and grid of shifts for particles that are given out to the final resolution."""
         symmetry, diameter = require(params, "symmetry", "particle_diameter_A")
+        range_A, step_A = require(params, "offset_range_A", "offset_step_A")
         box = working_box(store.radius, largest=store.box, oversampling=1.5)
         pixel_size_A = store.pixel_size_A * store.box / box
         radius_px = 0.5 * params.mask_diameter_factor * diameter / pixel_size_A
         mask = soft_sphere(box, min(radius_px, box / 2 - 4), edge_px=3.0)
-        range_A, step_A = require(params, "offset_range_A", "offset_step_A")
         shifts = shift_grid(range_A / pixel_size_A, step_A / pixel_size_A)
         return cls(symmetry, box, pixel_size_A, mask, shifts, params, threads)
 
