@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from cryopipe.errors import CryopipeError
-from cryopipe.workflow import Plan, claim, complete_rules
+from cryopipe.workflow import Costs, Plan, claim, complete_rules
 
 min_version("9.25")
 
@@ -42,6 +42,11 @@ complete_rules(workflow, plan)
 # A run that was killed leaves its lock behind; the same command has to go on all the same.
 if workflow.is_main_process:
     claim(plan.results)
+
+
+# What the steps will need, for the report.
+if workflow.is_main_process and not workflow.dryrun:
+    Costs(plan).write(workflow.resource_settings.cores or workflow.resource_settings.max_threads or 32)
 
 
 workdir: str(plan.results)

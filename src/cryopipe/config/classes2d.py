@@ -13,7 +13,7 @@ from cryopipe.config.runs import Stage
     makes={"class_averages": "classes.mrcs"},
     gpu=True,
     threads=32,
-    cost=Cost(memory_MB="6000", minutes="480"),
+    cost=Cost(memory_MB="6000", cpu_seconds="60 * 480"),
     references=(
         Reference(
             "Scheres et al. 2005, Maximum-likelihood multi-reference refinement",
@@ -80,7 +80,7 @@ class Classify2d(Params):
         "class_features": "class_features.star",
     },
     threads=2,
-    cost=Cost(memory_MB="3000", minutes="60"),
+    cost=Cost(memory_MB="3000", cpu_seconds="60 * 60"),
     references=(),
 )
 class SelectClasses2d(Params):

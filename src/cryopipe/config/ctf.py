@@ -22,7 +22,7 @@ Estimator = Annotated[str, BranchOf("estimators")]
     branch_of="estimators",
     label="ctffind",
     threads=4,
-    cost=Cost(memory_MB="3000", minutes="120"),
+    cost=Cost(memory_MB="3000", cpu_seconds="60 * 120"),
     references=(
         Reference(
             "Rohou & Grigorieff 2015, CTFFIND4: fast and accurate defocus estimation",
@@ -85,7 +85,7 @@ class EstimateCtfCtffind(Params):
     branch_of="estimators",
     label="gctf",
     threads=4,
-    cost=Cost(memory_MB="3000", minutes="120"),
+    cost=Cost(memory_MB="3000", cpu_seconds="60 * 120"),
     references=(
         Reference("Zhang 2016, Gctf: real-time CTF determination and correction", "10.1016/j.jsb.2015.11.003"),
     ),
@@ -136,7 +136,7 @@ class EstimateCtfGctf(Params):
     branch_of="estimators",
     label="xmipp",
     threads=4,
-    cost=Cost(memory_MB="3000", minutes="240"),
+    cost=Cost(memory_MB="3000", cpu_seconds="60 * 240"),
     references=(
         Reference(
             "Sorzano et al. 2007, Fast, robust, and accurate determination of transmission electron microscopy contrast "
@@ -227,7 +227,7 @@ class EstimateCtfXmipp(Params):
     batched=True,
     makes={"micrographs_with_ctf": "micrographs.star"},
     joins="estimators",
-    cost=Cost(memory_MB="500", minutes="10"),
+    cost=Cost(memory_MB="500", cpu_seconds="60 * 10"),
     references=(Reference("Marabini et al. 2015, CTF challenge: result summary", "10.1016/j.jsb.2015.04.003"),),
 )
 class ConsensusCtf(RunParams):

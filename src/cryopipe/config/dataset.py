@@ -143,6 +143,13 @@ class Run(Params):
         "auto: a GPU where the job was given one that works, else the CPU; gpu: an error where there is none.",
         default="auto",
     )
+    particles_per_micrograph: int | None = parameter(
+        "Particles that a micrograph is expected to have, to predict memory and time; null: as many as half of its area "
+        "holds.",
+        default=None,
+        ge=1,
+        le=100000,
+    )
     max_failed_fraction: float = parameter(
         "Share of the run's movies or micrographs, over all batches, that a step may quarantine before the run stops.",
         default=0.2,

@@ -18,7 +18,7 @@ from cryopipe.config.runs import Stage, check_choice
     branch_of="initial_volumes",
     label="initial_relion_sgd",
     threads=32,
-    cost=Cost(memory_MB="4000", minutes="480"),
+    cost=Cost(memory_MB="4000", cpu_seconds="60 * 480"),
     references=(
         Reference(
             "Punjani et al. 2017, cryoSPARC: algorithms for rapid unsupervised structure determination",

@@ -15,7 +15,7 @@ from cryopipe.config.runs import Stage
     batched=True,
     makes={"fetched_movies": "fetched.star"},
     when="archive",
-    cost=Cost(memory_MB="500", minutes="2880"),
+    cost=Cost(memory_MB="500", cpu_seconds="60 * 2880"),
     references=(
         Reference(
             "Iudin et al. 2023, EMPIAR: the Electron Microscopy Public Image Archive",
@@ -63,7 +63,7 @@ class FetchMovies(Params):
     makes={"movies": "movies.star"},
     when="movies",
     threads=2,
-    cost=Cost(memory_MB="1000", minutes="60"),
+    cost=Cost(memory_MB="1000", cpu_seconds="60 * 60"),
     references=(),
 )
 class ImportMovies(Params):
@@ -113,7 +113,7 @@ class ImportMovies(Params):
     makes={"micrographs": "micrographs.star"},
     when="micrographs",
     threads=2,
-    cost=Cost(memory_MB="1000", minutes="60"),
+    cost=Cost(memory_MB="1000", cpu_seconds="60 * 60"),
     references=(),
 )
 class ImportMicrographs(Params):
@@ -151,7 +151,7 @@ class ImportMicrographs(Params):
     },
     when="movies",
     threads=4,
-    cost=Cost(memory_MB="4000", minutes="120"),
+    cost=Cost(memory_MB="4000", cpu_seconds="60 * 120"),
     references=(
         Reference(
             "Sorzano et al. 2018, Blind estimation of DED camera gain in electron microscopy",
@@ -211,7 +211,7 @@ class EstimateGain(Params):
     makes={"aligned_micrographs": "micrographs.star"},
     when="movies",
     threads=4,
-    cost=Cost(memory_MB="4000", minutes="240"),
+    cost=Cost(memory_MB="4000", cpu_seconds="60 * 240"),
     references=(
         Reference(
             "Střelák et al. 2020, FlexAlign: an accurate and fast algorithm for movie alignment",
@@ -278,7 +278,7 @@ class AlignMovies(Params):
     batched=True,
     makes={"micrographs": "micrographs.star"},
     when="movies",
-    cost=Cost(memory_MB="500", minutes="10"),
+    cost=Cost(memory_MB="500", cpu_seconds="60 * 10"),
     references=(),
 )
 class ScreenMotion(Params):

@@ -14,7 +14,7 @@ from cryopipe.config.runs import Stage
     batched=True,
     makes={"particles": "particles.star"},
     threads=4,
-    cost=Cost(memory_MB="3000", minutes="120"),
+    cost=Cost(memory_MB="3000", cpu_seconds="60 * 120"),
     references=(
         Reference(
             "de la Rosa-Trevín et al. 2013, Xmipp 3.0: an improved software suite for image processing",

@@ -49,7 +49,7 @@ class SizePicker(Params):
     branch_of="pickers",
     label="pick_log",
     threads=4,
-    cost=Cost(memory_MB="3000", minutes="120"),
+    cost=Cost(memory_MB="3000", cpu_seconds="60 * 120"),
     references=(
         Reference(
             "Zivanov et al. 2018, New tools for automated high-resolution cryo-EM in RELION-3",

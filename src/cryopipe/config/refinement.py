@@ -19,7 +19,7 @@ from cryopipe.config.runs import Stage
     },
     gpu=True,
     threads=32,
-    cost=Cost(memory_MB="8000", minutes="960"),
+    cost=Cost(memory_MB="8000", cpu_seconds="60 * 960"),
     references=(
         Reference(
             "Scheres 2012, RELION: a Bayesian approach to cryo-EM structure determination",

@@ -10,7 +10,7 @@ from cryopipe.config.runs import Stage
 @Declaration(
     counts=None,
     batched=False,
-    cost=Cost(memory_MB="3000", minutes="60"),
+    cost=Cost(memory_MB="3000", cpu_seconds="60 * 60"),
     references=(),
 )
 class Report(Params):
@@ -32,11 +32,6 @@ class Report(Params):
     surface_size: int = parameter("Side of the rendered surface picture.", unit="px", default=500, ge=100, le=2000)
     particle_diameter_A: float | None = parameter("Particle diameter.", unit="Å", derived="dataset.particle_diameter_A")
     symmetry: str | None = parameter("Point group.", derived="dataset.symmetry")
-    predicted: dict[str, dict[str, float]] = parameter(
-        "Predicted cost of one job of each step (memory_MB, minutes, gpu_memory_MB, disk_MB); filled from the plan of the run.",
-        default={},
-        per_batch=True,
-    )
 
 
 class ReportStage(Stage):

@@ -39,7 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     when="simulation",
     threads=32,
-    cost=Cost(memory_MB="4000", minutes="240"),
+    cost=Cost(memory_MB="4000", cpu_seconds="60 * 240"),
     references=(),
 )
 class SimulateMovies(Params):

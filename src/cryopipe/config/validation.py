@@ -17,7 +17,7 @@ from cryopipe.config.runs import Stage
         "half_map_summary": "postprocess.json",
     },
     threads=2,
-    cost=Cost(memory_MB="4000", minutes="60"),
+    cost=Cost(memory_MB="4000", cpu_seconds="60 * 60"),
     references=(
         Reference(
             "Rosenthal & Henderson 2003, Optimal determination of particle orientation",
@@ -62,7 +62,7 @@ class Postprocess(Params):
     makes={"truth_summary": "truth.json", "truth_fsc": "truth_fsc.star"},
     when="truth",
     threads=4,
-    cost=Cost(memory_MB="4000", minutes="120"),
+    cost=Cost(memory_MB="4000", cpu_seconds="60 * 120"),
     references=(
         Reference(
             "Rosenthal & Henderson 2003, Optimal determination of particle orientation",
@@ -100,7 +100,7 @@ class ValidateTruth(Params):
     makes={"model_summary": "model.json", "model_fsc": "model_fsc.star"},
     when="model",
     threads=4,
-    cost=Cost(memory_MB="4000", minutes="120"),
+    cost=Cost(memory_MB="4000", cpu_seconds="60 * 120"),
     references=(
         Reference(
             "Rosenthal & Henderson 2003, Optimal determination of particle orientation",
