@@ -45,6 +45,8 @@ class Sizes:
         Pixel size of the particle images in Å.
     symmetry_order : int
         Rotations of the point group.
+    budget_MB : float
+        Memory that a job's particles may take.
     """
 
     images: int
@@ -58,6 +60,7 @@ class Sizes:
     box_px: int
     pixel_A: float
     symmetry_order: int
+    budget_MB: float
 
 
 @dataclass(frozen=True)

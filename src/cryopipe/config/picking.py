@@ -49,7 +49,13 @@ class SizePicker(Params):
     branch_of="pickers",
     label="pick_log",
     threads=4,
-    cost=Cost(memory_MB="3000", cpu_seconds="60 * 120"),
+    cost=Cost(
+        names={"Mpx": "1e-6 * micrograph_px"},
+        memory_MB="300 + 25 * Mpx",
+        cpu_seconds="1.4 + images * (0.25 + 0.05 * Mpx)",
+        parallel=0.3,
+        disk_MB="0.0003 * particles",
+    ),
     references=(
         Reference(
             "Zivanov et al. 2018, New tools for automated high-resolution cryo-EM in RELION-3",

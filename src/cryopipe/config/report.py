@@ -10,7 +10,11 @@ from cryopipe.config.runs import Stage
 @Declaration(
     counts=None,
     batched=False,
-    cost=Cost(memory_MB="3000", cpu_seconds="60 * 60"),
+    cost=Cost(
+        memory_MB="280 + 26e-6 * box_px ** 3 + 10e-6 * micrograph_px",
+        cpu_seconds="6 + 0.5e-6 * box_px ** 3 + min(images, step.max_pictures) * (0.1 + 0.02e-6 * micrograph_px)",
+        disk_MB="5",
+    ),
     references=(),
 )
 class Report(Params):

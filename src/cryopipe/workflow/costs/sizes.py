@@ -20,10 +20,13 @@ from cryopipe.workflow.plan import Plan
 #: Of real micrographs, the share of the area that is full of particles, each in a square of its diameter: simulated
 #: fields have 0.67, crowded real ones 0.5, EMPIAR-10146 0.07. Nobody knows before they are picked.
 FILLED_SHARE = 0.5
+#: Memory for a job's particles where run.memory_GB is null: more is not asked for; images are then read again.
+LARGEST_BUDGET_GB = 16.0
 #: Where no file can be looked at yet: frames, rows and columns, as a large camera has them.
 ASSUMED_SHAPE = (50, 4096, 4096)
-#: Bytes of a pixel of electron counts, and the share of them that compression leaves (measured: 0.5 to 0.6).
-_COUNT_BYTES, _COMPRESSED = 1, 0.55
+#: Bytes that LZW leaves of a pixel with 1 electron, and the power of the electrons that they grow with (measured: 0.2 at
+#: 1, 0.7 at 20).
+COMPRESSED, COMPRESSED_POWER = 0.22, 0.4
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,9 @@ def first_movie(plan: Plan) -> MovieSize:
     """Return the size of the run's first movie or micrograph: simulated, read from its header, or assumed."""
     if plan.config.simulation is not None:
         value = plan.config.simulation.simulate_movies.value
-        return _assumed((value("frames"), value("height_px"), value("width_px")), "the simulation")
+        counts = value("dose_per_frame_e_A2") * value("pixel_size_A") ** 2
+        share = COMPRESSED * counts**COMPRESSED_POWER
+        return _assumed((value("frames"), value("height_px"), value("width_px")), "the simulation", share=share)
     name = next(file for files in plan.batches.values() for file in files)
     if plan.is_remote:
         size = plan.archived[name].size if name in plan.archived else None
@@ -69,9 +74,8 @@ def first_movie(plan: Plan) -> MovieSize:
         return _assumed(ASSUMED_SHAPE, f"an assumption, because the first file cannot be read ({error})")
 
 
-def _assumed(shape: tuple[int, int, int], known_from: str) -> MovieSize:
-    MB = shape[0] * shape[1] * shape[2] * _COUNT_BYTES * _COMPRESSED / 1e6
-    return MovieSize(shape, _COUNT_BYTES, MB, known_from)
+def _assumed(shape: tuple[int, int, int], known_from: str, *, share: float = COMPRESSED) -> MovieSize:
+    return MovieSize(shape, 1, share * shape[0] * shape[1] * shape[2] / 1e6, known_from)
 
 
 def run_sizes(plan: Plan, movie: MovieSize) -> Sizes:
@@ -106,6 +110,7 @@ def run_sizes(plan: Plan, movie: MovieSize) -> Sizes:
         box_px=extracted.box_px or friendly_box(float(extracted.box_A or 0) / particle_pixel_A),
         pixel_A=particle_pixel_A,
         symmetry_order=len(symmetry_operators(str(plan.facts.symmetry))),
+        budget_MB=1000 * (getattr(plan.config.run, "memory_GB", None) or LARGEST_BUDGET_GB),
     )
 
 
