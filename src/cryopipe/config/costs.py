@@ -9,6 +9,9 @@ from typing import Any
 from cryopipe.config.declare import Cost
 from cryopipe.config.formula import evaluate
 
+#: Name of the prediction in the folder of a run: ``{step or step/run: values of Prediction}``. It is no rule's input, since a
+#: better formula changes no result.
+COSTS = "costs.json"
 #: Resources that rules ask for.
 ASKED = ("mem_mb", "runtime", "disk_mb")
 #: How many times the prediction rules ask for: memory that runs out ends a job, and other machines are slower.

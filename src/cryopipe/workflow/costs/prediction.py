@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
 
-from cryopipe.config.costs import JobCost, Prediction, Sizes, asked_for, job_cost
+from cryopipe.config.costs import COSTS, JobCost, Prediction, Sizes, asked_for, job_cost
 from cryopipe.config.derive import resolve
 from cryopipe.errors import ConfigError
 from cryopipe.io.atomic import atomic_write
@@ -16,8 +16,6 @@ from cryopipe.steps import step_of
 from cryopipe.workflow.costs.sizes import MovieSize, batch_sizes, first_movie, run_sizes
 from cryopipe.workflow.plan import Plan
 
-#: The prediction, in the folder of the run: no rule's input, since a better formula changes no result.
-COSTS = "costs.json"
 #: What a rule asks for whose need cannot be predicted.
 UNPREDICTED = {"mem_mb": 8000, "runtime": 960, "disk_mb": 50000}
 
