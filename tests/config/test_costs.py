@@ -86,9 +86,9 @@ def test_a_formula_that_cannot_be_computed_names_itself() -> None:
 
 
 def test_rules_ask_for_more_than_is_predicted_and_for_more_memory_and_time_on_a_retry() -> None:
-    job = JobCost(memory_MB=1000, cpu_seconds=7200, seconds=3600, gpu_memory_MB=0, disk_MB=10)
-    assert asked_for(job) == {"mem_mb": 1500, "runtime": 240, "disk_mb": 15}
-    assert asked_for(job, attempt=2) == {"mem_mb": 3000, "runtime": 480, "disk_mb": 15}
+    job = JobCost(memory_MB=1000, cpu_seconds=7200, seconds=3600, gpu_memory_MB=2000, disk_MB=10)
+    assert asked_for(job) == {"mem_mb": 1500, "runtime": 240, "disk_mb": 15, "gpu_memory_mb": 3000}
+    assert asked_for(job, attempt=2) == {"mem_mb": 3000, "runtime": 480, "disk_mb": 15, "gpu_memory_mb": 3000}
     assert asked_for(replace(job, seconds=1))["runtime"] == LEAST_MINUTES
 
 

@@ -71,8 +71,9 @@ def test_every_output_has_its_provenance(tiny_run: Outcome) -> None:
 def test_memory_time_and_disk_were_predicted_within_a_factor_of_two(tiny_run: Outcome) -> None:
     """Time is CPU time without compilation; the clock depends on what else runs.
 
-    The formulas are for the machine of docs/benchmarks.md. How much faster or slower this one is follows from the steps together (the
-    median of their ratios); each step is held to the prediction at that speed. Below two seconds a job's time is start of Python.
+    The formulas are for the machine of docs/benchmarks.md. How much faster or slower this one is follows from the steps
+    together (the median of their ratios); each step is held to the prediction at that speed. Below two seconds a job's
+    time is the start of Python.
     """
     folder, _ = tiny_run
     predicted = json.loads((folder / "costs.json").read_text())

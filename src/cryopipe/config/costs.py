@@ -13,7 +13,7 @@ from cryopipe.config.formula import evaluate
 #: better formula changes no result.
 COSTS = "costs.json"
 #: Resources that rules ask for.
-ASKED = ("mem_mb", "runtime", "disk_mb")
+ASKED = ("mem_mb", "runtime", "disk_mb", "gpu_memory_mb")
 #: How many times the prediction rules ask for: memory that runs out ends a job, and other machines are slower.
 MEMORY_MARGIN, TIME_MARGIN, DISK_MARGIN = 1.5, 4.0, 1.5
 #: Least time that is asked for, in minutes: a scheduler starts jobs and file systems wake up in steps of this size.
@@ -157,4 +157,5 @@ def asked_for(job: JobCost, attempt: int = 1) -> Mapping[str, int]:
         "mem_mb": round(MEMORY_MARGIN * job.memory_MB * attempt),
         "runtime": max(LEAST_MINUTES, round(TIME_MARGIN * job.seconds / 60)) * attempt,
         "disk_mb": max(1, round(DISK_MARGIN * job.disk_MB)),
+        "gpu_memory_mb": round(MEMORY_MARGIN * job.gpu_memory_MB),
     }

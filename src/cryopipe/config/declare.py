@@ -46,7 +46,7 @@ class Cost:
     wait_seconds : str
         Time without the CPU, such as for a download.
     gpu_memory_MB : str
-        Memory of one GPU; "0" for steps without a GPU path.
+        Least memory of one GPU; batches take more where it is free. "0" for steps without a GPU path.
     disk_MB : str
         Size of what the job leaves on disk.
     names : mapping

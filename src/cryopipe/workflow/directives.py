@@ -65,8 +65,9 @@ def _resources(step: Step, plan: Plan, costs: Costs) -> dict[str, Any]:
 
         return amount
 
-    found = {"gpu": plan.gpus(step.name)}
-    return found if step.cost is None else found | {name: asked(name) for name in ASKED}
+    gpus = plan.gpus(step.name)
+    names = [name for name in ASKED if gpus or name != "gpu_memory_mb"] if step.cost is not None else []
+    return {"gpu": gpus} | {name: asked(name) for name in names}
 
 
 def _name(step: Step, wildcards: Any) -> str:

@@ -17,7 +17,7 @@ from cryopipe.workflow.costs.sizes import MovieSize, batch_sizes, first_movie, r
 from cryopipe.workflow.plan import Plan
 
 #: What a rule asks for whose need cannot be predicted.
-UNPREDICTED = {"mem_mb": 8000, "runtime": 960, "disk_mb": 50000}
+UNPREDICTED = {"mem_mb": 8000, "runtime": 960, "disk_mb": 50000, "gpu_memory_mb": 0}
 
 _log = logging.getLogger("cryopipe.costs")
 
