@@ -44,11 +44,6 @@ if workflow.is_main_process:
     claim(plan.results)
 
 
-# What the steps will need, for the report.
-if workflow.is_main_process and not workflow.dryrun:
-    Costs(plan).write(workflow.resource_settings.cores or workflow.resource_settings.max_threads or 32)
-
-
 workdir: str(plan.results)
 
 
@@ -75,6 +70,8 @@ include: "workflow/rules/report.smk"
 # Not in a dry run: it plans with the files that are new and keeps no list of them.
 onstart:
     plan.keep_manifest()
+    # what the steps will need, for the report
+    Costs(plan).write(workflow.resource_settings.cores or workflow.resource_settings.max_threads or 32)
 
 
 rule all:

@@ -20,7 +20,7 @@ FACTS = {"pixel_size_A": 1.0, "voltage_kV": 300, "cs_mm": 2.7, "particle_diamete
 
 def costs(tmp_path: Path, **sections: Any) -> Costs:
     tree = {"dataset": FACTS | {"movies": str(tmp_path / "*.mrcs")}} | sections
-    return Costs(Plan.of(tree, root=ROOT, default="", results=tmp_path / "run", write=False))
+    return Costs(Plan.of(tree, root=ROOT, default="", results=tmp_path / "run"))
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_first_movie_that_cannot_be_read_is_assumed_to_be_large_and_the_reason
 
 
 def test_movies_of_an_archive_are_assumed_but_for_the_size_that_its_list_tells() -> None:
-    plan = Plan.of({}, root=ROOT, default="config/test/archive.yaml", write=False)
+    plan = Plan.of({}, root=ROOT, default="config/test/archive.yaml")
     found = Costs(plan)
     assert found.movie.shape == ASSUMED_SHAPE
     name, file = next(iter(plan.archived.items()))
