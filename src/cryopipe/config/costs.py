@@ -41,7 +41,7 @@ class Sizes:
     micrograph_pixel_A : float
         Pixel size of a micrograph in Å.
     particles : int
-        Particles of the job, as far as they can be told before they are picked.
+        Particle images of the job, as far as they can be told before particles are picked.
     box_px : int
         Edge of the particle images.
     pixel_A : float

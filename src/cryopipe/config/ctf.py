@@ -24,10 +24,10 @@ Estimator = Annotated[str, BranchOf("estimators")]
     threads=4,
     cost=Cost(
         names={"Mpx": "1e-6 * micrograph_px", "spectrum": "(step.box / 512) ** 2"},
-        memory_MB="300 + 18 * Mpx + 20 * spectrum",
-        cpu_seconds="1.6 + images * (0.6 * spectrum + 0.012 * Mpx) * (1 + 1.5 * step.find_tilt + 0.3 * step.find_phase_shift)",
+        memory_MB="315 + 18 * Mpx + 20 * spectrum",
+        cpu_seconds="1.7 + images * (0.75 * spectrum + 0.012 * Mpx) * (1 + 1.5 * step.find_tilt + 0.3 * step.find_phase_shift)",
         parallel=0.5,
-        disk_MB="0.8 * images * spectrum",
+        disk_MB="1.4 * images * spectrum",
     ),
     references=(
         Reference(
@@ -92,11 +92,11 @@ class EstimateCtfCtffind(Params):
     label="gctf",
     threads=4,
     cost=Cost(
-        names={"Mpx": "1e-6 * micrograph_px", "spectrum": "(step.box / 512) ** 2"},
-        memory_MB="300 + 10 * Mpx + 40 * spectrum",
-        cpu_seconds="1.6 + images * (0.6 * spectrum + 0.01 * Mpx) * (1 + 0.3 * step.find_phase_shift)",
+        names={"Mpx": "1e-6 * micrograph_px", "spectrum": "(min(step.box, 0.66 * sqrt(micrograph_px)) / 512) ** 2"},
+        memory_MB="310 + 10 * Mpx + 75 * spectrum",
+        cpu_seconds="1.7 + images * (0.4 * spectrum + 0.01 * Mpx) * (1 + 0.3 * step.find_phase_shift)",
         parallel=0.5,
-        disk_MB="0.5 * images * spectrum",
+        disk_MB="1.25 * images * spectrum",
     ),
     references=(
         Reference("Zhang 2016, Gctf: real-time CTF determination and correction", "10.1016/j.jsb.2015.11.003"),
@@ -149,11 +149,11 @@ class EstimateCtfGctf(Params):
     label="xmipp",
     threads=4,
     cost=Cost(
-        names={"Mpx": "1e-6 * micrograph_px", "spectrum": "(step.window / 512) ** 2"},
-        memory_MB="270 + 13 * Mpx + 20 * spectrum",
-        cpu_seconds="1.4 + images * (0.75 * spectrum + 0.03 * Mpx) * (1 + 0.3 * step.find_phase_shift)",
+        names={"Mpx": "1e-6 * micrograph_px", "spectrum": "(min(step.window, 0.66 * sqrt(micrograph_px)) / 512) ** 2"},
+        memory_MB="285 + 13 * Mpx + 40 * spectrum",
+        cpu_seconds="1.5 + images * (0.25 + 0.5 * spectrum + 0.03 * Mpx) * (1 + 0.3 * step.find_phase_shift)",
         parallel=0.5,
-        disk_MB="0.6 * images * spectrum",
+        disk_MB="1.6 * images * spectrum",
     ),
     references=(
         Reference(
@@ -245,7 +245,7 @@ class EstimateCtfXmipp(Params):
     batched=True,
     makes={"micrographs_with_ctf": "micrographs.star"},
     joins="estimators",
-    cost=Cost(memory_MB="200", cpu_seconds="0.8 + 0.01 * images", disk_MB="0.005 * images"),
+    cost=Cost(memory_MB="218", cpu_seconds="1 + 0.01 * images", disk_MB="0.005 * images"),
     references=(Reference("Marabini et al. 2015, CTF challenge: result summary", "10.1016/j.jsb.2015.04.003"),),
 )
 class ConsensusCtf(RunParams):

@@ -144,7 +144,7 @@ class Run(Params):
         default="auto",
     )
     particles_per_micrograph: int | None = parameter(
-        "Particles that a micrograph is expected to have, to predict memory and time; null: as many as half of its area "
+        "Particles that a micrograph is expected to show, to predict memory and time; null: as many as half of its area "
         "holds.",
         default=None,
         ge=1,

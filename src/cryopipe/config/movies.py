@@ -16,7 +16,7 @@ from cryopipe.config.runs import Stage
     makes={"fetched_movies": "fetched.star"},
     when="archive",
     cost=Cost(
-        memory_MB="200",
+        memory_MB="215",
         cpu_seconds="1 + 0.006 * images * movie_MB",
         # 10 MB/s, as public archives give
         wait_seconds="images * movie_MB / 10",
@@ -70,7 +70,7 @@ class FetchMovies(Params):
     when="movies",
     threads=2,
     cost=Cost(
-        memory_MB="200 + 12e-6 * frame_px",
+        memory_MB="215 + 8e-6 * frame_px",
         cpu_seconds="0.9 + images * (0.02 + 0.03e-6 * frame_px)",
         parallel=0.5,
         disk_MB="0.001 * images",
@@ -125,7 +125,7 @@ class ImportMovies(Params):
     when="micrographs",
     threads=2,
     cost=Cost(
-        memory_MB="200 + 12e-6 * frame_px",
+        memory_MB="215 + 8e-6 * frame_px",
         cpu_seconds="0.9 + images * (0.02 + 0.03e-6 * frame_px)",
         parallel=0.5,
         disk_MB="0.001 * images",
@@ -169,8 +169,8 @@ class ImportMicrographs(Params):
     threads=4,
     cost=Cost(
         names={"Mpx": "1e-6 * frame_px"},
-        memory_MB="295 + 60 * Mpx",
-        cpu_seconds="2.3 + 0.6 * Mpx + 0.0045 * Mpx * images * frames / (step.frame_step * step.movie_step)",
+        memory_MB="310 + 60 * Mpx",
+        cpu_seconds="1.6 + 0.6 * Mpx + 0.0045 * Mpx * images * frames / (step.frame_step * step.movie_step)",
         parallel=0.7,
         disk_MB="12 * Mpx",
     ),
@@ -315,7 +315,7 @@ class AlignMovies(Params):
     batched=True,
     makes={"micrographs": "micrographs.star"},
     when="movies",
-    cost=Cost(memory_MB="200", cpu_seconds="0.95 + 0.01 * images", disk_MB="0.002 * images"),
+    cost=Cost(memory_MB="215", cpu_seconds="1 + 0.01 * images", disk_MB="0.002 * images"),
     references=(),
 )
 class ScreenMotion(Params):

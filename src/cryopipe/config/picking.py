@@ -51,8 +51,8 @@ class SizePicker(Params):
     threads=4,
     cost=Cost(
         names={"Mpx": "1e-6 * micrograph_px"},
-        memory_MB="300 + 25 * Mpx",
-        cpu_seconds="1.4 + images * (0.25 + 0.05 * Mpx)",
+        memory_MB="270 + 40 * Mpx",
+        cpu_seconds="1.1 + images * (0.03 + 0.05 * Mpx)",
         parallel=0.3,
         disk_MB="0.0003 * particles",
     ),

@@ -31,7 +31,7 @@ from cryopipe.config.runs import Stage
             "tile": "min(1074, 4e-6 * particles / 2 * shifts * orientations)",
         },
         # while the halves are reconstructed: numerator and weight of both; or of one at full size, and its solution
-        memory_MB="310 + 20 * cube + min(spectra, budget_MB) + max(min(6 * 134, 9 * spectra), tile)",
+        memory_MB="310 + 20 * cube + min(spectra, max(budget_MB - 805, 0)) + max(min(805, 4.5 * spectra), tile)",
         cpu_seconds="5 + 0.4 * cube + particles * (step.global_iterations * search + 0.3e-6 * box_px ** 2)",
         parallel=0.9,
         gpu_memory_MB="1000 + 20 * cube + 2 * 134",

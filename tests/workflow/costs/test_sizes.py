@@ -36,8 +36,12 @@ def test_a_header_tells_the_size_of_movies(movies: Path) -> None:
     assert (sizes.images, sizes.frames, sizes.frame_px, sizes.frame_bytes) == (3, 5, 300 * 400, 2)
     assert sizes.movie_MB == pytest.approx(5 * 300 * 400 * 2 / 1e6, rel=0.01)
     assert sizes.symmetry_order == 4
-    # half of 300 x 400 Å² in squares of 100 Å
-    assert sizes.particles == 3 * 6
+
+
+def test_particles_are_those_that_an_area_holds_and_whose_boxes_do_not_cross_the_border(movies: Path) -> None:
+    sizes = costs(movies, particles={"extract_particles": {"box_px": 100}}).sizes
+    # half of 300 x 400 Å² in squares of 100 Å, and centres inside 200 x 300 px of it
+    assert sizes.particles == 3 * 6 * (200 * 300) / (300 * 400)
 
 
 def test_binning_and_cropping_change_the_sizes_of_later_steps(movies: Path) -> None:
@@ -48,7 +52,8 @@ def test_binning_and_cropping_change_the_sizes_of_later_steps(movies: Path) -> N
 
 
 def test_a_user_can_state_the_particles_of_a_micrograph(movies: Path) -> None:
-    assert costs(movies, run={"particles_per_micrograph": 70}).sizes.particles == 210
+    stated = costs(movies, run={"particles_per_micrograph": 70}, particles={"extract_particles": {"box_px": 100}})
+    assert stated.sizes.particles == 105
 
 
 def test_a_first_movie_that_cannot_be_read_is_assumed_to_be_large_and_the_reason_is_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,8 +96,12 @@ def run_sizes(plan: Plan, movie: MovieSize) -> Sizes:
     frames, rows, columns = movie.shape
     binning = aligned.binning if plan.source != "micrographs" else 1
     pixel_A = float(plan.facts.pixel_size_A or 1) * binning
-    micrograph_px = (rows // binning) * (columns // binning)
-    particle_pixel_A = pixel_A * float(extracted.downsample or 1)
+    sides = rows // binning, columns // binning
+    micrograph_px = sides[0] * sides[1]
+    downsample = float(extracted.downsample or 1)
+    box_px = extracted.box_px or friendly_box(float(extracted.box_A or 0) / (pixel_A * downsample))
+    # a particle whose box reaches beyond the border is left out
+    inside = math.prod(max(0.0, 1 - box_px * downsample / side) for side in sides)
     images = sum(map(len, plan.batches.values()))
     return Sizes(
         images=images,
@@ -106,9 +111,9 @@ def run_sizes(plan: Plan, movie: MovieSize) -> Sizes:
         movie_MB=movie.file_MB,
         micrograph_px=micrograph_px,
         micrograph_pixel_A=pixel_A,
-        particles=images * particles_of_a_micrograph(plan, micrograph_px * pixel_A**2),
-        box_px=extracted.box_px or friendly_box(float(extracted.box_A or 0) / particle_pixel_A),
-        pixel_A=particle_pixel_A,
+        particles=max(1, round(inside * images * particles_of_a_micrograph(plan, micrograph_px * pixel_A**2))),
+        box_px=box_px,
+        pixel_A=pixel_A * downsample,
         symmetry_order=len(symmetry_operators(str(plan.facts.symmetry))),
         budget_MB=1000 * (getattr(plan.config.run, "memory_GB", None) or LARGEST_BUDGET_GB),
     )
