@@ -143,16 +143,16 @@ class Run(Params):
         "auto: a GPU where the job was given one that works, else the CPU; gpu: an error where there is none.",
         default="auto",
     )
+    max_failed_fraction: float = parameter(
+        "Share of the run's movies or micrographs, over all batches, that a step may quarantine before the run stops.",
+        default=0.2,
+        ge=0,
+        le=1,
+    )
     particles_per_micrograph: int | None = parameter(
         "Particles that a micrograph is expected to show, to predict memory and time; null: as many as half of its area "
         "holds.",
         default=None,
         ge=1,
         le=100000,
-    )
-    max_failed_fraction: float = parameter(
-        "Share of the run's movies or micrographs, over all batches, that a step may quarantine before the run stops.",
-        default=0.2,
-        ge=0,
-        le=1,
     )
