@@ -25,7 +25,7 @@ from cryopipe.config.runs import Stage
             "sums": "24e-6 * classes * 1.6 * angles * pixels",
             "tile": "min(1074, 8e-6 * particles * 21 * classes * 1.6 * angles)",
         },
-        memory_MB="320 + min(spectra, max(budget_MB - 805, 0)) + blocks + sums + tile",
+        memory_MB="350 + min(spectra, max(budget_MB - 805, 0)) + blocks + sums + tile",
         # 8 operations for a particle, shift, class, angle and Fourier pixel, 40 % of the finest ones over the iterations
         cpu_seconds="2 + 0.06 * step.iterations + step.iterations * 8 * particles * 21 * classes * angles * 0.4 * pixels / 8e10",
         parallel=0.9,

@@ -30,9 +30,10 @@ from cryopipe.config.runs import Stage
             "search": "4 * shifts * orientations * coarse / 8e10",
             "tile": "min(1074, 4e-6 * particles / 2 * shifts * orientations)",
         },
-        # while the halves are reconstructed: numerator and weight of both; or of one at full size, and its solution
-        memory_MB="310 + 20 * cube + min(spectra, max(budget_MB - 805, 0)) + max(min(805, 4.5 * spectra), tile)",
-        cpu_seconds="5 + 0.4 * cube + particles * (step.global_iterations * search + 0.3e-6 * box_px ** 2)",
+        # 24 bytes a voxel while both halves are reconstructed to the resolution reached, 17 while one is at full size;
+        # 150 MB of the 450 are for kernels that are compiled for the first time
+        memory_MB="450 + 20 * cube + min(spectra, max(budget_MB - 805, 0)) + max(min(805, 4.5 * spectra), tile)",
+        cpu_seconds="2 + 0.25 * cube + particles * (step.global_iterations * search + 0.3e-6 * box_px ** 2)",
         parallel=0.9,
         gpu_memory_MB="1000 + 20 * cube + 2 * 134",
         disk_MB="20e-6 * box_px ** 3 + 0.001 * particles",

@@ -13,7 +13,7 @@ from cryopipe.config.runs import Stage
     cost=Cost(
         memory_MB="280 + 26e-6 * box_px ** 3 + 10e-6 * micrograph_px",
         cpu_seconds="6 + 0.5e-6 * box_px ** 3 + min(images, step.max_pictures) * (0.1 + 0.02e-6 * micrograph_px)",
-        disk_MB="5",
+        disk_MB="1.5",
     ),
     references=(),
 )
