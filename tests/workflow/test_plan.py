@@ -176,7 +176,7 @@ def test_a_digest_changes_with_a_module_the_step_imports_and_with_no_other(monke
     original = code._source
 
     def edited(module: str) -> bytes:
-        return original(module) + (b"\n# edited" if module == "cryopipe.picking.shell" else b"")
+        return original(module) + (b"\n# edited" if module == "cryopipe.picking.blobs" else b"")
 
     monkeypatch.setattr(code, "_source", edited)
     after = {step: code_digest(f"cryopipe.{step}") for step in before}

@@ -11,9 +11,9 @@ from cryopipe.config.runs import Stage
     counts=None,
     batched=False,
     cost=Cost(
-        memory_MB="280 + 26e-6 * box_px ** 3 + 10e-6 * micrograph_px",
-        cpu_seconds="6 + 0.5e-6 * box_px ** 3 + min(images, step.max_pictures) * (0.1 + 0.02e-6 * micrograph_px)",
-        disk_MB="1.5",
+        memory_MB="320 + 30e-6 * box_px ** 3 + 10e-6 * micrograph_px",
+        cpu_seconds="8 + 0.4e-6 * box_px ** 3 + min(images, step.max_pictures) * (0.1 + 0.02e-6 * micrograph_px)",
+        disk_MB="1.2 + 0.15 * min(images, step.max_pictures)",
     ),
     references=(),
 )
