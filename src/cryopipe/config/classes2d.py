@@ -27,7 +27,7 @@ from cryopipe.config.runs import Stage
         },
         memory_MB="350 + min(spectra, max(budget_MB - 805, 0)) + blocks + sums + tile",
         # 8 operations for a particle, shift, class, angle and Fourier pixel, 40 % of the finest ones over the iterations
-        cpu_seconds="2 + 0.06 * step.iterations + step.iterations * 8 * particles * 21 * classes * angles * 0.4 * pixels / 8e10",
+        cpu_seconds="2.5 + 0.1 * step.iterations + step.iterations * 8 * particles * 21 * classes * angles * 0.4 * pixels / 8e10",
         parallel=0.9,
         gpu_memory_MB="1000 + sums + 58e-6 * 64 * 21 * classes * 1.6 * angles",
         disk_MB="4e-6 * classes * box_px ** 2 + 0.0006 * particles",
@@ -100,7 +100,7 @@ class Classify2d(Params):
     threads=2,
     cost=Cost(
         names={"box": "min(1.5 * dataset.particle_diameter_A / pixel_A, box_px)"},
-        memory_MB="275 + 12e-6 * particles * 1.57 * min(box * pixel_A / 12, box / 2) ** 2",
+        memory_MB="275 + min(5e-6 * particles * box_px ** 2, 100) + 12e-6 * particles * 1.57 * min(box * pixel_A / 12, box / 2) ** 2",
         cpu_seconds="1.2 + 1e-3 * particles",
         disk_MB="0.0006 * particles",
     ),

@@ -70,7 +70,7 @@ class FetchMovies(Params):
     when="movies",
     threads=2,
     cost=Cost(
-        memory_MB="215 + 8e-6 * frame_px",
+        memory_MB="215 + 5e-6 * frame_px",
         cpu_seconds="0.9 + images * (0.02 + 0.03e-6 * frame_px)",
         parallel=0.5,
         disk_MB="0.001 * images",
@@ -125,7 +125,7 @@ class ImportMovies(Params):
     when="micrographs",
     threads=2,
     cost=Cost(
-        memory_MB="215 + 8e-6 * frame_px",
+        memory_MB="215 + 5e-6 * frame_px",
         cpu_seconds="0.9 + images * (0.02 + 0.03e-6 * frame_px)",
         parallel=0.5,
         disk_MB="0.001 * images",
@@ -169,7 +169,7 @@ class ImportMicrographs(Params):
     threads=4,
     cost=Cost(
         names={"Mpx": "1e-6 * frame_px"},
-        memory_MB="310 + 60 * Mpx",
+        memory_MB="310 + 50 * Mpx",
         cpu_seconds="1.6 + 0.6 * Mpx + 0.0045 * Mpx * images * frames / (step.frame_step * step.movie_step)",
         parallel=0.7,
         disk_MB="12 * Mpx",
@@ -244,7 +244,7 @@ class EstimateGain(Params):
             # small movies are aligned side by side
             "at_once": "1 + (threads - 1) * clip(256 - 4 * frames * Mpx, 0, 1)",
         },
-        memory_MB="330 + at_once * (20 + 75 * Mpx + spectra + binned + kept)",
+        memory_MB="330 + at_once * (40 + 60 * Mpx + spectra + binned + kept)",
         cpu_seconds="1.5 + images * (1.2 + 0.03 * frames * Mpx)",
         parallel=0.85,
         disk_MB="images * (0.5 + 1e-6 * micrograph_px * (8 - 4 * step.float16))",

@@ -51,7 +51,7 @@ class SizePicker(Params):
     threads=4,
     cost=Cost(
         names={"Mpx": "1e-6 * micrograph_px"},
-        memory_MB="270 + 40 * Mpx",
+        memory_MB="285 + 14 * Mpx",
         cpu_seconds="1.1 + images * (0.05 + 0.06 * Mpx)",
         parallel=0.3,
         disk_MB="0.0003 * particles",
@@ -104,7 +104,7 @@ class PickLog(SizePicker):
     threads=4,
     cost=Cost(
         names={"Mpx": "1e-6 * micrograph_px"},
-        memory_MB="270 + 40 * Mpx",
+        memory_MB="285 + 14 * Mpx",
         cpu_seconds="1.1 + images * (0.03 + 0.05 * Mpx)",
         parallel=0.3,
         disk_MB="0.0003 * particles",
