@@ -99,8 +99,14 @@ class Classify2d(Params):
     },
     threads=2,
     cost=Cost(
-        names={"box": "min(1.5 * dataset.particle_diameter_A / pixel_A, box_px)"},
-        memory_MB="275 + min(5e-6 * particles * box_px ** 2, 100) + 12e-6 * particles * 1.57 * min(box * pixel_A / 12, box / 2) ** 2",
+        names={
+            "box": "min(1.5 * dataset.particle_diameter_A / pixel_A, box_px)",
+            "pixels": "1.57 * min(box * pixel_A / 12, box / 2) ** 2",
+            "spectra": "8e-6 * particles * pixels",
+            # images that are read at a time
+            "images": "min(5e-6 * particles * box_px ** 2, 100)",
+        },
+        memory_MB="275 + images + min(spectra, max(budget_MB - 805, 0)) + min(805, 4.5 * spectra)",
         cpu_seconds="1.2 + 1e-3 * particles",
         disk_MB="0.0006 * particles",
     ),
