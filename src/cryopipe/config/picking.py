@@ -52,7 +52,7 @@ class SizePicker(Params):
     cost=Cost(
         names={"Mpx": "1e-6 * micrograph_px"},
         memory_MB="285 + 14 * Mpx",
-        cpu_seconds="1.1 + images * (0.05 + 0.06 * Mpx)",
+        cpu_seconds="1.1 + images * (0.03 + 0.035 * Mpx)",
         parallel=0.3,
         disk_MB="0.0003 * particles",
     ),
@@ -105,7 +105,7 @@ class PickLog(SizePicker):
     cost=Cost(
         names={"Mpx": "1e-6 * micrograph_px"},
         memory_MB="285 + 14 * Mpx",
-        cpu_seconds="1.1 + images * (0.03 + 0.05 * Mpx)",
+        cpu_seconds="1.1 + images * (0.03 + 0.035 * Mpx)",
         parallel=0.3,
         disk_MB="0.0003 * particles",
     ),
