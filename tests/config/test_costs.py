@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cryopipe.config.costs import LEAST_MEMORY_MB, LEAST_MINUTES, JobCost, Prediction, Sizes, asked_for, job_cost
+from cryopipe.config.costs import LEAST_MINUTES, SNAKEMAKE_MB, JobCost, Prediction, Sizes, asked_for, job_cost
 from cryopipe.config.declare import Cost
 from cryopipe.config.derive import facts, resolve
 from cryopipe.config.load import load_config
@@ -87,10 +87,14 @@ def test_a_formula_that_cannot_be_computed_names_itself() -> None:
 
 def test_rules_ask_for_more_than_is_predicted_and_for_more_memory_and_time_on_a_retry() -> None:
     job = JobCost(memory_MB=1000, cpu_seconds=7200, seconds=3600, gpu_memory_MB=2000, disk_MB=10)
-    assert asked_for(job) == {"mem_mb": 1500, "runtime": 240, "disk_mb": 15, "gpu_memory_mb": 3000}
-    assert asked_for(job, attempt=2) == {"mem_mb": 3000, "runtime": 480, "disk_mb": 15, "gpu_memory_mb": 3000}
-    small = asked_for(replace(job, seconds=1, memory_MB=200))
-    assert (small["runtime"], small["mem_mb"]) == (LEAST_MINUTES, LEAST_MEMORY_MB)
+    assert asked_for(job) == {"mem_mb": 1500 + SNAKEMAKE_MB, "runtime": 240, "disk_mb": 15, "gpu_memory_mb": 3000}
+    assert asked_for(job, attempt=2) == {
+        "mem_mb": 2 * (1500 + SNAKEMAKE_MB),
+        "runtime": 480,
+        "disk_mb": 15,
+        "gpu_memory_mb": 3000,
+    }
+    assert asked_for(replace(job, seconds=1))["runtime"] == LEAST_MINUTES
 
 
 def test_jobs_of_a_step_share_memory_one_after_the_other_and_add_up_time_and_disk() -> None:
