@@ -16,8 +16,8 @@ COSTS = "costs.json"
 ASKED = ("mem_mb", "runtime", "disk_mb", "gpu_memory_mb")
 #: How many times the prediction rules ask for: memory that runs out ends a job, and other machines are slower.
 MEMORY_MARGIN, TIME_MARGIN, DISK_MARGIN = 1.5, 4.0, 1.5
-#: On a node of a cluster Snakemake runs beside the job, in the memory that the job asks for (measured: 170 MB).
-SNAKEMAKE_MB = 250
+#: On a node of a cluster Snakemake runs beside the job, in the memory that the job asks for (measured: 160 to 280 MB).
+SNAKEMAKE_MB = 300
 #: Least time in minutes that is asked for: nodes and file systems wake up first.
 LEAST_MINUTES = 10
 
