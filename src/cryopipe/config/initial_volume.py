@@ -30,7 +30,7 @@ from cryopipe.config.runs import Stage, check_choice
             "tile": "min(1074, 4e-6 * batch * shifts * orientations)",
         },
         # at the end the map is made symmetric at full size
-        memory_MB="350 + min(spectra, max(budget_MB - 805, 0)) + min(805, 9 * spectra) + 38e-6 * box_px ** 3 + "
+        memory_MB="440 + min(spectra, max(budget_MB - 805, 0)) + min(805, 9 * spectra) + 22e-6 * box_px ** 3 + "
         "24e-6 * orientations * pixels + tile",
         cpu_seconds="4 + step.seeds * iterations * (0.05 + 8 * batch * shifts * orientations * 0.6 * pixels / 8e10)",
         parallel=0.9,
