@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from cryopipe.errors import CryopipeError
-from cryopipe.workflow import Plan, claim, complete_rules
+from cryopipe.workflow import Costs, Plan, claim, complete_rules
 
 min_version("9.25")
 
@@ -66,6 +66,8 @@ include: "workflow/rules/report.smk"
 # Not in a dry run: it plans with the files that are new and keeps no list of them.
 onstart:
     plan.keep_manifest()
+    # what the steps will need, for the report
+    Costs(plan).write(workflow.resource_settings.cores or workflow.resource_settings.max_threads or 32)
 
 
 rule all:

@@ -21,6 +21,28 @@ def test_check_says_what_the_run_would_do(capsys: pytest.CaptureFixture[str]) ->
     assert "symmetry O" in said
 
 
+def test_check_prints_what_each_step_needs_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["check", str(ROOT / "config" / "config.yaml"), "--cores", "2"]) == 0
+    rows = {line.split()[0]: line for line in capsys.readouterr().out.splitlines() if line}
+    assert rows["align_movies"].split()[1] == "2"
+    assert rows["all"].split()[1] == "29"
+    assert not list(tmp_path.iterdir())
+
+
+def test_check_says_the_same_as_json_and_more_cores_take_less_time(capsys: pytest.CaptureFixture[str]) -> None:
+    elapsed = []
+    for cores in ("2", "32"):
+        assert main(["check", str(ROOT / "config" / "config.yaml"), "--cores", cores, "--json"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said["sizes"]["images"] == 12
+        assert said["steps"]["refine_homogeneous"]["memory_MB"] > 300
+        elapsed.append(said["elapsed_seconds"])
+    assert 0 < elapsed[1] < elapsed[0] < sum(step["cpu_seconds"] for step in said["steps"].values())
+
+
 def test_params_prints_every_step_with_derived_values(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["params", str(ROOT / "config" / "config.yaml")]) == 0
     printed = json.loads(capsys.readouterr().out)

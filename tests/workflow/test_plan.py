@@ -176,12 +176,32 @@ def test_a_digest_changes_with_a_module_the_step_imports_and_with_no_other(monke
     original = code._source
 
     def edited(module: str) -> bytes:
-        return original(module) + (b"\n# edited" if module == "cryopipe.picking.shell" else b"")
+        return original(module) + (b"\n# edited" if module == "cryopipe.picking.blobs" else b"")
 
     monkeypatch.setattr(code, "_source", edited)
     after = {step: code_digest(f"cryopipe.{step}") for step in before}
     assert after["picking.pick_log"] != before["picking.pick_log"]
     assert after["refinement.refine_homogeneous"] == before["refinement.refine_homogeneous"]
+
+
+def test_a_digest_ignores_what_a_step_costs_and_nothing_else_of_its_declaration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = code_digest("cryopipe.picking.pick_log")
+    original = code._source
+
+    def with_(old: bytes, new: bytes) -> str:
+        source = original("cryopipe.config.picking")
+        assert source.count(old) >= 1
+        monkeypatch.setattr(
+            code, "_source", lambda m: source.replace(old, new, 1) if m == "cryopipe.config.picking" else original(m)
+        )
+        return code_digest("cryopipe.picking.pick_log")
+
+    assert with_(b'memory_MB="', b'memory_MB="1 + ') == before
+    assert with_(b"        cpu_seconds=", b"        # comment \xc3\x85\n        cpu_seconds=") == before
+    assert with_(b"threads=4", b"threads=5") != before
+    assert with_(b"default=20.0", b"default=21.0") != before
 
 
 def test_children_inherit_the_digests_of_the_process_that_planned(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from cryopipe import __version__
+from cryopipe.cli.check import check_json, check_text
 from cryopipe.errors import CryopipeError
 from cryopipe.workflow.plan import Plan
 
@@ -21,6 +23,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("doctor", help="device, driver, memory and a numeric self-test of every kernel")
     check = commands.add_parser("check", help="validate a configuration and say what the run would do")
     check.add_argument("config", type=Path)
+    check.add_argument(
+        "--cores", type=_positive, default=os.cpu_count() or 1, help="cores of the machine (default: those of this one)"
+    )
+    check.add_argument("--json", action="store_true", help="print the prediction as JSON")
     params = commands.add_parser("params", help="print the complete parameters of all steps, derived values filled in")
     params.add_argument("config", type=Path)
     arguments = parser.parse_args(argv)
@@ -31,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return doctor()
         plan = Plan.of({}, root=Path.cwd(), default=str(arguments.config), keep_listing=False)
         if arguments.command == "check":
-            print(_summary(plan))
+            print(check_json(plan, arguments.cores) if arguments.json else check_text(plan, arguments.cores))
         else:
             print(json.dumps({step: plan.params(step) for step in plan.steps}, indent=1, ensure_ascii=False))
     except CryopipeError as error:
@@ -40,15 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _summary(plan: Plan) -> str:
-    known = plan.facts
-    files = [file for batch in plan.batches.values() for file in batch]
-    return "\n".join(
-        [
-            f"run {plan.config.run.name}: {len(files)} {'micrographs' if plan.source == 'micrographs' else 'movies'} "
-            f"({plan.source}) in {len(plan.batches)} batches",
-            f"  {known.pixel_size_A:g} Å/px, {known.voltage_kV:g} kV, Cs {known.cs_mm:g} mm, "
-            f"particle {known.particle_diameter_A:g} Å, symmetry {known.symmetry}",
-            f"  results: {plan.results}",
-        ]
-    )
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number

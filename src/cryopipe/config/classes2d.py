@@ -13,7 +13,25 @@ from cryopipe.config.runs import Stage
     makes={"class_averages": "classes.mrcs"},
     gpu=True,
     threads=32,
-    cost=Cost(memory_MB="6000", minutes="480"),
+    cost=Cost(
+        names={
+            "box": "min(1.25 * step.mask_diameter_factor * step.particle_diameter_A / pixel_A, box_px)",
+            "pixels": "1.57 * min(box * pixel_A / step.max_resolution_A, box / 2) ** 2",
+            "classes": "given(step.classes, clip(particles / 40, 8, 50))",
+            "angles": "3.14 * step.particle_diameter_A / step.max_resolution_A",
+            "spectra": "8e-6 * particles * pixels",
+            # six blocks of one half of the particles, of at most 134 MB
+            "blocks": "min(805, 4.5 * spectra)",
+            "sums": "24e-6 * classes * 1.6 * angles * pixels",
+            "tile": "min(1074, 8e-6 * particles * 21 * classes * 1.6 * angles)",
+        },
+        memory_MB="350 + min(spectra, max(budget_MB - 805, 0)) + blocks + sums + tile",
+        # 8 operations for a particle, shift, class, angle and Fourier pixel, 40 % of the finest ones over the iterations
+        cpu_seconds="2.5 + 0.1 * step.iterations + step.iterations * 8 * particles * 21 * classes * angles * 0.4 * pixels / 8e10",
+        parallel=0.9,
+        gpu_memory_MB="1000 + sums + 58e-6 * 64 * 21 * classes * 1.6 * angles",
+        disk_MB="4e-6 * classes * box_px ** 2 + 0.0006 * particles",
+    ),
     references=(
         Reference(
             "Scheres et al. 2005, Maximum-likelihood multi-reference refinement",
@@ -80,7 +98,18 @@ class Classify2d(Params):
         "class_features": "class_features.star",
     },
     threads=2,
-    cost=Cost(memory_MB="3000", minutes="60"),
+    cost=Cost(
+        names={
+            "box": "min(1.5 * dataset.particle_diameter_A / pixel_A, box_px)",
+            "pixels": "1.57 * min(box * pixel_A / 12, box / 2) ** 2",
+            "spectra": "8e-6 * particles * pixels",
+            # images that are read at a time
+            "images": "min(5e-6 * particles * box_px ** 2, 100)",
+        },
+        memory_MB="275 + images + min(spectra, max(budget_MB - 805, 0)) + min(805, 4.5 * spectra)",
+        cpu_seconds="1.2 + 1e-3 * particles",
+        disk_MB="0.0006 * particles",
+    ),
     references=(),
 )
 class SelectClasses2d(Params):

@@ -22,7 +22,13 @@ Estimator = Annotated[str, BranchOf("estimators")]
     branch_of="estimators",
     label="ctffind",
     threads=4,
-    cost=Cost(memory_MB="3000", minutes="120"),
+    cost=Cost(
+        names={"Mpx": "1e-6 * micrograph_px", "spectrum": "(step.box / 512) ** 2"},
+        memory_MB="315 + 36 * Mpx + 20 * spectrum",
+        cpu_seconds="1.7 + images * (0.75 * spectrum + 0.012 * Mpx) * (1 + 1.5 * step.find_tilt + 0.3 * step.find_phase_shift)",
+        parallel=0.5,
+        disk_MB="1.4 * images * spectrum",
+    ),
     references=(
         Reference(
             "Rohou & Grigorieff 2015, CTFFIND4: fast and accurate defocus estimation",
@@ -85,7 +91,13 @@ class EstimateCtfCtffind(Params):
     branch_of="estimators",
     label="gctf",
     threads=4,
-    cost=Cost(memory_MB="3000", minutes="120"),
+    cost=Cost(
+        names={"Mpx": "1e-6 * micrograph_px", "spectrum": "(min(step.box, 0.66 * sqrt(micrograph_px)) / 512) ** 2"},
+        memory_MB="310 + 14 * Mpx + 75 * spectrum",
+        cpu_seconds="1.7 + images * (0.4 * spectrum + 0.01 * Mpx) * (1 + 0.3 * step.find_phase_shift)",
+        parallel=0.5,
+        disk_MB="1.25 * images * spectrum",
+    ),
     references=(
         Reference("Zhang 2016, Gctf: real-time CTF determination and correction", "10.1016/j.jsb.2015.11.003"),
     ),
@@ -136,7 +148,13 @@ class EstimateCtfGctf(Params):
     branch_of="estimators",
     label="xmipp",
     threads=4,
-    cost=Cost(memory_MB="3000", minutes="240"),
+    cost=Cost(
+        names={"Mpx": "1e-6 * micrograph_px", "spectrum": "(min(step.window, 0.66 * sqrt(micrograph_px)) / 512) ** 2"},
+        memory_MB="285 + 18 * Mpx + 40 * spectrum",
+        cpu_seconds="1.5 + images * (0.25 + 0.5 * spectrum + 0.03 * Mpx) * (1 + 0.3 * step.find_phase_shift)",
+        parallel=0.5,
+        disk_MB="1.6 * images * spectrum",
+    ),
     references=(
         Reference(
             "Sorzano et al. 2007, Fast, robust, and accurate determination of transmission electron microscopy contrast "
@@ -227,7 +245,7 @@ class EstimateCtfXmipp(Params):
     batched=True,
     makes={"micrographs_with_ctf": "micrographs.star"},
     joins="estimators",
-    cost=Cost(memory_MB="500", minutes="10"),
+    cost=Cost(memory_MB="218", cpu_seconds="1 + 0.01 * images", disk_MB="0.005 * images"),
     references=(Reference("Marabini et al. 2015, CTF challenge: result summary", "10.1016/j.jsb.2015.04.003"),),
 )
 class ConsensusCtf(RunParams):

@@ -156,3 +156,10 @@ class Run(Params):
         ge=0,
         le=1,
     )
+    particles_per_micrograph: int | None = parameter(
+        "Particles that a micrograph is expected to show, to predict memory and time; null: as many as half of its area "
+        "holds.",
+        default=None,
+        ge=1,
+        le=100000,
+    )

@@ -28,26 +28,38 @@ class Reference(NamedTuple):
     doi: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Cost:
     """What one job of a step needs: formulas (`cryopipe.config.formula`) over the counts and sizes of the run.
+
+    The names of a formula are the attributes of `cryopipe.config.costs.Sizes`, ``threads``, ``step`` (the step's own
+    parameters), ``dataset`` and ``run``. MB are 10⁶ bytes.
 
     Attributes
     ----------
     memory_MB : str
-        Resident memory.
-    minutes : str
-        Wall time.
+        Largest resident memory.
+    cpu_seconds : str
+        CPU time of one core of the reference machine (docs/benchmarks.md), the start of Python included.
+    parallel : float
+        Share of the CPU time that the job's threads divide among them.
+    wait_seconds : str
+        Time without the CPU, such as for a download.
     gpu_memory_MB : str
-        Memory of one GPU; "0" for steps without a GPU path.
+        Least memory of one GPU; batches take more where it is free. "0" for steps without a GPU path.
     disk_MB : str
         Size of what the job leaves on disk.
+    names : mapping
+        ``{name: formula}`` of what several of the formulas use, each over those before it.
     """
 
     memory_MB: str
-    minutes: str
+    cpu_seconds: str
+    parallel: float = 0.0
+    wait_seconds: str = "0"
     gpu_memory_MB: str = "0"
     disk_MB: str = "0"
+    names: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Formulas of derived parameters, evaluated from the very text that documents them, so that the two cannot differ."""
+"""Formulas of derived parameters and of costs, evaluated from the very text that documents them: the two cannot differ."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "ceil": math.ceil,
     "sqrt": math.sqrt,
     "clip": lambda value, low, high: min(max(value, low), high),
+    "given": lambda value, otherwise: otherwise if value is None else value,
 }
 
 
@@ -32,7 +33,8 @@ def evaluate(formula: str, names: Mapping[str, Any]) -> Any:
     Parameters
     ----------
     formula : str
-        Numbers, + - * / **, the functions max, min, ceil, sqrt, clip(value, low, high), names and their attributes.
+        Numbers, + - * / **, the functions max, min, ceil, sqrt, clip(value, low, high), given(value, otherwise: where the value
+        is null), names and their attributes.
     names : mapping
         What a bare name or the head of a dotted name stands for.
 
@@ -43,8 +45,10 @@ def evaluate(formula: str, names: Mapping[str, Any]) -> Any:
     """
     try:
         return _value(ast.parse(formula, mode="eval").body, names)
-    except (SyntaxError, TypeError, KeyError, AttributeError) as error:
-        raise ConfigError(f"the derived parameter '{formula}' cannot be computed: {error}. Give it a value.") from error
+    except (SyntaxError, TypeError, KeyError, AttributeError, ValueError, ArithmeticError) as error:
+        raise ConfigError(
+            f"the formula '{formula}' of a parameter or a cost cannot be computed: {error}. Give the parameter a value."
+        ) from error
 
 
 def _value(node: ast.expr, names: Mapping[str, Any]) -> Any:

@@ -18,7 +18,24 @@ from cryopipe.config.runs import Stage, check_choice
     branch_of="initial_volumes",
     label="initial_relion_sgd",
     threads=32,
-    cost=Cost(memory_MB="4000", minutes="480"),
+    cost=Cost(
+        names={
+            "orientations": "72 * 8 ** step.healpix_order / symmetry_order",
+            "shifts": "1 + 3.14 * (step.offset_range_A / step.offset_step_A) ** 2",
+            "radius": "min(box_px * pixel_A / step.final_resolution_A, box_px / 2 - 1)",
+            "pixels": "1.57 * radius ** 2",
+            "iterations": "step.initial_iterations + step.inbetween_iterations + step.final_iterations",
+            "batch": "min(0.5 * (step.initial_batch + step.final_batch), 0.8 * particles)",
+            "spectra": "8e-6 * particles * pixels",
+            "tile": "min(1074, 4e-6 * batch * shifts * orientations)",
+        },
+        # at the end the map is made symmetric at full size
+        memory_MB="440 + min(spectra, max(budget_MB - 805, 0)) + min(805, 9 * spectra) + 22e-6 * box_px ** 3 + "
+        "24e-6 * orientations * pixels + tile",
+        cpu_seconds="4 + step.seeds * iterations * (0.05 + 8 * batch * shifts * orientations * 0.6 * pixels / 8e10)",
+        parallel=0.9,
+        disk_MB="4e-6 * box_px ** 3 + 0.0006 * particles + step.seeds * 8e-6 * (3 * radius) ** 3",
+    ),
     references=(
         Reference(
             "Punjani et al. 2017, cryoSPARC: algorithms for rapid unsupervised structure determination",

@@ -15,7 +15,13 @@ from cryopipe.config.runs import Stage
     batched=True,
     makes={"fetched_movies": "fetched.star"},
     when="archive",
-    cost=Cost(memory_MB="500", minutes="2880"),
+    cost=Cost(
+        memory_MB="215",
+        cpu_seconds="1 + 0.006 * images * movie_MB",
+        # 10 MB/s, as public archives give
+        wait_seconds="images * movie_MB / 10",
+        disk_MB="images * movie_MB",
+    ),
     references=(
         Reference(
             "Iudin et al. 2023, EMPIAR: the Electron Microscopy Public Image Archive",
@@ -63,7 +69,12 @@ class FetchMovies(Params):
     makes={"movies": "movies.star"},
     when="movies",
     threads=2,
-    cost=Cost(memory_MB="1000", minutes="60"),
+    cost=Cost(
+        memory_MB="215 + 5e-6 * frame_px",
+        cpu_seconds="0.9 + images * (0.02 + 0.03e-6 * frame_px)",
+        parallel=0.5,
+        disk_MB="0.001 * images",
+    ),
     references=(),
 )
 class ImportMovies(Params):
@@ -113,7 +124,12 @@ class ImportMovies(Params):
     makes={"micrographs": "micrographs.star"},
     when="micrographs",
     threads=2,
-    cost=Cost(memory_MB="1000", minutes="60"),
+    cost=Cost(
+        memory_MB="215 + 5e-6 * frame_px",
+        cpu_seconds="0.9 + images * (0.02 + 0.03e-6 * frame_px)",
+        parallel=0.5,
+        disk_MB="0.001 * images",
+    ),
     references=(),
 )
 class ImportMicrographs(Params):
@@ -151,7 +167,13 @@ class ImportMicrographs(Params):
     },
     when="movies",
     threads=4,
-    cost=Cost(memory_MB="4000", minutes="120"),
+    cost=Cost(
+        names={"Mpx": "1e-6 * frame_px"},
+        memory_MB="310 + 50 * Mpx",
+        cpu_seconds="1.6 + 0.6 * Mpx + 0.0045 * Mpx * images * frames / (step.frame_step * step.movie_step)",
+        parallel=0.7,
+        disk_MB="12 * Mpx",
+    ),
     references=(
         Reference(
             "Sorzano et al. 2018, Blind estimation of DED camera gain in electron microscopy",
@@ -211,7 +233,22 @@ class EstimateGain(Params):
     makes={"aligned_micrographs": "micrographs.star"},
     when="movies",
     threads=4,
-    cost=Cost(memory_MB="4000", minutes="240"),
+    cost=Cost(
+        names={
+            "Mpx": "1e-6 * frame_px",
+            # MB per 10⁶ Å² and frame: spectra of the patches, at most 1 GB, beside the frames binned to the finest detail
+            "spectra": "min(1000, 1.2 * (3.5 / step.finest_resolution_A) ** 2 * frames * Mpx * dataset.pixel_size_A ** 2)",
+            "binned": "min(2, 0.65 * dataset.pixel_size_A ** 2) * frames * Mpx",
+            "decoded": "frames * Mpx * frame_bytes",
+            "kept": "decoded * clip(1000 * step.frame_cache_GB - decoded, 0, 1)",
+            # small movies are aligned side by side
+            "at_once": "1 + (threads - 1) * clip(256 - 4 * frames * Mpx, 0, 1)",
+        },
+        memory_MB="330 + at_once * (40 + 60 * Mpx + spectra + binned + kept)",
+        cpu_seconds="1.5 + images * (1.2 + 0.03 * frames * Mpx)",
+        parallel=0.85,
+        disk_MB="images * (0.5 + 1e-6 * micrograph_px * (8 - 4 * step.float16))",
+    ),
     references=(
         Reference(
             "Střelák et al. 2020, FlexAlign: an accurate and fast algorithm for movie alignment",
@@ -278,7 +315,7 @@ class AlignMovies(Params):
     batched=True,
     makes={"micrographs": "micrographs.star"},
     when="movies",
-    cost=Cost(memory_MB="500", minutes="10"),
+    cost=Cost(memory_MB="215", cpu_seconds="1 + 0.01 * images", disk_MB="0.002 * images"),
     references=(),
 )
 class ScreenMotion(Params):

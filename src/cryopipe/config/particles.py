@@ -14,7 +14,16 @@ from cryopipe.config.runs import Stage
     batched=True,
     makes={"particles": "particles.star"},
     threads=4,
-    cost=Cost(memory_MB="3000", minutes="120"),
+    cost=Cost(
+        names={
+            "Mpx": "1e-6 * micrograph_px",
+            "stack": "4e-6 * box_px ** 2 * particles / images",
+        },
+        memory_MB="220 + 25 * Mpx + 4 * stack",
+        cpu_seconds="1.1 + images * (0.03 + 0.08 * Mpx) + 0.05e-6 * box_px ** 2 * particles",
+        parallel=0.3,
+        disk_MB="images * stack * (1 - 0.5 * step.half_precision)",
+    ),
     references=(
         Reference(
             "de la Rosa-Trevín et al. 2013, Xmipp 3.0: an improved software suite for image processing",

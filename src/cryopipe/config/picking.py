@@ -49,7 +49,13 @@ class SizePicker(Params):
     branch_of="pickers",
     label="pick_log",
     threads=4,
-    cost=Cost(memory_MB="3000", minutes="120"),
+    cost=Cost(
+        names={"Mpx": "1e-6 * micrograph_px"},
+        memory_MB="285 + 14 * Mpx",
+        cpu_seconds="1.1 + images * (0.03 + 0.035 * Mpx)",
+        parallel=0.3,
+        disk_MB="0.0003 * particles",
+    ),
     references=(
         Reference(
             "Zivanov et al. 2018, New tools for automated high-resolution cryo-EM in RELION-3",
@@ -96,7 +102,13 @@ class PickLog(SizePicker):
     branch_of="pickers",
     label="pick_shell",
     threads=4,
-    cost=Cost(memory_MB="3000", minutes="120"),
+    cost=Cost(
+        names={"Mpx": "1e-6 * micrograph_px"},
+        memory_MB="285 + 14 * Mpx",
+        cpu_seconds="1.1 + images * (0.03 + 0.035 * Mpx)",
+        parallel=0.3,
+        disk_MB="0.0003 * particles",
+    ),
     references=(
         Reference(
             "Sigworth 2004, Classical detection theory and the cryo-EM particle selection problem",

@@ -19,7 +19,26 @@ from cryopipe.config.runs import Stage
     },
     gpu=True,
     threads=32,
-    cost=Cost(memory_MB="8000", minutes="960"),
+    cost=Cost(
+        names={
+            # voxels of a cube of padding 2 in 10⁶
+            "cube": "4e-6 * box_px ** 3",
+            "spectra": "8e-6 * particles * 0.39 * box_px ** 2",
+            "orientations": "72 * 8 ** step.healpix_order / symmetry_order",
+            "shifts": "1 + 3.14 * (step.offset_range_A / 4) ** 2",
+            "coarse": "1.57 * min(box_px * pixel_A / 12, box_px / 2) ** 2",
+            "search": "4 * shifts * orientations * coarse / 8e10",
+            "tile": "min(1074, 4e-6 * particles / 2 * shifts * orientations)",
+        },
+        # 24 bytes a voxel while both halves are reconstructed to the resolution reached, 17 while one is at full size;
+        # 150 MB of the 450 are for kernels that are compiled for the first time
+        memory_MB="450 + 20 * cube + min(spectra, max(budget_MB - 805, 0)) + max(min(805, 4.5 * spectra), tile)",
+        cpu_seconds="2 + 0.25 * cube + "
+        "particles * (min(step.global_iterations, step.max_iterations) * search + 0.02e-6 * step.max_iterations * box_px ** 2)",
+        parallel=0.9,
+        gpu_memory_MB="1000 + 20 * cube + 2 * 134",
+        disk_MB="20e-6 * box_px ** 3 + 0.001 * particles",
+    ),
     references=(
         Reference(
             "Scheres 2012, RELION: a Bayesian approach to cryo-EM structure determination",

@@ -10,7 +10,11 @@ from cryopipe.config.runs import Stage
 @Declaration(
     counts=None,
     batched=False,
-    cost=Cost(memory_MB="3000", minutes="60"),
+    cost=Cost(
+        memory_MB="320 + 30e-6 * box_px ** 3 + 10e-6 * micrograph_px",
+        cpu_seconds="8 + 0.4e-6 * box_px ** 3 + min(images, step.max_pictures) * (0.1 + 0.02e-6 * micrograph_px)",
+        disk_MB="1.2 + 0.15 * min(images, step.max_pictures)",
+    ),
     references=(),
 )
 class Report(Params):
@@ -32,11 +36,6 @@ class Report(Params):
     surface_size: int = parameter("Side of the rendered surface picture.", unit="px", default=500, ge=100, le=2000)
     particle_diameter_A: float | None = parameter("Particle diameter.", unit="Å", derived="dataset.particle_diameter_A")
     symmetry: str | None = parameter("Point group.", derived="dataset.symmetry")
-    predicted: dict[str, dict[str, float]] = parameter(
-        "Predicted cost of one job of each step (memory_MB, minutes, gpu_memory_MB, disk_MB); filled from the plan of the run.",
-        default={},
-        per_batch=True,
-    )
 
 
 class ReportStage(Stage):

@@ -39,7 +39,19 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     when="simulation",
     threads=32,
-    cost=Cost(memory_MB="4000", minutes="240"),
+    cost=Cost(
+        names={
+            "Mpx": "1e-6 * frame_px",
+            # the field is wider than the frame
+            "field": "1e-6 * (sqrt(frame_px) + 350) ** 2",
+            "at_once": "clip(2500 / (75 * Mpx), 1, threads)",
+            "map_Mpx": "1e-6 * (1.5 * dataset.particle_diameter_A / max(dataset.pixel_size_A, 0.7)) ** 3",
+        },
+        memory_MB="310 + 65 * field * at_once + 16 * map_Mpx",
+        cpu_seconds="4 + images * (0.4 + 0.165 * frames * Mpx)",
+        parallel=0.9,
+        disk_MB="images * movie_MB + 4 * Mpx + 4 * map_Mpx",
+    ),
     references=(),
 )
 class SimulateMovies(Params):

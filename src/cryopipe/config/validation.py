@@ -17,7 +17,12 @@ from cryopipe.config.runs import Stage
         "half_map_summary": "postprocess.json",
     },
     threads=2,
-    cost=Cost(memory_MB="4000", minutes="60"),
+    cost=Cost(
+        memory_MB="230 + 42e-6 * box_px ** 3",
+        cpu_seconds="1.5 + 0.35e-6 * box_px ** 3",
+        parallel=0.3,
+        disk_MB="12e-6 * box_px ** 3",
+    ),
     references=(
         Reference(
             "Rosenthal & Henderson 2003, Optimal determination of particle orientation",
@@ -62,7 +67,12 @@ class Postprocess(Params):
     makes={"truth_summary": "truth.json", "truth_fsc": "truth_fsc.star"},
     when="truth",
     threads=4,
-    cost=Cost(memory_MB="4000", minutes="120"),
+    cost=Cost(
+        memory_MB="300 + 105e-6 * box_px ** 3",
+        cpu_seconds="2 + 0.45e-6 * box_px ** 3 + 1e-7 * particles * box_px ** 2",
+        parallel=0.5,
+        disk_MB="4e-6 * box_px ** 3",
+    ),
     references=(
         Reference(
             "Rosenthal & Henderson 2003, Optimal determination of particle orientation",
@@ -100,7 +110,12 @@ class ValidateTruth(Params):
     makes={"model_summary": "model.json", "model_fsc": "model_fsc.star"},
     when="model",
     threads=4,
-    cost=Cost(memory_MB="4000", minutes="120"),
+    cost=Cost(
+        memory_MB="300 + 80e-6 * box_px ** 3",
+        cpu_seconds="5 + 1e-6 * box_px ** 3",
+        parallel=0.5,
+        disk_MB="4e-6 * box_px ** 3",
+    ),
     references=(
         Reference(
             "Rosenthal & Henderson 2003, Optimal determination of particle orientation",

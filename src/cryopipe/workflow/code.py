@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import itertools
 from functools import cache
 from pathlib import Path
 
@@ -12,13 +13,33 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def code_digest(module: str) -> str:
-    """Return a digest of ``module`` (dotted name) and of every cryopipe module that it imports, directly or not."""
+    """Return a digest of ``module`` (dotted name) and of every cryopipe module that it imports, directly or not.
+
+    What steps are declared to cost does not count: no result depends on it.
+    """
     content = hashlib.sha256()
     for name in sorted(_closure(module)):
-        content.update(name.encode() + b"\0" + _source(name))
+        content.update(name.encode() + b"\0" + without_costs(_source(name)))
         for kernel in _cuda_sources(name):
             content.update(kernel.read_bytes())
     return content.hexdigest()[:16]
+
+
+def without_costs(source: bytes) -> bytes:
+    """Return the source of a module without the ``cost`` of its declarations of steps (`cryopipe.config.declare`)."""
+    if b"Declaration(" not in source:
+        return source
+    starts = list(itertools.accumulate(map(len, source.splitlines(keepends=True)), initial=0))
+    spans = [
+        (starts[word.lineno - 1] + word.col_offset, starts[(word.end_lineno or 1) - 1] + (word.end_col_offset or 0))
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Declaration"
+        for word in node.keywords
+        if word.arg == "cost"
+    ]
+    for start, end in sorted(spans, reverse=True):
+        source = source[:start] + source[end:]
+    return source
 
 
 @cache

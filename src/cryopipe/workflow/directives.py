@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from cryopipe.config.costs import ASKED
 from cryopipe.steps import Step, steps
+from cryopipe.workflow.costs.prediction import Costs
 from cryopipe.workflow.plan import Plan
 
 
@@ -24,20 +26,21 @@ def complete_rules(workflow: Any, plan: Plan) -> None:
         The plan of the run.
     """
     read_rule = workflow.rule
+    costs = Costs(plan)
 
     def rule(name: str | None = None, **where: Any) -> Callable[[Any], Any]:
         register = read_rule(name=name, **where)
         step = steps().get(name or "")
 
         def completed(info: Any) -> Any:
-            return register(_completed(info, step, workflow, plan) if step is not None else info)
+            return register(_completed(info, step, workflow, plan, costs) if step is not None else info)
 
         return completed
 
     workflow.rule = rule
 
 
-def _completed(info: Any, step: Step, workflow: Any, plan: Plan) -> Any:
+def _completed(info: Any, step: Step, workflow: Any, plan: Plan, costs: Costs) -> Any:
     place = "/".join([step.stage, step.name, *(["{run}"] if step.runs else []), *(["{batch}"] if step.batched else [])])
     own_params = info.params[1] if info.params else {}
     own_resources = info.resources[1] if info.resources else {}
@@ -45,21 +48,36 @@ def _completed(info: Any, step: Step, workflow: Any, plan: Plan) -> Any:
         workflow.log(f"logs/{place}.log"),
         workflow.benchmark(f"benchmarks/{place}.tsv"),
         workflow.threads(step.threads),
-        workflow.resources(**plan.resources(step.name) | own_resources),
+        workflow.resources(**_resources(step, plan, costs) | own_resources),
         workflow.params(**_params(step, plan) | own_params),
     ):
         info = directive(info)
     return info
 
 
+def _resources(step: Step, plan: Plan, costs: Costs) -> dict[str, Any]:
+    """Return what the scheduler is asked for: functions, because it depends on batch, threads and attempt; never a parameter."""
+
+    def asked(resource: str) -> Callable[..., int]:
+        def amount(wildcards: Any, threads: int, attempt: int) -> int:
+            name = _name(step, wildcards)
+            return costs.asked(name, wildcards.get("batch", ""), threads=threads, attempt=attempt)[resource]
+
+        return amount
+
+    gpus = plan.gpus(step.name)
+    names = [name for name in ASKED if gpus or name != "gpu_memory_mb"] if step.cost is not None else []
+    return {"gpu": gpus} | {name: asked(name) for name in names}
+
+
+def _name(step: Step, wildcards: Any) -> str:
+    return f"{step.name}/{wildcards.run}" if step.runs else step.name
+
+
 def _params(step: Step, plan: Plan) -> dict[str, Any]:
     """Return the parameters that change detection looks at: plain builtins, or functions of the wildcards that return such."""
-
-    def name(wildcards: Any) -> str:
-        return f"{step.name}/{wildcards.run}" if step.runs else step.name
-
     return {
-        "step": lambda wildcards: plan.params(name(wildcards), batch=wildcards.get("batch", "")),
-        "run": lambda wildcards: plan.run(name(wildcards)),
+        "step": lambda wildcards: plan.params(_name(step, wildcards), batch=wildcards.get("batch", "")),
+        "run": lambda wildcards: plan.run(_name(step, wildcards)),
         "code": plan.code(step.name),
     }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import glob
 import json
-import math
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -18,7 +17,6 @@ from typing import Any
 from cryopipe.config.base import per_batch
 from cryopipe.config.dataset import group_of
 from cryopipe.config.derive import facts, resolve
-from cryopipe.config.formula import evaluate
 from cryopipe.config.load import load_config, parse_config
 from cryopipe.config.model import Config
 from cryopipe.config.runs import Stage
@@ -186,8 +184,6 @@ class Plan:
     def params(self, step: str, *, batch: str = "") -> dict[str, Any]:
         """Return the complete parameters of ``step``; the steps at the start also get the files of their batch."""
         params = self._params[step]
-        if step == "report":
-            return params | {"predicted": {name: self.predicted(name) for name in self.ports.names}}
         model = step_of(step).params
         if step == "fetch_movies":
             return params | self._wanted(self.batches[batch] if batch else [])
@@ -225,18 +221,6 @@ class Plan:
     def run(self, step: str) -> dict[str, Any]:
         """Return what a job of ``step`` needs besides its parameters and may not change without a new result."""
         return {"seed": self.config.run.seed, "work_dir": f"{step_of(step).stage}/{step}/work"}
-
-    def resources(self, step: str) -> dict[str, Any]:
-        """Return what a job of ``step`` asks the scheduler for: memory in MB, minutes, GPUs."""
-        cost = self.predicted(step)
-        asked = {"gpu": self.gpus(step)}
-        return asked | ({"mem_mb": math.ceil(cost["memory_MB"]), "runtime": math.ceil(cost["minutes"])} if cost else {})
-
-    def predicted(self, step: str) -> dict[str, float]:
-        """Return what one job of ``step`` needs, by the formulas of its `Cost`; nothing where there are none."""
-        cost = step_of(step).cost
-        names = {"dataset": self.facts, "run": self.config.run}
-        return {key: float(evaluate(formula, names)) for key, formula in vars(cost).items()} if cost else {}
 
     def code(self, step: str) -> str:
         """Return the digest of the code behind ``step``, computed once a run and inherited by its jobs."""

@@ -1,4 +1,4 @@
-"""Beside each output: what went in (digests), the parameters, seed, versions and device that made it."""
+"""Beside each output: what went in (digests), the parameters, seed, versions, device and what it took."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from cryopipe.context import Context
 from cryopipe.fingerprint import file_digest
 from cryopipe.io.atomic import atomic_write
+from cryopipe.workflow.costs.usage import usage
 
 LIBRARIES = ("cryopipe", "numpy", "scipy", "numba", "pandas", "mrcfile", "tifffile", "gemmi", "snakemake", "cupy")
 
@@ -36,6 +37,7 @@ def write_provenance(
         "device": context.device,
         "threads": context.threads,
         "seconds": round(seconds, 3),
+        **usage(),
         "python": platform.python_version(),
         "machine": platform.machine(),
         "versions": {name: found for name in LIBRARIES if (found := _version(name))},

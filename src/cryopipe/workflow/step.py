@@ -202,4 +202,7 @@ def _logger(step: str, batch: str, path: Path) -> logging.Logger:
 def _set_numba_threads(threads: int) -> None:
     import numba
 
+    from cryopipe.workflow.costs.compiler import watch_compiler
+
+    watch_compiler()
     numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))

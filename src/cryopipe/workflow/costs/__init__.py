@@ -1,0 +1,1 @@
+"""What the steps of a run will need, and what they used."""
