@@ -17,7 +17,19 @@ def prepare(
     needs_phase: bool = False, offset_spectrum: Array | None = None, offset: Array | None = None,
     others: Mapping[str, Array] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Check what the pose kernels share and return it in the form of the implementations (flat float32 views)."""
+    """Check what the pose kernels share and return it in the form of the implementations (flat float32 views).
+
+    Parameters
+    ----------
+    cube, images, ctf, inverse_variance, kx, ky, box, padding, scale, phase, per_A, offset_spectrum, offset
+        As for `cryopipe.kernels.poses.normal_equations`.
+    n : int
+        Number of images.
+    needs_phase : bool
+        Whether phase and its slope must be given.
+    others : mapping, optional
+        Further arrays that must lie on the same side, by name.
+    """
     backend = backend_of(
         cube=cube, images=images, ctf=ctf, inverse_variance=inverse_variance, kx=kx, ky=ky, scale=scale, phase=phase,
         per_A=per_A, offset_spectrum=offset_spectrum, offset=offset, **(others or {}),

@@ -229,6 +229,17 @@ def score_defoci(
 
     A slice is interpolated once for all of them. Other parameters are those of :func:`normal_equations`.
 
+    Parameters
+    ----------
+    cube, images, ctf, inverse_variance, rotations, shifts_px, kx, ky, box, padding, scale, offset_spectrum, offset
+        As for :func:`normal_equations`.
+    phase, per_A : float64 [n, 5], float [n]
+        The CTF's phase at a defocus change of zero, and its slope.
+    first, step : float
+        First change of the defocus, and the distance of the changes.
+    count : int
+        Number of changes.
+
     Returns
     -------
     float64 [n, count]
