@@ -74,9 +74,9 @@ def test_a_gpu_ends_in_the_poses_of_the_cpu(gpu, scene):
 def _on_cpu(s):
     """Run on the CPU whatever the fixture has put in place of the dispatch."""
     with pytest.MonkeyPatch.context() as undone:
-        from cryopipe.kernels import _dispatch, poses
+        from cryopipe.kernels import _dispatch, _pose_call
 
-        for module in (_dispatch, poses, pose_steps):
+        for module in (_dispatch, _pose_call, pose_steps):
             undone.setattr(module, "backend_of", lambda **arrays: "cpu")
         return run(s)
 

@@ -72,7 +72,7 @@ class World:
         return ParticleSpectra(self.pixels, values.astype(np.complex64), known, BOX, self.pixel_A, one)
 
     @property
-    def noise(self) -> NoiseModel:
+    def noise_model(self) -> NoiseModel:
         return NoiseModel(np.full(31, self.variance))
 
 
@@ -89,7 +89,7 @@ def refined(
     offset = None if mask_A is None else OffsetModel(mask_A)
     return refine_poses(
         images,
-        world.noise,
+        world.noise_model,
         ReferenceMap(world.cube, padding=3),
         world.start,
         world.shifts * 0,
@@ -144,7 +144,7 @@ def test_the_absolute_value_of_the_new_ctf_is_the_wrong_model_of_flipped_images(
     likelihood = [
         refine_poses(
             one,
-            world.noise,
+            world.noise_model,
             ReferenceMap(world.cube, padding=3),
             world.rotations,
             world.shifts,
@@ -198,7 +198,7 @@ def test_the_astigmatism_of_micrographs_is_recovered_with_its_error() -> None:
     micrograph = np.array([f"mic{i % 5}" for i in range(COUNT)])
     before = refined(world, images)
     found = refine_astigmatism(
-        images, world.noise, ReferenceMap(world.cube, padding=3), before, DefocusModel(world.known), micrograph
+        images, world.noise_model, ReferenceMap(world.cube, padding=3), before, DefocusModel(world.known), micrograph
     )
     error = found.change_A - [180.0, -120.0]
     sd = np.sqrt(np.einsum("mii->mi", found.covariance))
@@ -210,7 +210,7 @@ def test_the_astigmatism_of_micrographs_is_recovered_with_its_error() -> None:
     sharper = with_defocus_change(images, world.known, found.particle_change_A)
     likelihood = refine_poses(
         sharper,
-        world.noise,
+        world.noise_model,
         ReferenceMap(world.cube, padding=3),
         found.rotations,
         found.shifts_px,
@@ -229,14 +229,14 @@ def test_astigmatism_does_not_depend_on_the_order_of_particles() -> None:
         one = images.subset(order)
         poses = refine_poses(
             one,
-            world.noise,
+            world.noise_model,
             ReferenceMap(world.cube, padding=3),
             world.start[order],
             world.shifts[order],
             model=ImageModel(defocus=model),
         )
         return refine_astigmatism(
-            one, world.noise, ReferenceMap(world.cube, padding=3), poses, model, micrograph[order]
+            one, world.noise_model, ReferenceMap(world.cube, padding=3), poses, model, micrograph[order]
         )
 
     np.testing.assert_array_equal(run(some).change_A, run(some[::-1]).change_A)
@@ -254,7 +254,7 @@ def test_results_are_the_same_bits_for_any_order_batch_and_number_of_threads(
     with cpu_threads(2):
         mixed = refine_poses(
             images.subset(order),
-            world.noise,
+            world.noise_model,
             ReferenceMap(world.cube, padding=3),
             world.start[order],
             np.zeros((COUNT, 2)),
@@ -275,7 +275,7 @@ def test_images_spread_over_devices_end_where_they_do_on_one(world: World) -> No
             found.append(
                 refine_poses(
                     images,
-                    world.noise,
+                    world.noise_model,
                     ReferenceMap(world.cube, padding=3),
                     world.start[:9],
                     np.zeros((9, 2)),
@@ -296,7 +296,7 @@ def test_one_particle_and_none_are_legal(world: World) -> None:
         some = slice(0, count)
         found = refine_poses(
             images.subset(some),
-            world.noise,
+            world.noise_model,
             ReferenceMap(world.cube, padding=3),
             world.start[some],
             np.zeros((count, 2)),
@@ -309,7 +309,7 @@ def test_one_particle_and_none_are_legal(world: World) -> None:
 
 def test_an_empty_reference_says_nothing_and_moves_nothing(world: World) -> None:
     images = world.images(world.plain + world.noise)
-    found = refine_poses(images, world.noise, ReferenceMap(world.cube * 0, padding=3), world.start, world.shifts)
+    found = refine_poses(images, world.noise_model, ReferenceMap(world.cube * 0, padding=3), world.start, world.shifts)
     np.testing.assert_allclose(found.rotations, world.start, atol=1e-12)
     assert np.isinf(np.einsum("nii->ni", found.covariance)).all()
     np.testing.assert_allclose(found.log_likelihood, 0, atol=1e-3)  # two float32 sums of 1e3
@@ -358,7 +358,7 @@ def test_bad_input_is_refused_with_its_value_and_remedy(world: World, change: di
     reference = ReferenceMap(cube, padding=3, pixel_size_A=change.get("map_pixel_size_A"))
     model = ImageModel(ScaleModel(change.get("scale")), DefocusModel(known, sigma_A=change.get("sigma_A", np.inf)))
     with pytest.raises(InputError, match=text):
-        refine_poses(images, world.noise, reference, world.start, world.shifts, model=model)
+        refine_poses(images, world.noise_model, reference, world.start, world.shifts, model=model)
 
 
 def test_the_factor_of_the_sine_holds_envelope_scale_and_flip(world: World) -> None:

@@ -18,7 +18,8 @@ from cryopipe.poses.refine_poses import refine_poses
 from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.phases import shift_values
 from cryopipe.projection.references import ReferenceMap, ReferenceSlices, reference_cube
-from cryopipe.reconstruction.reconstruct import Reconstruction, ssnr_from_fsc, tau2_from_ssnr
+from cryopipe.reconstruction.prior import ssnr_from_fsc, tau2_from_ssnr
+from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.reconstruction.weighting import b_factor_weights, weighted_images
 from cryopipe.search.exhaustive.search import search_poses
 from cryopipe.search.grid import orientation_grid, orientation_weights

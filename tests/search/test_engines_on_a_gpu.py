@@ -32,7 +32,7 @@ def few(world: World) -> tuple[ParticleSpectra, CtfParameters]:
 def refined(world: World, images: ParticleSpectra, cube: Any, model: ImageModel) -> Any:
     reference, start = ReferenceMap(cube, padding=3), world.start[:FEW]
     return refine_poses(
-        images, world.noise, reference, start, np.zeros((FEW, 2)), model=model, steps=Steps(evaluations=5)
+        images, world.noise_model, reference, start, np.zeros((FEW, 2)), model=model, steps=Steps(evaluations=5)
     )
 
 
@@ -54,7 +54,7 @@ def test_astigmatism_is_that_of_the_cpu(world: World, cupy: Any) -> None:
     before = refined(world, images, world.cube, ImageModel(defocus=model))
     found = [
         refine_astigmatism(
-            one, world.noise, ReferenceMap(cube, padding=3), before, model, micrograph, iterations=3
+            one, world.noise_model, ReferenceMap(cube, padding=3), before, model, micrograph, iterations=3
         ).change_A
         for one, cube in ((images, world.cube), (images.to_gpu(), cupy.asarray(world.cube)))
     ]

@@ -57,6 +57,17 @@ def low_pass_transfer(k: np.ndarray, cutoff: float, *, width: float, shape: Shap
 
     ``cosine``: 1 below ``cutoff - width/2``, 0 above ``cutoff + width/2``, half a cosine between.
     ``gaussian``: exp(-ln 2 · (k / cutoff)²), ``width`` has no meaning.
+
+    Parameters
+    ----------
+    k : ndarray
+        Frequencies.
+    cutoff : float
+        Where the transfer is one half, in the unit of ``k``.
+    width : float
+        Width of the edge, in the unit of ``k``.
+    shape : {"cosine", "gaussian"}
+        Shape of the edge.
     """
     if shape == "gaussian":
         return np.exp(-np.log(2.0) * np.square(k / cutoff))
@@ -101,7 +112,24 @@ def high_pass(
     ndim: int | None = None,
     workers: int = 1,
 ) -> Any:
-    """Remove what is coarser than ``resolution_A``, the mean included: one minus :func:`low_pass`."""
+    """Remove what is coarser than ``resolution_A``, the mean included: one minus :func:`low_pass`.
+
+    Parameters
+    ----------
+    data : ndarray
+        Images or volumes; the last ``ndim`` axes are filtered.
+    pixel_size_A : float
+    resolution_A : float
+        Where the transfer is one half.
+    edge_shells : float
+        Width of the edge in Fourier pixels.
+    shape : {"cosine", "gaussian"}
+        Shape of the edge, as in `low_pass_transfer`.
+    ndim : int, optional
+        2 for images, 3 for volumes; all axes by default.
+    workers : int
+        CPU threads.
+    """
     cutoff, width = _edge(data, pixel_size_A, resolution_A, edge_shells, ndim)
     return apply_transfer(
         data,
@@ -123,7 +151,24 @@ def band_pass(
     ndim: int | None = None,
     workers: int = 1,
 ) -> Any:
-    """Keep what lies between two resolutions in Å (the coarser one first)."""
+    """Keep what lies between two resolutions in Å (the coarser one first).
+
+    Parameters
+    ----------
+    data : ndarray
+        Images or volumes; the last ``ndim`` axes are filtered.
+    pixel_size_A : float
+    low_resolution_A, high_resolution_A : float
+        Where the transfer is one half on the coarse and on the fine side.
+    edge_shells : float
+        Width of the edges in Fourier pixels.
+    shape : {"cosine", "gaussian"}
+        Shape of the edges, as in `low_pass_transfer`.
+    ndim : int, optional
+        2 for images, 3 for volumes; all axes by default.
+    workers : int
+        CPU threads.
+    """
     if low_resolution_A <= high_resolution_A:
         raise InputError(
             f"band-pass from {low_resolution_A:g} to {high_resolution_A:g} Å is empty: the coarser limit comes first"
@@ -150,7 +195,20 @@ def _edge(
 def apply_b_factor(
     data: Any, pixel_size_A: float, b_factor_A2: float, *, ndim: int | None = None, workers: int = 1
 ) -> Any:
-    """Multiply the transform by exp(-B k² / 4): a positive B (Å²) damps, a negative one sharpens."""
+    """Multiply the transform by exp(-B k² / 4): a positive B (Å²) damps, a negative one sharpens.
+
+    Parameters
+    ----------
+    data : ndarray
+        Images or volumes; the last ``ndim`` axes are filtered.
+    pixel_size_A : float
+    b_factor_A2 : float
+        B-factor in Å²; a negative one sharpens.
+    ndim : int, optional
+        2 for images, 3 for volumes; all axes by default.
+    workers : int
+        CPU threads.
+    """
     return apply_transfer(
         data, pixel_size_A, lambda k: np.exp(-0.25 * b_factor_A2 * np.square(k)), ndim=ndim, workers=workers
     )
@@ -171,6 +229,17 @@ def apply_shell_curve(data: Any, curve: ArrayLike, *, ndim: int | None = None, w
     """Multiply the transform by a curve given per shell (index = Fourier pixels), linear between shells.
 
     Beyond the curve's end its last value holds.
+
+    Parameters
+    ----------
+    data : ndarray
+        Images or volumes; the last ``ndim`` axes are filtered.
+    curve : ndarray [shells]
+        Factor of each shell.
+    ndim : int, optional
+        2 for images, 3 for volumes; all axes by default.
+    workers : int
+        CPU threads.
     """
     values = np.asarray(curve, dtype=np.float64)
     longest = max(data.shape[-(ndim or data.ndim) :])

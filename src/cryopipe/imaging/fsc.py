@@ -165,6 +165,16 @@ def randomise_phases(data: Any, from_shell: int, rng: np.random.Generator, *, wo
     """Return ``data`` with random phases from shell ``from_shell`` on; all amplitudes and the other phases stay.
 
     The phases are those of white noise, so that the result is real without changing any amplitude.
+
+    Parameters
+    ----------
+    data : ndarray [z, y, x]
+        Map.
+    from_shell : int
+        First shell whose phases are random.
+    rng : Generator
+    workers : int
+        CPU threads.
     """
     xp = array_module(data)
     fft = fft_module(xp)

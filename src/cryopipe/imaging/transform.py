@@ -47,7 +47,21 @@ def rotate_volume(
 def apply_affine(
     spline: np.ndarray, matrix: np.ndarray, shift_xyz_px: ArrayLike, box: int, oversampling: int = 1
 ) -> np.ndarray:
-    """Return f(matrix (x - shift)) ``[box, box, box]`` float32 from f's cubic spline coefficients."""
+    """Return f(matrix (x - shift)) ``[box, box, box]`` float32 from f's cubic spline coefficients.
+
+    Parameters
+    ----------
+    spline : float32 ``[z, y, x]``
+        Cubic spline coefficients of the map (`scipy.ndimage.spline_filter`).
+    matrix : ndarray [3, 3]
+        Acts on (x, y, z).
+    shift_xyz_px : ndarray [3]
+        Shift (x, y, z) in pixels.
+    box : int
+        Edge of the result.
+    oversampling : int
+        Voxels of the spline per voxel of the result.
+    """
     in_order = np.asarray(matrix, dtype=np.float64)[::-1, ::-1] * oversampling
     centre = np.full(3, box // 2, dtype=np.float64)
     fine_centre = np.array([n // 2 for n in spline.shape], dtype=np.float64)

@@ -17,7 +17,8 @@ from cryopipe.imaging.fourier import irfftn_centred, radial_frequency, rfftn_cen
 from cryopipe.imaging.masks import soft_sphere
 from cryopipe.iteration.next_radius import THRESHOLD, half_map_fsc
 from cryopipe.reconstruction.dynamic_mask import dynamic_mask
-from cryopipe.reconstruction.reconstruct import Reconstruction, ssnr_from_fsc
+from cryopipe.reconstruction.prior import ssnr_from_fsc
+from cryopipe.reconstruction.reconstruct import Reconstruction
 
 #: from this order on (T, O, I) a point group leaves no part of a shell with less information than another
 ISOTROPIC_ORDER = 12

@@ -52,6 +52,14 @@ def library(backend: Backend) -> Any:
 def check(name: str, array: Array, dtype: npt.DTypeLike, shape: tuple[int | None, ...]) -> None:
     """Refuse an array whose dtype or shape is not the stated one; None in ``shape`` stands for any length.
 
+    Parameters
+    ----------
+    name : str
+        Name of the argument, for the message.
+    array : Array
+    dtype : data type
+    shape : tuple of int or None
+
     Raises
     ------
     TypeError

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from cryopipe.kernels._dispatch import Array, backend_of, library
-from cryopipe.kernels.poses import normal_equations, prepare
+from cryopipe.kernels._pose_call import prepare
+from cryopipe.kernels.poses import normal_equations
 
 #: places in x: shift x and y, scale, defocus change, grey offset
 TX, TY, SCALE, DEFOCUS, OFFSET = range(5)

@@ -185,7 +185,17 @@ def check_cube(cube: Array, name: str, dtype: type) -> int:
 
 
 def check_frequencies(kx: Array, ky: Array, radius: int, padding: float) -> tuple[Array, Array]:
-    """Return kx and ky as int32 after checking that every rotated sample has its 8 neighbours inside the cube."""
+    """Return kx and ky as int32 after checking that every rotated sample has its 8 neighbours inside the cube.
+
+    Parameters
+    ----------
+    kx, ky : integer [K]
+        Image frequencies in Fourier pixels.
+    radius : int
+        R of the half cube.
+    padding : float
+        Grid steps of the cube per Fourier pixel.
+    """
     for name, k in (("kx", kx), ("ky", ky)):
         if k.dtype.kind not in "iu":
             raise TypeError(f"{name} must be integer, not {k.dtype.name}.")
@@ -231,6 +241,19 @@ def balanced_slabs(
 
     The cut is made on at most 64 poses and 4096 frequencies, evenly strided. It steers the load alone: sums do not
     depend on it.
+
+    Parameters
+    ----------
+    rotations : float32 [n, 3, 3]
+        Poses of the slices.
+    kx, ky : int32 [K]
+        Their frequencies in Fourier pixels.
+    padding : float
+        Grid steps of the cube per Fourier pixel.
+    radius : int
+        R of the half cube.
+    count : int
+        Number of slabs.
     """
     poses = rotations[:: max(1, len(rotations) // 64)]
     step = max(1, kx.size // 4096)

@@ -56,7 +56,23 @@ def pose_problem(
     offset_spectrum: np.ndarray | None,
     padding: int,
 ) -> PoseProblem:
-    """Return the images in the form of the kernel; ``inverse_variance`` is float32 [K] or [n, K]."""
+    """Return the images in the form of the kernel; ``inverse_variance`` is float32 [K] or [n, K].
+
+    Parameters
+    ----------
+    images : ParticleSpectra
+        n images, on the side of the cube.
+    inverse_variance : float32 [K] or [n, K]
+        1/σ² of the images.
+    cube : complex64 [2R+1, 2R+1, R+1]
+        Half cube of the reference.
+    parameters : CtfParameters, optional
+        The images' CTFs, where the defocus is refined.
+    offset_spectrum : float32 [K'], optional
+        What a grey offset of one adds to the lowest frequencies, where the offset is refined.
+    padding : int
+        Of the cube.
+    """
     xp = array_module(images.values, images.ctf, cube)
     phase = per_A = None
     ctf = images.ctf
@@ -79,7 +95,19 @@ def pose_problem(
 
 
 def refine_batch(problem: PoseProblem, rules: StepRules, start: Start, *, scan: bool) -> End:
-    """Move all images of a batch until each has converged or its evaluations are used up."""
+    """Move all images of a batch until each has converged or its evaluations are used up.
+
+    Parameters
+    ----------
+    problem : PoseProblem
+        The images of the batch.
+    rules : StepRules
+        What is free, longest steps, priors and bounds.
+    start : Start
+        Where the images begin.
+    scan : bool
+        Begin at the likeliest defocus of the whole range.
+    """
     x = start.x.copy()
     if scan and rules.with_defocus:
         x[:, DEFOCUS] = scan_defocus(problem, rules, start)

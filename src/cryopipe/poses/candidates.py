@@ -120,6 +120,18 @@ def marching_radii(
 
     The first is where that error is the angular Nyquist, resolution / diameter; from stage to stage the radius grows by
     half. The last lies below ``radius``, which the refinement itself ends with.
+
+    Parameters
+    ----------
+    start_error_deg : float
+        Largest error of the start poses.
+    diameter_A : float
+        Particle diameter.
+    box : int
+        Edge of the images in pixels.
+    pixel_size_A : float
+    radius : int
+        The radius that the refinement ends with, Fourier pixels.
     """
     first = max(4.0, box * pixel_size_A / (diameter_A * np.radians(start_error_deg)))
     radii = []
@@ -130,5 +142,16 @@ def marching_radii(
 
 
 def angular_nyquist_deg(*, diameter_A: float, box: int, pixel_size_A: float, radius: int) -> float:
-    """Return resolution / diameter in degrees: the turn that moves a particle's rim by one resolution element."""
+    """Return resolution / diameter in degrees: the turn that moves a particle's rim by one resolution element.
+
+    Parameters
+    ----------
+    diameter_A : float
+        Particle diameter.
+    box : int
+        Edge of the images in pixels.
+    pixel_size_A : float
+    radius : int
+        Radius of the images, Fourier pixels.
+    """
     return float(np.degrees(box * pixel_size_A / radius / diameter_A))

@@ -22,13 +22,14 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module
 from cryopipe.imaging.fourier_pixels import FourierPixels
 from cryopipe.kernels._memory import in_batches
-from cryopipe.kernels.slices import insert_slices
 from cryopipe.projection.half_cube import check_cube, cube_shape, gridding_profile, volume_from_half_cube
 from cryopipe.projection.particle_spectra import ParticleSpectra, content_order
 from cryopipe.projection.pose_sums import PoseSums
 from cryopipe.reconstruction.division import divided_rows
+from cryopipe.reconstruction.insertion import insert_copies
 from cryopipe.reconstruction.memory import check_memory, images_that_fit
-from cryopipe.reconstruction.shells import shell_means
+from cryopipe.reconstruction.prior import regulariser
+from cryopipe.reconstruction.shells import shell_means, usable_means
 from cryopipe.reconstruction.symmetrise import Method, SymmetryPlan, symmetrise_half_cubes, symmetry_plan
 from cryopipe.reconstruction.weighting import checked_inputs, weighted_images
 
@@ -204,7 +205,7 @@ class Reconstruction:
             values, information = weighted_images(
                 images, part, shifts[part], table[group[part]], factor[part], by_row, like=self.numerator
             )
-            self._insert(values, information, poses[part], kx, ky)
+            self._insert((values, information), poses[part], (kx, ky))
 
         size = batch
         if size is None:
@@ -233,7 +234,7 @@ class Reconstruction:
             raise InputError(
                 f"sums of {len(sums.weight)} states with rotations {np.shape(rotations)}: one for each state is needed"
             )
-        self._insert(sums.numerator, sums.weight, np.asarray(rotations, np.float32), pixels.kx, pixels.ky)
+        self._insert((sums.numerator, sums.weight), np.asarray(rotations, np.float32), (pixels.kx, pixels.ky))
         self.n_images += sums.n_images
 
     def symmetrise(self) -> None:
@@ -301,11 +302,11 @@ class Reconstruction:
             zero weight alone.
         """
         mean = self._mean_weight()
-        regulariser = self._regulariser(tau2, ssnr, mean).astype(np.float32)
+        added = regulariser(tau2, ssnr, mean, self.padding).astype(np.float32)
         floor = (WEIGHT_FLOOR * mean).astype(np.float32)
 
         def rows(part: slice) -> Any:
-            return divided_rows(self.numerator, self.weight, part, floor, regulariser, self.padding)
+            return divided_rows(self.numerator, self.weight, part, floor, added, self.padding)
 
         return volume_from_half_cube(
             self.numerator,
@@ -320,16 +321,7 @@ class Reconstruction:
     def _mean_weight(self) -> np.ndarray:
         if self.plan.order > 1:
             self.symmetrise()
-        mean = self.shell_weight()
-        if not mean.any():
-            raise InputError(
-                f"a reconstruction of {self.n_images} images has no weight in any shell: it gives no map; check that "
-                "each half set has particles and that their weights are not all zero"
-            )
-        if not np.isfinite(mean).all():
-            shell = int(np.flatnonzero(~np.isfinite(mean))[0])
-            raise InputError(f"the weight of shell {shell} is {mean[shell]}: insert finite values and weights alone")
-        return mean
+        return usable_means(self.shell_weight(), self.n_images)
 
     def _reach(self, margin: float) -> float:
         """Return the radius of the sphere, in steps of the cubes, that holds all that was inserted or is used."""
@@ -344,32 +336,13 @@ class Reconstruction:
             )
         return own
 
-    def _regulariser(self, tau2: np.ndarray | None, ssnr: np.ndarray | None, mean: np.ndarray) -> np.ndarray:
-        if tau2 is not None and ssnr is not None:
-            raise InputError("a reconstruction takes tau2 or ssnr, not both")
-        prior = tau2 if tau2 is not None else ssnr
-        if prior is None:
-            return np.zeros(self.radius + 1)
-        prior = np.asarray(prior, np.float64)[: self.radius + 1]
-        if len(prior) < self.radius + 1 or np.isnan(prior).any() or prior.min() < 0:
-            raise InputError(
-                f"a prior for {len(prior)} shells, least value {prior.min()}: {self.radius + 1} values, none negative, "
-                "are needed"
-            )
-        numerator = mean if ssnr is not None else np.full(self.radius + 1, float(self.padding) ** -3)
-        # A shell with no prior variance is removed: 1e30 is as good as infinity and stays finite in float32.
-        return np.minimum(numerator / np.maximum(prior, 1e-30), 1e30)
-
-    def _insert(self, values: Any, information: Any, rotations: np.ndarray, kx: np.ndarray, ky: np.ndarray) -> None:
-        xp = array_module(self.numerator, values, information)
-        kx, ky = xp.asarray(kx), xp.asarray(ky)
-        values, information = xp.ascontiguousarray(values), xp.ascontiguousarray(information)
-        cosets = self.plan.cosets[:1] if self.plan.rotates_volumes else self.plan.cosets
-        # All copies of an image follow each other, so that cutting the images into batches changes no order of sums.
-        poses = xp.asarray((rotations[:, None].astype(np.float64) @ cosets).astype(np.float32))
-        insert_slices(
-            self.numerator, self.weight, poses, values, information, kx, ky, padding=self.padding, ordered=self.ordered
-        )
+    def _insert(
+        self, slices: tuple[Any, Any], rotations: np.ndarray, frequencies: tuple[np.ndarray, np.ndarray]
+    ) -> None:
+        insert_copies(
+            self.numerator, self.weight, self.plan, slices, rotations, frequencies, padding=self.padding,
+            ordered=self.ordered,
+        )  # fmt: skip
 
     def _check_open(self, box: int, pixels: FourierPixels) -> None:
         if self.symmetrised and self.plan.order > 1:
@@ -379,24 +352,3 @@ class Reconstruction:
                 f"images of box {box}, radius {pixels.radius} do not fit a reconstruction of box {self.box}, radius "
                 f"{self.radius}"
             )
-
-
-def ssnr_from_fsc(fsc: np.ndarray, *, joint: bool = False) -> np.ndarray:
-    """Return the spectral signal-to-noise ratio FSC/(1 - FSC) by shell, float64.
-
-    Parameters
-    ----------
-    fsc : ndarray [shells]
-        Between half maps; clamped to 0.001..0.999.
-    joint : bool
-        For the map of both halves together: FSC' = √(2 FSC/(1 + FSC)) takes the place of FSC.
-    """
-    curve = np.clip(np.asarray(fsc, np.float64), 0.001, 0.999)
-    if joint:
-        curve = np.clip(np.sqrt(2 * curve / (1 + curve)), 0.001, 0.999)
-    return curve / (1 - curve)
-
-
-def tau2_from_ssnr(ssnr: np.ndarray, shell_weight: np.ndarray, padding: int) -> np.ndarray:
-    """Return τ² = SSNR / (p³ mean weight) by shell, float64: the other form of the same prior."""
-    return np.asarray(ssnr, np.float64) / (float(padding) ** 3 * np.maximum(shell_weight, 1e-30))

@@ -8,6 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module, to_numpy
 from cryopipe.projection.half_cube import chunks
 
@@ -88,3 +89,22 @@ def _plane_counts(edge, radius, scale, total):  # type: ignore[no-untyped-def]
             for column in range(count):
                 if shell[column] <= radius:
                     total[plane, shell[column]] += 1
+
+
+def usable_means(mean_weight: np.ndarray, n_images: int) -> np.ndarray:
+    """Return the mean weights of the shells after checking that a map can be made of them.
+
+    Raises
+    ------
+    InputError
+        No shell has any weight, or one is not finite.
+    """
+    if not mean_weight.any():
+        raise InputError(
+            f"a reconstruction of {n_images} images has no weight in any shell: it gives no map; check that "
+            "each half set has particles and that their weights are not all zero"
+        )
+    if not np.isfinite(mean_weight).all():
+        shell = int(np.flatnonzero(~np.isfinite(mean_weight))[0])
+        raise InputError(f"the weight of shell {shell} is {mean_weight[shell]}: insert finite values and weights alone")
+    return mean_weight

@@ -67,6 +67,19 @@ def symmetry_plan(
 
     Copies cost `INSERTED_S` a sample; rotation costs `ROTATED_S` for each voxel of the half sphere and operator.
     ``method`` overrides the choice.
+
+    Parameters
+    ----------
+    group : str
+        Point group.
+    n_slices : int
+        About how many slices will be inserted.
+    n_pixels : int
+        Fourier pixels of a slice.
+    cube_shape : tuple of int
+        Shape of the half cube.
+    method : {"copies", "interpolation"}, optional
+        Overrides the choice.
     """
     operators = symmetry_operators(group)
     exact = operators[is_signed_permutation(operators)]
@@ -85,6 +98,15 @@ def symmetrise_half_cubes(
     """Impose the plan on the accumulators and return them; both become sums over the group.
 
     They are changed in place where nothing is interpolated. ``reach`` (steps of the cube): beyond it all is zero.
+
+    Parameters
+    ----------
+    numerator, weight : complex64, float32 [2R+1, 2R+1, R+1]
+        Accumulators.
+    plan : SymmetryPlan
+        How the group is imposed.
+    reach : float
+        Radius of the sphere that holds all that was inserted, in steps of the cubes.
     """
     xp = array_module(numerator, weight)
     if plan.rotates_volumes:

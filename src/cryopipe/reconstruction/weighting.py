@@ -97,6 +97,19 @@ def checked_inputs(
 
     The arguments are those of `cryopipe.reconstruction.reconstruct.Reconstruction.insert`.
 
+    Parameters
+    ----------
+    images : ParticleSpectra
+        n images.
+    rotations, shifts_px : ndarray [n, 3, 3], [n, 2]
+        Their poses.
+    inverse_sigma2 : ndarray [radius + 1] or [g, radius + 1]
+        1/σ² by shell.
+    weights : ndarray [n], [n, radius + 1] or [n, K], optional
+        Factors on the images' contributions.
+    noise_group : ndarray int [n], optional
+        Row of ``inverse_sigma2`` of each image.
+
     Raises
     ------
     InputError

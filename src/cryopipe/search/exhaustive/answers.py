@@ -17,7 +17,23 @@ def posterior_of(
     offset: np.ndarray,
     sums: PoseSums | None,
 ) -> Posterior:
-    """Put the tiles' answers together, in the order of the images given."""
+    """Put the tiles' answers together, in the order of the images given.
+
+    Parameters
+    ----------
+    answers : list of TileAnswer
+        What the tiles kept, in the order in which they worked.
+    settings : TileSettings
+        Settings of the search.
+    order : int64 [n]
+        Which image the tiles worked on, one after the other.
+    shifts : float64 [s, 2]
+        The grid of shifts in pixels.
+    offset : float64 [n, 2]
+        Base shift of each image.
+    sums : PoseSums, optional
+        Sums of the M-step.
+    """
     if not answers:
         answers = [TileAnswer.empty(0, settings)]
     place = np.empty(len(order), np.int64)

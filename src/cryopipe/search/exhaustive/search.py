@@ -202,6 +202,15 @@ def search_bytes(
     """Return the least memory that `search_poses` needs, in bytes: what to check before a job starts.
 
     Images (12 n K), references, their powers, the sums and the smallest tile. On a GPU all of it is device memory.
+
+    Parameters
+    ----------
+    n_images, n_states, n_shifts, n_pixels : int
+        Images, states, shifts and Fourier pixels of the search.
+    accumulate : bool
+        Whether the sums of the M-step are asked for.
+    on_gpu : bool
+        Whether the arrays lie on a GPU.
     """
     tile = TileSettings(group_images(n_shifts, n_states), 1, n_shifts, 1, 1.0, 1.0, 0, False, accumulate)
     smallest = (
@@ -243,7 +252,15 @@ def _check_budget(memory_bytes: int, needed: int, affordable: int, n_states: int
 
 
 def tile_data(images: ParticleSpectra, noise: NoiseModel, shifts: ShiftGrid, scale: GreyScale, xp: Any) -> TileData:
-    """Return the images of a search in the form of its tiles, after checking what belongs to each image."""
+    """Return the images of a search in the form of its tiles, after checking what belongs to each image.
+
+    Parameters
+    ----------
+    images, noise, shifts, scale
+        As for `search_poses`.
+    xp : module
+        NumPy or CuPy, as the images.
+    """
     n = len(images)
     return TileData(
         pixels=images.pixels,

@@ -110,7 +110,19 @@ class TileAnswer:
 
 
 def averaged_likelihood(dot: Any, norm: Any, scale: Any, scale_sd: float, xp: Any) -> Any:
-    """Return the log-likelihood a d - ½ a² N of dot products d and norms N, averaged over a ~ N(scale, scale_sd²)."""
+    """Return the log-likelihood a d - ½ a² N of dot products d and norms N, averaged over a ~ N(scale, scale_sd²).
+
+    Parameters
+    ----------
+    dot, norm : float32 [n, s, o], [n, 1, o]
+        Dot products and norms of the states.
+    scale : float32 [n, 1, 1]
+        Mean grey scale of each image.
+    scale_sd : float
+        Its standard deviation.
+    xp : module
+        NumPy or CuPy.
+    """
     if scale_sd == 0:
         return scale * dot - np.float32(0.5) * scale * scale * norm
     variance, half = np.float32(scale_sd**2), np.float32(0.5)

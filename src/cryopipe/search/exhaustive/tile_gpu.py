@@ -165,5 +165,12 @@ def tile_bytes_an_image(n_shifts: int, n_states: int, n_pixels: int, *, accumula
     At the peak of the posterior these live together, in bytes a score: dot products, logarithms, depth, p and weights
     (4 each), bins and their flat index (4 + 8 + 8), weights of the histogram in float64 (8), masks (2), one temporary
     (8). The rows take 8 bytes a pixel and shift (twice while they are formed).
+
+    Parameters
+    ----------
+    n_shifts, n_states, n_pixels : int
+        Shifts, states and Fourier pixels of the search.
+    accumulate : bool
+        Whether the sums of the M-step are asked for.
     """
     return n_shifts * n_states * 58 + (16 * n_shifts + 40) * n_pixels + (8 if accumulate else 4) * n_states
