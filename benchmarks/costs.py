@@ -45,9 +45,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, help="configuration of the run")
     parser.add_argument("--cores", type=int, default=2)
     arguments = parser.parse_args()
-    plan = Plan.of(
-        {}, root=ROOT, default=str(arguments.config.resolve()), results=arguments.folder, extend=False
-    )
+    plan = Plan.of({}, root=ROOT, default=str(arguments.config.resolve()), results=arguments.folder, extend=False)
     print("\n".join(table(Costs(plan).predict(arguments.cores), used(arguments.folder))))
 
 

@@ -79,3 +79,10 @@ def test_a_batch_has_its_share_of_the_particles() -> None:
         box_px=64, pixel_A=1, symmetry_order=1, budget_MB=1,
     )  # fmt: skip
     assert (batch_sizes(whole, 2).images, batch_sizes(whole, 2).particles) == (2, 20)
+
+
+def test_a_stated_budget_bounds_what_is_predicted_for_particles(movies: Path) -> None:
+    many = {"particles_per_micrograph": 100_000}
+    stated, free = (costs(movies, run=many | more) for more in ({"memory_GB": 2.0}, {}))
+    assert stated.sizes.budget_MB == 2000
+    assert stated.predict(2)["refine_homogeneous"].memory_MB < free.predict(2)["refine_homogeneous"].memory_MB - 500

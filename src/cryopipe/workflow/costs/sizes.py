@@ -115,7 +115,7 @@ def run_sizes(plan: Plan, movie: MovieSize) -> Sizes:
         box_px=box_px,
         pixel_A=pixel_A * downsample,
         symmetry_order=len(symmetry_operators(str(plan.facts.symmetry))),
-        budget_MB=1000 * (getattr(plan.config.run, "memory_GB", None) or LARGEST_BUDGET_GB),
+        budget_MB=1000 * (plan.config.run.memory_GB or LARGEST_BUDGET_GB),
     )
 
 
