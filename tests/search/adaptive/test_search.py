@@ -259,7 +259,18 @@ def test_a_cap_is_reported(octahedral: tuple[Scene, np.ndarray]) -> None:
         images, one.sigma2, cube, levels=levels_of(one)[:2], shift_range_px=RANGE_PX, symmetry="O", most_states=3
     )
     assert found.capped.all()
-    assert found.reports[0].kept == 15
+    # Three of each image. Cells on either side of the asymmetric unit's border are mates: their scores are equal up to
+    # the order of float32 sums, which differs between processors, and where they are equal to the last bit both stay.
+    assert 15 <= found.reports[0].kept <= 20
+
+
+def test_a_cap_keeps_the_best_states_and_all_that_tie_with_the_last_of_them() -> None:
+    scores = np.array([[[5.0, 1.0, 4.0], [3.0, 0.0, 2.0]], [[5.0, 1.0, 3.0], [3.0, 0.0, 2.0]]], np.float32)
+    kept = survivors.from_dense(scores, np.array([7, 8, 9]), np.zeros(2), most_states=2)
+    np.testing.assert_array_equal(kept.n_states(), [2, 3])
+    np.testing.assert_array_equal(kept.cells, [7, 9, 7, 9])
+    np.testing.assert_array_equal(kept.squares, [0, 0, 0, 1, 0])
+    assert kept.capped.all()
 
 
 def test_no_image_one_image_and_no_shift_are_legal(octahedral: tuple[Scene, np.ndarray]) -> None:
