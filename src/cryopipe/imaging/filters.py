@@ -1,4 +1,4 @@
-"""Radial Fourier filters of images and volumes, B-factor sharpening, FSC weighting and ring whitening."""
+"""Radial Fourier filters of images and volumes, B-factor sharpening and FSC weighting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module, fft_module, fft_workers
-from cryopipe.imaging.frequencies import radial_frequency, shell_mean
+from cryopipe.imaging.frequencies import radial_frequency
 
 Shape = Literal["cosine", "gaussian"]
 
@@ -35,6 +35,8 @@ def apply_transfer(
         From frequencies in 1/Å (float32 array of any shape) to real factors of the same shape.
     ndim : int, optional
         How many of the last axes are transformed; all of them by default.
+    workers : int
+        Threads of the transforms.
 
     Returns
     -------
@@ -53,10 +55,19 @@ def apply_transfer(
 
 
 def low_pass_transfer(k: np.ndarray, cutoff: float, *, width: float, shape: Shape = "cosine") -> np.ndarray:
-    """Return the gain of a low-pass at frequencies ``k``: ½ at ``cutoff`` (same unit).
+    """Return the gain of a low-pass filter: ½ at ``cutoff``.
 
-    ``cosine``: 1 below ``cutoff - width/2``, 0 above ``cutoff + width/2``, half a cosine between.
-    ``gaussian``: exp(-ln 2 · (k / cutoff)²), ``width`` has no meaning.
+    Parameters
+    ----------
+    k : array
+        Frequencies, in the unit of ``cutoff``.
+    cutoff : float
+        Frequency at which the gain is ½.
+    width : float
+        Full width of the cosine edge; 0 cuts sharply. It has no meaning for a Gaussian.
+    shape : {"cosine", "gaussian"}
+        ``cosine``: 1 below ``cutoff - width/2``, 0 above ``cutoff + width/2``, half a cosine between.
+        ``gaussian``: exp(-ln 2 · (k / cutoff)²).
     """
     if shape == "gaussian":
         return np.exp(-np.log(2.0) * np.square(k / cutoff))
@@ -78,64 +89,29 @@ def low_pass(
     ndim: int | None = None,
     workers: int = 1,
 ) -> Any:
-    """Remove what is finer than ``resolution_A`` (gain ½ there); see :func:`apply_transfer` for arrays.
+    """Remove detail finer than ``resolution_A``, where the gain is ½.
 
     Parameters
     ----------
+    data : array
+        As for :func:`apply_transfer`.
+    pixel_size_A : float
+        Å per pixel.
+    resolution_A : float
+        Å.
     edge_shells : float
         Full width of the cosine edge in Fourier pixels of the longest side; 0 cuts sharply.
+    shape : {"cosine", "gaussian"}
+        Form of the gain; see :func:`low_pass_transfer`.
+    ndim : int, optional
+        How many of the last axes are transformed; all of them by default.
+    workers : int
+        Threads of the transforms.
     """
     cutoff, width = _edge(data, pixel_size_A, resolution_A, edge_shells, ndim)
     return apply_transfer(
         data, pixel_size_A, lambda k: low_pass_transfer(k, cutoff, width=width, shape=shape), ndim=ndim, workers=workers
     )
-
-
-def high_pass(
-    data: Any,
-    pixel_size_A: float,
-    resolution_A: float,
-    *,
-    edge_shells: float = 4.0,
-    shape: Shape = "cosine",
-    ndim: int | None = None,
-    workers: int = 1,
-) -> Any:
-    """Remove what is coarser than ``resolution_A``, the mean included: one minus :func:`low_pass`."""
-    cutoff, width = _edge(data, pixel_size_A, resolution_A, edge_shells, ndim)
-    return apply_transfer(
-        data,
-        pixel_size_A,
-        lambda k: 1.0 - low_pass_transfer(k, cutoff, width=width, shape=shape),
-        ndim=ndim,
-        workers=workers,
-    )
-
-
-def band_pass(
-    data: Any,
-    pixel_size_A: float,
-    low_resolution_A: float,
-    high_resolution_A: float,
-    *,
-    edge_shells: float = 4.0,
-    shape: Shape = "cosine",
-    ndim: int | None = None,
-    workers: int = 1,
-) -> Any:
-    """Keep what lies between two resolutions in Å (the coarser one first)."""
-    if low_resolution_A <= high_resolution_A:
-        raise InputError(
-            f"band-pass from {low_resolution_A:g} to {high_resolution_A:g} Å is empty: the coarser limit comes first"
-        )
-    coarse, width = _edge(data, pixel_size_A, low_resolution_A, edge_shells, ndim)
-    fine, _ = _edge(data, pixel_size_A, high_resolution_A, edge_shells, ndim)
-
-    def transfer(k: np.ndarray) -> np.ndarray:
-        stop = low_pass_transfer(k, coarse, width=width, shape=shape)
-        return low_pass_transfer(k, fine, width=width, shape=shape) * (1.0 - stop)
-
-    return apply_transfer(data, pixel_size_A, transfer, ndim=ndim, workers=workers)
 
 
 def _edge(
@@ -150,7 +126,21 @@ def _edge(
 def apply_b_factor(
     data: Any, pixel_size_A: float, b_factor_A2: float, *, ndim: int | None = None, workers: int = 1
 ) -> Any:
-    """Multiply the transform by exp(-B k² / 4): a positive B (Å²) damps, a negative one sharpens."""
+    """Multiply the transform by exp(-B k² / 4).
+
+    Parameters
+    ----------
+    data : array
+        As for :func:`apply_transfer`.
+    pixel_size_A : float
+        Å per pixel.
+    b_factor_A2 : float
+        B in Å²: a positive one damps, a negative one sharpens.
+    ndim : int, optional
+        How many of the last axes are transformed; all of them by default.
+    workers : int
+        Threads of the transforms.
+    """
     return apply_transfer(
         data, pixel_size_A, lambda k: np.exp(-0.25 * b_factor_A2 * np.square(k)), ndim=ndim, workers=workers
     )
@@ -168,30 +158,20 @@ def fsc_weight(curve: ArrayLike) -> np.ndarray:
 
 
 def apply_shell_curve(data: Any, curve: ArrayLike, *, ndim: int | None = None, workers: int = 1) -> Any:
-    """Multiply the transform by a curve given per shell (index = Fourier pixels), linear between shells.
+    """Multiply the transform by a curve of one value per shell, linear between shells.
 
-    Beyond the curve's end its last value holds.
+    Parameters
+    ----------
+    data : array
+        As for :func:`apply_transfer`.
+    curve : array [shells]
+        Gain at each shell; the index is the distance in Fourier pixels. Beyond its end the last value holds.
+    ndim : int, optional
+        How many of the last axes are transformed; all of them by default.
+    workers : int
+        Threads of the transforms.
     """
     values = np.asarray(curve, dtype=np.float64)
     longest = max(data.shape[-(ndim or data.ndim) :])
     shells = np.arange(len(values))
     return apply_transfer(data, 1.0, lambda k: np.interp(k * longest, shells, values), ndim=ndim, workers=workers)
-
-
-def shell_amplitude(data: Any, *, workers: int = 1) -> np.ndarray:
-    """Return √⟨|F|²⟩ per shell, float64 ``[n // 2 + 1]``, of one image or volume (orthonormal transform)."""
-    xp = array_module(data)
-    spectrum = fft_module(xp).rfftn(xp.asarray(data, dtype=xp.float32), norm="ortho", **fft_workers(xp, workers))
-    return np.sqrt(shell_mean(xp.square(spectrum.real) + xp.square(spectrum.imag), tuple(data.shape)))
-
-
-def whiten(data: Any, *, workers: int = 1) -> Any:
-    """Divide every shell by its root mean square amplitude: the spectrum becomes flat, the phases stay.
-
-    The mean (zero frequency) and shells without any power are left as they are.
-    """
-    amplitude = shell_amplitude(data, workers=workers)
-    floor = 1e-6 * amplitude[1:].max(initial=0.0)
-    gain = np.where(amplitude > floor, 1.0 / np.maximum(amplitude, max(floor, 1e-30)), 1.0)
-    gain[0] = 1.0
-    return apply_shell_curve(data, gain, workers=workers)

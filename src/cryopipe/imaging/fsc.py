@@ -162,9 +162,20 @@ def masked_fsc(
 
 
 def randomise_phases(data: Any, from_shell: int, rng: np.random.Generator, *, workers: int = 1) -> Any:
-    """Return ``data`` with random phases from shell ``from_shell`` on; all amplitudes and the other phases stay.
+    """Return ``data`` with random phases from a shell on; all amplitudes and the other phases stay.
 
     The phases are those of white noise, so that the result is real without changing any amplitude.
+
+    Parameters
+    ----------
+    data : array
+        Image ``[y, x]`` or volume ``[z, y, x]``.
+    from_shell : int
+        First shell whose phases are replaced.
+    rng : Generator
+        Source of the noise.
+    workers : int
+        Threads of the transforms.
     """
     xp = array_module(data)
     fft = fft_module(xp)

@@ -47,7 +47,21 @@ def rotate_volume(
 def apply_affine(
     spline: np.ndarray, matrix: np.ndarray, shift_xyz_px: ArrayLike, box: int, oversampling: int = 1
 ) -> np.ndarray:
-    """Return f(matrix (x - shift)) ``[box, box, box]`` float32 from f's cubic spline coefficients."""
+    """Return f(matrix (x - shift)) ``[box, box, box]`` float32 from f's cubic spline coefficients.
+
+    Parameters
+    ----------
+    spline : array float32 [z, y, x]
+        Coefficients of f, whose centre is index ``n // 2``.
+    matrix : array [3, 3]
+        Acts on (x, y, z).
+    shift_xyz_px : array [3]
+        Shift (x, y, z) in pixels of the result.
+    box : int
+        Side of the result.
+    oversampling : int
+        Pixels of f per pixel of the result.
+    """
     in_order = np.asarray(matrix, dtype=np.float64)[::-1, ::-1] * oversampling
     centre = np.full(3, box // 2, dtype=np.float64)
     fine_centre = np.array([n // 2 for n in spline.shape], dtype=np.float64)
