@@ -55,6 +55,17 @@ def library(backend: Backend) -> Any:
 def check(name: str, array: Array, dtype: npt.DTypeLike, shape: tuple[int | None, ...]) -> None:
     """Refuse an array whose dtype or shape is not the stated one; None in ``shape`` stands for any length.
 
+    Parameters
+    ----------
+    name : str
+        Name of the argument in the message.
+    array : array
+        NumPy or CuPy.
+    dtype : dtype
+        The one that it must have.
+    shape : tuple
+        The one that it must have; None stands for any length.
+
     Raises
     ------
     TypeError

@@ -231,6 +231,17 @@ def score_defoci(
 
     A slice is interpolated once for all of them. Other parameters are those of :func:`normal_equations`.
 
+    Parameters
+    ----------
+    cube, images, ctf, inverse_variance, rotations, shifts_px, kx, ky, box, padding, scale, offset_spectrum, offset
+        As in :func:`normal_equations`.
+    phase, per_A : array
+        As there; needed here.
+    first, step : float
+        First change of the defocus and from one to the next, in the unit of ``1 / per_A``.
+    count : int
+        Number of changes.
+
     Returns
     -------
     float64 [n, count]
@@ -263,7 +274,19 @@ def prepare(
     needs_phase: bool = False, offset_spectrum: Array | None = None, offset: Array | None = None,
     others: Mapping[str, Array] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Check what the pose kernels share and return it in the form of the implementations (flat float32 views)."""
+    """Check what the pose kernels share and return it in the form of the implementations (flat float32 views).
+
+    Parameters
+    ----------
+    cube, images, ctf, inverse_variance, kx, ky, box, padding, scale, phase, per_A, offset_spectrum, offset
+        As in :func:`normal_equations`.
+    n : int
+        Number of poses, which is that of the images.
+    needs_phase : bool
+        Whether ``phase`` and ``per_A`` have to be there.
+    others : mapping, optional
+        Further arrays by name, which have to lie on the same device.
+    """
     backend = backend_of(
         cube=cube, images=images, ctf=ctf, inverse_variance=inverse_variance, kx=kx, ky=ky, scale=scale, phase=phase,
         per_A=per_A, offset_spectrum=offset_spectrum, offset=offset, **(others or {}),

@@ -185,7 +185,17 @@ def check_cube(cube: Array, name: str, dtype: type) -> int:
 
 
 def check_frequencies(kx: Array, ky: Array, radius: int, padding: float) -> tuple[Array, Array]:
-    """Return kx and ky as int32 after checking that every rotated sample has its 8 neighbours inside the cube."""
+    """Return kx and ky as int32 after checking that every rotated sample has its 8 neighbours inside the cube.
+
+    Parameters
+    ----------
+    kx, ky : integer [K]
+        Frequencies, Fourier pixels.
+    radius : int
+        Radius of the cube in grid steps.
+    padding : float
+        Grid steps per Fourier pixel.
+    """
     for name, k in (("kx", kx), ("ky", ky)):
         if k.dtype.kind not in "iu":
             raise TypeError(f"{name} must be integer, not {k.dtype.name}.")
@@ -231,6 +241,19 @@ def balanced_slabs(
 
     The cut is made on at most 64 poses and 4096 frequencies, evenly strided. It steers the load alone: sums do not
     depend on it.
+
+    Parameters
+    ----------
+    rotations : array [n, ..., 3, 3]
+        Pose matrices.
+    kx, ky : integer [K]
+        Frequencies, Fourier pixels.
+    padding : float
+        Grid steps per Fourier pixel.
+    radius : int
+        Radius of the cube in grid steps.
+    count : int
+        Most slabs.
     """
     poses = rotations[:: max(1, len(rotations) // 64)]
     step = max(1, kx.size // 4096)

@@ -39,6 +39,33 @@ def fill_rows(  # type: ignore[no-untyped-def]
     """Fill the data side of the products: C X e^{..}/σ² for every (image, shift), C²/σ² for every image.
 
     ``turns`` [n, 2] is the image's own shift over the box; its ramp is separable: 3 radius sines and cosines.
+
+    Parameters
+    ----------
+    values, ctf : complex64 and float32 [images, K]
+        Spectra and CTFs.
+    inverse_variance : float32 [noise groups, K]
+        1 / σ².
+    noise_group : int [images]
+        Row of ``inverse_variance`` of each image.
+    turns : float64 [images, 2]
+        The image's own shift over the box.
+    kx, ky : integer [K]
+        Frequencies, Fourier pixels.
+    phases : complex64 [shifts, K]
+        Phase factors of the common shifts.
+    part : int [n]
+        Images of the tile.
+    group : int
+        Images of a group; image i is number ``i % group`` of group ``i // group``.
+    rows : complex64 [groups, group shifts, K]
+        Receives C X e^{..} / σ².
+    information : float32 [groups, group, K]
+        Receives C² / σ².
+    finite : bool [n]
+        Receives whether all values of an image are finite.
+    first, last : int
+        Images that this call works on.
     """
     n_shifts, n_pixels = phases.shape
     radius = 0
@@ -86,6 +113,35 @@ def posterior(  # type: ignore[no-untyped-def]
 
     With dot product d and norm N of a state the log-likelihood at grey scale a is a d - ½ a² N; averaged over
     a ~ N(m, v) it is (v d² + 2 m d - m² N) / (2 (1 + v N)) - ½ log(1 + v N).
+
+    Parameters
+    ----------
+    grouped : float32 [groups, group shifts, states]
+        Dot products of images with references.
+    norms : float32 [groups, group, states]
+        Norms N.
+    group : int
+        Images of a group; image i is number ``i % group`` of group ``i // group``.
+    log_state : float32 [states]
+        Logarithm of the prior of each state.
+    log_shift : float32 [n, shifts]
+        The same of each shift.
+    scale : float32 [n]
+        Mean m of the grey scale.
+    scale_variance, inverse_temperature, mass : float32
+        Variance v of the grey scale; factor of the log-likelihood; share of the probability that is kept.
+    number : float64 [n, 7]
+        Receives log evidence, largest probability and effective number of states in columns 0 to 2.
+    shift_probability, reference_probability : float64 [n, shifts], [n, references]
+        Receive the marginal probabilities.
+    best, kept : int [n, 2], [n]
+        Receive the best (state, shift) and the number of states that are kept.
+    candidate_log, candidate : float64 [n, c], int32 [n, c, 2]
+        Receive the c best orientations, each at its best shift.
+    marginals : float32 [groups, group, states] or [0, ...]
+        Receive the probabilities summed over the shifts, where they are wanted.
+    first, last : int
+        Images that this call works on.
     """
     n_shifts = shift_probability.shape[1]
     n_states = log_state.size
@@ -172,7 +228,25 @@ def posterior(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
 def likelihoods(grouped, norms, group, scale, scale_variance, found, first, last):  # type: ignore[no-untyped-def]
-    """Fill log-likelihoods [n, shifts, states] from the scores, averaged over the grey scale as in `posterior`."""
+    """Fill log-likelihoods [n, shifts, states] from the scores, averaged over the grey scale as in `posterior`.
+
+    Parameters
+    ----------
+    grouped : float32 [groups, group shifts, states]
+        Dot products of images with references.
+    norms : float32 [groups, group, states]
+        Norms N.
+    group : int
+        Images of a group; image i is number ``i % group`` of group ``i // group``.
+    scale : float32 [n]
+        Mean of the grey scale.
+    scale_variance : float32
+        Its variance.
+    found : float32 [n, shifts, states]
+        Receives the log-likelihoods.
+    first, last : int
+        Images that this call works on.
+    """
     n_shifts, n_states = found.shape[1:]
     fixed = np.zeros(n_states, np.float32)
     offset = np.empty(n_states, np.float32)
@@ -306,7 +380,31 @@ def _best_orientations(scores, n_states, top, log_value, candidate):  # type: ig
 def best_products(  # type: ignore[no-untyped-def]
     rows, references, norms, group, scale, scale_variance, best, n_shifts, number, first, last,
 ):  # fmt: skip
-    """Compute dot product (in float64), norm and grey scale at each image's best state."""
+    """Compute dot product (in float64), norm and grey scale at each image's best state.
+
+    Parameters
+    ----------
+    rows : complex64 [groups, group shifts, K]
+        Data side of the products: see :func:`fill_rows`.
+    references : complex64 [states, K]
+        Reference side.
+    norms : float32 [groups, group, states]
+        Norms N.
+    group : int
+        Images of a group; image i is number ``i % group`` of group ``i // group``.
+    scale : float32 [n]
+        Mean of the grey scale.
+    scale_variance : float
+        Its variance.
+    best : int [n, 2]
+        Best (state, shift) of each image.
+    n_shifts : int
+        Number of shifts.
+    number : float64 [n, 7]
+        Receives dot product, norm, mean grey scale and its mean square in columns 3 to 6.
+    first, last : int
+        Images that this call works on.
+    """
     for i in range(first, last):
         state = best[i, 0]
         row = rows[i // group, (i % group) * n_shifts + best[i, 1]]
@@ -325,7 +423,23 @@ def best_products(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def gather(grouped, group, n_shifts, start, n_states, state, shift, weight, first, last):  # type: ignore[no-untyped-def]
-    """Write the states of probability above zero, image by image."""
+    """Write the states of probability above zero, image by image.
+
+    Parameters
+    ----------
+    grouped : float32 [groups, group shifts, states]
+        Probabilities.
+    group : int
+        Images of a group; image i is number ``i % group`` of group ``i // group``.
+    n_shifts, n_states : int
+        Number of shifts and of states.
+    start : int [n]
+        Where the entries of each image begin.
+    state, shift, weight : array [entries]
+        Receive state, shift and probability.
+    first, last : int
+        Images that this call works on.
+    """
     for i in range(first, last):
         at = start[i]
         scores = grouped[i // group, (i % group) * n_shifts : (i % group + 1) * n_shifts]
@@ -341,7 +455,19 @@ def gather(grouped, group, n_shifts, start, n_states, state, shift, weight, firs
 
 @numba.njit(cache=True, nogil=True)
 def apply_scale(scores, marginal, n_shifts, number):  # type: ignore[no-untyped-def]
-    """Multiply a group's probabilities by the images' grey scales, the marginal ones by their squares."""
+    """Multiply a group's probabilities by the images' grey scales, the marginal ones by their squares.
+
+    Parameters
+    ----------
+    scores : float32 [group shifts, states]
+        Probabilities of a group.
+    marginal : float32 [group, states]
+        The same, summed over the shifts.
+    n_shifts : int
+        Number of shifts.
+    number : float64 [group, 7]
+        Grey scale and its mean square in columns 5 and 6.
+    """
     for i in range(number.shape[0]):
         if number[i, 5] != 1 or number[i, 6] != 1:
             scores[i * n_shifts : (i + 1) * n_shifts] *= np.float32(number[i, 5])
@@ -352,7 +478,25 @@ def apply_scale(scores, marginal, n_shifts, number):  # type: ignore[no-untyped-
 def add_sparse(  # type: ignore[no-untyped-def]
     rows, information, image, shift, weight, order, first, n_shifts, number, numerator, weights, begin, end,
 ):  # fmt: skip
-    """Add the listed (image, shift) rows of a group to their states ``begin`` to ``end``, in image order."""
+    """Add the listed (image, shift) rows of a group to their states ``begin`` to ``end``, in image order.
+
+    Parameters
+    ----------
+    rows, information : complex64 [group shifts, K], float32 [group, K]
+        Data side of a group: see :func:`fill_rows`.
+    image, shift, weight : array [entries]
+        Image, shift and probability of each entry.
+    order, first : int [entries], [states + 1]
+        Entries in the order of their states, and where those of a state begin.
+    n_shifts : int
+        Number of shifts.
+    number : float64 [group, 7]
+        Grey scale and its mean square in columns 5 and 6.
+    numerator, weights : complex64 and float32 [states, K]
+        Receive the sums.
+    begin, end : int
+        States that this call works on.
+    """
     for o in range(begin, end):
         for e in range(first[o], first[o + 1]):
             entry = order[e]
