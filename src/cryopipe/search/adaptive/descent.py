@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cryopipe.imaging.backend import to_numpy
-from cryopipe.kernels.cpu import pose_states
+from cryopipe.kernels.cpu.search import states as pose_states
 from cryopipe.projection.particle_spectra import content_order
 from cryopipe.projection.phases import phase_table
 from cryopipe.search.adaptive.bounds import cell_losses, high_band_bound

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cryopipe.imaging.backend import array_module, to_numpy
-from cryopipe.kernels.cpu import pose_states
+from cryopipe.kernels.cpu.search import states as pose_states
 from cryopipe.kernels.poses import score_poses
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.projection.particle_spectra import ParticleSpectra

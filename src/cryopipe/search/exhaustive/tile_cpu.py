@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
-from cryopipe.kernels.cpu import posteriors as loops
+from cryopipe.kernels.cpu.search import posterior as posterior_loops
+from cryopipe.kernels.cpu.search import rows as row_loops
+from cryopipe.kernels.cpu.search import sums as sum_loops
 from cryopipe.search.exhaustive.tile import TileAnswer, TileData, TileSettings, filled
 
 _BLOCK = 1024
@@ -35,7 +37,7 @@ class CpuTile:
         self.padded = filled(self.n_states, 32)
         self.references = _pad_rows(references, self.padded)
         self.power = np.empty((self.padded, self.n_pixels), np.float32)
-        loops.square(self.references, self.power)
+        row_loops.square(self.references, self.power)
         groups, rows, images = settings.groups, settings.group_rows, filled(settings.group_images, 12)
         self.rows = np.zeros((groups, rows, self.n_pixels), np.complex64)
         self.scores = np.zeros((groups, rows, self.padded), np.float32)
@@ -74,7 +76,7 @@ class CpuTile:
         pixels = data.pixels
         self.scale, self.data, self.part = data.scale[part], data, part
         self._over(
-            len(part), loops.fill_rows, data.values, data.ctf, data.inverse_variance, data.noise_group,
+            len(part), row_loops.fill_rows, data.values, data.ctf, data.inverse_variance, data.noise_group,
             data.base_shifts_px / pixels.box, pixels.kx, pixels.ky, data.phases, part, self.settings.group_images,
             self.rows, self.information, finite,
         )  # fmt: skip
@@ -93,7 +95,7 @@ class CpuTile:
         settings = self.settings
         found = np.empty((n, settings.n_shifts, self.n_states), np.float32)
         self._over(
-            n, loops.likelihoods, self.scores, self.norm, settings.group_images, self.scale,
+            n, posterior_loops.likelihoods, self.scores, self.norm, settings.group_images, self.scale,
             np.float32(settings.scale_sd**2), found,
         )  # fmt: skip
         return found
@@ -103,13 +105,13 @@ class CpuTile:
         settings, answer = self.settings, TileAnswer.empty(n, self.settings)
         group, variance = settings.group_images, np.float32(settings.scale_sd**2)
         self._over(
-            n, loops.posterior, self.scores, self.norm, group, log_state, log_shift, self.scale, variance,
+            n, posterior_loops.posterior, self.scores, self.norm, group, log_state, log_shift, self.scale, variance,
             np.float32(settings.inverse_temperature), settings.mass, answer.number, answer.shift_probability,
             answer.reference_probability, answer.best, answer.kept, answer.candidate_log, answer.candidate,
             self.marginal,
         )  # fmt: skip
         self._over(
-            n, loops.best_products, self.rows, self.references, self.norm, group, self.scale, variance, answer.best,
+            n, sum_loops.best_products, self.rows, self.references, self.norm, group, self.scale, variance, answer.best,
             settings.n_shifts, answer.number,
         )  # fmt: skip
         answer.start[1:] = np.cumsum(answer.kept)
@@ -122,7 +124,7 @@ class CpuTile:
             answer.state, answer.shift = np.empty(entries, np.int32), np.empty(entries, np.int32)
             answer.weight = np.empty(entries, np.float32)
             self._over(
-                n, loops.gather, self.scores, group, settings.n_shifts, answer.start, self.n_states, answer.state,
+                n, sum_loops.gather, self.scores, group, settings.n_shifts, answer.start, self.n_states, answer.state,
                 answer.shift, answer.weight,
             )  # fmt: skip
         return answer
@@ -148,7 +150,7 @@ class CpuTile:
         scores[len(number) * self.settings.n_shifts :] = 0
         scores[:, self.n_states :] = 0
         marginal[len(number) :] = 0
-        loops.apply_scale(scores, marginal, self.settings.n_shifts, number)
+        sum_loops.apply_scale(scores, marginal, self.settings.n_shifts, number)
         rows, information = self.rows[group].view(np.float32), self.information[group]
 
         def add(part: slice) -> None:
@@ -162,7 +164,7 @@ class CpuTile:
         order, starts = _by_state(answer.state[entries], self.n_states)
         image = np.repeat(np.arange(last - first), answer.kept[first:last])
         self._over(
-            self.n_states, loops.add_sparse, self.rows[group], self.information[group], image, answer.shift[entries],
+            self.n_states, sum_loops.add_sparse, self.rows[group], self.information[group], image, answer.shift[entries],
             answer.weight[entries], order, starts, self.settings.n_shifts, number, self.numerator, self.weight,
         )  # fmt: skip
 

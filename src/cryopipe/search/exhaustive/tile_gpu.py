@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cryopipe.imaging.backend import array_module, to_numpy
-from cryopipe.kernels.cpu.posteriors import BIN_SHIFT, BINS, REACH, TOP_BIN
+from cryopipe.kernels.cpu.search.posterior import BIN_SHIFT, BINS, REACH, TOP_BIN
 from cryopipe.projection.phases import separable_ramps
 from cryopipe.search.exhaustive.tile import (
     TileAnswer,

@@ -1,0 +1,1 @@
+"""The loops of the searches on the CPU, between their matrix products."""
