@@ -242,16 +242,19 @@ def repeats() -> Count:
 
 
 def test_folders() -> Count:
-    """Count the folders of tests that mirror no folder of the package (the rule is in CONTRIBUTING.md)."""
+    """Count what mirrors nothing of the package: folders of tests, and files beside them (the rule is in CONTRIBUTING.md)."""
     tests = ROOT / "tests"
-    holding = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")}
+    holding = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")} - {Path()}
     strangers = [
-        folder
+        f"tests/{folder}"
         for folder in sorted(holding)
         if str(folder) not in TESTS_OF_THE_PROJECT
-        and not (folder.parts and ((PACKAGE / folder).is_dir() or (PACKAGE / f"{folder}.py").is_file()))
+        and not ((PACKAGE / folder).is_dir() or (PACKAGE / f"{folder}.py").is_file())
     ]
-    return Count(len(strangers), 0, offenders=[f"tests/{folder}" for folder in strangers])
+    for path in sorted(tests.glob("test_*.py")):
+        if not (PACKAGE / path.name.removeprefix("test_")).is_file():
+            strangers.append(f"tests/{path.name}")
+    return Count(len(strangers), 0, offenders=strangers)
 
 
 LIMITS: dict[str, Callable[[], Count]] = {

@@ -100,7 +100,9 @@ def test_docstrings_and_imports_repeat_nothing(write: Write) -> None:
 
 def test_a_folder_of_tests_mirrors_a_folder_of_the_package(write: Write) -> None:
     write(src__cryopipe__io__star__py="", src__cryopipe__cli__py="", tests__layout__test_a__py="")
-    write(tests__io__test_star__py="", tests__cli__test_cli__py="", tests__io__data__scene__py="")
+    write(
+        tests__io__test_star__py="", tests__cli__test_cli__py="", tests__io__data__scene__py="", tests__test_cli__py=""
+    )
     assert house.test_folders().kept
     write(tests__files__test_star__py="", tests__test_all__py="")
-    assert house.test_folders().offenders == ["tests/.", "tests/files"]
+    assert house.test_folders().offenders == ["tests/files", "tests/test_all.py"]
