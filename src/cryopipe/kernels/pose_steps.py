@@ -132,7 +132,7 @@ def refine(
 def _one_by_one(
     problem: PoseProblem, rules: StepRules, found: FoundPoses, middle: np.ndarray, centre: np.ndarray, slots: np.ndarray
 ) -> None:
-    from cryopipe.kernels.cpu.poses.images import refine_images
+    from cryopipe.kernels.cpu.pose_steps import refine_images
 
     call = prepare(
         problem.cube, problem.images, problem.ctf, problem.inverse_variance, problem.kx, problem.ky, problem.box,
@@ -153,8 +153,7 @@ def _one_by_one(
 def _in_step(
     problem: PoseProblem, rules: StepRules, found: FoundPoses, middle: np.ndarray, centre: np.ndarray, slots: np.ndarray
 ) -> None:
-    from cryopipe.kernels.cpu.poses.images import judge_all, propose_all
-    from cryopipe.kernels.cpu.poses.steps import LAMBDA_START
+    from cryopipe.kernels.cpu.pose_steps import LAMBDA_START, judge_all, propose_all
 
     n = len(found.x)
     gradient, promised, objective = np.zeros(found.hessian.shape[:2]), np.zeros(n), np.zeros(n)

@@ -342,7 +342,7 @@ def implementation(backend: str, *, scores: bool = False) -> Any:
         from cryopipe.kernels.cuda import poses as cuda
 
         return cuda
-    from cryopipe.kernels.cpu.poses import equations
-    from cryopipe.kernels.cpu.poses import scores as of_scores
+    from cryopipe.kernels.cpu import pose_scores
+    from cryopipe.kernels.cpu import poses as cpu
 
-    return of_scores if scores else equations
+    return pose_scores if scores else cpu

@@ -94,7 +94,7 @@ def noise_alone(problem: PoseProblem) -> np.ndarray:
     """Return the sum of |X|^2 / (2 sigma^2) of each image, float64 [n]; not finite where an image is not."""
     values, weight = problem.images, problem.inverse_variance
     if isinstance(values, np.ndarray):
-        from cryopipe.kernels.cpu.poses import scores as pose_scores
+        from cryopipe.kernels.cpu import pose_scores
 
         out = np.empty(len(values))
         pose_scores.noise_alone(values.view(np.float32), np.atleast_2d(weight), out)

@@ -1,4 +1,8 @@
-"""Columns of a block's workspace for the fused pose kernels: centred data, CTF, interpolated value and derivatives."""
+"""Blocks of Fourier pixels for the fused pose kernels: cells of the cube, centred data, CTFs.
+
+All columns of a block lie in one flat workspace, at offsets that the compiler knows: so it proves by itself that they do
+not overlap, and vectorises every loop. While a block is worked on, the cube's cache lines of the next one are on their way.
+"""
 
 # The types of compiled functions are those of the call, not of a signature.
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -8,20 +12,18 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from cryopipe.kernels.cpu.poses.blocks import (
-    BLOCK,
-    DATA,
-    FRACTION,
-    FREQUENCY,
-    GAIN,
-    ONE,
-    SLOPE,
-    TWO,
-    U,
-    V,
-    Y,
-)
+from cryopipe.kernels.cpu.vectors import prefetch, transpose_four
 
+#: samples of a block. Sums over a block run in float32, sums of blocks in float64: rounding stays near 1e-6
+BLOCK = 128
+#: for sums: their terms may be reordered, or they could not vectorise; NaN and infinity keep their meaning
+REDUCE = {"contract", "nsz", "arcp", "reassoc"}
+#: columns of the workspace: 8 corners (re, im), fractions, half of the cube read, frequency, C/sigma, dC/dchi/sigma,
+#: centred data / sigma, rotation columns u and v, interpolated value Y, up to five further columns, shifted CTF phase
+FRACTION, FREQUENCY, GAIN, SLOPE = 16 * BLOCK, 20 * BLOCK, 22 * BLOCK, 23 * BLOCK
+DATA, U, V, Y, EXTRA, TURN = 24 * BLOCK, 26 * BLOCK, 28 * BLOCK, 30 * BLOCK, 32 * BLOCK, 42 * BLOCK
+WORKSPACE = 46 * BLOCK
+ONE, TWO, HALF = np.float32(1), np.float32(2), 0.5
 #: half a turn in units of 2^-32 turns and of turns
 QUANTUM = np.float32(2.0**-33)
 
@@ -45,6 +47,152 @@ def sin_cos(turns):
     sine = t * (_S0 + q * (_S1 + q * (_S2 + q * (_S3 + q * (_S4 + q * _S5)))))
     cosine = _C0 + q * (_C1 + q * (_C2 + q * (_C3 + q * (_C4 + q * (_C5 + q * _C6)))))
     return flip * sine, flip * cosine
+
+
+@njit(inline="always")
+def place(kx, ky, a, radius, row, column, fraction):
+    """Locate the cells around the samples a^T (kx, ky, 0): row of x-lines, column along x, fractions and half.
+
+    Parameters
+    ----------
+    kx, ky : integer [k]
+        Frequencies of at most BLOCK samples, Fourier pixels.
+    a : float32 [3, 3]
+        Pose matrix times the padding.
+    radius : int
+        Radius of the cube in grid steps.
+    row : int32 [BLOCK]
+        Row of x-lines of each cell.
+    column : int32 [BLOCK]
+        Column of each cell along x.
+    fraction : float32 [4 BLOCK]
+        Receives the fractions along x, y, z, and the sign of the half that is read.
+    """
+    side = np.int32(2 * radius + 1)
+    origin = np.int32(radius)
+    a00, a01, a02 = a[0, 0], a[0, 1], a[0, 2]
+    a10, a11, a12 = a[1, 0], a[1, 1], a[1, 2]
+    for k in range(kx.size):
+        qx, qy = np.float32(kx[k]), np.float32(ky[k])
+        x = a00 * qx + a10 * qy
+        y = a01 * qx + a11 * qy
+        z = a02 * qx + a12 * qy
+        sign = ONE if x >= 0 else -ONE  # the mate at -q is read where kx < 0
+        x *= sign
+        y *= sign
+        z *= sign
+        x0, y0, z0 = np.floor(x), np.floor(y), np.floor(z)
+        row[k] = (np.int32(z0) + origin) * side + np.int32(y0) + origin
+        column[k] = np.int32(x0)
+        fraction[k] = x - x0
+        fraction[BLOCK + k] = y - y0
+        fraction[2 * BLOCK + k] = z - z0
+        fraction[3 * BLOCK + k] = sign
+
+
+@njit(inline="always")
+def order_lines(flat, radius, row, column, count):
+    """Prefetch the four x-lines of every cell, both ends of them: one in eight lies on two cache lines.
+
+    Parameters
+    ----------
+    flat : float32 [2 V]
+        Half cube of the reference, V voxels of radius ``radius``, flat.
+    radius : int
+        Radius of the cube in grid steps.
+    row : int32 [BLOCK]
+        Row of x-lines of each cell.
+    column : int32 [BLOCK]
+        Column of each cell along x.
+    count : int
+        Number of cells.
+    """
+    width = 2 * np.int64(radius + 1)
+    plane = width * np.int64(2 * radius + 1)
+    for k in range(count):
+        at = np.int64(row[k]) * width + 2 * np.int64(column[k])
+        prefetch(flat, at)
+        prefetch(flat, at + 3)
+        prefetch(flat, at + width)
+        prefetch(flat, at + width + 3)
+        prefetch(flat, at + plane)
+        prefetch(flat, at + plane + 3)
+        prefetch(flat, at + plane + width)
+        prefetch(flat, at + plane + width + 3)
+
+
+@njit(inline="always")
+def load_cells(flat, radius, row, column, count, w):
+    """Write the 8 corners of every cell to the workspace's columns 0 to 15: (z, y, x, re/im) as digits.
+
+    Parameters
+    ----------
+    flat : float32 [2 V]
+        Half cube of the reference, V voxels of radius ``radius``, flat.
+    radius : int
+        Radius of the cube in grid steps.
+    row : int32 [BLOCK]
+        Row of x-lines of each cell.
+    column : int32 [BLOCK]
+        Column of each cell along x.
+    count : int
+        Number of cells.
+    w : float32 [WORKSPACE]
+        Workspace of a block; its columns begin at the offsets of this module.
+    """
+    width = 2 * np.int64(radius + 1)
+    plane = width * np.int64(2 * radius + 1)
+    for k in range(count, (count + 3) // 4 * 4):  # whole groups of four: the last one's gaps repeat a sample
+        row[k] = row[count - 1]
+        column[k] = column[count - 1]
+    for k in range(0, count, 4):
+        a = np.int64(row[k]) * width + 2 * np.int64(column[k])
+        b = np.int64(row[k + 1]) * width + 2 * np.int64(column[k + 1])
+        c = np.int64(row[k + 2]) * width + 2 * np.int64(column[k + 2])
+        d = np.int64(row[k + 3]) * width + 2 * np.int64(column[k + 3])
+        transpose_four(w, k, BLOCK, flat, a, b, c, d)
+        transpose_four(w, 4 * BLOCK + k, BLOCK, flat, a + width, b + width, c + width, d + width)
+        transpose_four(w, 8 * BLOCK + k, BLOCK, flat, a + plane, b + plane, c + plane, d + plane)
+        a, b, c, d = a + plane + width, b + plane + width, c + plane + width, d + plane + width
+        transpose_four(w, 12 * BLOCK + k, BLOCK, flat, a, b, c, d)
+
+
+@njit(inline="always")
+def next_cells(flat, radius, a, kx, ky, begin, ahead, row, column, fraction, w):
+    """Bring the cells of the block from ``begin`` to the workspace, and order those of the block after it.
+
+    ``ahead`` says which of the two buffers holds the block's cells; they were located one call earlier.
+
+    Parameters
+    ----------
+    flat : float32 [2 V]
+        Half cube of the reference, V voxels of radius ``radius``, flat.
+    radius : int
+        Radius of the cube in grid steps.
+    a : float32 [3, 3]
+        Pose matrix times the padding.
+    kx, ky : integer [K]
+        Frequencies of all samples, Fourier pixels.
+    begin : int
+        First sample of the block.
+    ahead : {0, 1}
+        Which of the two buffers holds the cells of the block.
+    row, column, fraction : array [2, ...]
+        Two buffers of what :func:`place` writes.
+    w : float32 [WORKSPACE]
+        Workspace of a block; its columns begin at the offsets of this module.
+    """
+    end = min(begin + BLOCK, kx.size)
+    if begin == 0:
+        place(kx[:end], ky[:end], a, radius, row[ahead], column[ahead], fraction[ahead])
+    if end < kx.size:
+        after = min(end + BLOCK, kx.size)
+        place(kx[end:after], ky[end:after], a, radius, row[1 - ahead], column[1 - ahead], fraction[1 - ahead])
+        order_lines(flat, radius, row[1 - ahead], column[1 - ahead], after - end)
+    load_cells(flat, radius, row[ahead], column[ahead], end - begin, w)
+    for k in range(4 * BLOCK):
+        w[FRACTION + k] = fraction[ahead, k]
+    return end - begin
 
 
 @njit(inline="always")

@@ -10,8 +10,23 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from cryopipe.kernels.cpu.poses.blocks import BLOCK, DATA, FREQUENCY, GAIN, REDUCE, TURN, WORKSPACE, Y, next_cells
-from cryopipe.kernels.cpu.poses.columns import centre_data, fixed_turn, interpolate, shift_phase, sin_cos, take_offset
+from cryopipe.kernels.cpu.pose_blocks import (
+    BLOCK,
+    DATA,
+    FREQUENCY,
+    GAIN,
+    REDUCE,
+    TURN,
+    WORKSPACE,
+    Y,
+    centre_data,
+    fixed_turn,
+    interpolate,
+    next_cells,
+    shift_phase,
+    sin_cos,
+    take_offset,
+)
 from cryopipe.kernels.cpu.threads import in_parts
 
 #: columns that only scores use: conj(X) C Y / sigma^2, and behind it what take_offset leaves

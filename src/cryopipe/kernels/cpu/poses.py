@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from cryopipe.kernels.cpu.poses.blocks import (
+from cryopipe.kernels.cpu.pose_blocks import (
     BLOCK,
     DATA,
     EXTRA,
@@ -22,9 +22,12 @@ from cryopipe.kernels.cpu.poses.blocks import (
     U,
     V,
     Y,
+    apply_phase,
+    centre_data,
+    differentiate,
     next_cells,
+    take_offset,
 )
-from cryopipe.kernels.cpu.poses.columns import apply_phase, centre_data, differentiate, take_offset
 from cryopipe.kernels.cpu.threads import in_parts
 
 #: sums over pixels: 20 of rotation, shift and residual; 7 of each further column with those; 10 of such columns among
@@ -163,7 +166,7 @@ def add_sums(
     with_scale, n_defocus : bool, int
         Which further columns there are.
     row, column, fraction, w : array
-        Buffers of :mod:`cryopipe.kernels.cpu.poses.blocks`.
+        Buffers of :mod:`cryopipe.kernels.cpu.pose_blocks`.
     sums : float64 [N_SUMS]
         Receives the sums.
     """
