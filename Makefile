@@ -5,20 +5,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint fix docs clean
+.PHONY: demo test lint fix clean
 
 demo: $(STAMP)
 	$(BIN)/snakemake --cores all
 	@echo "The report: results/demo/report/report/report.html"
 
-# a file of tests stays on one worker; tests/conftest.py says which files come first
-test: $(STAMP)
+# lint comes first: it takes a minute and says early what is wrong. A file of tests stays on one worker;
+# tests/conftest.py says which files come first.
+test: lint
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 20
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check -l 120 Snakefile workflow/rules
+	$(BIN)/python -m cryopipe.config.generate
+	$(BIN)/python tools/house.py
 	$(BIN)/mypy
 
 fix: $(STAMP)

@@ -13,9 +13,7 @@ import argparse
 import json
 import logging
 import multiprocessing
-import resource
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.fft
+from measured import Stopwatch, peak_memory_GB
 from threadpoolctl import threadpool_limits
 
 from cryopipe.config.movies import EstimateGain
@@ -89,20 +88,14 @@ def write_large(folder: Path, movies: int, n: int) -> None:
     write_image(folder / "given.mrc", turned_back(1 / response_of(1, SHAPE), "mirror_rot180", "divide"), PIXEL_A)
 
 
-def peak_GB() -> float:
-    """Return the largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
-
-
 def run_large(folder: Path, method: str, threads: int) -> dict[str, Any]:
     """Run the step on the large movies; return the figures."""
     names = {"gain": "gain.mrc", "estimated": "e.mrc", "residual": "r.mrc", "defects": "d.tsv", "summary": "g.json"}
     outputs = {key: folder / value for key, value in names.items()}
     context = Context(step="estimate_gain", work_dir=folder / "work", threads=threads)
     inputs = {"movies": [folder / "movies.star"], "gain": folder / "given.mrc"}
-    start, cpu = time.perf_counter(), time.process_time()
-    estimate_gain.main(inputs, outputs, EstimateGain(method=method), context)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    with Stopwatch() as watch:
+        estimate_gain.main(inputs, outputs, EstimateGain(method=method), context)
     summary = json.loads(outputs["summary"].read_text())
     gain, _ = read_image(outputs["gain"])
     estimated, _ = read_image(outputs["estimated"])
@@ -112,9 +105,9 @@ def run_large(folder: Path, method: str, threads: int) -> dict[str, Any]:
     error = gain[good] / truth[good]
     return {
         "method": method,
-        "seconds": seconds,
-        "cpu_seconds": cpu,
-        "peak_GB": peak_GB(),
+        "seconds": watch.seconds,
+        "cpu_seconds": watch.cpu_seconds,
+        "peak_GB": peak_memory_GB(),
         "orientation": summary["transform"]["orientation"],
         "inverted": summary["transform"]["inverted"],
         "score": summary["scores"][0]["score"],

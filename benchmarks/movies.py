@@ -20,19 +20,26 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import multiprocessing
-import resource
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from ctf import estimate
-from numba import njit
+from measured import Stopwatch, peak_memory_GB
+from moving_specimen import (
+    COUNTS_PER_ELECTRON,
+    PIXEL_A,
+    REAL,
+    bend,
+    in_a_child,
+    phantom_frames,
+    track,
+    write_large,
+    write_super,
+)
 from threadpoolctl import threadpool_limits
 
 from cryopipe.config.movies import AlignMovies
@@ -46,94 +53,8 @@ from cryopipe.movies.gain.flat_field import flat_field
 from cryopipe.movies.gain.orientation import as_correction, score_orientations
 from cryopipe.movies.motion.star import polynomial_field, read_motion, read_polynomial
 
-REAL = Path(__file__).resolve().parents[2] / "shared/realdata/micrographs/fei-extended.mrc"
-COUNTS_PER_ELECTRON = 106.0
-PIXEL_A, DOSE = 0.85378, 47.6
-MARGIN = 32
-
-
-def track(n: int) -> np.ndarray:
-    """Motion [n, 2] of the specimen: fast at first, then a slow drift."""
-    t = np.arange(n) * 50.0 / n
-    return np.stack([12.0 * (1 - np.exp(-t / 4.0)) + 0.05 * t, -8.0 * (1 - np.exp(-t / 6.0))], axis=1)
-
-
-def course(n: int) -> np.ndarray:
-    """Amount [n] of the bend in each frame, zero in the reference frame."""
-    t = np.arange(n) * 50.0 / n
-    return 14.0 * (np.exp(-t[n // 2] / 8.0) - np.exp(-t / 8.0))
-
-
-def bend(i: int, n: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Motion [2, a, b] of the specimen beside the track at rows y and columns x (-1/2 to 1/2): 8 px edge to edge."""
-    v, u = y[:, None], x[None, :]
-    return course(n)[i] * np.stack([0.6 * u + v**2, u * v - 0.6 * v])
-
-
-@njit(cache=True)
-def scatter(counts, margin, moves, amounts, sensitivity, frames):
-    """Give every electron of ``counts`` [y, x] (padded by ``margin``) a frame and a place in it."""
-    n, ny, nx = frames.shape
-    state = np.uint64(88172645463325252)
-    unit = 1.0 / 16777216.0
-    for row in range(counts.shape[0]):
-        y = row - margin
-        v = y / ny - 0.5
-        for column in range(counts.shape[1]):
-            x = column - margin
-            u = x / nx - 0.5
-            for _ in range(counts[row, column]):
-                state ^= state << np.uint64(13)
-                state ^= state >> np.uint64(7)
-                state ^= state << np.uint64(17)
-                mixed = state * np.uint64(2685821657736338717)
-                frame = int((mixed >> np.uint64(48)) * np.uint64(n) >> np.uint64(16))
-                within_x = (mixed & np.uint64(0xFFFFFF)) * unit
-                within_y = ((mixed >> np.uint64(24)) & np.uint64(0xFFFFFF)) * unit
-                state ^= state << np.uint64(13)
-                state ^= state >> np.uint64(7)
-                state ^= state << np.uint64(17)
-                chance = (state * np.uint64(2685821657736338717) >> np.uint64(40)) * unit
-                a = amounts[frame]
-                to_x = int(np.floor(x + within_x + moves[frame, 0] + a * (0.6 * u + v * v)))
-                to_y = int(np.floor(y + within_y + moves[frame, 1] + a * (u * v - 0.6 * v)))
-                if 0 <= to_x < nx and 0 <= to_y < ny and chance < sensitivity[to_y, to_x]:
-                    frames[frame, to_y, to_x] += 1
-
-
-def sensitivity_of(shape: tuple[int, int]) -> np.ndarray:
-    """Return the probability [y, x] that a pixel counts: 3 % from pixel to pixel, 2 % from column to column."""
-    rng = np.random.default_rng(3)
-    pattern = 0.9 * (1 + 0.03 * rng.standard_normal(shape)) * (1 + 0.02 * rng.standard_normal(shape[1]))
-    return np.clip(pattern, 0.5, 1.0)
-
-
-def write_large(movie: Path, gain: Path, n: int) -> None:
-    """Write the semi-synthetic movie, and its gain as it came from another program: turned by 180°."""
-    image, _ = read_image(REAL)
-    counts = np.pad(np.maximum(np.rint(image / COUNTS_PER_ELECTRON), 0).astype(np.int64), MARGIN, mode="reflect")
-    frames = np.zeros((n, *image.shape), dtype=np.uint8)
-    sensitivity = sensitivity_of(image.shape)
-    scatter(counts, MARGIN, track(n) - track(n)[n // 2], course(n), sensitivity, frames)
-    write_movie(movie, iter(frames), PIXEL_A)
-    write_image(gain, (1.0 / sensitivity).astype(np.float32)[::-1, ::-1].copy(), PIXEL_A)
-
-
-def write_super(movie: Path, n: int) -> None:
-    """Write a super-resolution movie of noise, twice as fine as the large one: all that counts is its size."""
-    image, _ = read_image(REAL)
-    shape = tuple(2 * length for length in image.shape)
-    frames = [np.random.default_rng(i).poisson(0.2, shape).astype(np.uint8) for i in range(2)]
-    write_movie(movie, (frames[i % 2] for i in range(n)), PIXEL_A / 2)
-
-
-def in_a_child(work: Callable[..., None], *arguments: object) -> None:
-    """Make a movie in another process, whose memory does not count."""
-    process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
-    process.start()
-    process.join()
-    if process.exitcode:
-        raise RuntimeError(f"{work.__name__} failed with exit code {process.exitcode}")
+#: Exposure of the whole movie, e/Å².
+DOSE = 47.6
 
 
 def found_orientation(movie: Path, gain: Path) -> np.ndarray:
@@ -171,17 +92,6 @@ def print_bounds(n: int) -> None:
         print(f"bound of a frame's shift from frequencies up to {finest:g} Å: {bound:.3f} px per axis")
 
 
-def phantom_frames(n: int, size: int):
-    """Yield n frames uint8 [size, size] of blobs under Poisson noise, moved along :func:`track`."""
-    rng = np.random.default_rng(2)
-    k = np.hypot(np.fft.fftfreq(size)[:, None], np.fft.rfftfreq(size)[None])
-    noise = np.fft.rfft2(rng.standard_normal((size, size)))
-    specimen = np.fft.irfft2(noise * np.exp(-0.5 * (k / 0.05) ** 2), s=(size, size))
-    specimen *= 0.1 / specimen.std()
-    for x, y in np.rint(track(n)).astype(int):
-        yield rng.poisson(np.roll(2.0 * (1.0 + specimen), (y, x), axis=(0, 1)).clip(0)).astype(np.uint8)
-
-
 INNER = np.linspace(-0.45, 0.45, 19)
 
 
@@ -207,8 +117,7 @@ def measure(
 ) -> tuple[np.ndarray, dict[str, object]]:
     """Align one movie; return the plain average and the figures."""
     params = AlignMovies(dose_per_frame_e_A2=dose, pre_exposure_e_A2=0.0, **more)
-    start, cpu = time.perf_counter(), time.process_time()
-    with open_movie(path) as movie:
+    with Stopwatch() as watch, open_movie(path) as movie:
         n, *shape = movie.shape
         image = np.ones(shape, dtype=np.float32) if gain is None else gain
         camera = Camera(image, plan_repair(np.zeros((0, 2), dtype=np.int64), image.shape))
@@ -221,30 +130,30 @@ def measure(
             frame_rng=np.random.default_rng,
             workers=threads,
         )
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
     y, x = ((INNER + 0.5) * length for length in shape)
     local = np.zeros((n, 2, 19, 19))
     if result.local is not None:
         local = np.stack([result.local.at(i, y, x) for i in range(n)])
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    peak = peak_memory_GB()
     error = errors(result.motion.shifts_px, local, n, gain is not None)
     if more.get("binning", 1) > 1:  # the super-resolution movie: noise, without a truth
         error = dict.fromkeys(error, float("nan"))
-    return result.average, row(name, "cryopipe", seconds, cpu, threads, error, peak)
+    return result.average, row(name, "cryopipe", watch, threads, error, peak)
 
 
 def row(
-    movie: str, program: str, seconds: float, cpu: float, threads: int, error: dict[str, float], peak_GB: float
+    movie: str, program: str, watch: Stopwatch, threads: int, error: dict[str, float], peak_GB: float
 ) -> dict[str, object]:
     """Print one line of the table and return it."""
     print(
-        f"{movie:<18} {program:<9} {seconds:7.1f} s {cpu:7.1f} CPU s  {threads} threads  peak {peak_GB:.2f} GB  rms error: "
+        f"{movie:<18} {program:<9} {watch.seconds:7.1f} s {watch.cpu_seconds:7.1f} CPU s  {threads} threads  "
+        f"peak {peak_GB:.2f} GB  rms error: "
         f"frames {error['frames_rms_px']:.3f} px, field {error['field_rms_px']:.3f} px "
         f"({error['field_from_reference_rms_px']:.3f} px from the reference frame)",
         flush=True,
     )
     return {
-        "movie": movie, "program": program, "seconds": seconds, "cpu_seconds": cpu, "threads": threads,
+        "movie": movie, "program": program, "seconds": watch.seconds, "cpu_seconds": watch.cpu_seconds, "threads": threads,
         "peak_GB": peak_GB,
     } | error  # fmt: skip
 
@@ -264,12 +173,8 @@ def measure_relion(
         f"--bin_factor 1 --bfactor 150 --dose_per_frame {dose} --preexposure 0 --patch_x 5 --patch_y 5 "
         f"--dose_weighting --save_noDW --gainref gain_relion.mrc --j {threads}"
     )
-    start = time.perf_counter()
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = time.perf_counter() - start
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    with Stopwatch(children=True) as watch:
+        subprocess.run(command.split(), cwd=folder, check=True, capture_output=True)
     file = next((folder / "relion").rglob(f"{path.stem}.star"))
     shifts, local = read_motion(file).shifts_px, np.zeros((n, 2, 19, 19))
     model = read_polynomial(file)
@@ -278,7 +183,7 @@ def measure_relion(
     flip = np.array([1.0, -1.0])
     error = errors(shifts * flip, local * flip[None, :, None, None], n, True)
     average = next((folder / "relion").rglob(f"{path.stem}_noDW.mrc"))
-    return average, row(name, "RELION", seconds, cpu, threads, error, after.ru_maxrss * 1024 / 1e9)
+    return average, row(name, "RELION", watch, threads, error, peak_memory_GB(children=True))
 
 
 def print_rings(name: str, image: np.ndarray) -> None:

@@ -17,15 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import resource
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numba
 import numpy as np
+from measured import Stopwatch, peak_memory_GB, triad
 
 from cryopipe.imaging.fourier_pixels import half_plane
 from cryopipe.imaging.geometry import random_rotations
@@ -46,24 +44,6 @@ class Row:
     traffic_gb: float
     gb_per_s: float
     share_of_triad: float
-
-
-@numba.njit(parallel=True)
-def _triad(a, b, c):  # type: ignore[no-untyped-def]
-    for i in numba.prange(a.size):
-        a[i] = b[i] + np.float32(3) * c[i]
-
-
-def triad(floats: int = 1 << 26) -> tuple[float, float]:
-    """Return the memory's speed in GB/s and GB a CPU second: best of eight passes over three arrays of 256 MB."""
-    a, b, c = (np.ones(floats, np.float32) for _ in range(3))
-    _triad(a, b, c)
-    best, best_cpu = np.inf, np.inf
-    for _ in range(8):
-        start, cpu = time.perf_counter(), time.process_time()
-        _triad(a, b, c)
-        best, best_cpu = min(best, time.perf_counter() - start), min(best_cpu, time.process_time() - cpu)
-    return 12 * floats / best / 1e9, 12 * floats / best_cpu / 1e9
 
 
 def scene(box: int, count: int, rng: np.random.Generator) -> tuple[ParticleSpectra, np.ndarray, np.ndarray]:
@@ -101,12 +81,11 @@ def run(options: argparse.Namespace, method: Any, ceiling: float) -> tuple[list[
     rows: list[Row] = []
 
     def timed(what: str, traffic: float, call: Callable[[], Any]) -> Any:
-        start, before = time.perf_counter(), os.times()
-        result = call()
-        seconds, after = time.perf_counter() - start, os.times()
-        speed = traffic / seconds / 1e9
-        user, system = after.user - before.user, after.system - before.system
-        rows.append(Row(what, seconds, user, system, traffic / 1e9, speed, speed / ceiling))
+        with Stopwatch() as watch:
+            result = call()
+        speed = traffic / watch.seconds / 1e9
+        times = watch.seconds, watch.user_seconds, watch.system_seconds
+        rows.append(Row(what, *times, traffic / 1e9, speed, speed / ceiling))
         return result
 
     def touch() -> None:
@@ -126,7 +105,7 @@ def run(options: argparse.Namespace, method: Any, ceiling: float) -> tuple[list[
     timed("shell weights", 4 * voxels, half.shell_weight)
     solving = 12 * voxels + 2 * columns + 4.0 * box**3
     volume = timed("solve", solving, lambda: half.solve(threads=threads))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    peak = peak_memory_GB()
     plan, size = half.plan, half.numerator.size
     half.numerator = half.weight = None  # so that the peak of the reference is its own
     timed("reference cube", 4.0 * box**3 + 2 * columns + 8.0 * size,

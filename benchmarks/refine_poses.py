@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
-import time
 from collections.abc import Callable
 
 import numba
 import numpy as np
+from measured import best_of, peak_memory_GB, triad
 
 from cryopipe.imaging.fourier_pixels import FourierPixels, half_plane
 from cryopipe.imaging.geometry import random_rotations, rotation_from_vector
@@ -98,6 +97,16 @@ def main() -> None:
     measured = {name: timed(case) for name, case in cases.items()}
     again = measured_ceilings(cube, rotations[:24], pixels)
     ceilings = {name: max(rate, again[name]) for name, rate in ceilings.items()}
+    print_head(ceilings)
+    rows = [described(name, *result, len(pixels), each, ceilings) for name, result in measured.items()]
+    memory = 1e3 * peak_memory_GB()
+    print(f"peak memory: {memory:.0f} MB")
+    print(json.dumps({"benchmark": "refine_poses", **vars(options), "pixels": len(pixels), "bytes_an_evaluation": each,
+                      "ceilings_GB_per_s": ceilings, "peak_memory_MB": memory, "rows": rows}))  # fmt: skip
+
+
+def print_head(ceilings: dict[str, float]) -> None:
+    """Print the machine's ceilings and the head of the table."""
     print(
         f"ceilings: triad {ceilings['triad']:.1f} GB/s, {ceilings['triad a CPU s']:.1f} GB a CPU second; single lines "
         f"{ceilings['lines']:.1f} GB/s"
@@ -106,23 +115,12 @@ def main() -> None:
         f"{'what':<24}{'seconds':>9}{'CPU s':>8}{'M samples/s':>13}{'a CPU s':>9}{'GB/s':>7}{'times':>7}{'by CPU':>8}"
         f"{'of lines':>10}"
     )
-    rows = [described(name, *result, len(pixels), each, ceilings) for name, result in measured.items()]
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    print(f"peak memory: {memory:.0f} MB")
-    print(json.dumps({"benchmark": "refine_poses", **vars(options), "pixels": len(pixels), "bytes_an_evaluation": each,
-                      "ceilings_GB_per_s": ceilings, "peak_memory_MB": memory, "rows": rows}))  # fmt: skip
 
 
 def timed(case: Callable[[], int]) -> tuple[float, float, int]:
     """Return seconds, CPU seconds and slices evaluated: each the least of four calls after one to compile and warm up."""
     evaluations = case()
-    wall_seconds, cpu_seconds = [], []
-    for _ in range(4):
-        wall, cpu = time.perf_counter(), time.process_time()
-        case()
-        wall_seconds.append(time.perf_counter() - wall)
-        cpu_seconds.append(time.process_time() - cpu)
-    return min(wall_seconds), min(cpu_seconds), evaluations
+    return *best_of(4, case), evaluations
 
 
 def described(
@@ -213,7 +211,7 @@ def line_rate(cube: np.ndarray, rotations: np.ndarray, pixels: FourierPixels) ->
     every = np.concatenate(order)
     flat = cube.reshape(-1).view(np.float32)
     out = np.zeros(numba.get_num_threads(), np.float32)
-    return every.size * LINE / best_of(lambda: _touch(flat, every, out))[0] / 1e9
+    return every.size * LINE / best_of(4, lambda: _touch(flat, every, out))[0] / 1e9
 
 
 @numba.njit(parallel=True, fastmath=True)
@@ -226,31 +224,10 @@ def _touch(flat: np.ndarray, lines: np.ndarray, out: np.ndarray) -> None:
         out[t] = total
 
 
-@numba.njit(parallel=True, fastmath=True)
-def _triad(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
-    for i in numba.prange(a.size):
-        c[i] = a[i] + np.float32(2) * b[i]
-
-
 def measured_ceilings(cube: np.ndarray, rotations: np.ndarray, pixels: FourierPixels) -> dict[str, float]:
-    """Return GB/s, and GB a CPU second, of c = a + 2 b over arrays far larger than the caches, and GB/s of single lines."""
-    a = np.ones(1 << 26, np.float32)
-    b, c = np.ones_like(a), np.empty_like(a)
-    seconds, cpu_seconds = best_of(lambda: _triad(a, b, c), repeat=8)
-    size = 3 * a.nbytes / 1e9
-    return {"triad": size / seconds, "triad a CPU s": size / cpu_seconds, "lines": line_rate(cube, rotations, pixels)}
-
-
-def best_of(call: Callable[[], object], repeat: int = 4) -> tuple[float, float]:
-    """Return the least seconds and CPU seconds of several calls after a first one that compiles."""
-    call()
-    times, cpu_times = [], []
-    for _ in range(repeat):
-        began, cpu = time.perf_counter(), time.process_time()
-        call()
-        times.append(time.perf_counter() - began)
-        cpu_times.append(time.process_time() - cpu)
-    return min(times), min(cpu_times)
+    """Return GB/s, and GB per CPU second, of c = a + 2 b over arrays far larger than the caches, and GB/s of single lines."""
+    rate, cpu_rate = triad()
+    return {"triad": rate, "triad a CPU s": cpu_rate, "lines": line_rate(cube, rotations, pixels)}
 
 
 if __name__ == "__main__":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import tempfile
-import time
 from pathlib import Path
+
+from measured import Stopwatch, peak_memory_GB
 
 from cryopipe.config.simulation import SimulateMovies
 from cryopipe.context import Context
@@ -26,13 +26,11 @@ def main(preset: str = "demo", threads: str = "2", movies: str = "") -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         context = Context("simulate_movies", folder / "work", seed=1, threads=int(threads))
-        wall, cpu = time.perf_counter(), time.process_time()
-        simulate_movies.main({}, {key: folder / file for key, file in NAMES.items()}, params, context)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        with Stopwatch() as watch:
+            simulate_movies.main({}, {key: folder / file for key, file in NAMES.items()}, params, context)
     count = params.value("movies")
-    times = f"{wall:.1f} s, {cpu:.1f} s of CPU ({cpu / count:.2f} a movie)"
-    print(f"{preset}: {count} movies, {times}, {peak:.0f} MB")
+    times = f"{watch.seconds:.1f} s, {watch.cpu_seconds:.1f} s of CPU ({watch.cpu_seconds / count:.2f} per movie)"
+    print(f"{preset}: {count} movies, {times}, {1e3 * peak_memory_GB():.0f} MB")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.patience import pytest_timeout_cancel_timer, pytest_timeout_set_timer  # noqa: F401 - hooks
+
 #: Files that take longest, or compile most of what others load from Numba's cache: a worker must not begin one at the end.
 FIRST = (
     "tests/workflow/test_tiny_run.py",

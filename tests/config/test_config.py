@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,15 @@ from cryopipe.config.step_tables import TABLES
 from cryopipe.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = sorted(p for p in (ROOT / "config").glob("**/*.yaml") if p.name != "config.default.yaml")
+
+
+def shipped(folder: Path) -> list[Path]:
+    """Return the configurations that the folder's README lists and those of tests; others there are a user's own."""
+    listed = re.findall(r"^- `([\w./-]+\.yaml)`", (folder / "README.md").read_text(), flags=re.MULTILINE)
+    own = [folder / name for name in listed if name != "config.default.yaml"]
+    return [*own, *sorted((folder / "test").glob("*.yaml"))]
+
+
 REAL: dict[str, Any] = {
     "dataset": {
         "movies": "movies/*.tif",
@@ -47,13 +58,29 @@ def test_fix_repairs_a_drifted_file(tmp_path: Path) -> None:
     assert generate.drifted(tmp_path) == []
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", shipped(ROOT / "config"), ids=lambda p: p.stem)
 def test_shipped_configurations_are_valid_and_complete(path: Path) -> None:
     config = load_config(path)
     resolve(config)
     jsonschema.validate(yaml.safe_load(path.read_text()), json.loads(generate.schema()))
     schema = "../" * (len(path.relative_to(ROOT / "config").parts) - 1) + "config.schema.json"
     assert path.read_text().startswith(f"# yaml-language-server: $schema={schema}")
+
+
+def test_a_users_own_file_is_not_taken_for_a_shipped_configuration(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "config" / "README.md", tmp_path)
+    (tmp_path / "mine.yaml").write_text("no: [configuration")
+    listed = [path.name for path in shipped(ROOT / "config") if path.parent.name == "config"]
+    assert [path.name for path in shipped(tmp_path)] == listed
+    assert len(listed) >= 3
+
+
+def test_every_configuration_of_the_project_is_listed_in_the_readme() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout: nothing tells our files from a user's")
+    command = ["git", "ls-files", "--", "config/*.yaml"]
+    tracked = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert {ROOT / name for name in tracked} == {*shipped(ROOT / "config"), ROOT / "config" / "config.default.yaml"}
 
 
 def test_the_default_file_with_a_dataset_is_the_default_configuration() -> None:

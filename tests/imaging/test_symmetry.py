@@ -47,7 +47,6 @@ def test_operators_are_those_that_relion_prints(group):
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
     )
     rows = [line.split() for line in done.stdout.splitlines() if re.fullmatch(r"\s*(-?[\d.e+-]+\s+){3}", line + " ")]
     printed = np.array(rows, dtype=float).reshape(-1, 3, 3)

@@ -171,7 +171,7 @@ def test_two_that_receive_one_file_at_a_time_both_have_it_whole(archive: Archive
         time.sleep(0.3)
         assert archive.ranges(NAME) == [None]  # the second waits
         archive.released.set()
-        assert [size.result(timeout=20) for size in sizes] == [len(DATA)] * 2
+        assert [size.result(timeout=300) for size in sizes] == [len(DATA)] * 2
     assert (tmp_path / "a.tif").read_bytes() == DATA
     assert not (tmp_path / "a.tif.part").exists()
 

@@ -129,11 +129,23 @@ def test_at_a_quarter_of_the_dose_the_shifts_are_still_right() -> None:
     assert frame < 0.25
 
 
-def test_frames_that_share_nothing_bend_nothing() -> None:
-    rng = np.random.default_rng(3)
-    shifts, local = align((rng.poisson(1.0, (768, 768)).astype(np.float32) for _ in range(8)), patch_A=190.0)
-    assert local is None
-    assert shifts.shape == (8, 2)
+@pytest.mark.parametrize("frames_of_noise", [8, 20])
+def test_frames_that_share_nothing_bend_nothing(frames_of_noise: int) -> None:
+    # noise is aligned to chance, a different one with every rounding: of 215 such movies none may bend. Judged by the
+    # field's parameters alone, half of them did.
+    for seed in range(3, 9):
+        rng = np.random.default_rng(seed)
+        stack = (rng.poisson(1.0, (768, 768)).astype(np.float32) for _ in range(frames_of_noise))
+        shifts, local = align(stack, patch_A=190.0)
+        assert local is None, f"seed {seed}"
+        assert shifts.shape == (frames_of_noise, 2)
+
+
+def test_a_specimen_that_is_barely_seen_still_bends() -> None:
+    shifts, local = align(frames(np.random.default_rng(2), 0.06))
+    assert local is not None
+    # 0.06 counts a pixel and frame: the field is found to half of what it is without a model, 0.86 px
+    assert field_error(shifts, local)[0] < 0.6
 
 
 def test_a_specimen_that_does_not_bend_gets_no_field_that_matters() -> None:
@@ -254,7 +266,7 @@ def test_the_polynomial_is_read_as_relion_writes_it(tmp_path: Path) -> None:
         "relion_run_motioncorr --use_own --i in.star --o relion/ --first_frame_sum 1 --last_frame_sum -1 "
         "--bin_factor 1 --bfactor 150 --dose_per_frame 1 --preexposure 0 --patch_x 5 --patch_y 5 --j 2"
     )
-    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
     file = next((tmp_path / "relion").rglob("m.star"))
     model = read_polynomial(file)
     assert model is not None

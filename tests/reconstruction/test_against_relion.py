@@ -27,7 +27,7 @@ pytestmark = [
 
 
 def run(*command: str, folder: Path) -> str:
-    return subprocess.run(command, cwd=folder, text=True, capture_output=True, check=True, timeout=200).stdout
+    return subprocess.run(command, cwd=folder, text=True, capture_output=True, check=True).stdout
 
 
 @pytest.mark.parametrize("symmetry", ["O", "D2"])

@@ -115,7 +115,7 @@ def _same(a: Posterior, b: Posterior) -> None:
 
 
 def test_devices_share_fixed_blocks_whose_results_keep_their_order() -> None:
-    barrier = threading.Barrier(2, timeout=10)
+    barrier = threading.Barrier(2, timeout=300)
     seen: list[tuple[int, int]] = []
 
     def work(device: int, rows: slice) -> int:

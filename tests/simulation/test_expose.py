@@ -12,16 +12,15 @@ import scipy.fft
 from cryopipe.config.simulation import SimulateMovies
 from cryopipe.imaging.fourier import radial_frequency, shift_images
 from cryopipe.imaging.optics import ctf, ctf_zeros
-from cryopipe.simulation.camera import Camera, draw_camera
-from cryopipe.simulation.expose import (
+from cryopipe.simulation.amplitudes import (
     anti_aliasing,
     camera_response,
-    contrasts,
     critical_exposure,
-    expose,
     mean_fading,
     transmission,
 )
+from cryopipe.simulation.camera import Camera, draw_camera
+from cryopipe.simulation.expose import contrasts, expose
 from cryopipe.simulation.motion import Motion
 from cryopipe.simulation.potential import PotentialSampler, interaction_parameter
 from cryopipe.simulation.scene import Scene, draw_scene

@@ -213,5 +213,5 @@ def test_a_pdb_id_without_a_network_is_refused_with_the_remedy(tmp_path: Path, m
 def test_a_model_that_is_neither_file_nor_id_and_a_wrong_symmetry_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="neither a file nor a PDB id"):
         particle_model(SimulateMovies(preset="tiny", model="missing.pdb"), tmp_path)
-    with pytest.raises(InputError, match="has symmetry O, not C1"):
+    with pytest.raises(InputError, match="has symmetry O, but symmetry is C1"):
         particle_model(SimulateMovies(preset="tiny", symmetry="C1"), tmp_path)

@@ -114,7 +114,7 @@ def test_a_model_without_the_stated_symmetry_is_refused(tmp_path: Path) -> None:
         for i in range(1, 9)
     ]
     (tmp_path / "chain.pdb").write_text("\n".join([*lines, "END", ""]))
-    with pytest.raises(InputError, match="from having symmetry O"):
+    with pytest.raises(InputError, match="does not have symmetry O"):
         simulate_movies.particle_model(
             SimulateMovies(preset="tiny", model=str(tmp_path / "chain.pdb"), symmetry="O"), tmp_path
         )

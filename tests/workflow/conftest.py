@@ -24,7 +24,7 @@ def snakemake(*arguments: str, directory: Path, config: Path = TINY) -> subproce
         "--directory", str(directory), *arguments,
     ]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CRYOPIPE_")}
-    return subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=600, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, check=False)
 
 
 @pytest.fixture(scope="session")

@@ -192,11 +192,11 @@ def test_a_job_waits_for_gpus_and_holds_none_meanwhile(tmp_path: Path, monkeypat
 
         with gpu_lease("gpu", 1, tmp_path):
             later = pool.submit(both)
-            assert waiting.wait(10)
+            assert waiting.wait(300)
             with gpu_lease("gpu", 1, tmp_path) as other:
                 assert other == (1,)
             assert not later.done()
-        assert later.result(timeout=10) == (0, 1)
+        assert later.result(timeout=300) == (0, 1)
 
 
 def test_gpus_that_somebody_chose_are_all_the_jobs_and_are_not_locked(

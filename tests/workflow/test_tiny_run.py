@@ -128,7 +128,6 @@ def test_the_terminal_tells_progress(tiny_run: Outcome) -> None:
     assert re.search(r"\[batch_0001\] align_movies: \d+ of \d+ items", done.stderr)
 
 
-@pytest.mark.timeout(600)
 def test_a_run_killed_at_random_moments_ends_with_the_same_map(tiny_run: Outcome, tmp_path: Path) -> None:
     undisturbed, _ = tiny_run
     folder = tmp_path / "killed"

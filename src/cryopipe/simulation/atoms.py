@@ -16,6 +16,7 @@ from scipy.spatial import cKDTree
 from cryopipe.errors import InputError
 from cryopipe.imaging.symmetry import symmetry_operators
 
+#: The archive's address of an entry's mmCIF file.
 DOWNLOAD = "https://files.rcsb.org/download/{}.cif"
 
 
@@ -93,11 +94,12 @@ def read_model(path: str | Path, *, assembly: str | None = "1") -> AtomicModel:
             structure.transform_to_assembly(assembly, gemmi.HowToNameCopiedChain.Dup)
         except RuntimeError as error:
             raise InputError(
-                f"{path}: its assembly {assembly} cannot be made ({error}). Take the coordinates as they are."
+                f"{path}: the biological assembly {assembly} cannot be generated ({error}). "
+                "Use assembly: null for the coordinates as they are."
             ) from error
     atoms = [atom for chain in structure[0] for residue in chain for atom in residue] if len(structure) else []
     if not atoms:
-        raise InputError(f"{path}: holds no protein or nucleic-acid atoms. Give the model of the particle.")
+        raise InputError(f"{path}: the file has no protein or nucleic-acid atoms. Give the model of the particle.")
     positions = np.array([atom.pos.tolist() for atom in atoms])
     weights = np.array([atom.element.weight for atom in atoms])
     centre = (positions * weights[:, None]).sum(0) / weights.sum()
@@ -110,7 +112,11 @@ def read_model(path: str | Path, *, assembly: str | None = "1") -> AtomicModel:
 
 
 def symmetry_error_A(model: AtomicModel, group: str) -> float:
-    """Return how far an atom's mate under the point group is from the nearest atom, in Å, in the 99th percentile of all atoms."""
+    """Return how well a model has a point group, in Å.
+
+    Every atom is moved by every operator; the result is the 99th percentile, over the atoms, of the distance from there to
+    the nearest atom, for the worst operator.
+    """
     tree = cKDTree(model.positions_A)
     return max(float(np.percentile(tree.query(model.positions_A @ g.T)[0], 99)) for g in symmetry_operators(group))
 
@@ -121,7 +127,7 @@ def fetch_model(pdb_id: str, folder: Path) -> Path:
     Raises
     ------
     InputError
-        The entry cannot be had (no network, no such entry); the message says to give a path instead.
+        The entry cannot be downloaded (no network, or no such entry); the message asks for a path instead.
     """
     target = folder / f"{pdb_id.lower()}.cif"
     if target.exists():
@@ -134,7 +140,7 @@ def fetch_model(pdb_id: str, folder: Path) -> Path:
             data = answer.read()
     except (urllib.error.URLError, TimeoutError, OSError) as error:
         raise InputError(
-            f"PDB entry {pdb_id}: cannot be downloaded from {url} ({error}). Give the path of a model file."
+            f"PDB entry {pdb_id}: the download from {url} failed ({error}). Give the path of a model file."
         ) from error
     atomic_write(target, data)
     return target

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-#: counts of a hot pixel, over the mean of a frame, and at least, in electrons a frame
+#: Counts of a hot pixel: this multiple of a frame's mean, and at least so many electrons per frame. Chosen so that they
+#: stand out of the counts of a single frame, as those of real cameras do.
 _HOT_RATE, _HOT_LEAST = 6.0, 2.0
-#: dead and hot pixels, each, in a million; and at least
+#: Dead pixels per million, and as many hot ones: the order of what gain references of current cameras mark. At least three,
+#: so that a small frame has some.
 _DEFECTS_PER_MILLION, _DEFECTS_LEAST = 20, 3
 
 
@@ -22,7 +24,7 @@ class Camera:
     sensitivity : float32 [y, x]
         Share of the electrons that a pixel counts, mean 1; 0 where it is dead.
     hot : bool [y, x]
-        Pixels that count what is not there.
+        Pixels that count electrons which did not arrive.
     orientation : str
         ``[mirror_]rot<angle>``: the gain reference fits the movies after mirroring it along x where the name says so
         and turning it by ``numpy.rot90`` angle / 90 times.
@@ -34,7 +36,7 @@ class Camera:
 
     @property
     def reference(self) -> NDArray[np.float32]:
-        """The gain reference as it is stored: multiplying, 0 at dead pixels, in an orientation of its own."""
+        """The gain reference as it is stored: factors to multiply with, 0 at dead pixels, in an orientation of its own."""
         alive = self.sensitivity > 0
         correction = np.where(alive, 1 / np.where(alive, self.sensitivity, 1), 0).astype(np.float32)
         turned = np.rot90(correction, -(int(self.orientation.rsplit("rot", 1)[1]) // 90))
@@ -48,7 +50,7 @@ class Camera:
 
 
 def draw_camera(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> Camera:
-    """Draw a camera of ``shape`` (y, x): pixels of spread ``sigma``, rows, columns, read-out blocks, defects."""
+    """Draw a camera of ``shape`` (y, x): a gain of deviation ``sigma`` with rows, columns and read-out blocks, and defects."""
     height, width = shape
     pixels = rng.normal(0, sigma, shape)
     pixels += rng.normal(0, sigma / 3, (height, 1)) + rng.normal(0, sigma / 3, (1, width))
@@ -61,6 +63,6 @@ def draw_camera(shape: tuple[int, int], sigma: float, rng: np.random.Generator) 
     sensitivity.ravel()[places[:count]] = 0
     hot = np.zeros(shape, dtype=bool)
     hot.ravel()[places[count:]] = True
-    # never the orientation of the movies themselves: finding it is part of the exercise
+    # The orientation is never that of the movies: finding it is part of the exercise.
     orientations = [f"{mirror}rot{angle}" for mirror in ("", "mirror_") for angle in (0, 90, 180, 270)][1:]
     return Camera(sensitivity.astype(np.float32), hot, str(rng.choice(orientations)))

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-#: powers (p, q) of the terms u^p v^q of the local field; the squares have their mean over the frame subtracted
+#: Powers (p, q) of the terms u^p v^q of the local field: a full polynomial of second order, as in RELION's motion model.
+#: The squares have their mean over the frame subtracted.
 LOCAL_TERMS = ((1, 0), (0, 1), (1, 1), (2, 0), (0, 2))
-#: exposure in e/Å² over which the fast early motion decays
+#: Exposure in e/Å² over which the fast early motion decays: most of it is over after 5 e/Å² (Brilot et al. 2012,
+#: doi:10.1016/j.jsb.2012.02.003).
 _SETTLING_E_A2 = 5.0
 
 
@@ -63,9 +65,13 @@ def draw_motion(
     Parameters
     ----------
     rng : Generator
-        Of the movie.
-    frames, dose_per_frame_e_A2, pixel_size_A : int, float, float
-        Of the movie.
+        The movie's random numbers.
+    frames : int
+        Number of frames.
+    dose_per_frame_e_A2 : float
+        Exposure of a frame, e/Å².
+    pixel_size_A : float
+        Å.
     drift_A : float
         Typical travel over the movie, Å.
     local_A : float

@@ -46,7 +46,19 @@ class BlobModel:
 def random_shell(
     rng: np.random.Generator, *, blobs: int, outer_radius_A: float, inner_radius_A: float, sigma_A: tuple[float, float]
 ) -> BlobModel:
-    """Return blobs at random positions of a spherical shell; an asymmetric unit for :meth:`BlobModel.copies`."""
+    """Return blobs at random positions in a spherical shell: an asymmetric unit for :meth:`BlobModel.copies`.
+
+    Parameters
+    ----------
+    rng : Generator
+        Source of positions, weights (0.5 to 1.5) and widths.
+    blobs : int
+        Number of blobs.
+    outer_radius_A, inner_radius_A : float
+        Radii of the shell, Å.
+    sigma_A : (float, float)
+        Range of the blobs' standard deviations, Å.
+    """
     directions = rng.normal(size=(blobs, 3))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     radii = np.cbrt(rng.uniform(inner_radius_A**3, outer_radius_A**3, blobs))
@@ -149,7 +161,7 @@ def image_particles(
     projections : array float32 [n, y, x]
         Noise-free projections.
     parameters : CtfParameters
-        One CTF an image (protein stays positive).
+        One CTF per image (protein stays positive).
     pixel_size_A : float
         Å.
     snr : float

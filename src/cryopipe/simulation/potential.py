@@ -26,19 +26,20 @@ from cryopipe.errors import InputError
 from cryopipe.simulation.atoms import AtomicModel
 from cryopipe.simulation.spreading import transform_2d, transform_3d
 
-#: h² / (2 π m e) in V Å²: from a form factor in Å to a potential in V
+#: h² / (2 π m e) in V Å² (CODATA): from a form factor in Å to a potential in V.
 FORM_FACTOR_TO_VOLT_A2 = 47.87801
-#: molecules of water in vitreous ice per Å³ (0.94 g/cm³)
+#: Molecules of water per Å³ in vitreous ice of 0.94 g/cm³.
 ICE_MOLECULES_PER_A3 = 0.0314
-#: hydrogens riding on each heavy atom, average of protein
+#: Hydrogens that ride on each heavy atom: the average composition of protein.
 RIDING_HYDROGENS = {"C": 1.25, "N": 1.1, "O": 0.2}
-#: volumes displaced by an atom in Å³ (Fraser et al. 1978; metals as in CRYSOL)
+#: Volumes in Å³ that an atom displaces (Fraser et al. 1978; metals as in CRYSOL).
 VOLUMES_A3 = {
     "H": 5.15, "C": 16.44, "N": 2.49, "O": 9.13, "S": 19.86, "P": 5.73, "FE": 7.99,
     "MG": 17.16, "CA": 31.89, "MN": 9.20, "CU": 8.78, "ZN": 9.85,
 }  # fmt: skip
-#: singular values below this share of the largest are left out
+#: Singular values below this share of the largest are left out: the rounding of float32, in which the sums are made.
 _RANK_TOLERANCE = 1e-6
+#: Frequencies at which form factors are sampled; the cubic spline through them errs by less than float32 does.
 _RADIAL_SAMPLES = 512
 
 
@@ -70,12 +71,12 @@ def form_factor(element: str, k: NDArray[np.float64]) -> NDArray[np.float64]:
     Raises
     ------
     InputError
-        An element whose displaced volume is not known.
+        The displaced volume of the element is not known.
     """
     name = element.upper()
     if name not in VOLUMES_A3:
         raise InputError(
-            f"element {element}: no displaced volume is known; known are {', '.join(VOLUMES_A3)}. Remove these atoms."
+            f"element {element}: its displaced volume is not known (known: {', '.join(VOLUMES_A3)}). Remove these atoms."
         )
     hydrogens = RIDING_HYDROGENS.get(name, 0.0)
     scattered = _tabulated(element, k) + hydrogens * _tabulated("H", k)
@@ -89,7 +90,7 @@ class PotentialSampler:
     Parameters
     ----------
     model : AtomicModel
-        Atoms about the particle's centre.
+        Atoms, relative to the particle's centre.
     pixel_size_A : float
         Å.
     """
@@ -157,7 +158,19 @@ class PotentialSampler:
 
 
 def potential_map(model: AtomicModel, *, box: int, pixel_size_A: float, workers: int = 1) -> NDArray[np.float32]:
-    """Return the potential of a model in ice in V; see :meth:`PotentialSampler.volume`."""
+    """Return the potential of a model in ice in V, float32 [z, y, x]; see :meth:`PotentialSampler.volume`.
+
+    Parameters
+    ----------
+    model : AtomicModel
+        Atoms, relative to the particle's centre.
+    box : int
+        Even side of the map in pixels.
+    pixel_size_A : float
+        Å.
+    workers : int
+        Threads of the transforms.
+    """
     return PotentialSampler(model, pixel_size_A).volume(box, workers=workers)
 
 

@@ -18,11 +18,14 @@ from cryopipe.simulation.scenery import CarbonEdge, Contaminant, draw_carbon_edg
 
 MovieKind = Literal["ok", "drift", "bad_ctf", "carbon"]
 
-#: straight drift in Å over the movie of a stage that had not come to rest
+#: Straight drift in Å over the movie when the stage had not come to rest: twice the 15 Å that
+#: screen_motion allows.
 EXCESSIVE_DRIFT_A = 32.0
-#: astigmatism in Å of a stigmator gone wrong, and the B factor (Å²) by which charging blurs that movie besides
+#: The movie with a bad CTF: the astigmatism in Å of a stigmator gone wrong, and the B factor (Å²) by which charging blurs it.
+#: An aligned microscope has 200 Å, and a movie that is not charged 40 Å².
 BAD_ASTIGMATISM_A, BAD_B_FACTOR_A2 = 3500.0, 150.0
-#: Fe atoms of an iron core, FeO(OH), and how many of them a cubic Å holds (ferrihydrite, loosely packed)
+#: Fe atoms of an iron core, FeO(OH): a partly loaded ferritin (a full one has 4,500); and how many Fe atoms a cubic Å of loosely
+#: packed ferrihydrite holds.
 _IRON_ATOMS = (600, 2000)
 _IRON_PER_A3 = 0.02
 
@@ -39,7 +42,7 @@ class Scene:
     rotations : float64 [n, 3, 3]
         Pose matrices.
     heights_A : float64 [n]
-        Above the middle of the ice, towards the source: a particle there is less under focus by this much.
+        Above the middle of the ice, towards the source: there a particle is less under focus by this much.
     iron_atoms : int64 [n]
         Fe atoms in the cavity, 0 for apo-particles.
     defocus_u_A, defocus_v_A, defocus_angle_deg : float
@@ -77,7 +80,7 @@ class Scene:
 
 
 def kinds_of(count: int, special: bool, rng: np.random.Generator) -> list[MovieKind]:
-    """Return the kinds of ``count`` movies: one drifts, one has a bad CTF and, of 8 or more, one has a carbon edge."""
+    """Return the kind of each of ``count`` movies: one drifts, one has a bad CTF and, of 8 or more, one has a carbon edge."""
     kinds: list[MovieKind] = ["ok"] * count
     wanted: list[MovieKind] = ["drift", "bad_ctf", "carbon"] if count >= 8 else ["drift", "bad_ctf"]
     if special and count >= 4:
@@ -106,7 +109,7 @@ def draw_scene(params: SimulateMovies, kind: MovieKind, rng: np.random.Generator
     )
     count = len(xy)
     iron = np.zeros(count, np.int64)
-    # the asked share of every movie, so that small sets have theirs too
+    # the same share in every movie, so that small sets have loaded particles, too
     loaded = rng.permutation(count)[: round(params.iron_fraction * count)]
     iron[loaded] = rng.integers(*_IRON_ATOMS, len(loaded), endpoint=True)
     return Scene(

@@ -25,15 +25,18 @@ from cryopipe.simulation.potential import (
     water_form_factor,
 )
 
-#: mean free paths of inelastic scattering at 300 kV in Å (vitreous ice; amorphous carbon)
+#: Mean free path of inelastic scattering in vitreous ice at 300 kV in Å. Microscopes measure 3000 to 4000 (Rice et al. 2018,
+#: doi:10.1016/j.jsb.2018.06.007).
 ICE_MEAN_FREE_PATH_A = 3200.0
+#: The same of amorphous carbon; its atoms per Å³ (2 g/cm³), mean inner potential, and the usual thickness of a holey film.
 CARBON_MEAN_FREE_PATH_A = 1800.0
 CARBON_ATOMS_PER_A3 = 0.1
 CARBON_POTENTIAL_V = 9.0
 CARBON_THICKNESS_A = 120.0
-#: mean square displacement of a water molecule along one axis by 1 e/Å² [1]
+#: Mean square displacement of a water molecule along one axis by 1 e/Å²: 1 Å² in three dimensions [1].
 _WANDER_A2_PER_E_A2 = 1.0 / 3.0
-#: thickness of the ice varies by this share (rms), over lengths of this standard deviation in Å
+#: The thickness of the ice varies by this share (rms) over lengths of this standard deviation in Å: the gradients that
+#: micrographs of holes show by eye.
 _THICKNESS_VARIATION, _THICKNESS_LENGTH_A = 0.07, 500.0
 
 
@@ -95,18 +98,22 @@ def static_fields(
     contaminants: list[Contaminant],
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the phase shift (rad) by ice thickness, carbon and contaminants, and the electrons that they take away.
+    """Return the phase shift (rad) by ice thickness, carbon and contaminants, and the share of electrons that they take away.
 
     Parameters
     ----------
-    shape, origin_px : (int, int), (int, int)
-        Of the field (y, x), which is wider than the frame, and the frame's first pixel (x, y) in it.
-    pixel_size_A, thickness_A, sigma : float
-        Å, Å, rad/(V Å).
+    shape : (int, int)
+        Size of the field (y, x), which is wider than the frame.
+    origin_px : (int, int)
+        The frame's first pixel (x, y) in the field.
+    pixel_size_A, thickness_A : float
+        Å.
+    sigma : float
+        Interaction parameter, rad/(V Å).
     carbon, contaminants : CarbonEdge or None, list of Contaminant
         In pixels of the frame.
     rng : Generator
-        Of the movie.
+        The movie's random numbers.
 
     Returns
     -------

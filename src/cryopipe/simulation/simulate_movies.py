@@ -39,12 +39,13 @@ from cryopipe.simulation.truth import (
     shift_records,
 )
 
-#: how far atoms may be from their mates: deposited chains differ by some tenths of an Å
+#: Largest distance of atoms from their symmetry mates: deposited chains differ by some tenths of an Å.
 _SYMMETRY_TOLERANCE_A = 1.5
-#: length of the truth map over the diameter of the particle, and its finest pixel size in Å
+#: Length of the truth map over the diameter of the particle (room for masks), and its finest pixel size in Å (finer than any
+#: map of these particles can be).
 _MAP_LENGTH = 1.5
 _MAP_PIXEL_SIZE_A = 0.7
-#: memory of a movie in bytes for each pixel of a frame, its margin included (measured: 55), and what all may take
+#: Memory of a movie in bytes per pixel of a frame with its margin (measured: 55), and what all movies together may take.
 _BYTES_PER_PIXEL = 60 * 1.25
 _MEMORY_BYTES = 2.5e9
 
@@ -57,11 +58,13 @@ def particle_model(params: SimulateMovies, folder: Path) -> tuple[AtomicModel, P
     Raises
     ------
     InputError
-        The model cannot be had, or the embedded one is given a symmetry that it has not.
+        The model cannot be read or downloaded, or it does not have the symmetry that is stated.
     """
     if params.model is None:
         if params.symmetry.upper() != "O":
-            raise InputError(f"simulate_movies: the embedded apoferritin has symmetry O, not {params.symmetry}.")
+            raise InputError(
+                f"simulate_movies: the embedded apoferritin has symmetry O, but symmetry is {params.symmetry}. Set O."
+            )
         return apoferritin(), None
     path = Path(params.model)
     if not path.is_file():
@@ -74,7 +77,8 @@ def particle_model(params: SimulateMovies, folder: Path) -> tuple[AtomicModel, P
     error_A = symmetry_error_A(model, params.symmetry)
     if error_A > _SYMMETRY_TOLERANCE_A:
         raise InputError(
-            f"simulate_movies: the atoms of {path} are {error_A:.1f} Å from having symmetry {params.symmetry}, axes as RELION's. "
+            f"simulate_movies: {path} does not have symmetry {params.symmetry} with RELION's axes: atoms are {error_A:.1f} Å "
+            "from their mates. "
             "Give the whole particle in that setting, or simulation.simulate_movies.symmetry: C1."
         )
     return model, path
@@ -89,7 +93,25 @@ def simulate_movie(
     camera: Camera,
     context: Context,
 ) -> Row:
-    """Draw and write one movie; return its truth."""
+    """Draw and write one movie; return its truth.
+
+    Parameters
+    ----------
+    item : str
+        Name of the movie; its random numbers follow from it.
+    path : Path
+        File to write, ``.tif`` or ``.mrcs``.
+    kind : str
+        What is wrong with the movie, if anything; see :func:`cryopipe.simulation.scene.kinds_of`.
+    params : SimulateMovies
+        The acquisition.
+    sampler : PotentialSampler
+        Potential of the particle at the movie's pixel size.
+    camera : Camera
+        Counts the electrons.
+    context : Context
+        Source of the seed.
+    """
     rng = context.rng(item)
     scene = draw_scene(params, kind, rng)  # type: ignore[arg-type]
     frames: Iterable[np.ndarray] = expose(scene, params, sampler, camera, rng)
@@ -105,7 +127,19 @@ def simulate_movie(
 
 
 def main(inputs: dict[str, Any], outputs: dict[str, Path], params: SimulateMovies, context: Context) -> None:
-    """Write movies, gain reference and truth."""
+    """Write movies, gain reference and truth.
+
+    Parameters
+    ----------
+    inputs : dict
+        Empty: the step starts from nothing.
+    outputs : dict of Path
+        ``movies``, ``gain``, ``truth_map``, ``truth_particles``, ``truth_movies``; movies lie beside their table.
+    params : SimulateMovies
+        Options of the step.
+    context : Context
+        Seed, threads and the folder of finished movies.
+    """
     folder = outputs["movies"].parent
     pixel = params.value("pixel_size_A")
     shape = (params.value("height_px"), params.value("width_px"))
@@ -118,7 +152,7 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: SimulateMovie
         with scipy.fft.set_workers(max(1, context.threads // movies_at_once)):
             return simulate_movie(item, *facts, params, sampler, camera, context)
 
-    # one BLAS thread: sums must not depend on the number of threads
+    # with one BLAS thread sums do not depend on the number of threads
     movies_at_once = max(1, min(context.threads, int(_MEMORY_BYTES / (_BYTES_PER_PIXEL * shape[0] * shape[1]))))
     with threadpool_limits(1, user_api="blas"):
         sampler = PotentialSampler(model, pixel)
@@ -131,7 +165,7 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: SimulateMovie
             makes=lambda item, row: [paths[item]],
             workers=movies_at_once,
         )
-        if results.rejections:  # nothing here is an input that may be bad: a movie that fails is a fault to mend
+        if results.rejections:  # no input can be bad here, so a movie that fails is a fault of the program
             raise CryopipeError(f"simulate_movies: {results.rejections[0].item}: {results.rejections[0].reason}")
         map_pixel = max(pixel, _MAP_PIXEL_SIZE_A)
         box = 2 * int(np.ceil(_MAP_LENGTH * model.diameter_A / map_pixel / 2))

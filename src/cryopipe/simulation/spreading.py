@@ -19,9 +19,10 @@ import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
+#: Width of the kernel in cells of the fine grid, and how much finer that grid is: the errors stated above.
 WIDTH = 8
 OVERSAMPLING = 1.25
-#: shape parameter of the kernel for this oversampling, with the safety factor 0.97 of [1]
+#: Shape parameter of the kernel for this oversampling, with the safety factor 0.97 of [1].
 BETA = 0.97 * np.pi * WIDTH * (1 - 0.5 / OVERSAMPLING)
 
 
@@ -53,7 +54,24 @@ def transform_2d(xy_px: NDArray[np.float64], weights: NDArray[np.float32], box: 
 def transform_3d(
     xyz_px: NDArray[np.float64], weights: NDArray[np.float32], box: int, *, workers: int = 1
 ) -> NDArray[np.complex64]:
-    """Return the same on the half space of a volume, ``[box, box, box // 2 + 1]``, for one weight per atom ``[n]``."""
+    """Return the same sum on the half space of a volume.
+
+    Parameters
+    ----------
+    xyz_px : float64 [n, 3]
+        x, y, z in pixels; the origin is voxel (0, 0, 0), places outside the box wrap around.
+    weights : float32 [n]
+        One weight per atom.
+    box : int
+        Even length of the volume.
+    workers : int
+        Threads of the transform.
+
+    Returns
+    -------
+    complex64 [box, box, box // 2 + 1]
+        As ``rfftn`` of a volume of points.
+    """
     size, factor, rows = _fine_grid(box)
     grid = np.zeros((size, size, size), np.float32)
     _spread_3d(grid, np.ascontiguousarray(xyz_px * (size / box)), np.ascontiguousarray(weights, dtype=np.float32))

@@ -18,7 +18,15 @@ Record = dict[str, Any]
 
 
 def particle_records(item: str, movie: str, scene: Scene, params: SimulateMovies) -> list[Record]:
-    """Return the particles of one movie: places in the middle frame, poses, the CTF at their height, their kind."""
+    """Return one row per particle of a movie: place in the middle frame, pose, CTF at its height, kind.
+
+    Parameters
+    ----------
+    item, movie : str
+        Name of the movie, and its file as the tables state it.
+    scene, params : Scene, SimulateMovies
+        What happens in the movie, and the acquisition.
+    """
     angles = matrix_to_euler(reduce_to_asymmetric_unit(scene.rotations, params.symmetry)).reshape(-1, 3)
     return [
         {
@@ -40,7 +48,17 @@ def particle_records(item: str, movie: str, scene: Scene, params: SimulateMovies
 
 
 def movie_record(item: str, movie: str, scene: Scene, params: SimulateMovies, camera: Camera) -> Record:
-    """Return the facts of one movie."""
+    """Return the row of one movie.
+
+    Parameters
+    ----------
+    item, movie : str
+        Name of the movie, and its file as the tables state it.
+    scene, params : Scene, SimulateMovies
+        What happens in the movie, and the acquisition.
+    camera : Camera
+        Its gain reference has the orientation that the row states.
+    """
     return {
         "rlnMicrographMovieName": movie,
         "crpItem": item,

@@ -1,4 +1,4 @@
-"""Bring a map into the frame and hand of a reference, by the group's own freedom where it has little."""
+"""Bring a map into the frame and hand of a reference; groups with fixed axes leave the hand alone to be found."""
 
 from __future__ import annotations
 

@@ -18,14 +18,14 @@ def read_maps(*paths: Path) -> tuple[list[NDArray[np.float32]], float]:
     Raises
     ------
     InputError
-        A map is no cube, its header has no pixel size, or two maps differ in box or (by more than 0.1 %) in pixel size.
+        A map is not a cube, its header has no pixel size, or two maps differ in box or (by more than 0.1 %) in pixel size.
     """
     volumes: list[NDArray[np.float32]] = []
     sizes: list[float] = []
     for path in paths:
         volume, pixel_size_A = read_volume(path)
         if len(set(volume.shape)) != 1:
-            raise InputError(f"{path}: a map of shape {volume.shape}; a cube is needed. Crop or pad it.")
+            raise InputError(f"{path}: the map has the shape {volume.shape} and is not a cube. Crop or pad it.")
         if pixel_size_A is None:
             raise InputError(f"{path}: the header has no pixel size. Set it (relion_image_handler --angpix).")
         if volumes and volume.shape != volumes[0].shape:
@@ -44,10 +44,23 @@ def read_maps(*paths: Path) -> tuple[list[NDArray[np.float32]], float]:
 def on_grid(
     volume: NDArray[np.float32], pixel_size_A: float, *, box: int, new_pixel_size_A: float, workers: int = 1
 ) -> NDArray[np.float32]:
-    """Return a map resampled to another pixel size and box, its centre staying at index ``box // 2``.
+    """Return a map resampled to another pixel size and box; its centre stays at index ``box // 2``.
 
     The map is padded with zeros to a length that is a whole number of new pixels (within 0.05 %), then resampled in
     Fourier space, then cropped or padded.
+
+    Parameters
+    ----------
+    volume : array float32 [z, y, x]
+        Cube.
+    pixel_size_A : float
+        Å per pixel of the cube.
+    box : int
+        Side of the result in pixels.
+    new_pixel_size_A : float
+        Å per pixel of the result.
+    workers : int
+        Threads of the transforms.
 
     Raises
     ------
@@ -60,13 +73,15 @@ def on_grid(
         while abs((new := 2 * round(length * ratio / 2)) / (length * ratio) - 1) > 5e-4:
             length += 2
             if length > 3 * volume.shape[0]:
-                raise InputError(f"no common grid for pixel sizes {pixel_size_A:g} and {new_pixel_size_A:g} Å.")
+                raise InputError(
+                    f"maps of {pixel_size_A:g} and {new_pixel_size_A:g} Å per pixel have no common grid. Resample one of them."
+                )
         volume = resample(centred_crop(volume, length), (new,) * 3, centred=True, workers=workers)
     return centred_crop(volume, box)
 
 
 def centred_crop(volume: NDArray[np.float32], box: int) -> NDArray[np.float32]:
-    """Return a cube cropped or zero-padded to ``box``, index ``n // 2`` staying the centre."""
+    """Return a cube cropped or padded with zeros to ``box``; the centre is index ``n // 2`` before and after."""
     old = volume.shape[0]
     result = np.zeros((box,) * 3, dtype=np.float32)
     start = box // 2 - old // 2

@@ -2,8 +2,9 @@
 
 The four FSC curves, the resolution and the phase randomisation follow Chen et al. 2013
 (doi:10.1016/j.ultramic.2013.06.004), the Guinier fit and the FSC weight Rosenthal & Henderson 2003
-(doi:10.1016/j.jmb.2003.07.013); limits and order of operations are those of ``relion_postprocess``. Known limits: one
-mask, one B-factor for the whole map; no fit if the map is worse than 10 Å or would have fewer than five shells.
+(doi:10.1016/j.jmb.2003.07.013); limits and order of operations are those of ``relion_postprocess``. Known limits:
+there is one mask and one B-factor for the whole map; there is no Guinier fit if the map is worse than 10 Å or the fit
+would have fewer than five shells.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from cryopipe.io.mrc import write_volume
 from cryopipe.io.star_blocks import read_blocks, write_blocks
 from cryopipe.validation.maps import read_maps
 
-#: FSC at which two half maps agree as well as the full map agrees with the truth at 0.5 (Rosenthal & Henderson 2003)
+#: Two half maps with this FSC are as good as a full map with an FSC of 0.5 against the truth (Rosenthal & Henderson 2003).
 HALF_MAP_THRESHOLD = 0.143
 
 
@@ -67,11 +68,11 @@ def postprocess(
     pixel_size_A : float
         Å.
     params : Postprocess
-        See there.
+        Options of the step.
     rng : Generator
         Source of the random phases.
     mtf : array [shells], optional
-        Modulation transfer at each shell, divided out.
+        Modulation transfer function of the detector per shell; the map is divided by it.
     workers : int
         Threads.
     """
@@ -115,7 +116,7 @@ def sharpen(
     edge_shells: int = 2,
     workers: int = 1,
 ) -> NDArray[np.float32]:
-    """Multiply a map's Fourier coefficients by ``exp(-B / 4 d^2)``, a weight a shell, and a low-pass filter.
+    """Multiply a map's Fourier coefficients by ``exp(-B / 4 d^2)``, one weight per shell, and a low-pass filter.
 
     Parameters
     ----------
@@ -157,12 +158,21 @@ def _guinier(
 
 
 def read_mtf(path: str | Path, *, box: int, pixel_size_A: float, detector_pixel_A: float) -> NDArray[np.float64]:
-    """Return the detector's MTF at each shell ``[box // 2 + 1]`` from RELION's STAR file; at least 0.01.
+    """Return the detector's MTF per shell ``[box // 2 + 1]`` from RELION's STAR file; at least 0.01.
+
+    Parameters
+    ----------
+    path : path
+        STAR file with ``rlnResolutionInversePixel`` and ``rlnMtfValue``.
+    box : int
+        Side of the map in pixels.
+    pixel_size_A, detector_pixel_A : float
+        Å per pixel of the map and of the detector's physical pixels.
 
     Raises
     ------
     InputError
-        The file has no ``rlnResolutionInversePixel`` and ``rlnMtfValue``.
+        The file has no such columns.
     """
     for block in read_blocks(path).values():
         if {"rlnResolutionInversePixel", "rlnMtfValue"} <= set(block.columns):
@@ -175,7 +185,19 @@ def read_mtf(path: str | Path, *, box: int, pixel_size_A: float, detector_pixel_
 
 
 def summary(result: Postprocessed, *, box: int, pixel_size_A: float, given: bool) -> dict[str, Any]:
-    """Return the numbers of a result, each resolution under its curve's name; ``given``: the user set the B-factor."""
+    """Return the numbers of a result; each resolution has the name of its curve.
+
+    Parameters
+    ----------
+    result : Postprocessed
+        Result of :func:`postprocess`.
+    box : int
+        Side of the map in pixels.
+    pixel_size_A : float
+        Å.
+    given : bool
+        Whether the user set the B-factor.
+    """
     fit = result.guinier
     source = "given" if given else "guinier" if fit is not None else "none: map too coarse for a Guinier fit"
     return {
@@ -220,7 +242,19 @@ def _write_star(
 
 
 def main(inputs: dict[str, Any], outputs: dict[str, Path], params: Postprocess, context: Context) -> None:
-    """Read two half maps; write the sharpened map, its masked form, the mask, the curves and the numbers."""
+    """Read two half maps; write the sharpened map, its masked form, the mask, the curves and the numbers.
+
+    Parameters
+    ----------
+    inputs : dict
+        ``half1``, ``half2``: unfiltered half maps.
+    outputs : dict of Path
+        ``map``, ``masked``, ``mask``, ``fsc`` (STAR), ``fsc_xml`` (EMDB), ``summary`` (JSON).
+    params : Postprocess
+        Options of the step.
+    context : Context
+        Seed of the random phases, threads and log.
+    """
     (half1, half2), pixel_size_A = read_maps(inputs["half1"], inputs["half2"])
     box = half1.shape[0]
     mtf = None

@@ -1,4 +1,4 @@
-"""Join picked particles to the true ones of a simulation, and the errors of what was found out about them."""
+"""Pair picked particles with the true ones of a simulation, and measure the errors of their poses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Matching:
     Attributes
     ----------
     truth : array int64 [n]
-        Row of the true particle of each pick; -1 where there is none within the radius.
+        Row of the true particle of each pick; -1 where no true particle lies within the radius.
     found : array bool [m]
         Whether each true particle was picked.
     """
@@ -89,7 +89,7 @@ def pose_errors_deg(
 
 
 def spread(values: NDArray[np.float64]) -> dict[str, float | None]:
-    """Return median and 90th percentile of absolute values; None of nothing."""
+    """Return median and 90th percentile of the absolute values; None for both where there are no values."""
     if len(values) == 0:
         return {"median": None, "p90": None}
     size = np.abs(values)

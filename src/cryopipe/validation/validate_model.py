@@ -2,8 +2,8 @@
 
 The model's atoms are laid over the map (rotation, shift, hand), its potential in ice is computed there, and both are
 correlated inside a soft mask around the atoms. The threshold 0.5 is that for a map against a perfect reference
-(Rosenthal & Henderson 2003, doi:10.1016/j.jmb.2003.07.013). Known limit: a model fitted to other data bounds the
-figure from its own errors.
+(Rosenthal & Henderson 2003, doi:10.1016/j.jmb.2003.07.013). Known limit: errors
+of the model make the figure worse than the map is.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from cryopipe.simulation.potential import potential_map
 from cryopipe.validation.frame import Frame, find_frame
 from cryopipe.validation.maps import read_maps
 
+#: FSC against a perfect reference at which signal and noise are equal (Rosenthal & Henderson 2003).
 MODEL_THRESHOLD = 0.5
-#: detail by which the model is laid over the map
+#: Detail in Å by which the model is laid over the map: secondary structure, which tells the hand, is seen there.
 SEARCH_RESOLUTION_A = 8.0
 
 
@@ -143,7 +144,19 @@ def lay_over_map(
 
 
 def atom_mask(model: AtomicModel, *, box: int, pixel_size_A: float, params: ValidateModel) -> NDArray[np.float32]:
-    """Return a soft mask ``[z, y, x]`` around all atoms, the model's origin at the centre."""
+    """Return a soft mask ``[z, y, x]`` around all atoms; the model's origin is at the centre.
+
+    Parameters
+    ----------
+    model : AtomicModel
+        Atoms, relative to the particle's centre.
+    box : int
+        Side of the mask in pixels.
+    pixel_size_A : float
+        Å.
+    params : ValidateModel
+        Extent and edge of the mask.
+    """
     voxels = np.rint(model.positions_A / pixel_size_A).astype(np.int64) + box // 2
     voxels = voxels[((voxels >= 0) & (voxels < box)).all(axis=1)]
     binary = np.zeros((box,) * 3, dtype=bool)
@@ -152,7 +165,19 @@ def atom_mask(model: AtomicModel, *, box: int, pixel_size_A: float, params: Vali
 
 
 def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: ValidateModel, context: Context) -> None:
-    """Read a map and a model; write the numbers, the curves and the model's density."""
+    """Read a map and a model; write the numbers, the curves and the model's density.
+
+    Parameters
+    ----------
+    inputs : mapping
+        ``map`` (MRC) and ``model`` (PDB or mmCIF).
+    outputs : mapping of Path
+        ``fsc`` (STAR), ``density`` (MRC), ``summary`` (JSON).
+    params : ValidateModel
+        Options of the step.
+    context : Context
+        Threads and log.
+    """
     (volume,), pixel_size_A = read_maps(inputs["map"])
     model = read_model(inputs["model"], assembly=params.assembly)
     numbers, curves, density = compare_with_model(

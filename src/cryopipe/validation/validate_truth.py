@@ -1,8 +1,8 @@
 """A refined map, its poses and its picks against the truth of a simulation.
 
-Three questions: how far is the map right (FSC 0.5 against the true map), how far could any program have come with the
-same particles (the same, reconstructed from true poses, centres and CTFs by the same engine), and how large are the
-errors of what was estimated. The headline FSC is masked by a mask made from the true map, so that no choice of the
+Three questions are answered. How far is the map right (FSC 0.5 against the true map)? How far could any program have
+come with the same particles (the same figure for a map from true poses, centres and CTFs)? How large are the errors of
+what was estimated? The headline FSC is masked by a mask made from the true map, so that no choice of the
 refinement enters it; the hand and, where the group leaves it open, the frame are fixed first. The threshold 0.5 is that
 for a map against a perfect reference (Rosenthal & Henderson 2003, doi:10.1016/j.jmb.2003.07.013).
 """
@@ -39,7 +39,10 @@ from cryopipe.validation.frame import Frame, find_frame
 from cryopipe.validation.maps import on_grid, read_maps
 from cryopipe.validation.truth_matching import Matching, match_particles, pose_errors_deg, spread
 
+#: FSC against a perfect reference at which signal and noise are equal (Rosenthal & Henderson 2003).
 TRUTH_THRESHOLD = 0.5
+#: Low-pass filter in Å of the true map before its mask is made, as in postprocess.
+_MASK_LOW_PASS_A = 12.0
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,9 @@ def join_truth(particles: StarTable, truth: pd.DataFrame, *, radius_A: float) ->
     for name, frame in (("particles", rows), ("truth_particles", truth)):
         missing = [column for column in needed if column not in frame]
         if missing:
-            raise InputError(f"{name}: no column {', '.join(missing)}; truth cannot be joined.")
+            raise InputError(
+                f"{name}: the table has no column {', '.join(missing)}, by which truth is joined. Use tables of this run."
+            )
     column = "rlnMicrographPixelSize" if "rlnMicrographPixelSize" in rows else "rlnMicrographOriginalPixelSize"
     pixel_A = particles.single(column)
     box_centres = rows[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(dtype=np.float64) * pixel_A
@@ -92,7 +97,8 @@ def join_truth(particles: StarTable, truth: pd.DataFrame, *, radius_A: float) ->
     )
     if not (matching.truth >= 0).any():
         raise InputError(
-            f"none of {len(rows)} particles lies within {radius_A:g} Å of a true one: wrong truth, or a shifted frame."
+            f"none of {len(rows)} particles lies within {radius_A:g} Å of a true one: the truth is that of other movies, "
+            "or the coordinates are shifted. Use the truth of this run's simulation."
         )
     return Joined(particles, truth, matching, box_centres, box_centres - origins, true_centres)
 
@@ -116,7 +122,19 @@ def reconstruct_from_truth(joined: Joined, *, symmetry: str, threads: int) -> ND
 
 
 def particle_errors(joined: Joined, frame: Frame, *, symmetry: str, kinds: tuple[str, ...]) -> dict[str, Any]:
-    """Return counts, and errors of poses (°), centres (Å), defoci (Å) of matched particles of the kinds sought."""
+    """Return counts, and errors of poses (°), centres (Å) and defoci (Å) of the matched particles.
+
+    Parameters
+    ----------
+    joined : Joined
+        Particles and truth side by side.
+    frame : Frame
+        What brings the refined map into the truth's frame and hand.
+    symmetry : str
+        Point group of the particle.
+    kinds : tuple of str
+        Kinds of true particles (``crpKind``) that are sought; errors are those of these particles.
+    """
     pairs, truth = joined.matching.truth, joined.truth
     kind = truth["crpKind"].astype(str).to_numpy() if "crpKind" in truth else np.full(len(truth), kinds[0])
     wanted = np.isin(kind, kinds)
@@ -162,7 +180,17 @@ def particle_errors(joined: Joined, frame: Frame, *, symmetry: str, kinds: tuple
 def truth_curves(
     volumes: Mapping[str, NDArray[np.float32]], truth: NDArray[np.float32], mask: NDArray[np.float32], *, workers: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Return the FSC of each map with the truth: ``<name>_masked`` and ``<name>_unmasked``, arrays ``[shells]``."""
+    """Return the FSC of each map with the truth: ``<name>_masked`` and ``<name>_unmasked``, arrays ``[shells]``.
+
+    Parameters
+    ----------
+    volumes : mapping of array float32 [z, y, x]
+        Maps by name, in the truth's frame.
+    truth, mask : array float32 [z, y, x]
+        The true map, and the mask made from it.
+    workers : int
+        Threads of the transforms.
+    """
     curves = {}
     for name, volume in volumes.items():
         curves[f"{name}_masked"] = fourier_shell_correlation(volume * mask, truth * mask, workers=workers)
@@ -171,7 +199,19 @@ def truth_curves(
 
 
 def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: ValidateTruth, context: Context) -> None:
-    """Read maps, particles and truth; write the numbers, the curves and the map from true poses."""
+    """Read maps, particles and truth; write the numbers, the curves and the map from true poses.
+
+    Parameters
+    ----------
+    inputs : mapping
+        ``half1``, ``half2``, ``truth_map`` (MRC), ``particles``, ``truth_particles`` (STAR).
+    outputs : mapping of Path
+        ``fsc`` (STAR), ``true_poses_map`` (MRC), ``summary`` (JSON).
+    params : ValidateTruth
+        Options of the step.
+    context : Context
+        Threads and log.
+    """
     symmetry, radius_A = require(params, "symmetry", "match_radius_A")
     (half1, half2), pixel_size_A = read_maps(inputs["half1"], inputs["half2"])
     box = half1.shape[0]
@@ -180,7 +220,7 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: Validat
     mask = solvent_mask(
         truth,
         pixel_size_A,
-        low_pass_A=12.0,
+        low_pass_A=_MASK_LOW_PASS_A,
         threshold=params.mask_threshold,
         extend_A=params.mask_extend_A,
         edge_A=params.mask_edge_A,

@@ -15,7 +15,15 @@ ONE = np.float32(1)
 
 @njit(inline="always")
 def locate(x, y, z, radius, side):
-    """Return (flat index of the lower corner, fractions fx, fy, fz) of the cell around padded coordinates, x >= 0."""
+    """Return (flat index of the lower corner, fractions fx, fy, fz) of the cell around padded coordinates, x >= 0.
+
+    Parameters
+    ----------
+    x, y, z : float32
+        Coordinates in grid steps of the cube, relative to its centre.
+    radius, side : int
+        Radius R of the half cube, and 2 R + 1.
+    """
     x0 = np.floor(x)
     y0 = np.floor(y)
     z0 = np.floor(z)

@@ -19,7 +19,21 @@ def _turns(frequencies, shift, out):
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def coherent_sum(values, shifts, ky, kx, starts, lengths, total):
-    """Add the moved spectra ``values`` [n, K] to ``total`` [K]."""
+    """Add the moved spectra ``values`` [n, K] to ``total`` [K].
+
+    Parameters
+    ----------
+    values : complex64 [n, K]
+        Spectra.
+    shifts : float64 [n, 2]
+        (x, y) by which the content of each is moved, pixels.
+    ky, kx : float64 [rows], [columns]
+        Frequencies, 1/px.
+    starts, lengths : int64 [rows]
+        Place of a row in K, and how many of its frequencies take part.
+    total : complex64 [K]
+        Receives the sum.
+    """
     columns, row = np.empty(kx.size, np.complex64), np.empty(1, np.complex64)
     for t in range(values.shape[0]):
         _turns(kx, shifts[t, 0], columns)
@@ -33,7 +47,25 @@ def coherent_sum(values, shifts, ky, kx, starts, lengths, total):
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
 def shift_gradients(values, total, weights, shifts, ky, kx, starts, lengths, gradients):
-    """Fill ``gradients`` [n, 2] with the slope of Σ w |total|² in the shift of every spectrum."""
+    """Fill ``gradients`` [n, 2] with the slope of Σ w |total|² in the shift of every spectrum.
+
+    Parameters
+    ----------
+    values : complex64 [n, K]
+        Spectra.
+    total : complex64 [K]
+        Result of :func:`coherent_sum`.
+    weights : float32 [K]
+        Weight w of each frequency.
+    shifts : float64 [n, 2]
+        (x, y) by which the content of each is moved, pixels.
+    ky, kx : float64 [rows], [columns]
+        Frequencies, 1/px.
+    starts, lengths : int64 [rows]
+        Place of a row in K, and how many of its frequencies take part.
+    gradients : float64 [n, 2]
+        Receives the slopes (x, y) in 1/px.
+    """
     columns, row = np.empty(kx.size, np.complex64), np.empty(1, np.complex64)
     waves = kx.astype(np.float32)
     for t in range(values.shape[0]):

@@ -27,7 +27,21 @@ def ctf_values_cpu(
     absolute: bool,
     result: np.ndarray,
 ) -> None:
-    """Fill ``result`` [n, K] float32 from ``turns`` [n, 5] (coefficients of χ / 2π); rows are independent."""
+    """Fill ``result`` [n, K] float32 from ``turns`` [n, 5] (coefficients of χ / 2π); rows are independent.
+
+    Parameters
+    ----------
+    turns : float64 [n, 5]
+        Coefficients of χ / 2π.
+    scale, b_factor : array [n]
+        Factor and B factor of each row.
+    kx, ky : array [K]
+        Frequencies.
+    damped, absolute : bool
+        Whether the B factors count, and whether the absolute value is wanted.
+    result : float32 [n, K]
+        Receives the values.
+    """
     in_parts(_ctf_values, len(result), turns, scale, b_factor, kx, ky, damped, absolute, result)
 
 

@@ -49,7 +49,21 @@ def _all_orbits(numerator, weight, origin, at, on_plane, conjugate, order, sums)
 
 @njit(parallel=True, cache=True, nogil=True)
 def sum_over_orbits(numerator, weight, radius, steps, first_axis, conjugate, order, limit):
-    """Work through a >= b >= c >= 0 with a² + b² + c² <= limit; see `cryopipe.kernels.orbits.orbit_table`."""
+    """Work through a >= b >= c >= 0 with a² + b² + c² <= limit; see `cryopipe.kernels.orbits.orbit_table`.
+
+    Parameters
+    ----------
+    numerator, weight : array
+        Half cube of radius ``radius``, changed in place.
+    radius : int
+        R: the cube has [2R+1, 2R+1, R+1] voxels.
+    steps, first_axis, conjugate : array [24, 3], [24], [24]
+        Table of the orbits: see :func:`cryopipe.kernels.orbits.orbit_table`.
+    order : int
+        Order of the group: the 24 images fall into 24 / order orbits.
+    limit : int
+        Largest squared distance from the origin.
+    """
     origin = (radius * (2 * radius + 1) + radius) * (radius + 1)
     blocks = radius // EDGE + 1
     for task in prange(blocks * blocks):

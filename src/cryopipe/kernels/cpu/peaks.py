@@ -11,7 +11,19 @@ from numba import njit, prange
 
 @njit(parallel=True, cache=True, nogil=True)
 def local_maxima(response, threshold, border, out):
-    """Mark in ``out`` pixels above the threshold that no neighbour beats; of equals the first in raster order wins."""
+    """Mark in ``out`` pixels above the threshold that no neighbour beats; of equals the first in raster order wins.
+
+    Parameters
+    ----------
+    response : float32 [y, x]
+        Image.
+    threshold : float
+        A peak is larger than this.
+    border : int
+        Pixels at each side in which no peak is marked.
+    out : bool [y, x]
+        Receives the marks.
+    """
     height, width = response.shape
     for y in prange(border, height - border):
         for x in range(border, width - border):

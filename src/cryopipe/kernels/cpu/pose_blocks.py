@@ -51,7 +51,23 @@ def sin_cos(turns):
 
 @njit(inline="always")
 def place(kx, ky, a, radius, row, column, fraction):
-    """Locate the cells around the samples a^T (kx, ky, 0): row of x-lines, column along x, fractions and half."""
+    """Locate the cells around the samples a^T (kx, ky, 0): row of x-lines, column along x, fractions and half.
+
+    Parameters
+    ----------
+    kx, ky : integer [k]
+        Frequencies of at most BLOCK samples, Fourier pixels.
+    a : float32 [3, 3]
+        Pose matrix times the padding.
+    radius : int
+        Radius of the cube in grid steps.
+    row : int32 [BLOCK]
+        Row of x-lines of each cell.
+    column : int32 [BLOCK]
+        Column of each cell along x.
+    fraction : float32 [4 BLOCK]
+        Receives the fractions along x, y, z, and the sign of the half that is read.
+    """
     side = np.int32(2 * radius + 1)
     origin = np.int32(radius)
     a00, a01, a02 = a[0, 0], a[0, 1], a[0, 2]
@@ -76,7 +92,21 @@ def place(kx, ky, a, radius, row, column, fraction):
 
 @njit(inline="always")
 def order_lines(flat, radius, row, column, count):
-    """Prefetch the four x-lines of every cell, both ends of them: one in eight lies on two cache lines."""
+    """Prefetch the four x-lines of every cell, both ends of them: one in eight lies on two cache lines.
+
+    Parameters
+    ----------
+    flat : float32 [2 V]
+        Half cube of the reference, V voxels of radius ``radius``, flat.
+    radius : int
+        Radius of the cube in grid steps.
+    row : int32 [BLOCK]
+        Row of x-lines of each cell.
+    column : int32 [BLOCK]
+        Column of each cell along x.
+    count : int
+        Number of cells.
+    """
     width = 2 * np.int64(radius + 1)
     plane = width * np.int64(2 * radius + 1)
     for k in range(count):
@@ -93,7 +123,23 @@ def order_lines(flat, radius, row, column, count):
 
 @njit(inline="always")
 def load_cells(flat, radius, row, column, count, w):
-    """Write the 8 corners of every cell to the workspace's columns 0 to 15: (z, y, x, re/im) as digits."""
+    """Write the 8 corners of every cell to the workspace's columns 0 to 15: (z, y, x, re/im) as digits.
+
+    Parameters
+    ----------
+    flat : float32 [2 V]
+        Half cube of the reference, V voxels of radius ``radius``, flat.
+    radius : int
+        Radius of the cube in grid steps.
+    row : int32 [BLOCK]
+        Row of x-lines of each cell.
+    column : int32 [BLOCK]
+        Column of each cell along x.
+    count : int
+        Number of cells.
+    w : float32 [WORKSPACE]
+        Workspace of a block; its columns begin at the offsets of this module.
+    """
     width = 2 * np.int64(radius + 1)
     plane = width * np.int64(2 * radius + 1)
     for k in range(count, (count + 3) // 4 * 4):  # whole groups of four: the last one's gaps repeat a sample
@@ -116,6 +162,25 @@ def next_cells(flat, radius, a, kx, ky, begin, ahead, row, column, fraction, w):
     """Bring the cells of the block from ``begin`` to the workspace, and order those of the block after it.
 
     ``ahead`` says which of the two buffers holds the block's cells; they were located one call earlier.
+
+    Parameters
+    ----------
+    flat : float32 [2 V]
+        Half cube of the reference, V voxels of radius ``radius``, flat.
+    radius : int
+        Radius of the cube in grid steps.
+    a : float32 [3, 3]
+        Pose matrix times the padding.
+    kx, ky : integer [K]
+        Frequencies of all samples, Fourier pixels.
+    begin : int
+        First sample of the block.
+    ahead : {0, 1}
+        Which of the two buffers holds the cells of the block.
+    row, column, fraction : array [2, ...]
+        Two buffers of what :func:`place` writes.
+    w : float32 [WORKSPACE]
+        Workspace of a block; its columns begin at the offsets of this module.
     """
     end = min(begin + BLOCK, kx.size)
     if begin == 0:
@@ -138,7 +203,15 @@ def fixed_turn(turn):
 
 @njit(inline="always")
 def shift_phase(kx, ky, fixed_x, fixed_y):
-    """Return float32 (sin, cos) of 2 pi (kx turn_x + ky turn_y), error below 1e-6 up to |k| = 512; turns as `fixed_turn`s."""
+    """Return float32 (sin, cos) of 2 pi (kx turn_x + ky turn_y), error below 1e-6 up to |k| = 512; turns as `fixed_turn`s.
+
+    Parameters
+    ----------
+    kx, ky : integer
+        Frequency, Fourier pixels.
+    fixed_x, fixed_y : int32
+        Shift over the box, as :func:`fixed_turn` gives it.
+    """
     turn = np.int32(np.int64(kx) * np.int64(fixed_x) + np.int64(ky) * np.int64(fixed_y))
     folded = np.int32(np.int64(turn) << 1)  # in half turns: what lies beyond a quarter turn comes from the other side
     flip = ONE if (turn ^ folded) >= 0 else -ONE
@@ -151,7 +224,21 @@ def shift_phase(kx, ky, fixed_x, fixed_y):
 
 @njit(inline="always")
 def centre_data(data, ctf, variance, kx, ky, turn_x, turn_y, w):
-    """Write frequency, C / sigma and X exp(2 pi i (kx turn_x + ky turn_y)) / sigma."""
+    """Write frequency, C / sigma and X exp(2 pi i (kx turn_x + ky turn_y)) / sigma.
+
+    Parameters
+    ----------
+    data : float32 [2 k]
+        Spectrum of the image at the samples of the block (re, im).
+    ctf, variance : float32 [k]
+        CTF, and 1 / sigma^2.
+    kx, ky : integer [k]
+        Frequencies, Fourier pixels.
+    turn_x, turn_y : float
+        Shift over the box.
+    w : float32 [WORKSPACE]
+        Workspace of a block; its columns begin at the offsets of this module.
+    """
     fixed_x, fixed_y = fixed_turn(turn_x), fixed_turn(turn_y)
     nothing = np.float32(0.0 * (turn_x + turn_y))  # NaN where a shift is not finite
     for k in range(kx.size):
@@ -181,7 +268,25 @@ def apply_phase(phase, count, w):
 
 @njit(inline="always")
 def take_offset(spectrum, variance, kx, ky, turn_x, turn_y, offset, at, w):
-    """Write the column of the grey offset, O exp(...) / sigma, and subtract ``offset`` times it from the data."""
+    """Write the column of the grey offset, O exp(...) / sigma, and subtract ``offset`` times it from the data.
+
+    Parameters
+    ----------
+    spectrum : float32 [k]
+        Spectrum O of what a grey offset of one adds to an image.
+    variance : float32 [k]
+        1 / sigma^2.
+    kx, ky : integer [k]
+        Frequencies, Fourier pixels.
+    turn_x, turn_y : float
+        Shift over the box.
+    offset : float32
+        Present grey offset.
+    at : int
+        Where the offset's column begins in the workspace.
+    w : float32 [WORKSPACE]
+        Workspace of a block; its columns begin at the offsets of this module.
+    """
     fixed_x, fixed_y = fixed_turn(turn_x), fixed_turn(turn_y)
     for k in range(spectrum.size):
         sine, cosine = shift_phase(kx[k], ky[k], fixed_x, fixed_y)
@@ -260,6 +365,17 @@ def differentiate(a, scale, count, w):
 
     With the padded pose a = padding A, u = scale C grad(Y).a[2] and v = scale C grad(Y).(ky a[0] - kx a[1]): turning
     the pose by exp([w]x) from the left moves a sample by wx (-ky a[2]) + wy (kx a[2]) + wz (ky a[0] - kx a[1]).
+
+    Parameters
+    ----------
+    a : float32 [3, 3]
+        Pose matrix times the padding.
+    scale : float32
+        Relative scale of the image.
+    count : int
+        Samples of the block.
+    w : float32 [WORKSPACE]
+        Workspace of a block; its columns begin at the offsets of this module.
     """
     _differentiate_part(0, a, scale, count, w)
     _differentiate_part(1, a, scale, count, w)

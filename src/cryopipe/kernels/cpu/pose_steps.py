@@ -49,6 +49,25 @@ def penalise(hessian, gradient, value, rotation, x, middle, centre, precision, s
     """Add Gaussian priors to the normal equations and return the penalised value; ``precision`` [5] is 1 / variance.
 
     Its entries belong to each angle, each shift, scale, defocus and offset.
+
+    Parameters
+    ----------
+    hessian : float64 [p, p]
+        Normal equations of the image; the priors are added.
+    gradient : float64 [p]
+        Slope of the value; the priors are added.
+    value : float
+        Minus the log-likelihood.
+    rotation, middle : float64 [3, 3]
+        Pose, and the middle of its prior.
+    x : float64 [5]
+        Shift (x, y), scale, defocus and offset.
+    centre : float64 [5]
+        Middle of the prior of x.
+    precision : float64 [5]
+        1 / variance of the priors of each angle, each shift, scale, defocus and offset; 0 for none.
+    slots : int [p - 3]
+        Which entries of x are free, in the order of the normal equations.
     """
     objective = value
     if precision[0] > 0:
@@ -120,6 +139,27 @@ def propose(hessian, gradient, damping, rotation, x, limits, low, high, slots, n
 
     ``limits`` [5] are the longest steps of rotation (rad), shift, scale, defocus and offset; ``low`` and ``high`` [5]
     bound x.
+
+    Parameters
+    ----------
+    hessian : float64 [p, p]
+        Normal equations of the image.
+    gradient : float64 [p]
+        Slope of the value.
+    damping : float
+        Lambda of Levenberg and Marquardt.
+    rotation : float64 [3, 3]
+        Pose.
+    x : float64 [5]
+        Shift (x, y), scale, defocus and offset.
+    limits : float64 [5]
+        Longest steps of rotation (rad), shift, scale, defocus and offset.
+    low, high : float64 [5]
+        Bounds of x.
+    slots : int [p - 3]
+        Which entries of x are free, in the order of the normal equations.
+    new_rotation, new_x : float64 [3, 3], [5]
+        Receive the trial.
     """
     p = gradient.size
     matrix, slope, step = hessian.copy(), gradient.copy(), np.empty(p)
@@ -153,7 +193,19 @@ def propose(hessian, gradient, damping, rotation, x, limits, low, high, slots, n
 
 @njit(fastmath=False)
 def settle(gain, promised, damping, tolerance):
-    """Return (whether to take the step, whether the image is done, next damping)."""
+    """Return (whether to take the step, whether the image is done, next damping).
+
+    Parameters
+    ----------
+    gain : float
+        By how much the objective fell.
+    promised : float
+        By how much the model said that it would.
+    damping : float
+        Lambda of the step.
+    tolerance : float
+        Gain below which an image is done.
+    """
     if gain > 0:
         return True, gain < tolerance, max(damping / 5, LAMBDA_LEAST)
     # a step that fails although it promised little: the interpolated reference has kinks that no smaller one resolves
@@ -224,7 +276,21 @@ def _refine_images(
 def propose_all(
     which, hessian, gradient, damping, rotations, x, limits, low, high, slots, trial_rotations, trial_x, promised
 ):  # fmt: skip
-    """Call :func:`propose` for the images ``which``."""
+    """Call :func:`propose` for the images ``which``.
+
+    Parameters
+    ----------
+    which : int [m]
+        Images that take part.
+    hessian, gradient, damping, rotations, x : array [n, ...]
+        Of each image; see :func:`propose`.
+    limits, low, high, slots : array
+        As in :func:`propose`.
+    trial_rotations, trial_x : float64 [n, 3, 3], [n, 5]
+        Receive the trials.
+    promised : float64 [n]
+        Receives the gains that the model promises.
+    """
     for n in which:
         promised[n] = propose(
             hessian[n],
@@ -246,7 +312,29 @@ def judge_all(
     which, first, new_hessian, new_gradient, new_value, trial_rotations, trial_x, middle, centre, precision, slots,
     tolerance, promised, damping, rotations, x, hessian, gradient, value, objective, converged,
 ):  # fmt: skip
-    """Accept or refuse the trials of the images ``which``, whose normal equations stand in rows 0, 1, ..."""
+    """Accept or refuse the trials of the images ``which``, whose normal equations stand in rows 0, 1, ...
+
+    Parameters
+    ----------
+    which : int [m]
+        Images that take part.
+    first : bool
+        Whether these are the first normal equations of the images, which are always accepted.
+    new_hessian, new_gradient, new_value : float64 [m, p, p], [m, p], [m]
+        Normal equations at the trials of ``which``.
+    trial_rotations, trial_x : float64 [n, 3, 3], [n, 5]
+        The trials.
+    middle, centre, precision, slots : array
+        Priors; see :func:`penalise`, ``middle`` and ``centre`` for each image.
+    tolerance : float
+        Gain below which an image is done.
+    promised, damping : float64 [n]
+        Of :func:`propose_all`; the damping is renewed.
+    rotations, x, hessian, gradient, value, objective : array [n, ...]
+        State of each image: replaced where the trial is accepted.
+    converged : bool [n]
+        Receives whether an image is done.
+    """
     for i in range(which.size):
         n = which[i]
         trial = penalise(

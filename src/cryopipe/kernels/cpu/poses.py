@@ -137,7 +137,39 @@ def add_sums(
     flat, radius, data, ctf, variance, a, turn_x, turn_y, scale, phase, per_unit, spectrum, offset, kx, ky,
     with_scale, n_defocus, row, column, fraction, w, sums,
 ):  # fmt: skip
-    """Fill ``sums`` [N_SUMS] of one image; the further columns are scale, defocus (1 or 3 terms) and offset."""
+    """Fill ``sums`` [N_SUMS] of one image; the further columns are scale, defocus (1 or 3 terms) and offset.
+
+    Parameters
+    ----------
+    flat : float32 [2 V]
+        Half cube of the reference, V voxels of radius ``radius``, flat.
+    radius : int
+        Radius of the cube in grid steps.
+    data : float32 [2 K]
+        Spectrum of the image (re, im).
+    ctf, variance : float32 [K]
+        CTF, and 1 / sigma^2.
+    a : float32 [3, 3]
+        Pose matrix times the padding.
+    turn_x, turn_y : float
+        Minus the shift over the box.
+    scale, offset : float32
+        Relative scale and grey offset of the image.
+    phase : float64 [5] or [0]
+        Phase of the CTF in turns; empty where ``ctf`` is the CTF.
+    per_unit : float32
+        Change of the phase per unit of defocus.
+    spectrum : float32 [K'] or [0]
+        Spectrum of a grey offset; empty where it is no parameter.
+    kx, ky : integer [K]
+        Frequencies, Fourier pixels.
+    with_scale, n_defocus : bool, int
+        Which further columns there are.
+    row, column, fraction, w : array
+        Buffers of :mod:`cryopipe.kernels.cpu.pose_blocks`.
+    sums : float64 [N_SUMS]
+        Receives the sums.
+    """
     sums[:] = 0
     models = int(with_scale) + n_defocus
     ahead = 0
@@ -167,7 +199,19 @@ def add_sums(
 
 @njit(inline="always")
 def assemble(s, kappa, extra, hessian, gradient):
-    """Put the sums in their places; columns: -ky u, kx u, v (rotation), i kappa kx M, i kappa ky M (shift), further."""
+    """Put the sums in their places; columns: -ky u, kx u, v (rotation), i kappa kx M, i kappa ky M (shift), further.
+
+    Parameters
+    ----------
+    s : float64 [N_SUMS]
+        Sums of :func:`add_sums`.
+    kappa : float
+        2 pi / box.
+    extra : int
+        Number of further columns.
+    hessian, gradient : float64 [p, p], [p]
+        Receive the normal equations.
+    """
     hessian[0, 0], hessian[0, 1], hessian[1, 1] = s[0], -s[1], s[2]
     hessian[0, 2], hessian[1, 2], hessian[2, 2] = -s[3], s[4], s[5]
     hessian[0, 3], hessian[0, 4] = -kappa * s[11], -kappa * s[12]

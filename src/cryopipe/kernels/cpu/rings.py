@@ -14,7 +14,19 @@ CHUNK = 8192
 
 @njit(parallel=True, cache=True, nogil=True)
 def ring_sums(values, ring, n_rings, out):
-    """Fill ``out`` [n, n_rings] (float64); ring < 0 or >= n_rings is skipped."""
+    """Fill ``out`` [n, n_rings] (float64); ring < 0 or >= n_rings is skipped.
+
+    Parameters
+    ----------
+    values : float32 [n, K]
+        Values to sum.
+    ring : integer [K]
+        Ring of each place.
+    n_rings : int
+        Number of rings.
+    out : float64 [n, n_rings]
+        Receives the sums.
+    """
     chunks = (ring.size + CHUNK - 1) // CHUNK
     partial = np.zeros((values.shape[0] * chunks, n_rings))
     for task in prange(values.shape[0] * chunks):
@@ -30,7 +42,19 @@ def ring_sums(values, ring, n_rings, out):
 
 @njit(parallel=True, cache=True, nogil=True)
 def spread_sums(values, position, n_rings, sums, weights):
-    """Fill ``sums`` and ``weights`` [n, n_rings] (float64), splitting a value linearly between its two rings."""
+    """Fill ``sums`` and ``weights`` [n, n_rings] (float64), splitting a value linearly between its two rings.
+
+    Parameters
+    ----------
+    values : float32 [n, K]
+        Values to sum.
+    position : float [1, K] or [n, K]
+        Place between the rings; a row for all, or one for each.
+    n_rings : int
+        Number of rings.
+    sums, weights : float64 [n, n_rings]
+        Receive the sums of the values and of their shares.
+    """
     chunks = (position.shape[1] + CHUNK - 1) // CHUNK
     partial = np.zeros((values.shape[0] * chunks, 2, n_rings))
     for task in prange(values.shape[0] * chunks):

@@ -32,7 +32,21 @@ def _vector(builder, values):
 
 @intrinsic
 def add_scaled(typingctx, array, at, factor, values):
-    """``array[at : at + n] += factor * values`` for a 1-D contiguous array and a tuple of n scalars of its type."""
+    """``array[at : at + n] += factor * values`` for a 1-D contiguous array and a tuple of n scalars of its type.
+
+    Parameters
+    ----------
+    typingctx : object
+        Of Numba; the call does not state it.
+    array : float array [m]
+        Changed in place.
+    at : int
+        First place that is changed.
+    factor : float
+        Of the type of the array.
+    values : tuple of float
+        Of the type of the array.
+    """
     count = len(values)
 
     def generate(context, builder, signature, arguments):
@@ -84,6 +98,19 @@ def transpose_four(typingctx, out, start, stride, flat, a, b, c, d):
     """Read 4 floats at each of ``flat[a], flat[b], flat[c], flat[d]`` and write them as columns of a 4 x 4 block.
 
     The j-th floats of the four come to ``out[start + j stride : start + j stride + 4]``. Both arrays are flat float32.
+
+    Parameters
+    ----------
+    typingctx : object
+        Of Numba; the call does not state it.
+    out : float32 [m]
+        Receives the block.
+    start, stride : int
+        First place of the block, and places between its columns.
+    flat : float32 [l]
+        What is read.
+    a, b, c, d : int
+        Where the four groups of four begin.
     """
 
     def code(context, builder, signature, values):

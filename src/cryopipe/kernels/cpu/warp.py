@@ -154,7 +154,25 @@ def _warp_line(c, y, dx, dy, spacing, fill, line):
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def accumulate(coefficients, shifts, spacing, weights, fill, sums, first, last):
-    """Add rows first..last of the warped frame, times each weight, to ``sums`` [r, y, x]."""
+    """Add rows first..last of the warped frame, times each weight, to ``sums`` [r, y, x].
+
+    Parameters
+    ----------
+    coefficients : float32 [y, x]
+        Cubic B-spline coefficients of the frame.
+    shifts : float32 [2, gy, gx]
+        (x, y) at nodes ``spacing`` pixels apart.
+    spacing : int
+        Pixels between nodes.
+    weights : float32 [r]
+        Factor of the frame in each sum.
+    fill : float
+        Value of pixels that come from outside the frame.
+    sums : float32 [r, y, x]
+        Receive the weighted frame.
+    first, last : int
+        Rows that this call works on.
+    """
     nx = coefficients.shape[1]
     nodes = shifts.shape[2]
     line = np.empty(nx, dtype=np.float32)

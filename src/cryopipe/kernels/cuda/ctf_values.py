@@ -12,7 +12,19 @@ from cryopipe.kernels.cuda._source import THREADS, blocks, function
 def ctf_values_cuda(
     coefficients: np.ndarray, scale: np.ndarray, b_factor_A2: np.ndarray, kx: Any, ky: Any, absolute: bool
 ) -> Any:
-    """Return CuPy float32 ``[n, K]``; arguments as in :func:`cryopipe.kernels.ctf_values.ctf_values`."""
+    """Return CuPy float32 ``[n, K]``; arguments as in :func:`cryopipe.kernels.ctf_values.ctf_values`.
+
+    Parameters
+    ----------
+    coefficients : array [n, 5]
+        Coefficients of the phase.
+    scale, b_factor_A2 : array [n]
+        Factor and B factor of each row.
+    kx, ky : CuPy array [K]
+        Frequencies.
+    absolute : bool
+        Whether the absolute value is wanted.
+    """
     import cupy
 
     n, count = len(scale), len(kx)

@@ -13,7 +13,21 @@ def sum_over_orbits(
     numerator: Any, weight: Any, radius: int, steps: np.ndarray, first_axis: np.ndarray, conjugate: np.ndarray,
     order: int, limit: np.int64,
 ) -> None:  # fmt: skip
-    """Sum in place; one thread for each voxel of the octant, a sixth of them at work."""
+    """Sum in place; one thread for each voxel of the octant, a sixth of them at work.
+
+    Parameters
+    ----------
+    numerator, weight : array
+        Half cube of radius ``radius``, changed in place.
+    radius : int
+        R: the cube has [2R+1, 2R+1, R+1] voxels.
+    steps, first_axis, conjugate : array [24, 3], [24], [24]
+        Table of the orbits: see :func:`cryopipe.kernels.orbits.orbit_table`.
+    order : int
+        Order of the group: the 24 images fall into 24 / order orbits.
+    limit : int
+        Largest squared distance from the origin.
+    """
     import cupy
 
     function("orbits", "sum_over_orbits")(
@@ -26,7 +40,19 @@ def sum_over_orbits(
 def add_rotated(
     numerator: Any, weight: Any, radius: int, operators: Any, limit: np.float32, total: Any, total_weight: Any
 ) -> None:
-    """Add to ``total`` and ``total_weight`` in place."""
+    """Add to ``total`` and ``total_weight`` in place.
+
+    Parameters
+    ----------
+    numerator, weight, total, total_weight : CuPy array
+        As in :func:`cryopipe.kernels.orbits.add_rotated`.
+    radius : int
+        R: the cubes have [2R+1, 2R+1, R+1] voxels.
+    operators : CuPy float32 [m, 3, 3]
+        Rotations.
+    limit : float32
+        Largest squared distance from the origin.
+    """
     import cupy
 
     function("orbits", "add_rotated")(

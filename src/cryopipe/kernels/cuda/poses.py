@@ -17,7 +17,23 @@ def normal_equations(
     phase: Any, per_unit: Any, spectrum: Any, offset: Any, kx: Any, ky: Any, padding: Any, box: float, with_scale: bool,
     n_defocus: int, hessian: Any, gradient: Any, value: Any,
 ) -> None:  # fmt: skip
-    """Fill hessian, gradient and value; one block an image."""
+    """Fill hessian, gradient and value; one block an image.
+
+    Parameters
+    ----------
+    cube, data, ctf, inverse_variance, rotations, shifts, scale, kx, ky : CuPy array
+        As in :func:`cryopipe.kernels.poses.normal_equations`; complex ones as pairs of float32.
+    radius : int
+        Radius of the cube in grid steps.
+    phase, per_unit, spectrum, offset : CuPy array
+        Phase and defocus terms, spectrum of the offset and the offset as there; empty where they are not used.
+    padding, box : float
+        Grid steps per Fourier pixel, side of the images.
+    with_scale, n_defocus : bool, int
+        Which further parameters there are.
+    hessian, gradient, value : CuPy float64 [n, p, p], [n, p], [n]
+        Receive the result.
+    """
     extra = int(with_scale) + n_defocus + int(spectrum.size > 0)
     function("poses", f"normal_equations_{extra}")(
         (data.shape[0],), (THREADS,),
@@ -32,7 +48,19 @@ def score_poses(
     cube: Any, radius: int, data: Any, ctf: Any, inverse_variance: Any, rotations: Any, shifts: Any, scale: Any,
     kx: Any, ky: Any, padding: Any, box: float, out: Any,
 ) -> None:  # fmt: skip
-    """Fill ``out`` [n, m, s]; grid (image, candidate), in parts of the 65 535 candidates that fit a grid."""
+    """Fill ``out`` [n, m, s]; grid (image, candidate), in parts of the 65 535 candidates that fit a grid.
+
+    Parameters
+    ----------
+    cube, data, ctf, inverse_variance, rotations, shifts, scale, kx, ky : CuPy array
+        As in :func:`cryopipe.kernels.poses.score_poses`; complex ones as pairs of float32.
+    radius : int
+        Radius of the cube in grid steps.
+    padding, box : float
+        Grid steps per Fourier pixel, side of the images.
+    out : CuPy float64 [n, m, s]
+        Receives the log-likelihoods.
+    """
     if rotations.shape[1] > 65535:
         for first in range(0, rotations.shape[1], 65535):
             part = slice(first, first + 65535)
@@ -55,7 +83,23 @@ def score_defoci(
     phase: Any, per_unit: Any, spectrum: Any, offset: Any, kx: Any, ky: Any, padding: Any, box: float, first: float,
     step: float, out: Any,
 ) -> None:  # fmt: skip
-    """Fill ``out`` [n, d]; grid (image, group of defocus changes)."""
+    """Fill ``out`` [n, d]; grid (image, group of defocus changes).
+
+    Parameters
+    ----------
+    cube, data, ctf, inverse_variance, rotations, shifts, scale, kx, ky : CuPy array
+        As in :func:`cryopipe.kernels.poses.score_defoci`; complex ones as pairs of float32.
+    radius : int
+        Radius of the cube in grid steps.
+    phase, per_unit, spectrum, offset : CuPy array
+        Phase and defocus terms, spectrum of the offset and the offset as there; empty where they are not used.
+    padding, box : float
+        Grid steps per Fourier pixel, side of the images.
+    first, step : float
+        First change of the defocus, and from one to the next.
+    out : CuPy float64 [n, d]
+        Receives the log-likelihoods.
+    """
     function("poses", "score_defoci")(
         (out.shape[0], (out.shape[1] + _DEFOCI - 1) // _DEFOCI), (THREADS,),
         (cube, np.int32(radius), data, ctf, inverse_variance, np.int32(inverse_variance.shape[0] > 1), rotations, shifts,

@@ -19,7 +19,19 @@ def _grid(values: Any) -> tuple[int, int]:
 
 
 def ring_sums(values: Any, ring: Any, n_rings: int, out: Any) -> None:
-    """Fill ``out`` [n, n_rings]."""
+    """Fill ``out`` [n, n_rings].
+
+    Parameters
+    ----------
+    values : float32 [n, K]
+        Values to sum.
+    ring : integer [K]
+        Ring of each place.
+    n_rings : int
+        Number of rings.
+    out : float64 [n, n_rings]
+        Receives the sums.
+    """
     size = 8 * n_rings
     shared = size <= SHARED_BYTES
     function("rings", "ring_sums")(
@@ -30,7 +42,19 @@ def ring_sums(values: Any, ring: Any, n_rings: int, out: Any) -> None:
 
 
 def spread_sums(values: Any, position: Any, n_rings: int, sums: Any, weights: Any) -> None:
-    """Fill ``sums`` and ``weights`` [n, n_rings]."""
+    """Fill ``sums`` and ``weights`` [n, n_rings].
+
+    Parameters
+    ----------
+    values : float32 [n, K]
+        Values to sum.
+    position : float [1, K] or [n, K]
+        Place between the rings; a row for all, or one for each.
+    n_rings : int
+        Number of rings.
+    sums, weights : float64 [n, n_rings]
+        Receive the sums of the values and of their shares.
+    """
     size = 16 * n_rings
     shared = size <= SHARED_BYTES
     function("rings", "spread_sums")(

@@ -10,7 +10,21 @@ from cryopipe.kernels.cuda._source import THREADS, blocks, function
 
 
 def extract_slices(cube: Any, radius: int, rotations: Any, kx: Any, ky: Any, padding: float, out: Any) -> None:
-    """Fill ``out`` [n, K]; grid (image, block of samples)."""
+    """Fill ``out`` [n, K]; grid (image, block of samples).
+
+    Parameters
+    ----------
+    cube : CuPy complex64 [2R+1, 2R+1, R+1]
+        Centred half cube.
+    radius : int
+        R.
+    rotations, kx, ky : CuPy array
+        As in :func:`cryopipe.kernels.slices.extract_slices`.
+    padding : float
+        Grid steps per Fourier pixel.
+    out : CuPy complex64 [n, K]
+        Receives the slices.
+    """
     if out.size == 0:
         return
     function("slices", "extract_slices")(
@@ -26,6 +40,21 @@ def insert_slices(
     """Add to ``numerator`` and ``weight`` in place, by atomic scatter or, ``ordered``, by a gather over voxels.
 
     ``rotations`` is [n, m, 3, 3].
+
+    Parameters
+    ----------
+    numerator, weight : CuPy complex64 and float32 [2R+1, 2R+1, R+1]
+        Receive the sums.
+    radius : int
+        R.
+    rotations : CuPy float32 [n, m, 3, 3]
+        Pose matrices, m for each image.
+    values, weights, kx, ky, position : CuPy array
+        As in :func:`cryopipe.kernels.slices.insert_slices`, prepared there.
+    padding : float
+        Grid steps per Fourier pixel.
+    ordered : bool
+        Whether sums keep an order, so that their bits do.
     """
     count = np.int32(kx.size)
     images, copies = rotations.shape[:2]

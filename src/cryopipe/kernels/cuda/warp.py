@@ -20,7 +20,23 @@ def spline_coefficients(image: Any) -> None:
 
 
 def accumulate(coefficients: Any, shifts: Any, spacing: int, weights: Any, fill: float, sums: Any) -> None:
-    """Add the warped frame, times each weight, to ``sums`` [r, y, x]."""
+    """Add the warped frame, times each weight, to ``sums`` [r, y, x].
+
+    Parameters
+    ----------
+    coefficients : float32 [y, x]
+        Cubic B-spline coefficients of the frame.
+    shifts : float32 [2, gy, gx]
+        (x, y) at nodes ``spacing`` pixels apart.
+    spacing : int
+        Pixels between nodes.
+    weights : float32 [r]
+        Factor of the frame in each sum.
+    fill : float
+        Value of pixels that come from outside the frame.
+    sums : float32 [r, y, x]
+        Receive the weighted frame.
+    """
     ny, nx = coefficients.shape
     function("warp", "accumulate")(
         (blocks(ny * nx),), (THREADS,),

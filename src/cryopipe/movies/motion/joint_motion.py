@@ -207,8 +207,9 @@ def refine_motion(
     shifts_px : ndarray ``[n, 2]``
         Refined; the ones given where the frames have nothing in common.
     local : LocalMotion or None
-        None where it was not asked for, there are too few patches or frames, the likelihood gains less by the field
-        than it has parameters (Akaike 1974, doi:10.1109/TAC.1974.1100705), or it is no motion of a specimen.
+        None where it was not asked for, there are too few patches or frames, the frames share no specimen, the
+        likelihood gains less by the field than it has parameters (Akaike 1974, doi:10.1109/TAC.1974.1100705), or a
+        specimen cannot move so.
     """
     n = len(shifts_px)
     if n < 2:
@@ -264,7 +265,7 @@ def _excess(state: _State) -> float:
 
 
 def _is_motion(work: _Refinement, state: _State, local: LocalMotion) -> bool:
-    """Say whether the likelihood rises by more than the field's parameters, and whether a specimen can move so."""
+    """Say whether the frames share a specimen, whether it bends, and whether a specimen can move so."""
     if state.bend is None or local.residual_px > _LARGEST_RMS_PX:
         return False
     y, x = work.patches.centres
@@ -275,4 +276,24 @@ def _is_motion(work: _Refinement, state: _State, local: LocalMotion) -> bool:
         work.sweep(extra, state.power, state.strength, np.inf, steps=False).likelihood
         for extra in (state.extra, state.extra - state.bend.at_patches)
     )
+    if bent - _likelihood_of_noise(work, state) < state.bend.parameters + _cost_of_alignment(work, state, local.shape):
+        return False
     return bent - straight > state.bend.parameters
+
+
+def _likelihood_of_noise(work: _Refinement, state: _State) -> float:
+    """Return what the likelihood has to exceed for a specimen: the logarithm of its variances over those of noise."""
+    total = np.log1p(work.n * state.power * state.strength[:, None])  # [p, rings]
+    return float((work.counts * total).sum())
+
+
+def _cost_of_alignment(work: _Refinement, state: _State, shape: tuple[int, int, int]) -> float:
+    """Return the likelihood that aligned noise gains: one for every fitted number, and the choice among all shifts.
+
+    The numbers are the track, the powers of the rings and those of the patches. Every frame but one is put at the best
+    of as many independent places as the frame has squares of the search's resolution, which gains up to the logarithm
+    of their number (MacKay 2003, Information Theory, Inference, and Learning Algorithms, chapter 28: the Occam factor).
+    """
+    places = float(np.prod(shape[1:])) * (work.patches.pixel_size_A / work.resolution_A) ** 2
+    fitted = 2 * (work.n - 1) + np.count_nonzero(state.power) + len(state.strength)
+    return float(fitted + (work.n - 1) * np.log(max(places, 1.0)))

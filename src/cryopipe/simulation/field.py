@@ -1,0 +1,150 @@
+"""The whole field of view of a movie without its particles: CTF, ice, carbon and contaminants, frame by frame."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import scipy.fft
+from numpy.typing import NDArray
+
+from cryopipe.config.simulation import SimulateMovies
+from cryopipe.imaging.optics import ctf_phase, electron_wavelength_A
+from cryopipe.simulation.amplitudes import camera_response, critical_exposure, mean_fading
+from cryopipe.simulation.potential import interaction_parameter
+from cryopipe.simulation.scene import Scene
+from cryopipe.simulation.scenery import ice_power, static_fields, wander
+
+#: Detail down to this resolution in Å is spread by the CTF without wrapping around the field; finer detail wraps. A finer limit
+#: would only make the field larger.
+_SPREAD_RESOLUTION_A = 3.0
+#: Room in Å beside that spread and the global motion: local motion, and the box of a particle at the border.
+_ROOM_A = 20
+
+
+class Field:
+    """The whole field of view with a margin: CTF, ice and static objects, that is all but the particles.
+
+    Parameters
+    ----------
+    scene, params : Scene, SimulateMovies
+        What happens in the movie, and the acquisition.
+    rng : Generator
+        The movie's random numbers; the order of their use is part of the result.
+    """
+
+    def __init__(self, scene: Scene, params: SimulateMovies, rng: np.random.Generator) -> None:
+        self.pixel, self.dose = params.value("pixel_size_A"), params.value("dose_per_frame_e_A2")
+        self.size = (params.value("height_px"), params.value("width_px"))
+        self.rng, self.motion = rng, scene.motion
+        spread_A = electron_wavelength_A(params.voltage_kV) * scene.defocus_u_A / _SPREAD_RESOLUTION_A
+        margin = int(np.ceil((spread_A / 2 + _ROOM_A) / self.pixel + np.abs(scene.motion.shifts_px).max() / 2))
+        self.shape = tuple(2 * scipy.fft.next_fast_len(n // 2 + margin, real=True) for n in self.size)
+        self.origin = tuple((full - n) // 2 for full, n in zip(self.shape[::-1], self.size[::-1], strict=True))  # x, y
+        ky, kx = np.fft.fftfreq(self.shape[0], self.pixel)[:, None], np.fft.rfftfreq(self.shape[1], self.pixel)[None, :]
+        k = np.hypot(ky, kx)
+        phase = ctf_phase(np.broadcast_to(kx, k.shape), np.broadcast_to(ky, k.shape), scene.ctf(params))
+        self.sine, self.cosine = np.sin(phase).astype(np.float32), np.cos(phase).astype(np.float32)
+        del phase
+        seen = camera_response(k * self.pixel, params.detective_quantum_efficiency).astype(np.float32)
+        self.sine *= seen
+        self.cosine *= seen
+        envelope = np.exp(-scene.b_factor_A2 * k**2 / 4).astype(np.float32)
+        sigma = interaction_parameter(params.voltage_kV)
+        self.critical = critical_exposure(k, params.voltage_kV).astype(np.float32)
+        self.static = self._static(scene, params, sigma, envelope, seen)
+        alike, left = wander(k, self.dose)
+        # In unnormalised transforms white noise of variance v has |F|² = v · pixels; half of it is real.
+        power = params.ice_noise * ice_power(k, params.ice_thickness_A, sigma) * left / self.pixel**2
+        self.ice_amplitude = (np.sqrt(power * k.shape[0] * self.shape[1] / 2) * envelope).astype(np.float32)
+        self.alike = alike.astype(np.float32)
+        self.ice = np.zeros((*k.shape, 2), np.float32)
+        self.draw = np.empty_like(self.ice)
+        self.first = True
+
+    def frame(self, frame: int, even: NDArray[np.float32], odd: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return ψ of a frame; ``even`` and ``odd`` are the particles' two parts on the whole field."""
+        self.rng.standard_normal(out=self.draw, dtype=np.float32)
+        fading = mean_fading(frame * self.dose, (frame + 1) * self.dose, self.critical)
+        spectrum = scipy.fft.rfft2(even, overwrite_x=True)
+        _transfer(
+            spectrum,
+            scipy.fft.rfft2(odd, overwrite_x=True),
+            self.sine,
+            self.cosine,
+            fading,
+            self.static,
+            self.ice_amplitude,
+            self.ice,
+            self.alike,
+            self.draw,
+            self.first,
+            np.fft.fftfreq(self.shape[0]),
+            np.fft.rfftfreq(self.shape[1]),
+            self.motion.shifts_px[frame],
+            self.motion.travel_px[frame],
+        )
+        self.first = False
+        whole = scipy.fft.irfft2(spectrum, s=self.shape, overwrite_x=True)
+        x, y = self.origin
+        return np.asarray(whole[y : y + self.size[0], x : x + self.size[1]], np.float32)
+
+    def _static(
+        self,
+        scene: Scene,
+        params: SimulateMovies,
+        sigma: float,
+        envelope: NDArray[np.float32],
+        seen: NDArray[np.float32],
+    ) -> NDArray[np.complex64]:
+        phase, loss = static_fields(
+            self.shape,
+            self.origin,
+            pixel_size_A=self.pixel,
+            thickness_A=params.ice_thickness_A,
+            sigma=sigma,
+            carbon=scene.carbon,
+            contaminants=scene.contaminants,
+            rng=self.rng,
+        )
+        spectrum = scipy.fft.rfft2(phase, overwrite_x=True)
+        spectrum *= self.sine
+        spectrum += np.float32(0.5) * seen * scipy.fft.rfft2(loss, overwrite_x=True)
+        spectrum *= envelope
+        return np.asarray(spectrum, np.complex64)
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _transfer(
+    even: Any,
+    odd: Any,
+    sine: Any,
+    cosine: Any,
+    fading: Any,
+    static: Any,
+    ice_amplitude: Any,
+    ice: Any,
+    alike: Any,
+    draw: Any,
+    first: bool,
+    fy: Any,
+    fx: Any,
+    shift: Any,
+    travel: Any,
+) -> None:
+    """Turn ``even`` in place into the spectrum of ψ, and renew the ice [y, x, 2] (a random walk) on the way."""
+    ramp_x = np.exp(-2j * np.pi * fx * shift[0]).astype(np.complex64)
+    ramp_y = np.exp(-2j * np.pi * fy * shift[1]).astype(np.complex64)
+    for j in range(even.shape[0]):
+        for i in range(even.shape[1]):
+            keep = np.float32(0.0) if first else alike[j, i]
+            fresh = np.sqrt(np.float32(1.0) - keep * keep)
+            ice[j, i, 0] = keep * ice[j, i, 0] + fresh * draw[j, i, 0]
+            ice[j, i, 1] = keep * ice[j, i, 1] + fresh * draw[j, i, 1]
+            value = (even[j, i] * sine[j, i] + odd[j, i] * cosine[j, i]) * fading[j, i] + static[j, i]
+            value += complex(ice[j, i, 0], ice[j, i, 1]) * ice_amplitude[j, i] * sine[j, i]
+            blur = np.pi * (fx[i] * travel[0] + fy[j] * travel[1])
+            if abs(blur) > 1e-3:
+                value *= np.sin(blur) / blur
+            even[j, i] = value * ramp_x[i] * ramp_y[j]
