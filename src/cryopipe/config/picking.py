@@ -11,6 +11,16 @@ from cryopipe.config.declaration.declare import BranchOf, Cost, Declaration, Ref
 from cryopipe.config.declaration.runs import Stage, check_choice
 
 
+#: What filtering micrographs at 20 Å costs, whatever the filter.
+_COST_OF_FILTERS = Cost(
+    names={"Mpx": "1e-6 * micrograph_px"},
+    memory_MB="285 + 14 * Mpx",
+    cpu_seconds="1.1 + images * (0.03 + 0.035 * Mpx)",
+    parallel=0.3,
+    disk_MB="0.0003 * particles",
+)
+
+
 class SizePicker(Params):
     """What pickers have in common that know the particle by its size alone."""
 
@@ -49,13 +59,7 @@ class SizePicker(Params):
     branch_of="pickers",
     label="pick_log",
     threads=4,
-    cost=Cost(
-        names={"Mpx": "1e-6 * micrograph_px"},
-        memory_MB="285 + 14 * Mpx",
-        cpu_seconds="1.1 + images * (0.03 + 0.035 * Mpx)",
-        parallel=0.3,
-        disk_MB="0.0003 * particles",
-    ),
+    cost=_COST_OF_FILTERS,
     references=(
         Reference(
             "Zivanov et al. 2018, New tools for automated high-resolution cryo-EM in RELION-3",
@@ -102,13 +106,7 @@ class PickLog(SizePicker):
     branch_of="pickers",
     label="pick_shell",
     threads=4,
-    cost=Cost(
-        names={"Mpx": "1e-6 * micrograph_px"},
-        memory_MB="285 + 14 * Mpx",
-        cpu_seconds="1.1 + images * (0.03 + 0.035 * Mpx)",
-        parallel=0.3,
-        disk_MB="0.0003 * particles",
-    ),
+    cost=_COST_OF_FILTERS,
     references=(
         Reference(
             "Sigworth 2004, Classical detection theory and the cryo-EM particle selection problem",

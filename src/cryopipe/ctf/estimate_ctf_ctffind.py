@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -260,12 +261,7 @@ def measure(micrograph: CtfMicrograph, params: EstimateCtfCtffind) -> Row:
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: EstimateCtfCtffind, context: Context) -> None:
     """Estimate the CTFs of a batch; input ``micrographs``."""
-    estimate_ctfs(
-        inputs,
-        outputs,
-        params,
-        context,
-        estimate=lambda micrograph: measure(micrograph, params),
-        columns=_COLUMNS | (_TILT_COLUMNS if params.find_tilt else {}),
-        files=CtfFiles(diagnostics=("ctf.mrc", "avrot.txt"), pictures=("ctf", "epa")),
-    )
+    columns = _COLUMNS | (_TILT_COLUMNS if params.find_tilt else {})
+    files = CtfFiles(diagnostics=("ctf.mrc", "avrot.txt"), pictures=("ctf", "epa"))
+    estimate = partial(measure, params=params)
+    estimate_ctfs(inputs, outputs, params, context, estimate=estimate, columns=columns, files=files)

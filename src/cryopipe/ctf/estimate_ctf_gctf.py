@@ -13,6 +13,7 @@ frame; rings of an astigmatism of several thousand Å vanish from the rotational
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +37,7 @@ from cryopipe.ctf.micrograph import (
 from cryopipe.io.atomic import atomic_write
 from cryopipe.items import Row
 
+#: Step of the polar image that the picture is smoothed on, and standard deviation along the rings, degrees.
 _TURN_DEG, _SMOOTHED_DEG = 0.5, 4.0
 
 
@@ -147,12 +149,7 @@ def measure(micrograph: CtfMicrograph, params: EstimateCtfGctf) -> Row:
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: EstimateCtfGctf, context: Context) -> None:
     """Estimate the CTFs of a batch; input ``micrographs``."""
-    estimate_ctfs(
-        inputs,
-        outputs,
-        params,
-        context,
-        estimate=lambda micrograph: measure(micrograph, params),
-        columns=CTF_COLUMNS | {"rlnCtfValidationScore": "float64"},
-        files=CtfFiles(diagnostics=("ctf.mrc", "EPA.log"), pictures=("ctf",)),
-    )
+    columns = CTF_COLUMNS | {"rlnCtfValidationScore": "float64"}
+    files = CtfFiles(diagnostics=("ctf.mrc", "EPA.log"), pictures=("ctf",))
+    estimate = partial(measure, params=params)
+    estimate_ctfs(inputs, outputs, params, context, estimate=estimate, columns=columns, files=files)

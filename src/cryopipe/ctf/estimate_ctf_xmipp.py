@@ -18,6 +18,7 @@ tells little.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from cryopipe.config.ctf import EstimateCtfXmipp
@@ -127,13 +128,6 @@ def main(inputs: dict[str, Path], outputs: dict[str, Path], params: EstimateCtfX
     known = sum(str(item) in starts for item in table.rows["crpItem"]) if len(table) else 0
     context.log.info("%s: %d of %d have a previous CTF", context.step, known, len(table))
     pictures = [f"ctfmodel_{kind}.mrc" for kind in _PICTURES]
-    estimate_ctfs(
-        inputs,
-        outputs,
-        params,
-        context,
-        estimate=lambda micrograph: measure(micrograph, params),
-        columns=_COLUMNS,
-        files=CtfFiles(("ctfmodel.star", *pictures), tuple(f"ctf_{kind}" for kind in _PICTURES)),
-        starts=starts,
-    )
+    files = CtfFiles(("ctfmodel.star", *pictures), tuple(f"ctf_{kind}" for kind in _PICTURES))
+    estimate = partial(measure, params=params)
+    estimate_ctfs(inputs, outputs, params, context, estimate=estimate, columns=_COLUMNS, files=files, starts=starts)

@@ -143,7 +143,17 @@ def ctf_columns(defocus: Defocus, *, image: Path, merit: float, resolution_A: fl
 
 
 def write_picture(mrc: Path, png: Path, picture: np.ndarray, pixel_size_A: float) -> None:
-    """Write a picture ``(y, x)`` of grey values 0..1 as MRC and as PNG."""
+    """Write a picture as MRC and as PNG.
+
+    Parameters
+    ----------
+    mrc, png : Path
+        The two files.
+    picture : ndarray ``(y, x)``
+        Grey values 0 to 1.
+    pixel_size_A : float
+        Å per pixel, for the header of the MRC file; in a spectrum, of the image that it belongs to.
+    """
     write_image(mrc, picture, pixel_size_A)
     with atomic_path(png) as temporary:
         imsave(temporary, picture, cmap="gray", vmin=0.0, vmax=1.0)

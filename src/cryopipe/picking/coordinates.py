@@ -6,9 +6,9 @@ is its method and nothing else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from cryopipe.context import Context
 from cryopipe.imaging.optics import CtfParameters, from_row
-from cryopipe.io.micrographs import Micrograph, micrograph_path, micrograph_rows, read_micrograph
+from cryopipe.io.micrographs import micrograph_path, micrograph_rows, read_micrograph
 from cryopipe.io.star import StarTable, read_table, write_rejections, write_table
 from cryopipe.items import Row, process_items
 from cryopipe.picking.maxima import Picks
@@ -34,13 +34,20 @@ COLUMNS = {
 }
 
 
+class Pick(Protocol):
+    """A method of picking."""
+
+    def __call__(self, micrograph: np.ndarray, pixel_size_A: float, /, *, optics: CtfParameters | None) -> Picks:
+        """Return the particles of an image ``(y, x)``, in its pixels; ``optics`` is None where its CTF is not known."""
+
+
 def pick_micrographs(
     inputs: Mapping[str, Path],
     outputs: Mapping[str, Path],
     params: BaseModel,
     context: Context,
     *,
-    pick: Callable[[Micrograph, CtfParameters | None], Picks],
+    pick: Pick,
 ) -> None:
     """Pick the micrographs of a batch: the ``main`` of a picker.
 
@@ -56,14 +63,14 @@ def pick_micrographs(
     context : Context
         Of the job.
     pick : callable
-        Returns the particles of a micrograph, in its pixels, given its CTF (None where it has none). It must not use
-        anything but the parameters and what it is given.
+        The method. It must not use anything but the parameters and what it is given.
     """
     table = read_table(inputs["micrographs"], "micrographs")
     rows = micrograph_rows(table, inputs["micrographs"])
 
     def work(item: str, row: dict[str, Any]) -> Row:
-        picks = pick(read_micrograph(row, dose_weighted=True), from_row(row))
+        micrograph = read_micrograph(row, dose_weighted=True)
+        picks = pick(micrograph.image, micrograph.pixel_size_A, optics=from_row(row))
         return {"item": item, "x": picks.xy[:, 0].tolist(), "y": picks.xy[:, 1].tolist(), "merit": picks.merit.tolist()}
 
     results = process_items(

@@ -18,6 +18,7 @@ labelled by hand, tolerance 0.3 diameters) it reaches F1 = 0.86 with diameters o
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -91,12 +92,5 @@ def pick_particles(
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: PickLog, context: Context) -> None:
     """Pick every micrograph of ``inputs["micrographs"]`` and write ``outputs["coordinates"]``."""
-    pick_micrographs(
-        inputs,
-        outputs,
-        params,
-        context,
-        pick=lambda micrograph, optics: pick_particles(
-            micrograph.image, micrograph.pixel_size_A, params, optics=optics, workers=context.threads
-        ),
-    )
+    pick = partial(pick_particles, params=params, workers=context.threads)
+    pick_micrographs(inputs, outputs, params, context, pick=pick)

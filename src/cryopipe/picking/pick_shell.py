@@ -14,6 +14,7 @@ that are far from a ball answer weakly.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -86,12 +87,5 @@ def pick_particles(
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: PickShell, context: Context) -> None:
     """Pick every micrograph of ``inputs["micrographs"]`` and write ``outputs["coordinates"]``."""
-    pick_micrographs(
-        inputs,
-        outputs,
-        params,
-        context,
-        pick=lambda micrograph, optics: pick_particles(
-            micrograph.image, micrograph.pixel_size_A, params, optics=optics, workers=context.threads
-        ),
-    )
+    pick = partial(pick_particles, params=params, workers=context.threads)
+    pick_micrographs(inputs, outputs, params, context, pick=pick)
