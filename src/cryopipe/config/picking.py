@@ -10,7 +10,6 @@ from cryopipe.config.declaration.base import Params, parameter
 from cryopipe.config.declaration.declare import BranchOf, Cost, Declaration, Reference
 from cryopipe.config.declaration.runs import Stage, check_choice
 
-
 #: What filtering micrographs at 20 Å costs, whatever the filter.
 _COST_OF_FILTERS = Cost(
     names={"Mpx": "1e-6 * micrograph_px"},

@@ -1,9 +1,9 @@
 """Hand-overs by name: which step of this run makes what a later stage reads, and where it lies.
 
 A step declares the ports that it makes (``makes`` of its `cryopipe.config.declaration.declare.Declaration`). Several steps may
-make one port: the pickers all make ``coordinates``, and `import_micrographs` makes ``micrographs`` where there are no movies. A port is
-answered by the last of them that runs, in the order of the data flow; of branches that run side by side only the one whose
-result goes on counts. Rules ask here and write the path of no other stage.
+make one port: the pickers all make ``coordinates``, and `import_micrographs` makes ``micrographs`` where there are no movies. The
+last of them that runs, in the order of the data flow, answers the port; of branches that run side by side only the one whose
+result goes on counts. Rules ask here and never write the path of another stage.
 
 A run of a step that is done several times is called ``<step>/<run>``; its results lie in ``<stage>/<step>/<run>/``.
 """
