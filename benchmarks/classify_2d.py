@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numba
 import numpy as np
-from particle_sets import write_phantoms
+from shared.particle_sets import write_phantoms
 from threadpoolctl import threadpool_limits
 
 from cryopipe.classes2d.classify_2d import classify

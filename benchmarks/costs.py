@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cryopipe.config.costs import Prediction
+from cryopipe.config.declaration.costs import Prediction
 from cryopipe.workflow.costs.measured import used
 from cryopipe.workflow.costs.prediction import Costs
 from cryopipe.workflow.plan import Plan

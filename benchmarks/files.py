@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import starfile
 
-from cryopipe.io.eer import EER_LAYOUTS, render_events
+from cryopipe.io.movie_files.eer import EER_LAYOUTS, render_events
 from cryopipe.io.mrc import StackWriter, read_stack
 from cryopipe.io.star import StarTable, make_optics, read_table, write_table
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.fft
-from measured import Stopwatch, peak_memory_GB
+from shared.measured import Stopwatch, peak_memory_GB
 from threadpoolctl import threadpool_limits
 
 from cryopipe.config.movies import EstimateGain

@@ -27,7 +27,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from particle_sets import write_phantoms
+from shared.particle_sets import write_phantoms
 from threadpoolctl import threadpool_limits
 
 from cryopipe.classes2d import classify_2d

@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ctf import estimate
-from measured import Stopwatch, peak_memory_GB
-from moving_specimen import (
+from shared.measured import Stopwatch, peak_memory_GB
+from shared.moving_specimen import (
     COUNTS_PER_ELECTRON,
     PIXEL_A,
     REAL,

@@ -23,7 +23,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from measured import Stopwatch, peak_memory_GB, triad
+from shared.measured import Stopwatch, peak_memory_GB, triad
 
 from cryopipe.imaging.fourier_pixels import half_plane
 from cryopipe.imaging.geometry import random_rotations

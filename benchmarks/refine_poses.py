@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numba
 import numpy as np
-from measured import best_of, peak_memory_GB, triad
+from shared.measured import best_of, peak_memory_GB, triad
 
 from cryopipe.imaging.fourier_pixels import FourierPixels, half_plane
 from cryopipe.imaging.geometry import random_rotations, rotation_from_vector

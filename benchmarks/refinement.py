@@ -30,7 +30,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from particle_sets import write_particles
+from shared.particle_sets import write_particles
 
 from cryopipe.config.refinement import RefineHomogeneous
 from cryopipe.context import Context

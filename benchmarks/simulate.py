@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measured import Stopwatch, peak_memory_GB
+from shared.measured import Stopwatch, peak_memory_GB
 
 from cryopipe.config.simulation import SimulateMovies
 from cryopipe.context import Context

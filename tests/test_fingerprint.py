@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from cryopipe import fingerprint as module
-from cryopipe.config.base import Params, parameter
+from cryopipe.config.declaration.base import Params, parameter
 from cryopipe.context import Context
 from cryopipe.fingerprint import file_digest, fingerprint
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cryopipe.config.base import Params, parameter
+from cryopipe.config.declaration.base import Params, parameter
 from cryopipe.context import Context
 from cryopipe.errors import CryopipeError, InputError
 from cryopipe.items import process_items

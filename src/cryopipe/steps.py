@@ -8,10 +8,10 @@ from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 
-from cryopipe.config.base import Params
-from cryopipe.config.declare import DECLARATIONS, Declaration
+from cryopipe.config.declaration.base import Params
+from cryopipe.config.declaration.declare import DECLARATIONS, Declaration
+from cryopipe.config.declaration.runs import RunParams
 from cryopipe.config.model import sections
-from cryopipe.config.runs import RunParams
 from cryopipe.errors import CryopipeError
 
 

@@ -14,12 +14,12 @@ import pytest
 import yaml
 
 from cryopipe.config import generate
-from cryopipe.config.base import model_in
-from cryopipe.config.declare import BranchOf
+from cryopipe.config.declaration.base import model_in
+from cryopipe.config.declaration.declare import BranchOf
+from cryopipe.config.declaration.tables import TABLES
 from cryopipe.config.derive import facts, resolve
 from cryopipe.config.load import load_config, parse_config
 from cryopipe.config.model import Config
-from cryopipe.config.step_tables import TABLES
 from cryopipe.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]

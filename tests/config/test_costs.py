@@ -7,8 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from cryopipe.config.costs import LEAST_MINUTES, SNAKEMAKE_MB, JobCost, Prediction, Sizes, asked_for, job_cost
-from cryopipe.config.declare import Cost
+from cryopipe.config.declaration.costs import (
+    LEAST_MINUTES,
+    SNAKEMAKE_MB,
+    JobCost,
+    Prediction,
+    Sizes,
+    asked_for,
+    job_cost,
+)
+from cryopipe.config.declaration.declare import Cost
 from cryopipe.config.derive import facts, resolve
 from cryopipe.config.load import load_config
 from cryopipe.errors import ConfigError

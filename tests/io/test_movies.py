@@ -153,7 +153,7 @@ def test_a_tiff_movie_cut_anywhere_is_an_error(tmp_path):
 
 
 def test_tifffile_takes_a_cut_off_movie_for_a_shorter_one(tmp_path):
-    """The reason for walking the directories ourselves (`io/tiff_pages.py`)."""
+    """The reason for walking the directories ourselves (`io/movie_files/tiff_pages.py`)."""
     write_movie(tmp_path / "m.tif", frames(), PIXEL_A)
     data = (tmp_path / "m.tif").read_bytes()
     (tmp_path / "m.tif").write_bytes(data[: len(data) // 2])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cryopipe.config.base import Params
-from cryopipe.config.declare import DECLARATIONS
+from cryopipe.config.declaration.base import Params
+from cryopipe.config.declaration.declare import DECLARATIONS
 from cryopipe.config.load import load_config
 from cryopipe.steps import steps
 from cryopipe.workflow.plan import Plan

@@ -8,7 +8,7 @@ from types import MappingProxyType
 import pytest
 
 from cryopipe import steps as registry
-from cryopipe.config.declare import Reference
+from cryopipe.config.declaration.declare import Reference
 from cryopipe.report import counts
 from cryopipe.report.sections import methods
 

@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from cryopipe.config.base import Params
+from cryopipe.config.declaration.base import Params
 from cryopipe.config.movies import FetchMovies, ImportMicrographs
 from cryopipe.io.star_blocks import read_blocks, write_blocks
 from cryopipe.movies import fetch_movies, import_micrographs

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cryopipe.config.base import Params, parameter
+from cryopipe.config.declaration.base import Params, parameter
 from cryopipe.context import Context
 from cryopipe.errors import DeviceError, InputError
 from cryopipe.fingerprint import file_digest

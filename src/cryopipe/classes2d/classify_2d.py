@@ -25,8 +25,8 @@ from cryopipe.classes2d.particle_stack import ParticleStack, open_particle_stack
 from cryopipe.classes2d.schedule import Stage, class_count, make_schedule
 from cryopipe.classes2d.state import State, class_resolutions, starting_state
 from cryopipe.classes2d.tables import class_table, classified_table, posterior_table
-from cryopipe.config.base import require
 from cryopipe.config.classes2d import Classify2d
+from cryopipe.config.declaration.base import require
 from cryopipe.context import Context
 from cryopipe.imaging.masks import soft_circle
 from cryopipe.io.mrc import write_stack

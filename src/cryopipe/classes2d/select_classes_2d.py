@@ -22,8 +22,8 @@ from cryopipe.classes2d.core_density import CoreDensity, core_densities
 from cryopipe.classes2d.decisions import FERRITIN, Decision, Verdict, judge_classes, overrule, read_decision
 from cryopipe.classes2d.features import class_features, ring_and_core, spread_over_classes
 from cryopipe.classes2d.particle_stack import open_particle_stack
-from cryopipe.config.base import require
 from cryopipe.config.classes2d import SelectClasses2d
+from cryopipe.config.declaration.base import require
 from cryopipe.context import Context
 from cryopipe.errors import InputError
 from cryopipe.io.atomic import atomic_write

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-from cryopipe.config.costs import MEMORY_MARGIN, TIME_MARGIN, Prediction
+from cryopipe.config.declaration.costs import MEMORY_MARGIN, TIME_MARGIN, Prediction
 from cryopipe.workflow.costs.elapsed import elapsed_s
 from cryopipe.workflow.costs.prediction import Costs
 from cryopipe.workflow.plan import Plan

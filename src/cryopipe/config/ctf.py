@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from pydantic import field_validator, model_validator
 
-from cryopipe.config.base import Params, parameter
-from cryopipe.config.declare import BranchOf, Cost, Declaration, Reference
-from cryopipe.config.runs import RunParams, Stage
+from cryopipe.config.declaration.base import Params, parameter
+from cryopipe.config.declaration.declare import BranchOf, Cost, Declaration, Reference
+from cryopipe.config.declaration.runs import RunParams, Stage
 
 #: Programs that estimate a CTF: step ``estimate_ctf_<name>``.
 Estimator = Annotated[str, BranchOf("estimators")]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import model_validator
 
-from cryopipe.config.base import Params, parameter
+from cryopipe.config.declaration.base import Params, parameter
 from cryopipe.errors import ConfigError
 
 #: Facts that a group of movies may have of its own; null in the group means that of the dataset.

@@ -1,16 +1,17 @@
 """Fill every parameter that a user left open from the facts of the dataset.
 
-The formula of a derived parameter is its ``derived`` text, evaluated as it stands (`cryopipe.config.formula`) over ``dataset``
-(the facts), ``run``, ``wavelength`` (of the electrons, Å) and ``preset`` (the simulation's). What the user gave is never touched.
+The formula of a derived parameter is its ``derived`` text, evaluated as it is (`cryopipe.config.declaration.formula`) over
+``dataset`` (the facts), ``run``, ``wavelength`` (of the electrons, Å) and ``preset`` (the simulation's). What the user gave is
+never touched.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from cryopipe.config.base import Params
 from cryopipe.config.dataset import Dataset
-from cryopipe.config.formula import evaluate
+from cryopipe.config.declaration.base import Params
+from cryopipe.config.declaration.formula import evaluate
 from cryopipe.config.model import Config, step_params
 from cryopipe.errors import ConfigError
 

@@ -16,11 +16,11 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from cryopipe.config.base import model_in, per_batch
-from cryopipe.config.declare import DECLARATIONS, BranchOf
+from cryopipe.config.declaration.base import model_in, per_batch
+from cryopipe.config.declaration.declare import DECLARATIONS, BranchOf
+from cryopipe.config.declaration.runs import RunParams
+from cryopipe.config.declaration.tables import TABLES, with_tables
 from cryopipe.config.model import Config, sections
-from cryopipe.config.runs import RunParams
-from cryopipe.config.step_tables import TABLES, with_tables
 from cryopipe.io.own_columns import column_page
 
 ROOT = Path(__file__).parents[3]

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from cryopipe.config.base import model_in, per_batch
+from cryopipe.config.declaration.base import model_in, per_batch
 from cryopipe.config.model import Config, step_params
 from cryopipe.errors import ConfigError
 

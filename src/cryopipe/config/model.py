@@ -7,11 +7,11 @@ from functools import cache
 from pydantic import Field, model_validator
 from pydantic.fields import FieldInfo
 
-from cryopipe.config.base import Params, model_in
 from cryopipe.config.classes2d import Classes2dStage
 from cryopipe.config.ctf import CtfStage
 from cryopipe.config.dataset import Dataset, Run
-from cryopipe.config.declare import DECLARATIONS
+from cryopipe.config.declaration.base import Params, model_in
+from cryopipe.config.declaration.declare import DECLARATIONS
 from cryopipe.config.initial_volume import InitialVolumeStage
 from cryopipe.config.movies import MoviesStage
 from cryopipe.config.particles import ParticlesStage

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-from cryopipe.config.base import Params, parameter
 from cryopipe.config.dataset import OpticsGroup
-from cryopipe.config.declare import Cost, Declaration, Reference
-from cryopipe.config.runs import Stage
+from cryopipe.config.declaration.base import Params, parameter
+from cryopipe.config.declaration.declare import Cost, Declaration, Reference
+from cryopipe.config.declaration.runs import Stage
 
 
 @Declaration(

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from pydantic import model_validator
 
-from cryopipe.config.base import Params, parameter
-from cryopipe.config.declare import BranchOf, Cost, Declaration, Reference
-from cryopipe.config.runs import Stage, check_choice
+from cryopipe.config.declaration.base import Params, parameter
+from cryopipe.config.declaration.declare import BranchOf, Cost, Declaration, Reference
+from cryopipe.config.declaration.runs import Stage, check_choice
 
 #: What filtering micrographs at 20 Å costs, whatever the filter.
 _COST_OF_FILTERS = Cost(

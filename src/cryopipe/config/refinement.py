@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cryopipe.config.base import Params, parameter
-from cryopipe.config.declare import Cost, Declaration, Reference
-from cryopipe.config.runs import Stage
+from cryopipe.config.declaration.base import Params, parameter
+from cryopipe.config.declaration.declare import Cost, Declaration, Reference
+from cryopipe.config.declaration.runs import Stage
 
 
 @Declaration(

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from cryopipe.config.base import Params, parameter
-from cryopipe.config.declare import Cost, Declaration
-from cryopipe.config.runs import Stage
+from cryopipe.config.declaration.base import Params, parameter
+from cryopipe.config.declaration.declare import Cost, Declaration
+from cryopipe.config.declaration.runs import Stage
 
 #: What a preset says; every value can be overridden one by one.
 PRESETS: dict[str, dict[str, Any]] = {

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopipe.config.base import require
+from cryopipe.config.declaration.base import require
 from cryopipe.config.initial_volume import InitialRelionSgd
 from cryopipe.imaging.geometry import random_rotations
 from cryopipe.imaging.masks import soft_sphere

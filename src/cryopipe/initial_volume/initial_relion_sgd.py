@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopipe.config.base import require
+from cryopipe.config.declaration.base import require
 from cryopipe.config.initial_volume import InitialRelionSgd
 from cryopipe.context import Context
 from cryopipe.errors import InputError

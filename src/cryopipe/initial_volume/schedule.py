@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopipe.config.base import require
+from cryopipe.config.declaration.base import require
 from cryopipe.config.initial_volume import InitialRelionSgd
 
 #: resolution from which on the finer of the two orientation grids is used

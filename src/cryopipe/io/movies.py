@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from cryopipe.errors import InputError
-from cryopipe.io.movie import Movie
-from cryopipe.io.movie_eer import EerMovie
-from cryopipe.io.movie_tiff import TiffMovie
-from cryopipe.io.movie_write import write_movie
+from cryopipe.io.movie_files.eer_movie import EerMovie
+from cryopipe.io.movie_files.movie import Movie
+from cryopipe.io.movie_files.tiff_movie import TiffMovie
+from cryopipe.io.movie_files.write import write_movie
 from cryopipe.io.mrc import read_sections
 from cryopipe.io.mrc_header import read_header
 

@@ -16,7 +16,7 @@ from typing import Any, Generic, TypeVar, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from cryopipe.config.base import Params
+from cryopipe.config.declaration.base import Params
 from cryopipe.context import Context
 from cryopipe.fingerprint import fingerprint
 from cryopipe.io.atomic import atomic_path

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from cryopipe.config.movies import FetchMovies
 from cryopipe.context import Context
-from cryopipe.io.archive import address, parse_pattern
-from cryopipe.io.download import download
+from cryopipe.io.public_archive.archive import address, parse_pattern
+from cryopipe.io.public_archive.download import download
 from cryopipe.io.star import write_blocks, write_rejections
 from cryopipe.items import Row, process_items
 from cryopipe.movies.registration import typed_rows, unique_items

@@ -9,8 +9,8 @@ from typing import Any, TypeVar, cast
 
 import pandas as pd
 
-from cryopipe.config.base import require
 from cryopipe.config.dataset import GROUP_FACTS, OpticsGroup, group_of
+from cryopipe.config.declaration.base import require
 from cryopipe.config.movies import ImportMicrographs, ImportMovies
 from cryopipe.errors import InputError
 from cryopipe.io.star import make_optics

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import scipy.fft
 
-from cryopipe.config.base import require
+from cryopipe.config.declaration.base import require
 from cryopipe.config.particles import ExtractParticles
 from cryopipe.context import Context
 from cryopipe.errors import InputError

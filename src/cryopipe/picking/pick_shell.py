@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cryopipe.config.base import require
+from cryopipe.config.declaration.base import require
 from cryopipe.config.picking import PickShell
 from cryopipe.context import Context
 from cryopipe.errors import InputError

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cryopipe.config.base import require
+from cryopipe.config.declaration.base import require
 from cryopipe.config.picking import PickLog, PickShell
 from cryopipe.picking.blobs import Response
 from cryopipe.picking.maxima import Picks, pick_maxima

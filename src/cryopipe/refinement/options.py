@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cryopipe.config.base import require
+from cryopipe.config.declaration.base import require
 from cryopipe.config.refinement import RefineHomogeneous
 from cryopipe.iteration.global_search import GlobalOptions
 from cryopipe.iteration.gold_standard import ExchangeOptions

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopipe.config.base import require
+from cryopipe.config.declaration.base import require
 from cryopipe.config.refinement import RefineHomogeneous
 from cryopipe.context import Context
 from cryopipe.iteration.checkpoint import Checkpoint, run_fingerprint

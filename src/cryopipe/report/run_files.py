@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cryopipe.config.base import Params
+from cryopipe.config.declaration.base import Params
 from cryopipe.config.report import Report
 from cryopipe.errors import CryopipeError, InputError
 from cryopipe.io.mrc import read_volume

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopipe.config.base import require
+from cryopipe.config.declaration.base import require
 from cryopipe.config.validation import ValidateModel
 from cryopipe.context import Context
 from cryopipe.imaging.filters import low_pass

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from cryopipe.config.base import require
+from cryopipe.config.declaration.base import require
 from cryopipe.config.validation import ValidateTruth
 from cryopipe.context import Context
 from cryopipe.errors import InputError

@@ -5,9 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from cryopipe.errors import ConfigError
-from cryopipe.io.archive import ArchiveFile, ArchivePattern, list_archive, matches, parse_list, parse_pattern
 from cryopipe.io.atomic import atomic_write
-from cryopipe.io.download import fetch_page
+from cryopipe.io.public_archive.archive import (
+    ArchiveFile,
+    ArchivePattern,
+    list_archive,
+    matches,
+    parse_list,
+    parse_pattern,
+)
+from cryopipe.io.public_archive.download import fetch_page
 
 #: Where the listing is kept; without this file the archive is asked again, and what is new goes to the end of the manifest.
 KEPT = "archive.txt"

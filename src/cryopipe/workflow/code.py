@@ -26,7 +26,7 @@ def code_digest(module: str) -> str:
 
 
 def without_costs(source: bytes) -> bytes:
-    """Return the source of a module without the ``cost`` of its declarations of steps (`cryopipe.config.declare`)."""
+    """Return the source of a module without the ``cost`` of its declarations of steps (`cryopipe.config.declaration.declare`)."""
     if b"Declaration(" not in source:
         return source
     starts = list(itertools.accumulate(map(len, source.splitlines(keepends=True)), initial=0))

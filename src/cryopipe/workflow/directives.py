@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cryopipe.config.costs import ASKED
+from cryopipe.config.declaration.costs import ASKED
 from cryopipe.steps import Step, steps
 from cryopipe.workflow.costs.prediction import Costs
 from cryopipe.workflow.plan import Plan

@@ -14,14 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from cryopipe.config.base import per_batch
 from cryopipe.config.dataset import group_of
+from cryopipe.config.declaration.base import per_batch
+from cryopipe.config.declaration.runs import Stage
 from cryopipe.config.derive import facts, resolve
 from cryopipe.config.load import load_config, parse_config
 from cryopipe.config.model import Config
-from cryopipe.config.runs import Stage
 from cryopipe.errors import ConfigError
-from cryopipe.io.archive import ArchiveFile, address, is_remote
+from cryopipe.io.public_archive.archive import ArchiveFile, address, is_remote
 from cryopipe.steps import step_of, steps
 from cryopipe.workflow.archive import archived_files
 from cryopipe.workflow.code import code_digest

@@ -1,9 +1,9 @@
 """Hand-overs by name: which step of this run makes what a later stage reads, and where it lies.
 
-A step declares the ports that it makes (`cryopipe.config.declare.Declaration.makes`). Several steps may make one port: the
-pickers all make ``coordinates``, and `import_micrographs` makes ``micrographs`` where there are no movies. A port is
-answered by the last of them that runs, in the order of the data flow; of branches that run side by side only the one whose
-result goes on counts. Rules ask here and write the path of no other stage.
+A step declares the ports that it makes (``makes`` of its `cryopipe.config.declaration.declare.Declaration`). Several steps may
+make one port: the pickers all make ``coordinates``, and `import_micrographs` makes ``micrographs`` where there are no movies. The
+last of them that runs, in the order of the data flow, answers the port; of branches that run side by side only the one whose
+result goes on counts. Rules ask here and never write the path of another stage.
 
 A run of a step that is done several times is called ``<step>/<run>``; its results lie in ``<stage>/<step>/<run>/``.
 """
@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from cryopipe.config.base import Params
-from cryopipe.config.runs import RunParams
+from cryopipe.config.declaration.base import Params
+from cryopipe.config.declaration.runs import RunParams
 from cryopipe.errors import ConfigError
 from cryopipe.steps import step_of, steps
 
@@ -31,7 +31,7 @@ class Ports:
     fan_ins : mapping
         ``{fan-in: (labels of the branches that run, label of the one whose result goes on)}``.
     holds : mapping
-        ``{condition: whether it is true of this run}`` (`cryopipe.config.declare.Condition`).
+        ``{condition: whether it is true of this run}`` (`cryopipe.config.declaration.declare.Condition`).
     batches : callable
         Returns the names of the batches.
 

@@ -16,8 +16,8 @@ from typing import Any, get_type_hints
 
 from threadpoolctl import threadpool_limits
 
-from cryopipe.config.base import Params
 from cryopipe.config.dataset import Run
+from cryopipe.config.declaration.base import Params
 from cryopipe.context import Context
 from cryopipe.errors import CryopipeError
 from cryopipe.io.atomic import atomic_write

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from cryopipe.config.costs import COSTS, Prediction
+from cryopipe.config.declaration.costs import COSTS, Prediction
 from cryopipe.report.sections.costs import build, cost_row, table
 from tests.report.fabricated import files_of
 

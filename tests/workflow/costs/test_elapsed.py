@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cryopipe.config.costs import JobCost
+from cryopipe.config.declaration.costs import JobCost
 from cryopipe.workflow.costs.elapsed import elapsed_s
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cryopipe.config.costs import COSTS
-from cryopipe.config.declare import DECLARATIONS, Cost
+from cryopipe.config.declaration.costs import COSTS
+from cryopipe.config.declaration.declare import DECLARATIONS, Cost
 from cryopipe.config.picking import PickLog
 from cryopipe.errors import ConfigError
 from cryopipe.steps import steps

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cryopipe.config.costs import Sizes
+from cryopipe.config.declaration.costs import Sizes
 from cryopipe.io.movies import write_movie
 from cryopipe.workflow.costs.prediction import Costs
 from cryopipe.workflow.costs.sizes import ASSUMED_SHAPE, batch_sizes

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cryopipe.config.costs import COSTS, Prediction
+from cryopipe.config.declaration.costs import COSTS, Prediction
 from cryopipe.report.drawing.tables import ABSENT
 from cryopipe.report.run_files import RunFiles
 from cryopipe.report.section import Part, Section

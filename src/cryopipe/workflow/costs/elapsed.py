@@ -6,7 +6,7 @@ import heapq
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
-from cryopipe.config.costs import JobCost
+from cryopipe.config.declaration.costs import JobCost
 from cryopipe.steps import step_of
 
 #: Step (or run of one), and the number of the job among its jobs.

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cryopipe.config.costs import JobCost, Prediction
+from cryopipe.config.declaration.costs import JobCost, Prediction
 from cryopipe.steps import step_of, steps
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import cached_property
 
-from cryopipe.config.costs import COSTS, JobCost, Prediction, Sizes, asked_for, job_cost
+from cryopipe.config.declaration.costs import COSTS, JobCost, Prediction, Sizes, asked_for, job_cost
 from cryopipe.config.derive import resolve
 from cryopipe.errors import ConfigError
 from cryopipe.io.atomic import atomic_write
@@ -63,7 +63,9 @@ class Costs:
         """
         cost = step_of(name).cost
         if cost is None:
-            raise ConfigError(f"{name} declares no cost, so nothing can be predicted (cryopipe.config.declare.Cost).")
+            raise ConfigError(
+                f"{name} declares no cost, so nothing can be predicted (cryopipe.config.declaration.declare.Cost)."
+            )
         sizes = batch_sizes(self.sizes, len(self.plan.batches[batch])) if batch else self.sizes
         return job_cost(
             cost, sizes, threads=threads, step=self._params[name], dataset=self.plan.facts, run=self.plan.config.run

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cryopipe.config.costs import Sizes
+from cryopipe.config.declaration.costs import Sizes
 from cryopipe.config.derive import resolve
 from cryopipe.config.movies import AlignMovies
 from cryopipe.config.particles import ExtractParticles

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from pydantic import BaseModel
 
-from cryopipe.config.base import Params, model_in
-from cryopipe.config.declare import DECLARATIONS
+from cryopipe.config.declaration.base import Params, model_in
+from cryopipe.config.declaration.declare import DECLARATIONS
 from cryopipe.config.model import Config, sections
 from cryopipe.errors import ConfigError
 

@@ -12,8 +12,8 @@ import numpy as np
 import tifffile
 
 from cryopipe.errors import InputError
-from cryopipe.io.movie import Movie
-from cryopipe.io.tiff_pages import count_directories
+from cryopipe.io.movie_files.movie import Movie
+from cryopipe.io.movie_files.tiff_pages import count_directories
 
 #: What tifffile and its codecs raise on damaged data (imagecodecs' errors are RuntimeErrors).
 DECODE_ERRORS = (tifffile.TiffFileError, RuntimeError, ValueError, IndexError, KeyError, struct.error, OSError)

@@ -10,10 +10,10 @@ import numpy as np
 import tifffile
 
 from cryopipe.errors import InputError
-from cryopipe.io.eer import EER_COMPRESSIONS, EER_LAYOUTS, render_events
-from cryopipe.io.movie import Movie
-from cryopipe.io.movie_tiff import check_extent, closing_on_error, open_tiff
-from cryopipe.io.tiff_pages import count_directories
+from cryopipe.io.movie_files.eer import EER_COMPRESSIONS, EER_LAYOUTS, render_events
+from cryopipe.io.movie_files.movie import Movie
+from cryopipe.io.movie_files.tiff_movie import check_extent, closing_on_error, open_tiff
+from cryopipe.io.movie_files.tiff_pages import count_directories
 
 _log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from cryopipe.config.declare import Cost
-from cryopipe.config.formula import evaluate
+from cryopipe.config.declaration.declare import Cost
+from cryopipe.config.declaration.formula import evaluate
 
 #: Name of the prediction in the folder of a run: ``{step or step/run: values of Prediction}``. It is no rule's input, since a
 #: better formula changes no result.

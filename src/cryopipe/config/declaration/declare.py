@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from cryopipe.config.base import Params
+from cryopipe.config.declaration.base import Params
 
 Unit = Literal["movies", "micrographs", "particles"]
 #: What a run must be like for a step to run: where its data come from, and whether there is something to judge the map by.
@@ -30,9 +30,9 @@ class Reference(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What one job of a step needs: formulas (`cryopipe.config.formula`) over the counts and sizes of the run.
+    """What one job of a step needs: formulas (`cryopipe.config.declaration.formula`) over the counts and sizes of the run.
 
-    The names of a formula are the attributes of `cryopipe.config.costs.Sizes`, ``threads``, ``step`` (the step's own
+    The names of a formula are the attributes of `cryopipe.config.declaration.costs.Sizes`, ``threads``, ``step`` (the step's own
     parameters), ``dataset`` and ``run``. MB are 10⁶ bytes.
 
     Attributes

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cryopipe.errors import InputError
-from cryopipe.io.archive import (
+from cryopipe.io.public_archive.archive import (
     EMPIAR_URL,
     ArchiveFile,
     address,
@@ -16,7 +16,7 @@ from cryopipe.io.archive import (
     parse_list,
     parse_pattern,
 )
-from cryopipe.io.download import fetch_page
+from cryopipe.io.public_archive.download import fetch_page
 from tests.archive_server import serve
 
 MD5, SHA256 = "0123456789abcdef" * 2, "0123456789ABCDEF" * 4

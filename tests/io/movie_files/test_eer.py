@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cryopipe.errors import InputError
-from cryopipe.io.eer import EER_LAYOUTS, render_events
+from cryopipe.io.movie_files.eer import EER_LAYOUTS, render_events
 from cryopipe.io.movies import open_movie
 from tests.io.eer_encoder import Event, encode_readout, write_eer
 

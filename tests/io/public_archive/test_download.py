@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from cryopipe.errors import CryopipeError, InputError
-from cryopipe.io import download as module
-from cryopipe.io.download import download, fetch_page
+from cryopipe.io.public_archive import download as module
+from cryopipe.io.public_archive.download import download, fetch_page
 from tests.archive_server import Archive, serve
 
 DATA = np.random.default_rng(5).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()
@@ -146,7 +146,7 @@ def test_a_killed_download_goes_on_where_it_was(archive: Archive, tmp_path: Path
     archive.hang[NAME] = 2_000_000
     path = tmp_path / "out" / "a.tif"
     code = (
-        "import sys; from pathlib import Path; from cryopipe.io.download import download; "
+        "import sys; from pathlib import Path; from cryopipe.io.public_archive.download import download; "
         "download(sys.argv[1], Path(sys.argv[2]))"
     )
     process = subprocess.Popen([sys.executable, "-c", code, f"{archive.url}/a%20b.tif", str(path)])

@@ -7,7 +7,7 @@ all-ones one), 65001 (7 bits, 4 sub-pixel bits after electrons only) and 65002 (
 
 tifffile finds the readouts. imagecodecs' ``eer_decode`` is not used: it does not know the first compression, returns the
 first part of a damaged readout as if it were whole, and takes 2.5 times as long or more, since it passes over all pixels
-of each readout (``tests/io/test_eer.py``, ``docs/benchmarks.md``).
+of each readout (``tests/io/movie_files/test_eer.py``, ``docs/benchmarks.md``).
 """
 
 from __future__ import annotations

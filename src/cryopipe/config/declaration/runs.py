@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationInfo, field_validator
 
-from cryopipe.config.base import Params, parameter
+from cryopipe.config.declaration.base import Params, parameter
 
 #: What ``start_from`` says of a run that starts from the one before it in the list.
 PREVIOUS = "previous"

@@ -1,0 +1,1 @@
+"""How a step and its parameters are declared, and what follows from that: formulas, costs, tables of the docs."""

@@ -1,0 +1,1 @@
+"""Files of a public archive: names, lists and downloads."""
