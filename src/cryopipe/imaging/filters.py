@@ -1,4 +1,4 @@
-"""Radial Fourier filters of images and volumes, B-factor sharpening, FSC weighting and ring whitening."""
+"""Radial Fourier filters of images and volumes, B-factor sharpening and FSC weighting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module, fft_module, fft_workers
-from cryopipe.imaging.frequencies import radial_frequency, shell_mean
+from cryopipe.imaging.frequencies import radial_frequency
 
 Shape = Literal["cosine", "gaussian"]
 
@@ -102,87 +102,6 @@ def low_pass(
     )
 
 
-def high_pass(
-    data: Any,
-    pixel_size_A: float,
-    resolution_A: float,
-    *,
-    edge_shells: float = 4.0,
-    shape: Shape = "cosine",
-    ndim: int | None = None,
-    workers: int = 1,
-) -> Any:
-    """Remove what is coarser than ``resolution_A``, the mean included: one minus :func:`low_pass`.
-
-    Parameters
-    ----------
-    data : ndarray
-        Images or volumes; the last ``ndim`` axes are filtered.
-    pixel_size_A : float
-    resolution_A : float
-        Where the transfer is one half.
-    edge_shells : float
-        Width of the edge in Fourier pixels.
-    shape : {"cosine", "gaussian"}
-        Shape of the edge, as in `low_pass_transfer`.
-    ndim : int, optional
-        2 for images, 3 for volumes; all axes by default.
-    workers : int
-        CPU threads.
-    """
-    cutoff, width = _edge(data, pixel_size_A, resolution_A, edge_shells, ndim)
-    return apply_transfer(
-        data,
-        pixel_size_A,
-        lambda k: 1.0 - low_pass_transfer(k, cutoff, width=width, shape=shape),
-        ndim=ndim,
-        workers=workers,
-    )
-
-
-def band_pass(
-    data: Any,
-    pixel_size_A: float,
-    low_resolution_A: float,
-    high_resolution_A: float,
-    *,
-    edge_shells: float = 4.0,
-    shape: Shape = "cosine",
-    ndim: int | None = None,
-    workers: int = 1,
-) -> Any:
-    """Keep what lies between two resolutions in Å (the coarser one first).
-
-    Parameters
-    ----------
-    data : ndarray
-        Images or volumes; the last ``ndim`` axes are filtered.
-    pixel_size_A : float
-    low_resolution_A, high_resolution_A : float
-        Where the transfer is one half on the coarse and on the fine side.
-    edge_shells : float
-        Width of the edges in Fourier pixels.
-    shape : {"cosine", "gaussian"}
-        Shape of the edges, as in `low_pass_transfer`.
-    ndim : int, optional
-        2 for images, 3 for volumes; all axes by default.
-    workers : int
-        CPU threads.
-    """
-    if low_resolution_A <= high_resolution_A:
-        raise InputError(
-            f"band-pass from {low_resolution_A:g} to {high_resolution_A:g} Å is empty: the coarser limit comes first"
-        )
-    coarse, width = _edge(data, pixel_size_A, low_resolution_A, edge_shells, ndim)
-    fine, _ = _edge(data, pixel_size_A, high_resolution_A, edge_shells, ndim)
-
-    def transfer(k: np.ndarray) -> np.ndarray:
-        stop = low_pass_transfer(k, coarse, width=width, shape=shape)
-        return low_pass_transfer(k, fine, width=width, shape=shape) * (1.0 - stop)
-
-    return apply_transfer(data, pixel_size_A, transfer, ndim=ndim, workers=workers)
-
-
 def _edge(
     data: Any, pixel_size_A: float, resolution_A: float, edge_shells: float, ndim: int | None
 ) -> tuple[float, float]:
@@ -245,22 +164,3 @@ def apply_shell_curve(data: Any, curve: ArrayLike, *, ndim: int | None = None, w
     longest = max(data.shape[-(ndim or data.ndim) :])
     shells = np.arange(len(values))
     return apply_transfer(data, 1.0, lambda k: np.interp(k * longest, shells, values), ndim=ndim, workers=workers)
-
-
-def shell_amplitude(data: Any, *, workers: int = 1) -> np.ndarray:
-    """Return √⟨|F|²⟩ per shell, float64 ``[n // 2 + 1]``, of one image or volume (orthonormal transform)."""
-    xp = array_module(data)
-    spectrum = fft_module(xp).rfftn(xp.asarray(data, dtype=xp.float32), norm="ortho", **fft_workers(xp, workers))
-    return np.sqrt(shell_mean(xp.square(spectrum.real) + xp.square(spectrum.imag), tuple(data.shape)))
-
-
-def whiten(data: Any, *, workers: int = 1) -> Any:
-    """Divide every shell by its root mean square amplitude: the spectrum becomes flat, the phases stay.
-
-    The mean (zero frequency) and shells without any power are left as they are.
-    """
-    amplitude = shell_amplitude(data, workers=workers)
-    floor = 1e-6 * amplitude[1:].max(initial=0.0)
-    gain = np.where(amplitude > floor, 1.0 / np.maximum(amplitude, max(floor, 1e-30)), 1.0)
-    gain[0] = 1.0
-    return apply_shell_curve(data, gain, workers=workers)
