@@ -170,7 +170,7 @@ def test_a_person_overrules_the_rules_and_is_recorded(classified, tmp_path):
     ("decision", "message"),
     [
         ({"keep": [99]}, "class 99 does not exist"),
-        ({"keep": [1], "drop": [1]}, "class 1 stands in keep and in drop"),
+        ({"keep": [1], "drop": [1]}, "class 1 is in keep and in drop"),
         ({"keeep": [1]}, "Give the lists keep and drop"),
         ({"drop": [1], "classes_sha256": "0" * 64}, "made for other class averages"),
     ],

@@ -8,6 +8,7 @@ import pytest
 from cryopipe.imaging.geometry import random_rotations
 from cryopipe.imaging.optics import CtfParameters, ctf_stack
 from cryopipe.iteration.improver import with_ctfs
+from cryopipe.iteration.pose_table import Poses
 from cryopipe.iteration.residuals import measure_residuals, refine_ctfs
 from cryopipe.poses.ctf import changed_parameters
 from cryopipe.poses.model import DefocusModel
@@ -17,6 +18,11 @@ from cryopipe.projection.references import ReferenceMap, reference_cube
 from cryopipe.simulation.particle_images import density, image_particles, project, random_shell
 
 BOX, PIXEL_A, COUNT = 96, 1.5, 60
+
+
+def centred(rotations: np.ndarray) -> Poses:
+    """Return poses with these rotations [n, 3, 3] and no shift."""
+    return replace(Poses.unknown(len(rotations)), rotations=rotations)
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +57,7 @@ def test_a_line_search_finds_each_particles_height(scene: dict) -> None:
         scene["spectra"],
         NoiseModel(np.full(37, 0.5)),
         ReferenceMap(cube),
-        scene["rotations"],
-        np.zeros((COUNT, 2)),
+        centred(scene["rotations"]),
         defocus=DefocusModel(scene["known"], sigma_A=1000, range_A=2000),
     )
     # asked: within 150 Å at 4 Å
@@ -66,7 +71,7 @@ def test_flipped_images_tell_their_defocus_and_keep_the_signs_of_their_flip(scen
         plain, values=plain.values * np.where(plain.ctf < 0, np.float32(-1), np.float32(1)), ctf=np.abs(plain.ctf)
     )
     cube = reference_cube(scene["volume"], 36)
-    common = (NoiseModel(np.full(37, 0.5)), ReferenceMap(cube), scene["rotations"], np.zeros((COUNT, 2)))
+    common = (NoiseModel(np.full(37, 0.5)), ReferenceMap(cube), centred(scene["rotations"]))
     defocus = DefocusModel(scene["known"], sigma_A=1000, range_A=2000)
     found, expected = (refine_ctfs(images, *common, defocus=defocus) for images in (flipped, plain))
     # signs of data and model alike: the same sums but for rounding
@@ -99,8 +104,7 @@ def test_the_known_defoci_stay_where_there_is_no_signal() -> None:
         spectra,
         NoiseModel(np.full(31, 0.5)),
         ReferenceMap(cube),
-        random_rotations(rng, 20),
-        np.zeros((20, 2)),
+        centred(random_rotations(rng, 20)),
         defocus=DefocusModel(known, sigma_A=300, range_A=2000),
     )
     # the prior alone decides: the grid's own step is its resolution
@@ -118,7 +122,7 @@ def test_the_particles_of_a_micrograph_tell_its_astigmatism_together(scene: dict
     pixels = scene["spectra"].pixels
     images = replace(scene["spectra"], ctf=ctf_stack(pixels.kx * per_A, pixels.ky * per_A, stated))
     cube = reference_cube(scene["volume"], 36)
-    common = (images, NoiseModel(np.full(37, 0.5)), ReferenceMap(cube), scene["rotations"], np.zeros((COUNT, 2)))
+    common = (images, NoiseModel(np.full(37, 0.5)), ReferenceMap(cube), centred(scene["rotations"]))
     defocus = DefocusModel(stated, sigma_A=1000, range_A=2000)
     found = refine_ctfs(*common, defocus=defocus, micrograph=micrograph, astigmatism_prior_A=500)
     assert len(np.unique(found[:, 1:], axis=0)) == 3

@@ -1,7 +1,7 @@
-"""From the sums of an M-step to class averages: pseudo-half FRC, Wiener division, mask, centring.
+"""Class averages from the sums of an M-step: pseudo-half FRC, Wiener division, mask, centring.
 
 Each class is summed in two halves of its members. Both halves are aligned to the same references, so their ring
-correlation is a regulariser and no resolution for publication: noise that both were aligned to correlates as well.
+correlation serves to regularise and is not a resolution for publication: noise that both were aligned to correlates, too.
 """
 
 from __future__ import annotations

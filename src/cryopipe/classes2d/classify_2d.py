@@ -1,10 +1,10 @@
-"""Class averages by expectation maximisation, soft over class, in-plane angle and shift (for cryoSPARC's 2D classes).
+"""Class averages by expectation maximisation, soft over class, in-plane angle and shift (as cryoSPARC's 2D classes).
 
 The model is Scheres et al. 2005 (doi 10.1016/j.jmb.2005.02.031) with the CTF and coloured noise of RELION (Scheres
 2012, doi 10.1016/j.jsb.2012.09.006): X = C · S_t · R_ψ A_c + n. All states of an image are compared by matrix products
-(`cryopipe.search`). Annealing keeps early iterations undecided, resolution marches from coarse to fine, an FRC of
+(`cryopipe.search`). Annealing spreads early assignments over many states, resolution grows from coarse to fine, an FRC of
 pseudo-halves regularises each class, empty classes are revived, averages are centred with their particles' origins.
-Particles come in blocks from a store. All of them take part in every iteration: below some 200 particles a class there
+Particles come in blocks from a store. All of them take part in every iteration: below some 200 particles per class there
 is nothing to gain from mini-batches.
 
 Known limits: no mirrors (opposite views are different classes), one noise spectrum for all optics groups.
@@ -137,7 +137,11 @@ def full_size(averages: np.ndarray, box: int) -> np.ndarray:
 
 
 def main(inputs: dict[str, Any], outputs: dict[str, Path], params: Classify2d, context: Context) -> None:
-    """Classify the particles of all tables in ``inputs["particles"]`` together."""
+    """Classify the particles of all tables together.
+
+    Inputs: ``particles`` (one table or several). Outputs: ``classes`` (MRC stack), ``particles`` and ``model`` (STAR) and
+    ``history`` (TSV).
+    """
     tables = [read_table(path, "particles") for path in _as_list(inputs["particles"])]
     table = concatenate(tables)
     table = table.with_rows(table.rows.iloc[canonical_order(table.rows)])

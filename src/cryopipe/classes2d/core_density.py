@@ -97,7 +97,7 @@ def _ring_mean(values: np.ndarray, shells: np.ndarray) -> np.ndarray:
 def _noise(stack: ParticleStack, profile: np.ndarray) -> np.ndarray:
     """Return the variance of the real part about the empty model, ``[K]``: the median over particles, ring by ring.
 
-    It holds what the model leaves out (views, neighbours), which is what the errors should hold.
+    It includes what the model leaves out (views, neighbours), which the errors should include.
     """
     shells = stack.store.pixels(stack.store.radius).shell
     rings = [

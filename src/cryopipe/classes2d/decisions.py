@@ -33,7 +33,7 @@ class Decision(BaseModel):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What happens to a class, why, and who said so (``rule`` or a person's name)."""
+    """Whether a class is kept, why, and who decided it (``rule`` or a person's name)."""
 
     keep: bool
     reason: str
@@ -46,7 +46,7 @@ def read_decision(path: Path, *, classes: int, classes_sha256: str) -> Decision:
     Raises
     ------
     InputError
-        It is no such file, names classes that do not exist or twice, or belongs to another classification.
+        It is not such a file, names classes that do not exist or twice, or belongs to another classification.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -61,7 +61,7 @@ def read_decision(path: Path, *, classes: int, classes_sha256: str) -> Decision:
         raise InputError(f"{path}: class {wrong[0]} does not exist; classes are numbered 1 to {classes}.")
     both = sorted(set(decision.keep) & set(decision.drop))
     if both:
-        raise InputError(f"{path}: class {both[0]} stands in keep and in drop. Decide for one.")
+        raise InputError(f"{path}: class {both[0]} is in keep and in drop. Leave it in one of them.")
     if decision.classes_sha256 is not None and decision.classes_sha256 != classes_sha256:
         raise InputError(
             f"{path}: it was made for other class averages (classes_sha256 differs): look at the new averages and "
@@ -76,7 +76,7 @@ def judge_classes(features: pd.DataFrame, params: SelectClasses2d) -> list[Verdi
     Parameters
     ----------
     features : DataFrame
-        A row a class: crpParticles, rlnEstimatedResolution, crpCoreRatio, crpSignal, crpEdgeScore, crpECA.
+        One row per class: crpParticles, rlnEstimatedResolution, crpCoreRatio, crpSignal, crpEdgeScore, crpECA.
     """
     members = features["crpParticles"].to_numpy(dtype=np.float64)
     occupied = features[members > 0]
@@ -111,7 +111,7 @@ def judge_classes(features: pd.DataFrame, params: SelectClasses2d) -> list[Verdi
 
 
 def overrule(verdicts: list[Verdict], decision: Decision | None) -> list[Verdict]:
-    """Return the verdicts with a person's lists in force; the rule's reason stays readable."""
+    """Return the verdicts after applying a person's lists; the reason that the rule gave is kept."""
     if decision is None:
         return verdicts
     result = list(verdicts)

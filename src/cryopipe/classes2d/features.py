@@ -23,7 +23,7 @@ def ring_and_core(average: np.ndarray, diameter_px: float) -> tuple[float, float
 
 
 def core_ratio(average: np.ndarray, diameter_px: float) -> float:
-    """Return the centre's density over the ring's; 0 where there is no ring.
+    """Return the centre's density over the ring's; 0 where the ring is empty.
 
     A hollow sphere (40 to 62 Å) has 0.62, one with a core of its own density 1.3, iron-loaded ferritin about 3.
     """
@@ -78,7 +78,7 @@ def spread_over_classes(posteriors: pd.DataFrame, best_class: np.ndarray, classe
 
 
 def class_features(averages: np.ndarray, pixel_size_A: float, diameter_A: float) -> pd.DataFrame:
-    """Return a row of features (crpCoreRatio, crpSignal, crpEdgeScore, crpCircularity) for each average."""
+    """Return one row of features (crpCoreRatio, crpSignal, crpEdgeScore, crpCircularity) per average."""
     smooth = low_pass(averages, pixel_size_A, FEATURE_RESOLUTION_A, ndim=2)
     diameter_px = diameter_A / pixel_size_A
     measures = {

@@ -22,7 +22,7 @@ class ParticleStack:
     store : ParticleStore
         The masked and cropped images, to the finest resolution.
     prior_shift_px : float64 ``[n, 2]``
-        What the table's origins say must be applied to centre each image.
+        Shift that centres each image according to the table's origins.
     """
 
     store: ParticleStore
@@ -34,7 +34,7 @@ class ParticleStack:
         return self.store.images.full_box
 
     def radius_at(self, resolution_A: float) -> int:
-        """Return the shell of a resolution, within those that there are and at least 2."""
+        """Return the shell of a resolution, at least 2 and at most the largest shell of the images."""
         return min(self.store.radius, max(2, int(self.store.box * self.store.pixel_size_A / resolution_A)))
 
 

@@ -30,7 +30,7 @@ def class_precision(
     Returns
     -------
     degrees, angstrom : float64 ``[classes]``
-        30° and 8 px where even those are not told apart.
+        30° and 8 px where the particle does not tell even those apart.
     """
     one = make_rotator(pixels, 1)
     grids = grids_of_images(averages, one.radius)

@@ -16,6 +16,8 @@ import scipy.sparse
 from cryopipe.imaging.fourier_pixels import FourierPixels
 from cryopipe.search.grid import in_plane_grid
 
+#: Padding factor of the Fourier grid, RELION's default (--pad 2). A larger one interpolates more exactly, for memory that
+#: grows with its square.
 PADDING = 2
 
 
@@ -53,7 +55,7 @@ class Rotator:
 
 
 def make_rotator(pixels: FourierPixels, n_psi: int, *, offset_deg: float = 0.0) -> Rotator:
-    """Build the interpolation matrix for ``n_psi`` equally spaced angles (4 entries a pixel and angle)."""
+    """Build the interpolation matrix for ``n_psi`` equally spaced angles (4 entries per pixel and angle)."""
     rotations = in_plane_grid(n_psi, offset_deg=offset_deg)
     radius = int(np.ceil(PADDING * (pixels.radius + 0.5))) + 1
     k = np.stack([pixels.kx, pixels.ky], axis=1).astype(np.float64)  # [K, 2]

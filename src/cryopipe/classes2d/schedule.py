@@ -39,16 +39,16 @@ class Stage:
 
 
 def class_count(particles: int, wanted: int | None) -> int:
-    """Return the number of classes: ``wanted``, else a class for 40 particles, 8 (4 below 80 particles) to 50."""
+    """Return the number of classes: ``wanted``, else one class per 40 particles, 8 (4 below 80 particles) to 50."""
     if wanted is not None:
         return min(wanted, particles)
     return min(max(4 if particles < 80 else 8, particles // 40), 50, particles)
 
 
 def make_schedule(params: Classify2d, diameter_A: float, offset_range_A: float) -> list[Stage]:
-    """Return one `Stage` an iteration and the final pass at the end.
+    """Return one `Stage` per iteration, and that of the final pass at the end.
 
-    The resolution marches linearly in frequency over the first two thirds. A step of psi turns the particle's rim by
+    The resolution grows linearly in frequency over the first two thirds. A step of psi turns the particle's rim by
     about the resolution: n_psi = 2π · (D/2) / resolution, at least 24; twice that in the final pass. Shifts are
     searched widely around the pick at first, then around each particle's best.
     """

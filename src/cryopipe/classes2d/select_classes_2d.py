@@ -1,11 +1,11 @@
 """Keep the classes that are the particle: iron-loaded ferritin and junk go, by rules that a person can overrule.
 
-Stands for choosing the 'noFerritin' classes by eye. Classes are judged by features of their averages; on top of that
+This replaces the choice of the 'noFerritin' classes by eye. Classes are judged by features of their averages; on top of that
 every particle's own core density is measured (`cryopipe.classes2d.core_density`), and particles whose class posterior
 lies mostly in rejected ferritin classes go as well. Class numbers stay what they are in the averages.
 
-Known limits: the ferritin rules (`remove_ferritin`) are for hollow, nearly round particles; no
-learned score.
+Known limits: the ferritin rules (`remove_ferritin`) are for hollow, nearly round particles; there is
+no learned score.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def rejection_reasons(
     cores: CoreDensity | None,
     params: SelectClasses2d,
 ) -> list[str]:
-    """Return for every particle why it goes, or an empty text.
+    """Return for every particle the reason why it is rejected, or an empty text.
 
     A class that a person decided to keep keeps all its particles.
 
@@ -77,7 +77,11 @@ def rejection_reasons(
 
 
 def main(inputs: dict[str, Any], outputs: dict[str, Path], params: SelectClasses2d, context: Context) -> None:
-    """Judge the classes, then the particles; ``inputs["decision"]`` (a path, a list, or absent) overrules."""
+    """Judge the classes, then the particles.
+
+    Inputs: ``particles`` and ``model`` (STAR), ``classes`` (MRC stack), ``decision`` (YAML, optional), which overrules the
+    verdicts. Outputs: ``particles``, ``rejected`` and ``class_features`` (STAR), ``selection`` (YAML).
+    """
     (diameter_A,) = require(params, "particle_diameter_A")
     table = read_table(inputs["particles"], "particles")
     averages, pixel_A = read_stack(inputs["classes"])

@@ -1,4 +1,4 @@
-"""What a classification found, as tables: particles, classes, and the particles' shares in the classes."""
+"""The results of a classification as tables: particles, classes, and the particles' shares in the classes."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class Classify2d(Params):
         le=2000,
     )
     classes: int | None = parameter(
-        "Number of classes; null: a class for every 40 particles, at least 8 (4 below 80 particles) and at most 50.",
+        "Number of classes; null: one class per 40 particles, at least 8 (4 below 80 particles) and at most 50.",
         default=None,
         ge=1,
         le=500,
@@ -65,7 +65,8 @@ class Classify2d(Params):
     start_resolution_A: float = parameter("Resolution of the first iteration.", unit="Å", default=30.0, ge=8, le=100)
     iterations: int = parameter("Iterations before the final pass.", default=24, ge=2, le=200)
     uncertainty: float = parameter(
-        "Length of the annealing, in units of 30 % of the iterations: larger stays undecided for longer.",
+        "Length of the annealing, in units of 30 % of the iterations: with larger values particles take more iterations to "
+        "settle in one class.",
         default=2.0,
         gt=0,
         le=3.3,

@@ -15,12 +15,22 @@ from cryopipe.config.declaration.runs import RunParams, Stage
 Estimator = Annotated[str, BranchOf("estimators")]
 
 
+def _check_defoci(min_defocus_A: float, max_defocus_A: float) -> None:
+    if max_defocus_A <= min_defocus_A:
+        raise ValueError(f"max_defocus_A ({max_defocus_A}) must exceed min_defocus_A ({min_defocus_A})")
+
+
+def _check_even(name: str, side_px: int) -> None:
+    if side_px % 2:
+        raise ValueError(f"{name} must be even, but it is {side_px}")
+
+
 @Declaration(
+    branch_of="estimators",
+    label="ctffind",
     counts="micrographs",
     batched=True,
     makes={"ctf_estimates": "micrographs.star"},
-    branch_of="estimators",
-    label="ctffind",
     threads=4,
     cost=Cost(
         names={"Mpx": "1e-6 * micrograph_px", "spectrum": "(step.box / 512) ** 2"},
@@ -72,24 +82,22 @@ class EstimateCtfCtffind(Params):
 
     @model_validator(mode="after")
     def _ranges(self) -> EstimateCtfCtffind:
-        if self.max_defocus_A <= self.min_defocus_A:
-            raise ValueError(f"max_defocus_A ({self.max_defocus_A}) must exceed min_defocus_A ({self.min_defocus_A})")
+        _check_defoci(self.min_defocus_A, self.max_defocus_A)
         if self.max_resolution_A >= self.min_resolution_A:
             raise ValueError(
                 f"max_resolution_A ({self.max_resolution_A}) must be a smaller number than min_resolution_A "
                 f"({self.min_resolution_A})"
             )
-        if self.box % 2:
-            raise ValueError(f"box must be even, but it is {self.box}")
+        _check_even("box", self.box)
         return self
 
 
 @Declaration(
+    branch_of="estimators",
+    label="gctf",
     counts="micrographs",
     batched=True,
     makes={"ctf_estimates": "micrographs.star"},
-    branch_of="estimators",
-    label="gctf",
     threads=4,
     cost=Cost(
         names={"Mpx": "1e-6 * micrograph_px", "spectrum": "(min(step.box, 0.66 * sqrt(micrograph_px)) / 512) ** 2"},
@@ -134,19 +142,17 @@ class EstimateCtfGctf(Params):
 
     @model_validator(mode="after")
     def _ranges(self) -> EstimateCtfGctf:
-        if self.max_defocus_A <= self.min_defocus_A:
-            raise ValueError(f"max_defocus_A ({self.max_defocus_A}) must exceed min_defocus_A ({self.min_defocus_A})")
-        if self.box % 2:
-            raise ValueError(f"box must be even, but it is {self.box}")
+        _check_defoci(self.min_defocus_A, self.max_defocus_A)
+        _check_even("box", self.box)
         return self
 
 
 @Declaration(
+    branch_of="estimators",
+    label="xmipp",
     counts="micrographs",
     batched=True,
     makes={"ctf_estimates": "micrographs.star"},
-    branch_of="estimators",
-    label="xmipp",
     threads=4,
     cost=Cost(
         names={"Mpx": "1e-6 * micrograph_px", "spectrum": "(min(step.window, 0.66 * sqrt(micrograph_px)) / 512) ** 2"},
@@ -227,10 +233,8 @@ class EstimateCtfXmipp(Params):
 
     @model_validator(mode="after")
     def _ranges(self) -> EstimateCtfXmipp:
-        if self.max_defocus_A <= self.min_defocus_A:
-            raise ValueError(f"max_defocus_A ({self.max_defocus_A}) must exceed min_defocus_A ({self.min_defocus_A})")
-        if self.window % 2:
-            raise ValueError(f"window must be even, but it is {self.window}")
+        _check_defoci(self.min_defocus_A, self.max_defocus_A)
+        _check_even("window", self.window)
         if self.fix_previous and not self.use_previous:
             raise ValueError("fix_previous keeps a previous CTF, so use_previous must be true")
         if self.max_frequency < 2 * self.min_frequency:
@@ -387,8 +391,7 @@ class ConsensusCtf(RunParams):
         for name, value in (("defocus_from", self.defocus_from), ("envelope_from", self.envelope_from)):
             if value not in (None, "first", "mean", *self.branches):
                 raise ValueError(f"{name} is {value}, but the branches are {', '.join(self.branches)}")
-        if self.max_defocus_A <= self.min_defocus_A:
-            raise ValueError(f"max_defocus_A ({self.max_defocus_A}) must exceed min_defocus_A ({self.min_defocus_A})")
+        _check_defoci(self.min_defocus_A, self.max_defocus_A)
         return self
 
 

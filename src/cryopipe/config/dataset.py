@@ -90,7 +90,7 @@ class Dataset(Params):
         groups = self.optics_groups
         names = [group.name for group in groups]
         if len(set(names)) < len(names):
-            raise ValueError(f"optics_groups: a name stands twice among {', '.join(names)}")
+            raise ValueError(f"optics_groups: a name occurs twice among {', '.join(names)}")
         for group in groups:
             pixel_A, others_A = group.pixel_size_A, self.pixel_size_A
             if pixel_A is not None and others_A is not None and abs(pixel_A - others_A) > 1e-3 * others_A:
@@ -119,7 +119,7 @@ def group_of(name: str, groups: Sequence[OpticsGroup]) -> OpticsGroup:
     Raises
     ------
     ConfigError
-        None does, or more than one.
+        No group matches, or more than one does.
     """
     found = [g for g in groups if fnmatchcase(name, g.files) or fnmatchcase(name, f"*/{g.files}")]
     if len(found) != 1:
@@ -137,7 +137,7 @@ class Run(Params):
     name: str = parameter("Name of the run; its results lie in results/<name>.", default="demo")
     seed: int = parameter("Seed of every random number of the run.", default=0, ge=0)
     batch_size: int = parameter(
-        "Movies or micrographs a job; batches are cut from an append-only manifest.", default=50, ge=1
+        "Movies or micrographs per job; batches are cut from an append-only manifest.", default=50, ge=1
     )
     device: Literal["auto", "cpu", "gpu"] = parameter(
         "auto: a GPU where the job was given one that works, else the CPU; gpu: an error where there is none.",

@@ -24,7 +24,7 @@ def facts(config: Config) -> Dataset:
     Raises
     ------
     ConfigError
-        A required fact is missing, or a fact is given beside a simulation that says otherwise.
+        A required fact is missing, or a fact is given that differs from that of the simulation.
     """
     dataset = config.dataset
     if config.simulation is not None:
@@ -54,7 +54,7 @@ def resolve(config: Config) -> dict[str, Params]:
     names = {
         "dataset": known,
         "run": config.run,
-        # relativistic, as everywhere (docs/conventions.md); config may not import the optics, which stand above it
+        # relativistic, as everywhere (docs/conventions.md); config may not import the optics, a layer above it
         "wavelength": 12.2643247 / (volts * (1 + 0.978466e-6 * volts)) ** 0.5,
     }
     return {step: _fill(params, names) for step, (_, params) in step_params(config).items()}

@@ -9,6 +9,14 @@ from cryopipe.config.declaration.base import Params, parameter
 from cryopipe.config.declaration.declare import Cost, Declaration, Reference
 from cryopipe.config.declaration.runs import Stage
 
+#: What it costs to open images, decode some of them and write a table.
+_COST_OF_REGISTRATION = Cost(
+    memory_MB="215 + 5e-6 * frame_px",
+    cpu_seconds="0.9 + images * (0.02 + 0.03e-6 * frame_px)",
+    parallel=0.5,
+    disk_MB="0.001 * images",
+)
+
 
 @Declaration(
     counts="movies",
@@ -42,8 +50,8 @@ class FetchMovies(Params):
         default="https://ftp.ebi.ac.uk/empiar/world_availability",
     )
     listing: str | None = parameter(
-        "List of the entry's files, a line each: checksum (MD5 or SHA-256) and size in bytes where known, then the path, as "
-        "md5sum and sha256sum write; null: the archive's HTML indices are read, once a run.",
+        "List of the entry's files, one line per file: checksum (MD5 or SHA-256) and size in bytes where known, then the path, "
+        "as md5sum and sha256sum write; null: the archive's HTML indices are read, once per run.",
         default=None,
     )
     folder: str | None = parameter(
@@ -51,7 +59,7 @@ class FetchMovies(Params):
         "share them; null: into the run's folder.",
         default=None,
     )
-    connections: int = parameter("Files of a batch that are received at a time.", default=2, ge=1, le=16)
+    connections: int = parameter("Files of a batch that are received at the same time.", default=2, ge=1, le=16)
     attempts: int = parameter("Attempts without progress after which a file is quarantined.", default=5, ge=1, le=50)
     wait_s: float = parameter(
         "Pause after the first failed attempt; it doubles each time, up to two minutes.",
@@ -69,12 +77,7 @@ class FetchMovies(Params):
     makes={"movies": "movies.star"},
     when="movies",
     threads=2,
-    cost=Cost(
-        memory_MB="215 + 5e-6 * frame_px",
-        cpu_seconds="0.9 + images * (0.02 + 0.03e-6 * frame_px)",
-        parallel=0.5,
-        disk_MB="0.001 * images",
-    ),
+    cost=_COST_OF_REGISTRATION,
     references=(),
 )
 class ImportMovies(Params):
@@ -124,12 +127,7 @@ class ImportMovies(Params):
     makes={"micrographs": "micrographs.star"},
     when="micrographs",
     threads=2,
-    cost=Cost(
-        memory_MB="215 + 5e-6 * frame_px",
-        cpu_seconds="0.9 + images * (0.02 + 0.03e-6 * frame_px)",
-        parallel=0.5,
-        disk_MB="0.001 * images",
-    ),
+    cost=_COST_OF_REGISTRATION,
     references=(),
 )
 class ImportMicrographs(Params):

@@ -85,7 +85,7 @@ class PickLog(SizePicker):
         le=20,
     )
     noise_threshold: float = parameter(
-        "A pick stands out of what the micrograph's shot noise alone does by at least this much, however empty it is.",
+        "A pick must exceed by this much what shot noise alone gives in this micrograph, even in an empty one.",
         unit="sd",
         default=3.0,
         ge=0,
@@ -130,7 +130,7 @@ class PickShell(SizePicker):
         le=50,
     )
     noise_threshold: float = parameter(
-        "A pick stands out of what the micrograph's shot noise alone does by at least this much, however empty it is.",
+        "A pick must exceed by this much what shot noise alone gives in this micrograph, even in an empty one.",
         unit="sd",
         default=5.0,
         ge=0,

@@ -10,7 +10,7 @@ from cryopipe.config.declaration.base import Params, parameter
 from cryopipe.config.declaration.declare import Cost, Declaration
 from cryopipe.config.declaration.runs import Stage
 
-#: What a preset says; every value can be overridden one by one.
+#: Values of the presets; every value can be overridden one by one.
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "movies": 6, "width_px": 512, "height_px": 480, "frames": 8, "pixel_size_A": 2.0,

@@ -6,6 +6,11 @@ from cryopipe.config.declaration.base import Params, parameter
 from cryopipe.config.declaration.declare import Cost, Declaration, Reference
 from cryopipe.config.declaration.runs import Stage
 
+#: Source of the FSC's threshold 0.143 and of sharpening by a B-factor.
+_ROSENTHAL_HENDERSON = Reference(
+    "Rosenthal & Henderson 2003, Optimal determination of particle orientation", "10.1016/j.jmb.2003.07.013"
+)
+
 
 @Declaration(
     counts=None,
@@ -24,10 +29,7 @@ from cryopipe.config.declaration.runs import Stage
         disk_MB="12e-6 * box_px ** 3",
     ),
     references=(
-        Reference(
-            "Rosenthal & Henderson 2003, Optimal determination of particle orientation",
-            "10.1016/j.jmb.2003.07.013",
-        ),
+        _ROSENTHAL_HENDERSON,
         Reference(
             "Chen et al. 2013, High-resolution noise substitution to measure overfitting",
             "10.1016/j.ultramic.2013.06.004",
@@ -73,12 +75,7 @@ class Postprocess(Params):
         parallel=0.5,
         disk_MB="4e-6 * box_px ** 3",
     ),
-    references=(
-        Reference(
-            "Rosenthal & Henderson 2003, Optimal determination of particle orientation",
-            "10.1016/j.jmb.2003.07.013",
-        ),
-    ),
+    references=(_ROSENTHAL_HENDERSON,),
 )
 class ValidateTruth(Params):
     """Step ``validate_truth``: the map, poses and picks against the truth of a simulation."""
@@ -116,12 +113,7 @@ class ValidateTruth(Params):
         parallel=0.5,
         disk_MB="4e-6 * box_px ** 3",
     ),
-    references=(
-        Reference(
-            "Rosenthal & Henderson 2003, Optimal determination of particle orientation",
-            "10.1016/j.jmb.2003.07.013",
-        ),
-    ),
+    references=(_ROSENTHAL_HENDERSON,),
 )
 class ValidateModel(Params):
     """Step ``validate_model``: the map against the density of an atomic model."""

@@ -29,8 +29,10 @@ from cryopipe.search.grid import orientation_grid, orientation_weights, random_d
 from cryopipe.search.options import SearchOptions
 from cryopipe.search.shifts import ShiftGrid, shift_grid
 
+#: Padding factor of the reference's Fourier cube, RELION's default (--pad 2). A larger one interpolates more exactly, for
+#: memory that grows with its cube.
 PADDING = 2
-#: particles from whose likelihoods the temperature is found
+#: Particles from whose likelihoods the temperature is found. A choice: more of them tell it better and take longer.
 _TEMPERATURE_SAMPLE = 32
 
 
@@ -119,7 +121,7 @@ def start_state(
     store : ParticleStore
         The training set.
     setting : Setting
-        Group, masks, grids.
+        Point group, mask and grid of shifts.
     first : Iteration
         The first iteration: radius and size of the batch.
     rng : Generator
@@ -145,10 +147,12 @@ def iterate(
         Not modified.
     batch : ParticleSpectra
         The mini-batch, inside the plan's radius.
-    plan, setting : Iteration, Setting
-        Radius, grid, temperature; group, masks, shifts.
+    plan : Iteration
+        Radius, orientation grid and spread of the probabilities.
+    setting : Setting
+        Point group, mask and grid of shifts.
     rng : Generator
-        Displaces the grid.
+        Draws the random displacement of the orientation grid.
 
     Returns
     -------

@@ -22,7 +22,7 @@ def score(store: ParticleStore, state: State, setting: Setting) -> float:
     """Return the mean log evidence of a particle, over noise that has the images' own mean power.
 
     Every run has a noise spectrum of its own, and its evidence counts over that noise: only against a noise that all
-    runs share do their evidences compare. Without this a run that calls signal noise can win.
+    runs share do their evidences compare. Without this a run that takes signal for noise can win.
     """
     found = expectation(store, state, setting)
     shell = store.pixels(store.radius).shell
@@ -35,7 +35,7 @@ def score(store: ParticleStore, state: State, setting: Setting) -> float:
 
 
 def image_power(store: ParticleStore) -> NDArray[np.float64]:
-    """Return the mean variance of real and imaginary part each, by shell; shell 0, which no pixel has, as shell 1."""
+    """Return the mean variance of real and imaginary part each, by shell; shell 0, which has no pixels, repeats shell 1."""
     pixels, shells = store.pixels(store.radius), store.radius + 1
     power = np.zeros(len(pixels))
     for _, images in store.blocks(store.radius):
@@ -55,7 +55,7 @@ def expectation(store: ParticleStore, state: State, setting: Setting, *, candida
     state : State
         The finished run.
     setting : Setting
-        Group, grids.
+        Point group and grid of shifts.
     candidates : int
         How many of the best orientations to return for every particle.
     """

@@ -10,7 +10,7 @@ What keeps a hollow, highly symmetric shell out of the trap "right radial profil
 RELION 3.1: a map of the mini-batch regularised by a share of each shell's mean weight (a prior from the current map's
 power starves just the shells that could tell the orientations), resolutions from 15 to 10 Å, images masked widely
 enough for what the CTF delocalises around a tightly masked map, no removal of negative density, and several seeds that
-compete by the likelihood of particles that none has used. Orientations are searched in the asymmetric unit alone.
+compete by the likelihood of particles that none has used. Orientations are searched in the asymmetric unit only.
 Annealing and RELION's removal of negative density in the first phase are options.
 
 Sources: Punjani et al. 2017 (doi:10.1038/nmeth.4169) for the method, RELION 3.1 (Zivanov et al. 2018,
@@ -65,7 +65,7 @@ def run_seed(
     training : ParticleStore
         The particles that mini-batches are drawn from.
     setting : Setting
-        Group, masks, grids.
+        Point group, mask and grid of shifts.
     context : Context
         Random numbers, folder of the checkpoint.
     seed : int
@@ -126,7 +126,11 @@ def open_particles(table: StarTable, params: InitialRelionSgd, context: Context)
 
 
 def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: InitialRelionSgd, context: Context) -> None:
-    """Read particles; write the best seed's map at their box and pixel size, their poses, the history of all seeds."""
+    """Make an initial map.
+
+    Inputs: ``particles`` (STAR). Outputs: ``map`` (MRC, the best seed's, with box and pixel size of the particles),
+    ``particles`` (STAR, with poses) and ``history`` (TSV, of all seeds).
+    """
     table = read_table(inputs["particles"], "particles")
     table = table.with_rows(table.rows.iloc[canonical_order(table.rows)])
     training_rows, held_out_rows = split_particles(particle_keys(table.rows), held_out=params.held_out)

@@ -28,7 +28,7 @@ class Iteration:
     batch : int
         Particles.
     start : int
-        How many particles the iterations before took.
+        Number of particles that the previous iterations took.
     order : int
         HEALPix order of the orientation grid.
     effective_poses : float

@@ -2,7 +2,7 @@
 
 A state is a dataclass. Its fields may be arrays, numbers, texts, further dataclasses, tuples of these, and lists of
 dataclasses of numbers (`cryopipe.iteration.history`). A file that is missing, damaged, of another state or of another
-fingerprint is no checkpoint: the method starts from the beginning.
+fingerprint does not count: the method starts from the beginning.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Checkpoint(Generic[State]):
         return state
 
     def remove(self) -> None:
-        """Forget the state of a run that has written its results: another run starts afresh, with the code of its day."""
+        """Remove the state of a run that has written its results, so that the next run starts from the beginning."""
         self.path.unlink(missing_ok=True)
 
 

@@ -125,7 +125,7 @@ def next_reference(
     ssnr = np.where(shells <= shared.shell, ssnr_from_fsc(shared.fsc), 0.0)
     operators = len(sums.plan.exact) * len(sums.plan.cosets)
     if operators >= ISOTROPIC_ORDER:
-        # the weight is then the same all over a shell, and the Wiener filter a factor a shell: one transform saved
+        # the weight is then the same all over a shell, and the Wiener filter is one factor per shell: this saves a transform
         filtered = own
         wiener = np.append(ssnr / (1 + ssnr), 0.0)
     else:

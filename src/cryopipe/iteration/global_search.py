@@ -21,7 +21,7 @@ from cryopipe.search.grid import orientation_grid, orientation_weights, random_d
 from cryopipe.search.options import SearchOptions
 from cryopipe.search.shifts import ShiftGrid, shift_grid
 
-#: images from which the grey scale of a foreign map is found
+#: Images from which the grey scale of a foreign map is found
 GREY_SAMPLE = 150
 
 
@@ -168,8 +168,8 @@ def grey_scale(
 ) -> float:
     """Return the factor that brings a map of unknown grey scale to that of the images.
 
-    Poses are found with the factor at hand, the factor by least squares at these poses; three times, from a factor that
-    makes the map weak (poses then follow the cross term alone).
+    Poses are found with the present factor, then the factor by least squares at these poses. This is done three times,
+    starting from a factor that makes the map weak (poses then follow the cross term alone).
 
     Parameters
     ----------

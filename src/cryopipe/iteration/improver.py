@@ -1,4 +1,4 @@
-"""What one iteration holds against each block of a half set's images: poses, CTFs and residuals come out of it."""
+"""What one iteration compares with each block of a half set's images, to find their poses, CTFs and residuals."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.references import ReferenceMap, reference_cube
 from cryopipe.projection.working_box import in_box
 
-#: below this likelihood share a pose counts as ambiguous and is searched again
+#: Below this share of the likelihood a pose counts as ambiguous and is searched again
 LOW_CONFIDENCE = 0.5
 
 
@@ -110,7 +110,7 @@ class Improver:
         used = with_state()
         poses = self._posed(used, state.poses.subset(rows), self.chosen[rows])
         state.poses.put(rows, poses)
-        where, devices = (poses.rotations, poses.shifts_px), self.resources.devices
+        devices = self.resources.devices
         if self.task.defocus:
             ctf = self.options.ctf
             together = None if ctf.astigmatism_prior_A is None else self.micrographs
@@ -118,14 +118,14 @@ class Improver:
                 images.crop(self.task.radius),
                 self.noise,
                 self.reference,
-                *where,
+                poses,
                 defocus=DefocusModel(parameters, sigma_A=ctf.prior_A, range_A=ctf.range_A),
                 micrograph=None if together is None else together[rows],
                 astigmatism_prior_A=np.inf if ctf.astigmatism_prior_A is None else ctf.astigmatism_prior_A,
                 devices=devices,
             )
             used = with_state()
-        return measure_residuals(used, self.noise, self.reference, *where, devices=devices)
+        return measure_residuals(used, self.noise, self.reference, poses.rotations, poses.shifts_px, devices=devices)
 
     def _posed(self, images: ParticleSpectra, known: Poses, chosen: NDArray[np.bool_]) -> Poses:
         """Refine poses from where they are, search ``chosen`` ones [n] globally; the better pose wins."""

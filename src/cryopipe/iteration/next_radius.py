@@ -1,4 +1,4 @@
-"""How far in frequency may the next search go? Decided from two half maps, of which nothing but one number is used.
+"""How far in frequency the next search may go, decided by a single number that two half maps give.
 
 A half's poses may use the shells in which the halves agree: there its reference holds signal. Shells that the halves
 share (joined, or below the low-pass of a common start) agree by construction and prove nothing, so agreement is
@@ -21,6 +21,7 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.fsc import fourier_shell_correlation, masked_fsc, resolution_at
 
 Reason = Literal["agreement", "growth", "largest", "shared"]
+#: Rosenthal & Henderson 2003: where half maps agree to this, the full map agrees to 0.5 with a perfect reference.
 THRESHOLD = 0.143
 
 
@@ -73,7 +74,7 @@ def next_search_radius(
     Returns
     -------
     NextRadius
-        Never below ``shared`` and never beyond ``largest``. A radius that shrinks is legal: agreement was lost.
+        Never below ``shared`` and never beyond ``largest``. The radius may shrink: then agreement was lost.
 
     Raises
     ------

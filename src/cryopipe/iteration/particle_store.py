@@ -2,7 +2,7 @@
 
 The store reads images from their stacks, transforms them and keeps the spectra inside the radius that is asked for, as
 far as a stated budget goes; what does not fit is read again, one block ahead, by a thread. CTFs are computed for each
-block, never kept: they take 4 bytes a Fourier pixel and some 10 ns, less than reading them would.
+block, never kept: they take 4 bytes and some 10 ns per Fourier pixel, less time than reading them would.
 
 Results do not depend on the budget: where blocks end follows from the box and the number of rows alone, and a spectrum
 has the same bits whether it was kept or read again.
@@ -90,7 +90,7 @@ class ParticleStore:
         Raises
         ------
         InputError
-            What `ParticleImages.of_table` refuses.
+            `ParticleImages.of_table` refuses the table.
         """
         images = ParticleImages.of_table(table, mask_diameter_A=mask_diameter_A, crop_box=crop_box)
         largest = images.box // 2 - 1
@@ -208,8 +208,8 @@ class ParticleStore:
 class KeptSpectra:
     """Spectra of a table's first rows in one buffer of fixed size, all inside one radius.
 
-    Its use from several threads is safe, one of them at a time. Rows are kept when they are first read. A smaller radius
-    makes room for more of them, a larger one begins anew, since pixels beyond the old one are not there.
+    Several threads may use it; a lock admits one at a time. Rows are kept when they are first read. A smaller radius
+    makes room for more of them, a larger one discards all, since the pixels beyond the old radius are missing.
     """
 
     def __init__(self, images: ParticleImages, radius: int, memory_bytes: int) -> None:

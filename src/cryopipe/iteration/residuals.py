@@ -1,4 +1,4 @@
-"""What posed images leave unexplained: noise spectra and grey scales in one pass; and what their CTFs should be."""
+"""What posed images leave unexplained: their noise spectrum and grey scales in one pass, and corrections of their CTFs."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopipe.imaging.backend import array_module, to_numpy
+from cryopipe.iteration.pose_table import Poses
 from cryopipe.kernels.devices import Resources, over_devices, to_device
 from cryopipe.poses.model import DefocusModel, ImageModel
 from cryopipe.poses.refine_astigmatism import refine_astigmatism
@@ -19,6 +20,8 @@ from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.phases import shift_values
 from cryopipe.projection.references import ReferenceMap
 
+#: Images that are compared at a time. A choice: larger blocks need more memory for the slices of the reference, smaller
+#: ones make more calls. The sums over blocks are added in a fixed order, so the value decides their rounding.
 _CHUNK = 64
 
 
@@ -88,7 +91,7 @@ def measure_residuals(
     noise : NoiseModel
         Present noise spectrum, the same for all images, which weighs the scale's pixels.
     reference : ReferenceMap
-        At least of the images' radius.
+        Its radius is at least that of the images.
     rotations, shifts_px : array [n, 3, 3], [n, 2]
         Poses; the shift (x, y) is what has to be applied.
     devices : sequence of int, optional
@@ -122,8 +125,7 @@ def refine_ctfs(
     images: ParticleSpectra,
     noise: NoiseModel,
     reference: ReferenceMap,
-    rotations: NDArray[np.float64],
-    shifts_px: NDArray[np.float64],
+    poses: Poses,
     *,
     defocus: DefocusModel,
     micrograph: NDArray[Any] | None = None,
@@ -133,16 +135,19 @@ def refine_ctfs(
     """Return the change of each posed image's CTF that fits the reference best, float64 [n, 3] in Å.
 
     The columns are mean defocus and, where ``micrograph`` [n] names each image's micrograph, the components of that
-    micrograph's astigmatism ((U - V)/2 cos 2a, (U - V)/2 sin 2a); else these are zero. Poses move along, so that neither
-    takes the other's error; they are not returned, since the next iteration begins with them anyway. Astigmatism is
-    refined on the CPU.
+    micrograph's astigmatism ((U - V)/2 cos 2a, (U - V)/2 sin 2a); otherwise these are zero. Poses are refined together
+    with the CTFs, so that neither takes the other's error. They are not returned, since the next iteration refines poses
+    anyway. Astigmatism is refined on the CPU.
 
     Parameters
     ----------
-    images, noise, reference, rotations, shifts_px
+    images, noise, reference
         As for `cryopipe.poses.refine_poses.refine_poses`.
+    poses : Poses
+        Poses of the n images, from which the refinement starts.
     defocus : DefocusModel
-        The CTFs that the images carry (phase-flipped ones: were flipped with), the prior of the defocus and its range.
+        The CTFs that the images carry (for phase-flipped images: those they were flipped with), the prior of the defocus
+        and its range.
     micrograph : array [n], optional
         Micrograph of each image.
     astigmatism_prior_A : float
@@ -152,7 +157,9 @@ def refine_ctfs(
     """
     given = (images, noise, reference)
     resources = Resources(devices=None if devices is None else tuple(devices))
-    found = refine_poses(*given, rotations, shifts_px, model=ImageModel(defocus=defocus), resources=resources)
+    found = refine_poses(
+        *given, poses.rotations, poses.shifts_px, model=ImageModel(defocus=defocus), resources=resources
+    )
     if micrograph is None:
         return np.stack([found.defocus_change_A, *np.zeros((2, len(images)))], axis=1)
     return refine_astigmatism(*given, found, defocus, micrograph, sigma_A=astigmatism_prior_A).particle_change_A

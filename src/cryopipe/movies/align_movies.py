@@ -10,9 +10,9 @@ References
 ----------
 Střelák et al. 2020, Electronics 9:1040, doi:10.3390/electronics9061040 (FlexAlign); Grant & Grigorieff 2015, eLife
 4:e06980, doi:10.7554/eLife.06980 (exposure filter). Known limits: a frame below about 750 Å gets no local model; a
-specimen that tears, whose motion is not smooth over 500 Å, is followed on the whole only.
+specimen that tears, whose motion is not smooth over 500 Å, is followed as a whole only.
 
-Memory on two threads: some 15 images in float32 at the movie's sampling, decoded frames up to `frame_cache_GB`, and
+Memory needed on two threads: some 15 images in float32 at the movie's sampling, decoded frames up to `frame_cache_GB`, and
 1 GB of spectra at most: 2.5 GB for 3838 x 3710 x 50, 4 GB for a super-resolution movie of 7676 x 7420, binned by 2.
 """
 
@@ -88,7 +88,7 @@ class Camera:
             raise ItemError(
                 f"frames have {raw.shape[1]} x {raw.shape[0]} pixels, the gain {self.gain.shape[1]} x "
                 f"{self.gain.shape[0]}. "
-                "Movies of another size are another dataset."
+                "Process movies of another size as another dataset."
             )
         frame = np.multiply(raw, self.gain, out=out, dtype=np.float32, casting="same_kind")
         self.repair.apply(frame, rng)
@@ -113,7 +113,7 @@ def load_camera(gain: Path, defects: Path) -> Camera:
 
 
 def correlation_resolution_A(params: AlignMovies) -> float:
-    """Return the resolution of the correlation: as given, else 15 Å above 1 e/Å² a frame and 20 Å below."""
+    """Return the resolution of the correlation: as given, else 15 Å above 1 e/Å² per frame and 20 Å below."""
     if params.max_resolution_A is not None:
         return params.max_resolution_A
     return 15.0 if (params.dose_per_frame_e_A2 or 0.0) > 1.0 else 20.0
@@ -226,7 +226,7 @@ def align_movie(
 
 
 def in_groups(items: Iterable[S], work: Callable[[int, S], T], workers: int) -> Iterator[tuple[list[S], list[T]]]:
-    """Yield ``workers`` items at a time with what ``work(place in the group, item)`` made of each, one thread an item.
+    """Yield ``workers`` items at a time with what ``work(place in the group, item)`` made of each, one thread per item.
 
     No more than these results exist at once: they are as large as frames.
     """
@@ -325,7 +325,11 @@ def _made(folder: Path, item: str, row: Row) -> list[Path]:
 
 
 def main(inputs: dict[str, Any], outputs: dict[str, Path], params: AlignMovies, context: Context) -> None:
-    """Align the movies of a batch; inputs ``movies``, ``gain``, ``defects``."""
+    """Align the movies of a batch.
+
+    Inputs: ``movies`` (STAR), ``gain`` (MRC) and ``defects`` (TSV). Outputs: ``micrographs`` (STAR; images and motion files
+    lie beside it) and ``rejected`` (TSV).
+    """
     import pandas as pd
 
     table = read_table(inputs["movies"], "movies")

@@ -7,7 +7,7 @@ leaves behind (residual) is measured in the same way.
 References
 ----------
 Sorzano et al. 2018, J. Struct. Biol. 203:90, doi:10.1016/j.jsb.2018.03.012; Afanasyev et al. 2015, Sci. Rep. 5:10317.
-Known limits: structure that stands at the same place in all movies (a carbon edge in a single movie) enters the
+Known limits: structure that is at the same place in all movies (a carbon edge in a single movie) enters the
 estimate; with one movie only, fixed pattern and specimen cannot be told apart, so that such an estimate is never used
 for correction.
 """
@@ -40,8 +40,28 @@ from cryopipe.movies.movie_list import movie_entries, read_reference
 def defects_and_residual(
     total: np.ndarray, field: FlatField, decision: Decision, params: EstimateGain
 ) -> tuple[np.ndarray, np.ndarray, FlatField]:
-    """Return dead and hot pixels [y, x] of the summed frames ``total``, and the response that the gain leaves behind."""
-    # against its own estimate no pixel stands out: that is judged by the bare sum
+    """Find the defects of the summed frames, and measure the response that the gain leaves in them.
+
+    Parameters
+    ----------
+    total : ndarray ``[y, x]`` float32
+        Sum of all frames, without the gain.
+    field : FlatField
+        Response of the pixels by the same sum; its good pixels give the background.
+    decision : Decision
+        The gain that is used, and its source. A pixel never deviates from its own estimate, so for an estimated gain the
+        defects are found in the sum without any gain.
+    params : EstimateGain
+        ``background_sigma_px`` and ``hot_sigma`` are used.
+
+    Returns
+    -------
+    dead, hot : ndarray ``[y, x]`` bool
+        Defects.
+    residual : FlatField
+        Response of the corrected sum: 1 where the gain explains everything.
+    """
+    # no pixel deviates from its own estimate, so that defects are then judged by the bare sum
     gain = np.ones_like(decision.gain) if decision.source == "estimated" else decision.gain
     corrected = total * gain
     expected = smooth_background(corrected, field.good & (gain > 0), params.background_sigma_px)
@@ -92,7 +112,21 @@ def summarise(
     evidence: Reproducibility | None,
     params: EstimateGain,
 ) -> dict[str, Any]:
-    """Return what the summary says of estimate and decision."""
+    """Return the part of the step's summary that describes the estimate and the decision, ready for JSON.
+
+    Parameters
+    ----------
+    sums : FrameSums
+        Numbers of movies and frames are taken from it.
+    decision : Decision
+        The gain that is used, its source and the reason.
+    scores : sequence of OrientationScore
+        Of the given gain, best first; empty without one.
+    evidence : Reproducibility or None
+        Fixed pattern and noise of the estimate; None where there is a single frame.
+    params : EstimateGain
+        ``method`` is used.
+    """
     transform = None
     if decision.orientation is not None:
         transform = {
@@ -118,7 +152,11 @@ def summarise(
 
 
 def main(inputs: dict[str, Any], outputs: dict[str, Path], params: EstimateGain, context: Context) -> None:
-    """Estimate gain and defects from all movies; inputs ``movies`` (tables), ``gain`` (optional)."""
+    """Estimate gain and defects from all movies.
+
+    Inputs: ``movies`` (tables) and ``gain`` (optional). Outputs: ``estimated``, ``residual`` and ``gain`` (MRC), ``defects``
+    (TSV) and ``summary`` (JSON).
+    """
     tables = inputs["movies"] if isinstance(inputs["movies"], list) else [inputs["movies"]]
     entries = list(movie_entries(concatenate([read_table(path, "movies") for path in tables])).values())
     sums = sum_frames(entries, params, context)

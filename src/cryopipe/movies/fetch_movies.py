@@ -1,9 +1,9 @@
 """Download the movies of a batch from a public archive (EMPIAR, Iudin et al. 2023, doi:10.1093/nar/gkac1062).
 
 Each file is received into a ``.part`` beside its place, resumed where a transfer or the job broke off, compared with the
-size that the server or the list states, and with the list's checksum if there is one, and then renamed. What cannot be had is
-quarantined with the last reason; the others go on. A step of its own, because it needs the network and no processor: on a
-cluster it runs where the workflow was started, since compute nodes often have no way out.
+size that the server or the list states, and with the list's checksum if there is one, and then renamed. A file that cannot be
+received is quarantined with the last reason; the others go on. Downloading is a step of its own, because it needs the
+network and no processor: on a cluster it runs where the workflow was started, since compute nodes often have no network.
 
 Limits: without a list of checksums a file whose bytes were damaged at the archive goes through; ``import_movies`` finds what
 cannot be decoded.
@@ -39,7 +39,7 @@ FOLDER = "movies/fetch_movies/movies"
 
 
 class _Said:
-    """Says how far each file is, not oftener than a person reads."""
+    """Logs how far each file is, not more often than a person reads."""
 
     def __init__(self, item: str, context: Context) -> None:
         self._item = item
@@ -69,7 +69,7 @@ def fetch_movie(item: str, name: str, params: FetchMovies, context: Context) -> 
     name : str
         ``empiar:<number>/<path>``.
     params : FetchMovies
-        Where from, where to, what it must be.
+        Archive, folder, and the size and checksum that are expected.
     context : Context
         Its log gets the progress.
 
@@ -81,9 +81,9 @@ def fetch_movie(item: str, name: str, params: FetchMovies, context: Context) -> 
     Raises
     ------
     InputError
-        The archive does not give it whole.
+        The archive does not deliver the whole file.
     CryopipeError
-        It cannot be written here.
+        The file cannot be written here.
     """
     file = parse_pattern(name)
     # the archive's own folders, since files of several entries (and of several folders of one) often have one name
@@ -111,7 +111,7 @@ def fetch_movie(item: str, name: str, params: FetchMovies, context: Context) -> 
 def main(
     inputs: Mapping[str, Path | list[Path]], outputs: Mapping[str, Path], params: FetchMovies, context: Context
 ) -> None:
-    """Download ``params.paths``; write outputs ``fetched`` (STAR: what lies where) and ``rejected`` (TSV)."""
+    """Download ``params.paths``; write outputs ``fetched`` (STAR: the file of each movie) and ``rejected`` (TSV)."""
     names = dict(zip(unique_items(params.paths), params.paths, strict=True))
     items = {item: (name, params.sizes.get(name), params.checksums.get(name)) for item, name in names.items()}
     start = time.monotonic()

@@ -40,7 +40,7 @@ def check_micrograph(path: Path, params: ImportMicrographs, group: int = 1) -> R
     Raises
     ------
     InputError
-        It cannot be used; the message says why.
+        The micrograph cannot be used; the message states the reason.
     """
     shape = _check_file(path, params.pixel_size_A)
     twin = twin_of(path, params)

@@ -1,4 +1,4 @@
-"""Register the movies of a batch: check every file once and write down what all later steps need to know.
+"""Register the movies of a batch: check every file once and list what all later steps need to know.
 
 Nothing is modified. Each file is checked for existence, complete data (sizes in the headers against the bytes on
 disk), decodable frames, frame size and number, the pixel size of its header and the plausibility of the exposure.
@@ -81,7 +81,7 @@ def check_movie(path: Path, params: ImportMovies, group: int = 1) -> Row:
     Raises
     ------
     InputError
-        The movie cannot be used; the message says why.
+        The movie cannot be used; the message states the reason.
     """
     with open_movie(path, eer_grouping=params.eer_grouping, eer_upsampling=params.eer_upsampling) as movie:
         n, ny, nx = movie.shape
@@ -117,7 +117,7 @@ def check_movie(path: Path, params: ImportMovies, group: int = 1) -> Row:
 
 
 def exposure_after_e_A2(frame: int, params: ImportMovies) -> float:
-    """Return the exposure (e/Å²) at the end of frame ``frame`` (from 1): what came before, and that of so many frames.
+    """Return the exposure (e/Å²) at the end of frame ``frame`` (from 1): the pre-exposure and that of the frames.
 
     A frame of an EER movie is a group of ``params.eer_grouping`` readouts; readouts of an incomplete last group do not count.
     """
@@ -156,9 +156,9 @@ def wraps(frame: np.ndarray) -> bool:
     """Tell whether signed bytes are unsigned ones misread: values above 127 became negative and lie far from their neighbours.
 
     One distribution of grey values is torn into two by the wrong reading, which makes it wider. Where all values are
-    negative both readings are equally wide, and a movie without a positive value is none.
+    negative both readings are equally wide, but a movie without a positive value is not a movie, and it is refused, too.
 
-    That is reason to refuse a movie, but not to read it otherwise: grey values of 60 with 128 taken away are the bytes of 188,
+    This is a reason to refuse a movie, but not to read it differently: a grey value of 60 less 128 has the same byte as 188,
     and signed values in two groups far apart (a grid bar) are narrower as unsigned ones, too.
     """
     return bool(frame.max() < 0 or frame.std() > frame.view(np.uint8).std())

@@ -30,9 +30,9 @@ class MovieEntry:
     eer_grouping, eer_upsampling : int
         How EER events become frames; unused for other formats.
     dose_per_frame_e_A2, pre_exposure_e_A2 : float or None
-        Exposure of a frame and before the first, e/Å²; None where the table does not say.
+        Exposure of a frame and before the first, e/Å²; None where the table does not state it.
     frame_shape : tuple of int or None
-        Rows and columns of its frames [y, x]; None where the table does not say.
+        Rows and columns of its frames [y, x]; None where the table does not state it.
     """
 
     item: str

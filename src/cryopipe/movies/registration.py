@@ -1,4 +1,4 @@
-"""What registering movies and registering micrographs have in common: names, sizes, pixel sizes, tables."""
+"""What the registration of movies and that of micrographs have in common: names, sizes, pixel sizes, tables."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def grouped(names: Mapping[str, str], params: ImportParams) -> dict[str, tuple[i
     Parameters
     ----------
     names : mapping
-        Item to the path, or name in an archive, that the globs of the groups are put to.
+        Item to the path, or name in an archive, that is compared with the globs of the groups.
     params : ImportMovies or ImportMicrographs
         Facts of the dataset, and its groups if there are any.
 
@@ -92,7 +92,7 @@ def _with_facts(params: ImportParams, group: OpticsGroup) -> ImportParams:
 def same_size(rows: Sequence[Row], what: str) -> tuple[list[Row], list[Rejection]]:
     """Keep the rows of the most frequent image size, the earliest of equally frequent ones; reject the others.
 
-    ``what`` they are stands in the reason. One gain, and one set of averages, cannot serve several sizes.
+    ``what`` names them in the reason. One gain, and one set of averages, cannot serve several sizes.
     """
     sizes = Counter((row["rlnImageSizeX"], row["rlnImageSizeY"]) for row in rows)
     if len(sizes) < 2:
@@ -111,6 +111,6 @@ def same_size(rows: Sequence[Row], what: str) -> tuple[list[Row], list[Rejection
 
 
 def typed_rows(rows: Sequence[Row], columns: Mapping[str, str]) -> pd.DataFrame:
-    """Return rows as a table of ``columns`` (name to dtype), also where there is no row."""
+    """Return rows as a table of ``columns`` (name to dtype), also without any row."""
     data: dict[str, Any] = {name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in columns.items()}
     return pd.DataFrame(data)

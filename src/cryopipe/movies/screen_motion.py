@@ -3,7 +3,7 @@
 All measures are computed and stored; one pair of them decides. ``legacy2020``: largest step along x or y between
 neighbouring frames, and largest range of x or y (xmipp3 movie maxshift of 2020: 5 and 15 Å). ``path``: largest
 Euclidean step and length of the path (the version of 2025: 10 and 45 Å). A value equal to its limit passes.
-Exactly zero motion is no measurement but its absence: accepted, and flagged.
+Motion of exactly zero means that it was not measured: such movies are accepted and flagged.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def rejection_reason(measures: MotionMeasures, params: ScreenMotion) -> str | No
 
 
 def no_alignment(motion: Motion, params: ScreenMotion) -> str | None:
-    """Return why a trajectory tells nothing of the motion, or None if it does."""
+    """Return why a trajectory cannot be judged, or None if it can."""
     if not len(motion.frames):
         return "the motion file lists no frames"
     if motion.frames.max() <= params.skip:
@@ -99,7 +99,7 @@ def screen(motions: dict[str, Motion | str], params: ScreenMotion) -> tuple[dict
 
 
 def _all_rejected(found: list[MotionMeasures], rejections: list[Rejection], params: ScreenMotion) -> str:
-    """Return what to say when no movie is left: how far they moved and which limits would keep 90 % of them."""
+    """Return the error message when no movie is left: how far they moved and which limits would keep 90 % of them."""
     if not found:
         return (
             f"screen_motion: none of the {len(rejections)} movies has a trajectory ({rejections[0].item}: "
@@ -125,7 +125,7 @@ def _all_rejected(found: list[MotionMeasures], rejections: list[Rejection], para
 
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: ScreenMotion, context: Context) -> None:
-    """Screen a batch; input ``micrographs``."""
+    """Screen a batch: input ``micrographs``; outputs ``micrographs`` (STAR, with the measures) and ``rejected`` (TSV)."""
     table = read_table(inputs["micrographs"], "micrographs")
     rows = table.rows.drop(columns=[*_COLUMNS, "crpMotionFlag"], errors="ignore")
     for column in ("crpItem", "rlnMicrographMetadata"):

@@ -80,8 +80,8 @@ def downsample(image: np.ndarray, factor: float, *, workers: int = 1) -> tuple[n
     Returns
     -------
     image, exact : float32 ``[y', x']`` and Fraction
-        ``x' = ceil(x / exact)``; a coordinate c becomes ``c / exact``. Sides that are no multiple of the fraction's
-        numerator are continued by reflection before, so that no pixel is lost and no pixel size is off.
+        ``x' = ceil(x / exact)``; a coordinate c becomes ``c / exact``. Sides that are not a multiple of the
+        fraction's numerator are first continued by reflection, so that no pixel is lost and the pixel size is exact.
     """
     exact = Fraction(factor).limit_denominator(16)
     if exact == 1:

@@ -3,7 +3,7 @@
 The order is Xmipp's (de la Rosa-Trevín et al. 2013, doi 10.1016/j.jsb.2013.09.015). Defaults: signed CTF (no phase
 flip), ramp-normalised, protein bright. A box is cut at whole pixels, so the noise stays as it was recorded; the rest
 of the coordinate goes into the origins: `rlnCoordinateX/Y` are the pixel that became the box's centre and
-`rlnOriginXAngst = -rest · pixel size`, hence coordinate - origin / micrograph pixel is the picked position, once.
+`rlnOriginXAngst = -rest · pixel size`, so that coordinate - origin / micrograph pixel is the picked position.
 
 Known limit: no z-scores of particle quality are computed.
 """
@@ -113,10 +113,25 @@ def flip_phases(
 ) -> np.ndarray:
     """Return ``image`` ``[y, x]`` with its Fourier transform negated where the CTF is negative.
 
+    Parameters
+    ----------
+    image : ndarray ``[y, x]``
+        The micrograph.
+    pixel_size_A : float
+        Of the image.
+    optics : CtfParameters or None
+        CTF of the micrograph (scalars).
+    workers : int
+        Threads of the Fourier transforms.
+
+    Returns
+    -------
+    ndarray ``[y, x]`` float32
+
     Raises
     ------
     InputError
-        There is no CTF.
+        The CTF is None.
     """
     if optics is None:
         raise InputError(
@@ -134,7 +149,11 @@ def flip_phases(
 
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: ExtractParticles, context: Context) -> None:
-    """Write one stack a micrograph beside ``outputs["particles"]``, the particle table and the rejected coordinates."""
+    """Extract the particles of a batch.
+
+    Inputs: ``micrographs`` and ``coordinates`` (STAR). Outputs: ``particles`` (STAR, one stack per micrograph in ``stacks``
+    beside it) and ``rejected`` (TSV, the coordinates that gave no particle).
+    """
     table = read_table(inputs["micrographs"], "micrographs")
     picks = read_table(inputs["coordinates"], "coordinates")
     micrographs = micrograph_rows(table, inputs["micrographs"])

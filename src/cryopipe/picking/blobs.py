@@ -1,6 +1,6 @@
 """Multi-scale Laplacian of Gaussian: at each place the strength and the diameter of the blob there.
 
-Zivanov et al. 2018, doi 10.7554/eLife.42166 (RELION's LoG picker). A Gaussian of standard deviation d / π stands for
+Zivanov et al. 2018, doi 10.7554/eLife.42166 (RELION's LoG picker). A Gaussian of standard deviation d / π represents
 the diameter d: in Fourier space the filter is (k/s)² exp(-(k/s)²/2) with s = 0.5 / d. Known limit: a hollow shell of
 outer diameter D answers most strongly at d = 1.14 D to 1.3 D, and a filter of size D sees ice thickness as well as
 particles.
@@ -101,7 +101,7 @@ def rise_of_ctf(kx: np.ndarray, ky: np.ndarray, optics: CtfParameters) -> np.nda
 
 
 def transfer_norm(transfer: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Return the sd that white noise of sd 1 has behind a filter given on the half spectrum of ``shape``."""
+    """Return the sd that white noise of sd 1 has after a filter given on the half spectrum of ``shape``."""
     weight = np.full(transfer.shape[1], 2.0)
     weight[0] = 1.0
     if shape[1] % 2 == 0:

@@ -1,7 +1,7 @@
 """What the pickers share: micrographs in, one table of coordinates out.
 
-A picker is a function from a micrograph and its CTF to positions; everything around it is here, so that a further picker
-is its method and nothing else.
+A picker is a function from a micrograph and its CTF to positions; everything around it is here, so that a new picker
+consists of its method alone.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def pick_micrographs(
 
 
 def coordinate_rows(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return the rows of several micrographs as one table, with all columns where there is no row."""
+    """Return the rows of several micrographs as one table, with all columns even without any row."""
     empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
     return pd.concat([part for part in parts if len(part)] or [empty], ignore_index=True)
 

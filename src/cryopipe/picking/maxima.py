@@ -47,8 +47,8 @@ def pick_maxima(
     min_merit_ratio, max_merit_ratio : float
         Maxima below the first or above the second times the median merit are noise or contaminants.
     max_roughness : float
-        So are those whose place has more than this many times the contrast of the median place picked. Contaminants
-        are not picked, but they still suppress their neighbourhood: the flank of a crystal is no particle either.
+        Maxima at places of more than this many times the contrast of the median pick are contaminants, too. Contaminants
+        are not picked, but they still suppress their neighbourhood: the flank of a crystal is not a particle either.
     """
     floor = np.maximum(threshold, noise_threshold * response.noise_sd)
     nothing = float(response.merit.min()) - 1.0

@@ -6,7 +6,7 @@ times its outer diameter, a solid ball at 0.94 times: give ``min_diameter_A`` an
 
 Differences from RELION: the high-pass (ice thickness is what LoG confuses with particles), suppression within a fixed
 distance instead of the best diameter, reflection instead of noise at the borders, and three guards: every pick must
-stand out of the shot noise, must not be far above the median pick, and must not lie where the micrograph is rough
+exceed the shot noise, must not be far above the median pick, and must not lie where the micrograph is rough
 (carbon, ice).
 
 References
@@ -66,7 +66,7 @@ def pick_particles(
     Raises
     ------
     InputError
-        ``correct_ctf`` is on and there is no CTF.
+        ``correct_ctf`` is on, but ``optics`` is None.
     """
     if params.correct_ctf and optics is None:
         raise InputError("this micrograph has no CTF: estimate it, or set pick_log.correct_ctf: false")

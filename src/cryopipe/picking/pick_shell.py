@@ -1,7 +1,7 @@
 """Step ``pick_shell``: particles found by the matched filter of a ball, or a hollow ball, under the micrograph's CTF.
 
 The template is known without any data: the transform of a ball, less that of its cavity, times the CTF (`shell`). A pick
-must stand out of the response's own spread and of the shot noise, must not be far above the median pick, and must not
+must exceed the response's own spread and the shot noise, must not be far above the median pick, and must not
 lie where the micrograph is rough (carbon, ice).
 
 References
@@ -63,7 +63,7 @@ def pick_particles(
     Raises
     ------
     InputError
-        There is no CTF.
+        ``optics`` is None.
     """
     if optics is None:
         raise InputError("the template needs the CTF, but this micrograph has none: estimate it, or use pick_log")

@@ -1,4 +1,4 @@
-"""What pickers by size share: a micrograph made ready, a response to it, the maxima of the response that are particles."""
+"""What pickers by size share: they prepare a micrograph, compute a response to it, and take its maxima for particles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A micrograph made ready for picking: clean, inverted, on a coarse pixel, with its shot noise and roughness."""
+"""A micrograph prepared for picking: cleaned, inverted, with coarse pixels; its shot noise and roughness are known."""
 
 from __future__ import annotations
 
@@ -113,9 +113,9 @@ def foreign_bodies(image: np.ndarray, diameter_px: float, *, zscore: float = 5.0
     """Return where an image ``[y, x]`` shows something larger than a particle and of other grey: carbon, ice, holes.
 
     The smoothed grey value there is further from the commonest value than ``zscore`` standard deviations, over an area
-    that a disc of 1.7 particle diameters fits into (so a particle, blurred, is never it); grown by 0.15 diameters.
-    The standard deviation comes from the thin side of the commonest value, where neither carbon nor ice lies: so a
-    third of a micrograph may be carbon.
+    that a disc of 1.7 particle diameters fits into, which a blurred particle never has; the area is grown by 0.15 diameters.
+    The standard deviation comes from the thin side of the commonest value, where neither carbon nor ice lies, so that
+    a third of a micrograph may be carbon.
     """
     smooth = scipy.ndimage.gaussian_filter(image, diameter_px / 6.0, mode="reflect")
     counts, edges = np.histogram(smooth, bins=128, range=np.quantile(smooth, [0.02, 0.98]).tolist())

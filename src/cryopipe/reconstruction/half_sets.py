@@ -1,4 +1,4 @@
-"""Two independent halves of a particle set, decided by what a particle is and not by where it stands in a table."""
+"""Two independent halves of a particle set, decided by the particle itself and not by its row in a table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def half_sets(names: Sequence[str], groups: Sequence[str] | None = None) -> np.n
     Raises
     ------
     InputError
-        A name stands twice: duplicates across halves would keep the FSC from ever falling to zero.
+        A name occurs twice: duplicates across halves would keep the FSC from ever falling to zero.
     """
     if len(set(names)) != len(names):
         seen: set[str] = set()

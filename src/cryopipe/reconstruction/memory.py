@@ -74,12 +74,12 @@ def check_memory(
     gpu : bool
         Ask the GPU, not the host.
     free_bytes : int, optional
-        Instead of asking.
+        Taken in place of what the machine reports.
 
     Raises
     ------
     DeviceError
-        With what is needed, what is free and the largest radius that fits.
+        Less is free; the message states the need, what is free and the largest radius that fits.
     """
     need = memory_need(box, radius, padding=padding, interpolated=interpolated)
     working = _GPU_WORKING_BYTES if gpu else 0
@@ -114,12 +114,12 @@ def images_that_fit(radius: int, *, wanted: int, gpu: bool, free_bytes: int | No
     gpu : bool
         Ask the GPU, not the host.
     free_bytes : int, optional
-        Instead of asking.
+        Taken in place of what the machine reports.
 
     Raises
     ------
     DeviceError
-        Not one fits.
+        Not a single image fits.
     """
     each = 12 * math.ceil(0.5 * math.pi * (radius + 0.5) ** 2)
     free = (free_gpu_memory() if gpu else free_host_memory()) if free_bytes is None else free_bytes
@@ -134,7 +134,7 @@ def images_that_fit(radius: int, *, wanted: int, gpu: bool, free_bytes: int | No
 
 
 def free_host_memory() -> int | None:
-    """Return the bytes that the kernel can give without swapping; None where it does not say (no Linux)."""
+    """Return the bytes that the kernel can give without swapping; None on systems other than Linux."""
     if not _MEMINFO.exists():
         return None
     for line in _MEMINFO.read_text().splitlines():

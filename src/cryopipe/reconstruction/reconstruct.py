@@ -1,4 +1,4 @@
-"""Which volume do posed images give? Direct Fourier inversion: weighted insertion of slices, symmetry, Wiener division.
+"""The volume that posed images give, by direct Fourier inversion: weighted insertion of slices, symmetry, Wiener division.
 
 Every slice adds w C X exp(-2πi k·t/box)/σ² to a numerator and w C²/σ² to a weight cube, trilinearly, at padding 2. The
 map is ``numerator / (weight + 1/(p³ τ²))``, with the gaps between slices bridged (`cryopipe.reconstruction.division`),
@@ -103,14 +103,14 @@ class Reconstruction:
         symmetry : str
             Point group.
         expected_slices : int
-            About how many slices will be inserted; decides, for groups that are no signed permutations throughout,
+            About how many slices will be inserted; decides, for groups whose operators are not all signed permutations,
             between inserting copies and interpolating (see `cryopipe.reconstruction.symmetrise`). 0 means few: copies.
         method : {"copies", "interpolation"}, optional
             Overrides that choice.
         gpu : bool
             Keep the cubes on the GPU.
         pixel_size_A : float, optional
-            Images of another (by more than 0.1 %) are refused.
+            Images whose pixel size differs by more than 0.1 % are refused.
         ordered : bool
             GPU only: bit-reproducible insertion.
 
@@ -119,7 +119,7 @@ class Reconstruction:
         InputError
             Box, radius and padding do not fit together.
         DeviceError
-            The cubes do not fit into the memory that is free; the message says what would.
+            The cubes do not fit into the memory that is free; the message states what would.
         """
         check_cube((box, box, box), radius, padding)
         shape = cube_shape(radius, padding)
@@ -176,8 +176,8 @@ class Reconstruction:
         inverse_sigma2 : ndarray [radius + 1] or [g, radius + 1]
             1/σ² by shell, for each noise group.
         weights : ndarray [n], [n, radius + 1] or [n, K], optional
-            Factor on each image's contribution (numerator and weight): one for all of it, one a shell
-            (`cryopipe.reconstruction.weighting.b_factor_weights`), or one a Fourier pixel. Not negative.
+            Factor on each image's contribution (numerator and weight): one for all of it, or one per shell
+            (`cryopipe.reconstruction.weighting.b_factor_weights`), or one per Fourier pixel. Not negative.
         noise_group : ndarray int [n], optional
             Row of ``inverse_sigma2`` of each image.
         batch : int, optional
@@ -218,7 +218,7 @@ class Reconstruction:
         self.pixel_size_A = pixel_size_A
 
     def insert_sums(self, sums: PoseSums, rotations: np.ndarray, pixels: FourierPixels) -> None:
-        """Insert the M-step sums of a global search, a slice a state: cost independent of the number of images.
+        """Insert the M-step sums of a global search, one slice per state: the cost does not grow with the number of images.
 
         Parameters
         ----------

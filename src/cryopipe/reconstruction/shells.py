@@ -56,7 +56,18 @@ def shell_numbers(cube: Any, part: slice, padding: int) -> Any:
 def row_shells(far, limit, scale, shell):  # type: ignore[no-untyped-def]
     """Fill the shells of a row's columns and return how many columns can lie within ``limit`` shells.
 
-    A loop of its own: it vectorises.
+    This loop is a function of its own, because the compiler then vectorises it.
+
+    Parameters
+    ----------
+    far : int
+        Squared distance of the row from the origin over the other two axes, in voxels of the padded cube.
+    limit : int
+        Outermost shell that is asked for.
+    scale : float32
+        One over the padding factor.
+    shell : ndarray ``[columns]`` int32
+        Filled with round(|k| scale) for as many columns as are returned; the rest is not touched.
     """
     beyond = np.float64(limit + 1) / scale
     if far >= beyond * beyond:

@@ -97,7 +97,7 @@ def symmetrise_half_cubes(
 ) -> tuple[Any, Any]:
     """Impose the plan on the accumulators and return them; both become sums over the group.
 
-    They are changed in place where nothing is interpolated. ``reach`` (steps of the cube): beyond it all is zero.
+    They are changed in place where nothing is interpolated. Beyond ``reach`` (in steps of the cube) all is zero.
 
     Parameters
     ----------

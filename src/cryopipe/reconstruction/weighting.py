@@ -151,7 +151,7 @@ def checked_inputs(
 
 
 def b_factor_weights(b_factors_A2: np.ndarray, radius: int, *, box: int, pixel_size_A: float) -> np.ndarray:
-    """Return exp(-B s²/4) by shell for images whose signal falls so beyond what their CTF says: ``[n, radius + 1]``.
+    """Return exp(-B s²/4) by shell for images whose signal falls off in this way beyond their CTF: ``[n, radius + 1]``.
 
     The envelope of amplitudes (Rosenthal & Henderson 2003, doi:10.1016/j.jmb.2003.07.013) is also the weight that gives
     the sum of such images the best signal-to-noise ratio. float32, for ``weights`` of
@@ -175,7 +175,7 @@ def b_factor_weights(b_factors_A2: np.ndarray, radius: int, *, box: int, pixel_s
     values = np.asarray(b_factors_A2, np.float64)
     if values.ndim != 1 or not np.isfinite(values).all() or (values.size and values.min() < 0):
         raise InputError(
-            f"B factors of shape {values.shape} from {values.min() if values.size else 'none'}: one finite number an "
+            f"B factors of shape {values.shape} from {values.min() if values.size else 'none'}: one finite number per "
             "image, not negative, relative to the best image, is needed"
         )
     frequency = np.arange(radius + 1) / (box * pixel_size_A)

@@ -34,7 +34,7 @@ def read_particles(path: Path, *, astigmatism: bool) -> StarTable:
     Raises
     ------
     InputError
-        No particles, or none that name their micrographs where these are needed.
+        The table has no particles, or it lacks their micrographs where these are needed.
     """
     table = read_table(path, "particles")
     if len(table) == 0:

@@ -1,4 +1,4 @@
-"""The state of a refinement between two iterations: what its checkpoint holds, and a killed job goes on from."""
+"""The state of a refinement between two iterations: what its checkpoint holds, from which a killed job continues."""
 
 from __future__ import annotations
 

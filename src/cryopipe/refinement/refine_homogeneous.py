@@ -3,8 +3,8 @@
 Every iteration, each half searches its particles (all of them globally at first, later those whose pose is ambiguous),
 refines poses continuously to the resolution reached, re-estimates noise (and, on request, grey scales and defoci), and
 reconstructs. The halves then share an FSC curve and their shells coarser than ``join_resolution_A``; the curve filters
-the next references and says how far the next iteration may go. The last reconstruction takes every frequency of the
-full box. Images come in blocks from a particle store, so that memory does not grow with their number.
+the next references and decides how far in frequency the next iteration may go. The last reconstruction takes every
+frequency of the full box. Images come in blocks from a particle store, so that memory does not grow with their number.
 
 Sources: Scheres & Chen 2012 (doi:10.1038/nmeth.2115) for independent halves, Scheres 2012
 (doi:10.1016/j.jsb.2012.09.006) for the Wiener-filtered references, Punjani et al. 2017 (doi:10.1038/nmeth.4169) and
@@ -169,12 +169,16 @@ def start_radius(halves: Halves, params: RefineHomogeneous) -> int:
 
 
 def finished(progress: Progress, params: RefineHomogeneous) -> bool:
-    """Whether the last two iterations gained less than 2 % in resolution with poses at rest, or there were enough."""
+    """Tell whether two iterations in a row gained less than 2 % in resolution with poses at rest, or all iterations are done."""
     return progress.settled or progress.iteration >= params.max_iterations
 
 
 def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: RefineHomogeneous, context: Context) -> None:
-    """Read particles and an initial map; write unfiltered halves, the filtered map, mask, FSC, poses and history."""
+    """Refine one structure.
+
+    Inputs: ``particles`` (STAR) and ``map`` (MRC). Outputs: ``half1`` and ``half2`` (MRC, unfiltered), ``map`` (MRC,
+    filtered), ``mask`` (MRC), ``fsc`` and ``particles`` (STAR) and ``history`` (TSV).
+    """
     table = read_particles(Path(inputs["particles"]), astigmatism=params.refine_astigmatism)
     halves = load_halves(
         table,

@@ -1,4 +1,4 @@
-"""What went into each step of a run and what came out of it; the counts add up, or the report is refused."""
+"""What went into each step of a run and what came out of it; where the counts do not add up, the report is refused."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def in_order(names: Collection[str]) -> list[str]:
 def side_branches(steps: Collection[str], goes_on: Collection[str]) -> frozenset[str]:
     """Return those of ``steps`` that work on the same items as others and whose losses another step accounts for.
 
-    What one branch of a fan-in fails on is no loss of the run yet: the step that joins the branches accounts for it, once,
+    What one branch of a fan-in fails on is not yet lost to the run: the step that joins the branches accounts for it, once,
     whatever number of branches failed. Of branches that no step joins, the one whose results go on accounts for itself.
 
     Parameters

@@ -82,7 +82,11 @@ def _subtitle(run: RunFiles, numbers: Mapping[str, Any]) -> str:
 
 
 def main(inputs: dict[str, Any], outputs: dict[str, Path], params: Report, context: Context) -> None:
-    """Write ``report.html`` and ``report.json``."""
+    """Write the report of a run.
+
+    Inputs: the files that its sections read (`cryopipe.report.inputs`). Outputs: ``html`` (the page) and ``json`` (its
+    numbers).
+    """
     run = RunFiles(Path.cwd(), inputs, params)
     parts = build_parts(run)
     numbers = collect_numbers(parts)

@@ -38,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True)
 class HeadlinePicture:
-    """A picture with the words below it; ``alt`` is what a screen reader says."""
+    """A picture with the words below it; ``alt`` is the text that a screen reader reads."""
 
     source: str
     alt: str

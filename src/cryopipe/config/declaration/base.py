@@ -45,13 +45,13 @@ def parameter(
     default : object
         Its default. A required fact has none.
     derived : str
-        The formula, evaluated as it stands by :mod:`cryopipe.config.derive` when the user leaves it ``null`` (its default).
+        The formula, evaluated as it is written by :mod:`cryopipe.config.derive` when the user leaves it ``null`` (its default).
     ge, gt, le, lt : float, optional
         Limits; pydantic refuses what lies outside and names the value.
     pattern : str, optional
         Regular expression that a text has to match.
     per_batch : bool
-        Whether the run fills it (for each batch, or from its plan): it is then no key of a user's configuration.
+        Whether the run fills it (for each batch, or from its plan): it is then not a key of a user's configuration.
     """
     if derived and default is PydanticUndefined:
         default = None

@@ -9,8 +9,8 @@ from typing import Any
 from cryopipe.config.declaration.declare import Cost
 from cryopipe.config.declaration.formula import evaluate
 
-#: Name of the prediction in the folder of a run: ``{step or step/run: values of Prediction}``. It is no rule's input, since a
-#: better formula changes no result.
+#: Name of the prediction in the folder of a run: ``{step or step/run: values of Prediction}``. It is not an input of any
+#: rule, since a better formula changes no result.
 COSTS = "costs.json"
 #: Resources that rules ask for.
 ASKED = ("mem_mb", "runtime", "disk_mb", "gpu_memory_mb")
@@ -18,7 +18,7 @@ ASKED = ("mem_mb", "runtime", "disk_mb", "gpu_memory_mb")
 MEMORY_MARGIN, TIME_MARGIN, DISK_MARGIN = 1.5, 4.0, 1.5
 #: On a node of a cluster Snakemake runs beside the job, in the memory that the job asks for (measured: 160 to 280 MB).
 SNAKEMAKE_MB = 300
-#: Least time in minutes that is asked for: nodes and file systems wake up first.
+#: Least time in minutes that is asked for: nodes and file systems take time to wake up.
 LEAST_MINUTES = 10
 
 

@@ -36,12 +36,12 @@ def evaluate(formula: str, names: Mapping[str, Any]) -> Any:
         Numbers, + - * / **, the functions max, min, ceil, sqrt, clip(value, low, high), given(value, otherwise: where the value
         is null), names and their attributes.
     names : mapping
-        What a bare name or the head of a dotted name stands for.
+        Value of each bare name, or of the head of each dotted name.
 
     Raises
     ------
     ConfigError
-        The text is no such formula, or a fact in it has no value.
+        The text is not such a formula, or a fact in it has no value.
     """
     try:
         return _value(ast.parse(formula, mode="eval").body, names)

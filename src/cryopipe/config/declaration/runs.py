@@ -10,7 +10,7 @@ from pydantic import ValidationInfo, field_validator
 
 from cryopipe.config.declaration.base import Params, parameter
 
-#: What ``start_from`` says of a run that starts from the one before it in the list.
+#: Value of ``start_from`` for a run that starts from the one before it in the list.
 PREVIOUS = "previous"
 
 

@@ -1,4 +1,4 @@
-"""Which gain is used: the given one as it lies best, the movies' own, or none; and when the answer has to be asked for."""
+"""Decide which gain is used: the given one in its best orientation, the movies' own, or none; or ask the user to decide."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryopipe.movies.gain.orientation import OrientationScore, as_correction
 _MATERIAL_SHARE = 0.1
 #: Movies whose pattern has less than this share of the given gain's variance hold no trace of it.
 _TRACE_SHARE = 0.1
-#: The response is not taken to be less than this.
+#: Least response that is inverted: a pixel below it would be amplified more than a pixel that counts can need.
 _SMALLEST_RESPONSE = 0.05
 
 
@@ -45,7 +45,7 @@ def decide_gain(
     Parameters
     ----------
     given : ndarray ``[y', x']`` or None
-        The gain reference as it came.
+        The gain reference as it was given.
     scores : sequence of OrientationScore
         Best first; empty without a given gain.
     field : FlatField
@@ -130,7 +130,7 @@ def _ambiguous(
     params: EstimateGain,
     one_movie: bool,
 ) -> Decision:
-    """Decide when no orientation stands out: the gain does not matter, the movies are corrected already, or stop."""
+    """Decide when no orientation is clearly the best: the gain does not matter, movies are already corrected, or stop."""
     live = chosen.gain[chosen.gain > 0]
     spread = float(np.std(live, dtype=np.float64))
     facts = f"best score {best.score:.1f} σ ({best.orientation}, {best.sense}), {margin:.1f} times the second best"
@@ -140,7 +140,7 @@ def _ambiguous(
                 chosen,
                 reason=f"orientation not determined, but the gain varies by only {spread:.3%}, below the noise; {facts}",
             )
-        # what one movie shows of its pattern leaves lines out
+        # the pattern that one movie shows does not include lines
         seen = robust_center_and_sd(second_differences(chosen.gain).ravel())[1] if one_movie else spread
         expected = seen / np.hypot(seen, evidence.noise_sd) * np.sqrt(chosen.gain.size)
         if best.score < params.min_score < expected / 2 and evidence.pattern_sd**2 < _TRACE_SHARE * seen**2:

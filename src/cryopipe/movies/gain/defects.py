@@ -1,7 +1,7 @@
 """Pixels that do not measure: finding them in the summed frames, and replacing them in every frame by good neighbours.
 
-A random good neighbour (and not the mean of them) keeps the variance of the noise, so that a repaired pixel is no
-quiet spot (RELION's motion correction, MotionCor2).
+A random good neighbour (and not the mean of them) keeps the variance of the noise, so that a repaired pixel is not
+a quiet spot (RELION's motion correction, MotionCor2).
 """
 
 from __future__ import annotations
@@ -17,8 +17,11 @@ from cryopipe.errors import InputError
 from cryopipe.io.atomic import atomic_write
 from cryopipe.movies.gain.flat_field import deviations, robust_center_and_sd
 
-_WINDOW = 2  # 5 x 5 pixels
+_WINDOW = 2  # 5 x 5 pixels, as in RELION's motion correction
+#: A neighbour is drawn where there are this many good ones: RELION asks for more than 6 (NUM_MIN_OK in motioncorr_runner).
 _ENOUGH_NEIGHBOURS = 7
+#: Probability by chance of a count as low as that of a cold pixel: a camera has 10⁷ to 10⁸ pixels, so that chance condemns
+#: less than one of them.
 _CHANCE = 1e-9
 
 
@@ -32,7 +35,7 @@ def find_defects(
     total : ndarray ``[y, x]``
         Sum of frames, without the gain.
     expected : ndarray ``[y, x]``
-        What its surroundings and the gain let one expect there.
+        Sum that the surroundings of each pixel and its gain predict.
     gain : ndarray ``[y, x]``
         Multiplicative gain; zeros are dead pixels.
     hot_sigma : float
@@ -41,7 +44,7 @@ def find_defects(
     Returns
     -------
     dead, hot : ndarray ``[y, x]`` bool
-        Dead pixels include those whose sum is no number, and cold ones: ``hot_sigma`` below their surroundings, below half
+        Dead pixels include those whose sum is not finite, and cold ones: ``hot_sigma`` below their surroundings, below half
         of them, and with so few counts that chance has them once in 10⁹ pixels. With less than about 21 counts a pixel a
         dark one may be chance: then only zeros of the gain are dead.
     """

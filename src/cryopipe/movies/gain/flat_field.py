@@ -17,8 +17,12 @@ from scipy import ndimage
 from cryopipe.errors import InputError
 from cryopipe.imaging.statistics import robust_sd
 
+#: Gaussian noise exceeds 6 standard deviations with a probability of 2e-9: less than once in the 10⁸ pixels of a camera.
 _OUTLIER_SIGMA = 6.0
+#: Chance reaches 5 standard deviations once in 3 million data sets.
 _SURE_SIGMA = 5.0
+#: Images of more pixels than the first number are thinned by the second, for speed. 17 divides the side of no common camera
+#: (3838, 4092, 4096, 5760 px), so that pixels of all columns are taken.
 _LARGE, _THINNING = 4_000_000, 17
 #: Below this many counts a pixel without any may be chance.
 _ZERO_IS_CHANCE = 8.0
@@ -125,7 +129,7 @@ def _interpolate(coarse: Any, ny: int, nx: int, step: int) -> Any:
 
 def robust_center_and_sd(values: np.ndarray) -> tuple[float, float]:
     """Return median and scaled median absolute deviation of ``values`` [n] (the plain one where most are equal)."""
-    # a seventeenth of a large camera's pixels tells the median as well as anyone needs, to 1/500 of the deviation
+    # the error of the median of 4,000,000 / 17 values is 1/390 of their deviation, far below what any limit needs
     values = values[:: _THINNING if values.size > _LARGE else 1]
     center = float(np.median(values))
     sd = robust_sd(values, center)

@@ -1,4 +1,4 @@
-"""Sums over the frames of all movies: what the camera's own pattern is seen in."""
+"""Sums over the frames of all movies, which show the camera's own pattern."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class FrameSums:
     Attributes
     ----------
     halves : list of ndarray ``[y, x]`` float32
-        Two sums over alternating movies (by name); with one movie, over its even and its odd frames. A single frame has
-        one.
+        Two sums over alternating movies (by name); with one movie, over its even and its odd frames. A single frame gives
+        one sum.
     ideal : ndarray ``[y, x]`` float64 or None
         Sum of the rank-equalised frames (method ``rank``).
     movies, frames : int
-        How many entered.
+        Numbers of movies and frames in the sums.
     """
 
     halves: list[np.ndarray]
@@ -45,7 +45,17 @@ class FrameSums:
         return sum(self.halves[1:], self.halves[0])
 
     def with_part(self, total: np.ndarray, ideal: np.ndarray | None, frames: int, movies: int) -> FrameSums:
-        """Return these sums and one more part; the arrays of this object may be reused."""
+        """Return these sums and one more part; the arrays of this object may be reused.
+
+        Parameters
+        ----------
+        total : ndarray ``[y, x]`` float32
+            Sum of the frames of the part. The first two parts begin the halves, later ones are added to them in turn.
+        ideal : ndarray ``[y, x]`` float64 or None
+            Sum of its rank-equalised frames; None without method ``rank``. It is changed in place.
+        frames, movies : int
+            Numbers of frames and of movies that the part adds.
+        """
         place = len(self.halves) if len(self.halves) < 2 else self.movies % 2
         if place == len(self.halves):
             self.halves.append(total)
@@ -57,7 +67,7 @@ class FrameSums:
 
 
 def sum_frames(entries: Sequence[MovieEntry], params: EstimateGain, context: Context) -> FrameSums:
-    """Add up the frames of all movies, one movie a thread.
+    """Add up the frames of all movies, one movie per thread.
 
     A movie that cannot be read, or whose frames have another size than those of most movies, is left out with a warning.
 

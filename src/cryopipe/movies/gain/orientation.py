@@ -18,6 +18,8 @@ from cryopipe.movies.gain.flat_field import robust_center_and_sd, smooth_backgro
 
 ORIENTATIONS = tuple(f"{mirror}rot{angle}" for mirror in ("", "mirror_") for angle in (0, 90, 180, 270))
 SENSES = ("multiply", "divide")
+#: Divisors below this share of their median mark dead pixels. A choice: the gains of sound pixels differ by tens of percent,
+#: and a pixel amplified a hundredfold would add noise alone.
 _SMALLEST_GAIN = 0.01
 
 
@@ -34,7 +36,7 @@ class OrientationScore:
 def turn(image: np.ndarray, orientation: str) -> np.ndarray:
     """Return ``image`` [y, x] mirrored along x where ``orientation`` says so, then rotated by ``numpy.rot90``."""
     if orientation not in ORIENTATIONS:
-        raise InputError(f"{orientation!r} is no orientation; choose one of {', '.join(ORIENTATIONS)}.")
+        raise InputError(f"{orientation!r} is not an orientation; choose one of {', '.join(ORIENTATIONS)}.")
     mirrored = image[:, ::-1] if orientation.startswith("mirror") else image
     return np.ascontiguousarray(np.rot90(mirrored, int(orientation.rsplit("rot", 1)[1]) // 90))
 
@@ -66,7 +68,7 @@ def high_passed(image: np.ndarray, good: np.ndarray, sigma_px: float) -> np.ndar
     number = max(np.count_nonzero(good), 1)
     ratio -= np.float32(ratio.sum(dtype=np.float64) / number)
     ratio *= good
-    # what is constant along a line (columns, tile borders) looks the same after a mirror along it, and has no vote
+    # what is constant along a line (columns, tile borders) looks the same after a mirror along it, and is taken off
     for axis in (0, 1):
         lines = ratio.sum(axis=axis, dtype=np.float64) / np.maximum(good.sum(axis=axis), 1)
         ratio -= np.expand_dims(lines, axis).astype(np.float32)
@@ -89,7 +91,7 @@ def score_orientations(
     response, good : ndarray ``[y, x]``
         Of :func:`cryopipe.movies.gain.flat_field.flat_field`.
     sigma_px : float
-        Width of the Gaussian whose background is divided out first, so that illumination has no vote.
+        Width of the Gaussian; the background of that width is divided out first, so that illumination does not count.
     workers : int
         Threads of the Fourier transforms.
 

@@ -43,7 +43,7 @@ class CorrelationGrid:
     ky, kx : ndarray
         Signed frequencies kept, 1/Å; kx is never negative.
     weight : ndarray ``[ky, kx]`` float32
-        Filter of one frame; columns that stand for a Friedel pair carry a factor √2.
+        Filter of one frame; columns that represent a Friedel pair carry a factor √2.
     ring : ndarray ``[ky, kx]`` int32
         Ring of every frequency, for radial averages.
     """
@@ -138,7 +138,7 @@ def pair_shifts(
     Parameters
     ----------
     spectra : sequence of ndarray ``[ky, kx]`` complex64
-        Of :func:`whitened`, one a frame.
+        Of :func:`whitened`, one per frame.
     grid : CorrelationGrid
         The grid of the spectra.
     max_shift_A : float
@@ -153,7 +153,7 @@ def pair_shifts(
     differences_px : ndarray ``[p, 2]``
         (x, y): shift of frame j minus shift of frame i, unbinned pixels.
     inside : ndarray ``[p]`` bool
-        False where the maximum lies on the border of the window and is no peak.
+        False where the maximum lies on the border of the window and thus need not be a peak.
     """
     pairs = np.array(list(itertools.combinations(range(len(spectra)), 2)), dtype=np.int64).reshape(-1, 2)
     step = grid.resolution_A / 6.0
@@ -175,7 +175,28 @@ def pair_shifts(
 def correlation_peak(
     product: np.ndarray, rows: np.ndarray, columns: np.ndarray, window: np.ndarray, grid: CorrelationGrid
 ) -> tuple[float, float, bool]:
-    """Return the maximum (x, y) in Å of the correlation whose spectrum is ``product``, and whether it is a peak."""
+    """Find the maximum of a correlation inside a square window of shifts.
+
+    Parameters
+    ----------
+    product : ndarray ``[ky, kx]`` complex64
+        Spectrum of the correlation: one spectrum times the conjugate of another.
+    rows : ndarray ``[w, ky]`` complex64
+        exp(2πi y k) for the shifts y of the window: the inverse transform along y.
+    columns : ndarray ``[kx, w]`` complex64
+        exp(2πi k x) for the same shifts along x.
+    window : ndarray ``[w]``
+        Shifts that are tried along each axis, Å, equally spaced and ascending.
+    grid : CorrelationGrid
+        Frequencies of the spectra.
+
+    Returns
+    -------
+    x, y : float
+        Position of the maximum, Å, on a grid refined around it.
+    inside : bool
+        False where the maximum lies on the border of the window and thus need not be a peak.
+    """
     coarse = (rows @ (product @ columns)).real
     iy, ix = np.unravel_index(int(coarse.argmax()), coarse.shape)
     last = len(window) - 1

@@ -10,6 +10,7 @@ import numpy as np
 
 from cryopipe.errors import InputError
 
+#: Grant & Grigorieff 2015, fitted to the fading of reconstructions of rotavirus at 300 kV: N_e(k) = A k^B + C.
 _A, _B, _C = 0.245, -1.665, 2.81
 #: Relative critical exposure at 100, 200 and 300 kV (unblur, cisTEM); linear in between, constant outside.
 _VOLTAGES_KV, _FACTORS = (100.0, 200.0, 300.0), (0.532, 0.8, 1.0)

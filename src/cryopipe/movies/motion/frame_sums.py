@@ -42,7 +42,7 @@ class FrameSums:
     pixel_size_A, voltage_kV : float
         Of the movie.
     exposures_e_A2 : ndarray ``[n]`` or None
-        Exposure at the END of each frame; None: no weighted average.
+        Exposure at the end of each frame; None: no weighted average.
     frames : int
         Number n of frames.
     binning : int
@@ -90,7 +90,7 @@ class FrameSums:
     def add(self, frame: np.ndarray, shifts: np.ndarray) -> None:
         """Add the next frame [y, x] float32.
 
-        ``shifts`` are what to apply to it: (x, y) [2] everywhere, or [2, gy, gx] at nodes `SPACING` pixels apart.
+        ``shifts`` are to be applied to it: (x, y) [2] everywhere, or [2, gy, gx] at nodes `SPACING` pixels apart.
         """
         if self._finished:
             raise ValueError("the averages are made: no frame can be added to these sums any more.")
@@ -193,7 +193,7 @@ def normalised_filters(filters: np.ndarray) -> np.ndarray:
 
 
 def noise_transfer(k: np.ndarray) -> np.ndarray:
-    """Return the noise power that cubic-spline interpolation leaves ``[k, phase]`` at ``k`` (1/px), 32 phases a px."""
+    """Return the noise power that cubic-spline interpolation leaves ``[k, phase]`` at ``k`` (1/px), 32 phases per px."""
     f = np.arange(_PHASES) / _PHASES
     g = 1.0 - f
     taps = np.stack([g**3 / 6, 2 / 3 - f**2 * (1 - f / 2), 2 / 3 - g**2 * (1 - g / 2), f**3 / 6])

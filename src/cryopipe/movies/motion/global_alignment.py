@@ -17,7 +17,7 @@ import numpy as np
 from cryopipe.errors import InputError, ItemError
 from cryopipe.movies.motion.correlation import CorrelationGrid, correlation_peak, pair_shifts, whitened
 
-#: Pixels; a smaller scale of the residuals would let rounding decide.
+#: Smallest scale of the residuals, in pixels: below it rounding would decide the weights.
 _SMALLEST_SCALE_PX = 0.02
 #: At least this share of the frame pairs is taken to be right; it sets the scale of the weights.
 _GOOD_SHARE = 0.25
@@ -120,8 +120,7 @@ def _least_squares(
     if np.linalg.matrix_rank(matrix) < len(free):
         raise ItemError(
             "the frames cannot be aligned: too few pairs correlate within the search range. Raise "
-            "align_movies.max_shift_A, or "
-            "leave the movie out."
+            "align_movies.max_shift_A, or leave the movie out."
         )
     shifts = np.zeros((n_frames, 2))
     shifts[free] = np.linalg.solve(matrix, right[free])
@@ -152,7 +151,7 @@ def refine_against_rest(
     reference : int
         Frame whose shift stays zero.
     iterations : int
-        At most.
+        Largest number of rounds.
     tolerance_px : float
         Largest change in the last iteration.
     workers : int
@@ -203,12 +202,27 @@ def estimate_global_motion(
     refine_iterations: int = 5,
     workers: int = 1,
 ) -> GlobalMotion:
-    """Estimate one shift a frame from :func:`correlation_spectrum`; the reference is frame ``n // 2``.
+    """Estimate one shift per frame; the reference is frame ``n // 2``.
+
+    Parameters
+    ----------
+    spectra : sequence of ndarray ``[ky, kx]`` complex64
+        Of :func:`cryopipe.movies.motion.correlation.correlation_spectrum`, one per frame.
+    grid : CorrelationGrid
+        Filter and frequencies of the spectra.
+    max_shift_A : float
+        Largest shift between two frames along x or y that is searched.
+    robust_iterations : int
+        Rounds of re-weighting of the frame pairs, at most.
+    refine_iterations : int
+        Rounds in which every frame is moved against the sum of the others, at most.
+    workers : int
+        Threads.
 
     Raises
     ------
     InputError
-        There is no frame.
+        The movie has no frames.
     """
     n = len(spectra)
     if n == 0:

@@ -11,8 +11,9 @@ shift of each patch in each frame, whose variance is known, so that the smooth t
 their evidence (:mod:`motion_priors`). No patch needs a correlation peak of its own: at 0.7 electrons per pixel and
 frame on a faint micrograph none has one.
 
-What stays with the camera (an imperfect gain) is coherent, too, when nothing is moved. Where frames moved by enough to
-tell, its part in a(k) is subtracted; where not, only frequencies up to the resolution of the global search are used.
+What is fixed to the camera (an imperfect gain) is coherent, too, where no frame is shifted. Where frames moved by enough
+to distinguish the two, its part in a(k) is subtracted; elsewhere only frequencies up to the resolution of the global
+search are used.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _ROUNDS = (8, 8)
 _SETTLED_PX = (0.1, 0.02)
 #: A patch of n times the mean power counts accordingly within these limits.
 _LEAST_POWER, _MOST_POWER = 0.05, 20.0
-#: A local model beyond these is no motion of a specimen (RELION rejects at 10 px, too).
+#: A local model beyond these is not the motion of a specimen (RELION rejects at 10 px, too).
 _LARGEST_RMS_PX, _LARGEST_SHIFT_PX = 10.0, 20.0
 _FEWEST_FRAMES = 4
 
@@ -157,7 +158,7 @@ class _Refinement:
 
 
 class _Bend:
-    """The spline field over the patches, its time less the mean: a field constant in time is no motion."""
+    """The spline field over the patches, less its mean over time: a field constant in time is not motion."""
 
     def __init__(self, patches: PatchSpectra, shape: tuple[int, int, int]) -> None:
         self.sizes = control_points(shape, patches.pixel_size_A, patches.grid)
@@ -265,7 +266,7 @@ def _excess(state: _State) -> float:
 
 
 def _is_motion(work: _Refinement, state: _State, local: LocalMotion) -> bool:
-    """Say whether the frames share a specimen, whether it bends, and whether a specimen can move so."""
+    """Tell whether the frames share a specimen, whether it bends, and whether a specimen can move so."""
     if state.bend is None or local.residual_px > _LARGEST_RMS_PX:
         return False
     y, x = work.patches.centres

@@ -82,7 +82,18 @@ def patch_layout(
 ) -> tuple[np.ndarray, np.ndarray, int] | None:
     """Return first rows and first columns of the patches and their side, in pixels, or None for too small a frame.
 
-    The patches spread, overlapping, over the frame without ``margin_px`` at the borders, which global motion takes.
+    The patches overlap and cover the frame except for a margin at its borders.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Rows and columns (y, x) of a frame.
+    pixel_size_A : float
+        Of the frame.
+    patch_A : float
+        Side of a patch, Å.
+    margin_px : float
+        Width of the border without patches, which global motion moves out of the frame.
     """
     side = int(patch_A / pixel_size_A)
     starts = []

@@ -9,6 +9,8 @@ import numpy as np
 from cryopipe.config.movies import ScreenMotion
 from cryopipe.movies.motion.star import Motion
 
+#: A spike is further off the line (Å) and further than other frames (factor) than this; fewer inner frames than the third
+#: number give no median to compare with. These are choices: smaller values call noisy frames spikes, larger ones miss jumps.
 _SPIKE_A, _SPIKE_FACTOR, _FEWEST_INNER = 1.0, 5.0, 4
 _DEFAULT_LIMITS_A = {"legacy2020": (5.0, 15.0), "path": (10.0, 45.0)}
 
@@ -35,7 +37,7 @@ class MotionMeasures:
 
 
 def measure_motion(motion: Motion, params: ScreenMotion | None = None) -> MotionMeasures:
-    """Measure a trajectory from frame ``skip`` on; a step across frames that are not there is shared out among them."""
+    """Measure a trajectory from frame ``skip`` on; a step across missing frames is divided evenly among them."""
     params = params or ScreenMotion()
     motion = _without_first(motion, params.skip)
     if params.ignore_spikes and (spike := find_spike(motion)) is not None:

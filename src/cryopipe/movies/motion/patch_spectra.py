@@ -1,7 +1,7 @@
 """Spectra of patches of a movie, whitened, up to the finest detail that frames share: what joint alignment works on.
 
 Frames arrive binned (`reduced`). A patch is cut from each where the global shift says, at a whole pixel; what is left
-of that shift stays with the spectrum. Only a disc of half the plane is kept, 8 bytes a frequency, patch and frame:
+of that shift stays with the spectrum. Only a disc of half the plane is kept, 8 bytes per frequency, patch and frame:
 0.6 GB for 50 frames of 3.8k x 3.7k at 0.85 Å/px, whatever the binning of the camera.
 """
 

@@ -16,6 +16,8 @@ from scipy import ndimage
 from cryopipe.io.atomic import atomic_path
 from cryopipe.movies.motion.local_alignment import LocalMotion
 
+#: Side and overlap of the windows whose power is averaged. Choices: larger windows resolve more rings but average less, and
+#: with more overlap the tapered borders of the windows count more, for more time.
 _WINDOW_PX = 384
 _OVERLAP = 0.4
 #: Places along a side whose tracks are drawn.
@@ -60,7 +62,17 @@ def composite_spectrum(unaligned: np.ndarray, aligned: np.ndarray) -> np.ndarray
 
 
 def save_grey(path: Path, image: np.ndarray, *, low: float = 1.0, high: float = 99.5) -> None:
-    """Write ``image`` [y, x] as a grey PNG between two of its percentiles, atomically."""
+    """Write an image as a grey PNG, atomically.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    image : ndarray ``[y, x]``
+        The picture, row 0 at the top.
+    low, high : float
+        Percentiles of its values that become black and white.
+    """
     bounds = np.percentile(image, [low, high])
     with atomic_path(path) as temporary:
         matplotlib.image.imsave(temporary, image, cmap="gray", vmin=bounds[0], vmax=max(bounds[1], bounds[0] + 1e-12))
@@ -79,7 +91,20 @@ def save_trajectory(
 ) -> None:
     """Plot the shifts ``[n, 2]`` (x, y; to apply) in Å: as a track with its start marked, and over the frames.
 
-    With a local field, the tracks of places spread over the frame, enlarged, too: global and local motion together.
+    With a local field a third plot shows the tracks of places over the frame, enlarged: global and local motion together.
+
+    Parameters
+    ----------
+    path : Path
+        The PNG file.
+    shifts_px : ndarray ``[n, 2]``
+        Global shifts (x, y) to apply to the frames, unbinned pixels.
+    pixel_size_A : float
+        Unbinned pixel size of the movie.
+    title : str
+        Title of the track.
+    local : LocalMotion, optional
+        Local field of the movie.
     """
     track = shifts_px * pixel_size_A
     with _DRAWING:

@@ -3,7 +3,7 @@
 A track is an integrated random walk: its second differences are independent and normal; a field's spline coefficients
 have normal second differences along each axis. The variance of these is the only unknown of the prior. It takes the
 value that makes the measured shifts most probable (their evidence; MacKay 1992, Neural Comput. 4:415,
-doi:10.1162/neco.1992.4.3.415): movies whose motion stands out of the noise are followed closely, faint ones little.
+doi:10.1162/neco.1992.4.3.415): movies whose motion is clear above the noise are followed closely, faint ones little.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def fit_field(
     Parameters
     ----------
     time : ndarray ``[n, lt]``
-        Splines at the frames, less their mean over the frames: a field constant in time is no motion.
+        Splines at the frames, less their mean over the frames: a field constant in time is not motion.
     space : ndarray ``[p, ly lx]``
         Splines at the patches.
     target : ndarray ``[p, n, 2]``
@@ -65,7 +65,7 @@ def fit_field(
     coefficients : ndarray ``[2, lt, ly, lx]``
         Of a field whose weighted mean over the patches is zero.
     parameters : float
-        How many parameters the data determine, of both axes: 0 where they say nothing of local motion.
+        How many parameters the data determine, of both axes: 0 where they show no local motion.
     """
     whitener = np.linalg.inv(np.linalg.cholesky(_curvature(sizes)))
     share = precision / precision.sum(axis=0)

@@ -19,8 +19,12 @@ from cryopipe.errors import InputError
 from cryopipe.io.star import read_blocks, write_blocks
 from cryopipe.movies.motion.local_alignment import LocalMotion
 
+#: Exposure that ends early motion, as in RELION's motion correction.
 _EARLY_E_A2 = 4.0
+#: RELION's numbers of the versions of its motion model: none, and the polynomial of third order.
 _NO_LOCAL_MODEL, _POLYNOMIAL_MODEL = 0, 1
+#: Places along each side at which the polynomial is fitted to the spline: 81 for its 6 terms in space. The field is smooth,
+#: so that more places would change nothing but the time.
 _SAMPLES = 9
 
 
@@ -57,7 +61,33 @@ def write_motion(
     pre_exposure_e_A2: float,
     local: LocalMotion | None = None,
 ) -> None:
-    """Write the motion of one movie, ``shifts_px`` [n, 2] (x, y), and its local field."""
+    """Write the motion of one movie and its local field.
+
+    Parameters
+    ----------
+    path : Path
+        The motion file (STAR).
+    shifts_px : ndarray ``[n, 2]``
+        Global shifts (x, y) to apply to the frames, unbinned pixels.
+    movie : Path
+        The movie, as RELION is to find it.
+    frame_shape : (int, int)
+        Rows and columns (y, x) of a frame, unbinned.
+    pixel_size_A : float
+        Unbinned pixel size.
+    voltage_kV : float
+        Acceleration voltage.
+    binning : int
+        Factor by which the micrograph is smaller than the frames.
+    gain : Path or None
+        The gain that frames are multiplied by.
+    dose_per_frame_e_A2 : float or None
+        Exposure of one frame; None, unknown, is written as 0.
+    pre_exposure_e_A2 : float
+        Exposure before the first frame.
+    local : LocalMotion, optional
+        Local field, written as RELION's polynomial and as a spline.
+    """
     general: dict[str, object] = {
         "rlnImageSizeX": frame_shape[1],
         "rlnImageSizeY": frame_shape[0],
@@ -148,7 +178,14 @@ def read_polynomial(path: Path) -> np.ndarray | None:
 def polynomial_field(coefficients: np.ndarray, frames: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     """Return the field ``[n, 2, a, b]`` of RELION's local model, in px, zero in frame 0.
 
-    ``frames`` [n] count from 0; ``y`` [a] and ``x`` [b] run from -1/2 to 1/2 across the frame.
+    Parameters
+    ----------
+    coefficients : ndarray ``[2, 18]``
+        Of :func:`polynomial_model` or :func:`read_polynomial`, (x, y).
+    frames : ndarray ``[n]``
+        Frame numbers from 0.
+    y, x : ndarray ``[a]``, ``[b]``
+        Rows and columns, from -1/2 to 1/2 across the frame.
     """
     time = np.asarray(frames, dtype=np.float64)[:, None] ** np.arange(1, 4)
     field: np.ndarray = np.einsum("cst,sab,nt->ncab", coefficients.reshape(2, 6, 3), _space(y, x), time)
@@ -178,7 +215,19 @@ def read_motion(path: Path) -> Motion:
 def accumulated_motion_A(
     shifts_px: np.ndarray, pixel_size_A: float, dose_per_frame_e_A2: float | None, pre_exposure_e_A2: float
 ) -> tuple[float, float, float]:
-    """Return the length of the trajectory ``shifts_px`` [n, 2] in Å: total, early (up to 4 e/Å²) and late."""
+    """Return the length of a trajectory in Å: total, early (up to 4 e/Å²) and late.
+
+    Parameters
+    ----------
+    shifts_px : ndarray ``[n, 2]``
+        Shifts (x, y) of the frames, unbinned pixels.
+    pixel_size_A : float
+        Unbinned pixel size.
+    dose_per_frame_e_A2 : float or None
+        Exposure of one frame; where it is unknown (None or 0) all motion counts as early.
+    pre_exposure_e_A2 : float
+        Exposure before the first frame.
+    """
     steps = np.hypot(*np.diff(shifts_px, axis=0).T) * pixel_size_A
     if dose_per_frame_e_A2:
         ends = pre_exposure_e_A2 + dose_per_frame_e_A2 * np.arange(2, len(shifts_px) + 1)

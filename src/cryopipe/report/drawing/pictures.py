@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+#: WebP quality of photographs from 0 to 100. A choice: lower values smear Thon rings, higher ones make the page larger.
 _QUALITY = 55
 
 

@@ -13,6 +13,7 @@ from cryopipe.report.drawing.pictures import plot_source
 
 Values = NDArray[np.float64]
 _KEPT, _LOST, _LIMIT = "#2f6fb0", "#c0392b", "0.55"
+#: Bins of a histogram, at most. A choice: narrower bars would mostly show the noise of their counts.
 _BINS = 40
 
 

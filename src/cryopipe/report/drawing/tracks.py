@@ -16,9 +16,9 @@ from cryopipe.io.star import read_blocks
 from cryopipe.movies.motion.local_alignment import LocalMotion
 from cryopipe.movies.motion.star import Motion
 
+#: Side and margin of a drawing and height of a line of text, in user units of the SVG, which scales to the page.
 _SIDE = 200.0
 _MARGIN = 14.0
-#: Height of a line of text.
 _WORDS = 10.0
 #: Patches and points drawn at most, whatever the movie: the field is smooth.
 _PATCHES, _POINTS = 4, 24

@@ -15,6 +15,7 @@ from cryopipe.report.drawing import plots
 from cryopipe.report.drawing.pictures import blocks, grey_source
 from cryopipe.report.run_files import RunFiles
 
+#: Side of a picture, in pixels. A choice: a larger one shows more of the centre pixel by pixel, and makes the page larger.
 _SIDE = 320
 #: Pixels of the residual that enter its histogram, at most.
 _SAMPLE = 500_000
