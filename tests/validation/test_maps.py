@@ -33,7 +33,8 @@ def test_density_stays_in_place_at_any_ratio_of_pixel_sizes(old_A, new_A, box):
     resampled = on_grid(blobs(72, old_A), old_A, box=box, new_pixel_size_A=new_A)
     expected = blobs(box, new_A)
     inside = np.abs((np.arange(box) - box // 2) * new_A) < 34 * old_A
-    assert resampled.dtype == np.float32 and resampled.shape == (box,) * 3
+    assert resampled.dtype == np.float32
+    assert resampled.shape == (box,) * 3
     inner = np.ix_(inside, inside, inside)
     np.testing.assert_allclose(resampled[inner], expected[inner], atol=0.004)
     assert not resampled[0, 0, 0] > 0.004
