@@ -67,7 +67,17 @@ class Defocus:
 
 
 def from_uv(u_A: float, v_A: float, angle_deg: float, phase_shift_deg: float = 0.0) -> Defocus:
-    """Return the defocus with axes U, V (Å) and the direction of U (degrees)."""
+    """Return the defocus with axes U and V.
+
+    Parameters
+    ----------
+    u_A, v_A : float
+        Defocus along the two axes, Å.
+    angle_deg : float
+        Direction of U from x towards y, degrees.
+    phase_shift_deg : float
+        Phase shift of a phase plate, degrees.
+    """
     half, twice = (u_A - v_A) / 2.0, 2.0 * np.radians(angle_deg)
     return Defocus(
         (u_A + v_A) / 2.0, float(half * np.cos(twice)), float(half * np.sin(twice)), float(np.radians(phase_shift_deg))
@@ -77,7 +87,19 @@ def from_uv(u_A: float, v_A: float, angle_deg: float, phase_shift_deg: float = 0
 def phase(
     k2: np.ndarray, defocus_A: np.ndarray | float, microscope: Microscope, phase_shift_rad: float = 0.0
 ) -> np.ndarray:
-    """Return χ in radians at squared frequencies ``k2`` (1/Å²) for defoci (Å), one or one a point."""
+    """Return χ in radians, as the text of the module defines it.
+
+    Parameters
+    ----------
+    k2 : ndarray
+        Squared spatial frequencies, 1/Å².
+    defocus_A : ndarray or float
+        Defocus at each frequency, or one for all, Å; shapes broadcast.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    phase_shift_rad : float
+        Phase shift of a phase plate, radians.
+    """
     wavelength, cs_A = microscope.wavelength_A, microscope.cs_mm * 1e7
     turned: np.ndarray = np.pi * wavelength * k2 * (defocus_A - 0.5 * wavelength**2 * cs_A * k2)
     return turned + (phase_shift_rad + microscope.offset)

@@ -52,10 +52,11 @@ from cryopipe.items import Row
 
 _COLUMNS = CTF_COLUMNS | {"crpCtfAliasingResolution": "float64", "crpIciness": "float64"}
 _TILT_COLUMNS = {"crpCtfTilt": "float64", "crpCtfTiltAxis": "float64"}
+#: Value of crpIciness where the spectrum ends before the ice ring; a real one is a square and not negative.
 _UNKNOWN_ICE = -1.0
 #: The search tries some 3e5 combinations; the best of them reaches 4.5 to 5 standard deviations on noise.
 _LEAST_SIGNIFICANCE = 6.0
-#: Equivalent noise bandwidth of the tiles' Hann window along an axis: neighbouring pixels are no independent values.
+#: Equivalent noise bandwidth of the tiles' Hann window along an axis: neighbouring pixels are not independent.
 _TAPER_PX = 1.5
 #: A tilt is fitted to this resolution at least: of 3.5, 4 and 5 Å the best on phantoms.
 _TILT_RESOLUTION_A = 4.0

@@ -71,7 +71,21 @@ def masked_fsc_frame(
 
 
 def write_emdb_fsc(path: str | Path, curve: NDArray[np.float64], *, box: int, pixel_size_A: float, title: str) -> None:
-    """Write a curve as EMDB's FSC XML: x in 1/Å, y the correlation."""
+    """Write a curve as EMDB's FSC XML: x is the spatial frequency in 1/Å, y the correlation.
+
+    Parameters
+    ----------
+    path : path
+        File to make or replace.
+    curve : ndarray float64 ``[shells]``
+        Correlations, shell 0 first.
+    box : int
+        Side of the maps, px.
+    pixel_size_A : float
+        Å per pixel of the maps.
+    title : str
+        What curve it is.
+    """
     points = "\n".join(
         f"  <coordinate>\n    <x>{shell / (box * pixel_size_A):.6f}</x>\n    <y>{value:.6f}</y>\n  </coordinate>"
         for shell, value in enumerate(curve)

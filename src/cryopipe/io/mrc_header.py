@@ -19,8 +19,12 @@ import numpy as np
 
 from cryopipe.errors import InputError
 
+#: Length of the header, by MRC2014.
 HEADER_BYTES = 1024
+#: IMOD's mode of two 4-bit pixels per byte.
 PACKED_4_BIT = 101
+#: The letters IMOD as a little-endian number, and the bit of the flags after it that says that bytes are signed (IMOD's
+#: format of MRC files).
 _IMOD_STAMP = 1146047817
 _IMOD_SIGNED_BYTES = 1
 _TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", PACKED_4_BIT: "u1"}

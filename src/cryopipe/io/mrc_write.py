@@ -49,12 +49,46 @@ def write_image(path: str | Path, image: np.ndarray, pixel_size_A: float, *, hal
 
 
 def write_volume(path: str | Path, volume: np.ndarray, pixel_size_A: float, *, half: bool = False) -> None:
-    """Write a volume [z, y, x] to an ``.mrc`` file (space group 1); parameters and errors as `write_image`."""
+    """Write a volume to a file of space group 1.
+
+    Parameters
+    ----------
+    path : path
+        File to make or replace, ``.mrc`` or ``.map``.
+    volume : ndarray ``[z, y, x]``
+        Types as for `write_image`.
+    pixel_size_A : float
+        Å per pixel, for the header.
+    half : bool
+        Store floats as float16 (mode 12).
+
+    Raises
+    ------
+    InputError
+        As for `write_image`. No file is made.
+    """
     _write(path, volume, 3, (".mrc", ".map"), pixel_size_A, half=half)
 
 
 def write_stack(path: str | Path, images: np.ndarray, pixel_size_A: float, *, half: bool = False) -> None:
-    """Write a stack [n, y, x] to an ``.mrcs`` file (space group 0); parameters and errors as `write_image`."""
+    """Write a stack of images to a file of space group 0.
+
+    Parameters
+    ----------
+    path : path
+        File to make or replace, ``.mrcs``.
+    images : ndarray ``[n, y, x]``
+        Types as for `write_image`.
+    pixel_size_A : float
+        Å per pixel, for the header.
+    half : bool
+        Store floats as float16 (mode 12).
+
+    Raises
+    ------
+    InputError
+        As for `write_image`. No file is made.
+    """
     _check_shape(images, 3, Path(path))
     with StackWriter(path, pixel_size_A, half=half) as stack:
         stack.append(images)

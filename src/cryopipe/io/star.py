@@ -152,7 +152,23 @@ def make_optics(
     image_size: int | None = None,
     name: str = "opticsGroup1",
 ) -> pd.DataFrame:
-    """Return an optics table of one group; pixel sizes that do not exist yet are left out."""
+    """Return an optics table of one group; pixel sizes that are not given are left out.
+
+    Parameters
+    ----------
+    voltage_kV : float
+        Acceleration voltage, kV.
+    cs_mm : float
+        Spherical aberration, mm.
+    amplitude_contrast : float
+        Fraction of amplitude contrast.
+    movie_pixel_size_A, micrograph_pixel_size_A, image_pixel_size_A : float, optional
+        Å per pixel of movies, micrographs and particle images.
+    image_size : int, optional
+        Side of the particle images, px.
+    name : str
+        Of the optics group.
+    """
     values: dict[str, object] = {
         "rlnOpticsGroupName": name,
         "rlnOpticsGroup": 1,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import resample
@@ -46,8 +47,10 @@ def on_grid(
 ) -> NDArray[np.float32]:
     """Return a map resampled to another pixel size and box; its centre stays at index ``box // 2``.
 
-    The map is padded with zeros to a length that is a whole number of new pixels (within 0.05 %), then resampled in
-    Fourier space, then cropped or padded.
+    Where a length of up to three times the box is a whole, even number of old and of new pixels (within 0.05 %), the
+    map is padded with zeros to that length, resampled in Fourier space, then cropped or padded. Two pixel sizes that
+    differ by some per mille (0.7 and 0.70125 Å) have no such length: then the map's Fourier series is evaluated at the
+    new pixels, which is exact for any ratio and needs work in proportion to the fourth power of the box.
 
     Parameters
     ----------
@@ -60,24 +63,40 @@ def on_grid(
     new_pixel_size_A : float
         Å per pixel of the result.
     workers : int
-        Threads of the transforms.
-
-    Raises
-    ------
-    InputError
-        No length up to three times the box fits.
+        CPU threads of the transforms.
     """
     ratio = pixel_size_A / new_pixel_size_A
-    length = volume.shape[0] + volume.shape[0] % 2
-    if abs(ratio - 1) > 1e-4:
-        while abs((new := 2 * round(length * ratio / 2)) / (length * ratio) - 1) > 5e-4:
-            length += 2
-            if length > 3 * volume.shape[0]:
-                raise InputError(
-                    f"maps of {pixel_size_A:g} and {new_pixel_size_A:g} Å per pixel have no common grid. Resample one of them."
-                )
-        volume = resample(centred_crop(volume, length), (new,) * 3, centred=True, workers=workers)
-    return centred_crop(volume, box)
+    if abs(ratio - 1) <= 1e-4:
+        return centred_crop(volume, box)
+    first = volume.shape[0] + volume.shape[0] % 2
+    for length in range(first, 3 * volume.shape[0] + 1, 2):
+        new = 2 * round(length * ratio / 2)
+        if abs(new / (length * ratio) - 1) <= 5e-4:
+            volume = resample(centred_crop(volume, length), (new,) * 3, centred=True, workers=workers)
+            return centred_crop(volume, box)
+    return _fourier_series(volume, ratio, box)
+
+
+def _fourier_series(volume: NDArray[np.float32], ratio: float, box: int) -> NDArray[np.float32]:
+    """Evaluate the Fourier series of a cube at ``box`` pixels per axis that are 1 / ``ratio`` old pixels apart.
+
+    Frequencies up to the smaller of the two Nyquist frequencies are kept. Pixels outside the cube are 0.
+    """
+    n = volume.shape[0]
+    highest = int(np.ceil(0.5 * n * min(1.0, ratio))) - 1
+    place = (np.arange(box) - box // 2) / ratio
+    turn = np.pi / n * (place[:, None] - (np.arange(n) - n // 2))  # [new, old]
+    sine = np.sin(turn)
+    near = np.abs(sine) < 1e-9
+    # Dirichlet's kernel: the sum of all kept waves
+    kernel = np.where(near, 2 * highest + 1, np.sin((2 * highest + 1) * turn) / np.where(near, 1.0, sine)) / n
+    kernel[(place < -(n // 2) - 0.5) | (place > n - n // 2 - 0.5)] = 0.0
+    result = volume.astype(np.float64)
+    # with one BLAS thread sums do not depend on the number of threads
+    with threadpool_limits(1, user_api="blas"):
+        for _ in range(3):
+            result = np.tensordot(result, kernel, axes=(0, 1))  # the new axis is last: after three turns z, y, x again
+    return result.astype(np.float32)
 
 
 def centred_crop(volume: NDArray[np.float32], box: int) -> NDArray[np.float32]:

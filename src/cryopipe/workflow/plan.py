@@ -76,7 +76,21 @@ class Plan:
         extend: bool = True,
         keep_listing: bool = True,
     ) -> Plan:
-        """Return the plan of Snakemake's ``config`` dictionary; without a ``--configfile`` that of ``default``."""
+        """Return the plan of a run from what Snakemake hands over.
+
+        Parameters
+        ----------
+        tree : mapping
+            Snakemake's ``config`` dictionary; empty without a ``--configfile``.
+        root : path
+            Folder of the Snakefile.
+        default : str
+            Configuration that an empty ``tree`` means, relative to ``root``.
+        results : path, optional
+            Folder of the run's results.
+        extend, keep_listing : bool
+            As of the class.
+        """
         root = Path(root)
         config = parse_config(tree) if tree else load_config(root / default)
         folder = Path(results).resolve() if results else None

@@ -26,7 +26,21 @@ def write_provenance(
     code: str,
     seconds: float,
 ) -> None:
-    """Write ``<output>.provenance.json`` beside every output file."""
+    """Write ``<output>.provenance.json`` beside every output file.
+
+    Parameters
+    ----------
+    inputs, outputs : mapping
+        ``{name: path or list of paths}`` as in the rule.
+    params : mapping
+        The step's parameters as plain builtins.
+    context : Context
+        Step, seed, device, threads and folder of work of the job.
+    code : str
+        Digest of the code behind the step.
+    seconds : float
+        Wall time of the job, s.
+    """
     record = {
         "step": context.step,
         "inputs": {str(path): file_digest(path) for path in _paths(inputs)},

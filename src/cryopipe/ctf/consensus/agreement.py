@@ -16,7 +16,10 @@ import numpy as np
 from cryopipe.ctf.defocus import Defocus, Microscope
 from cryopipe.errors import InputError
 
+#: Azimuths over 180°, one every half degree. The extremes are among them, so the number decides only how finely the area is
+#: averaged.
 _AZIMUTHS = 360
+#: Side of the grid of frequencies on which xmipp's ``errorMaxFreqCTFs2D`` counts.
 _LEGACY_GRID = 256
 
 

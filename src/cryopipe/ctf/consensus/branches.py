@@ -10,15 +10,14 @@ from typing import Any
 
 from cryopipe.ctf.defocus import Defocus, Microscope, from_uv
 from cryopipe.errors import InputError
+from cryopipe.io.micrographs import MICROSCOPE
 from cryopipe.io.star import StarTable, read_rejections, read_table
 
 _NEEDED = (
     "rlnDefocusU",
     "rlnDefocusV",
     "rlnDefocusAngle",
-    "rlnVoltage",
-    "rlnSphericalAberration",
-    "rlnAmplitudeContrast",
+    *MICROSCOPE,
 )
 Record = Mapping[str, Any]
 

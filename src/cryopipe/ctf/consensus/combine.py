@@ -67,6 +67,17 @@ def combined_rows(
     """Return the rows of the accepted micrographs, in the order of ``verdicts``.
 
     The columns depend on the columns of the branches and on ``params`` alone, so that batches can be joined.
+
+    Parameters
+    ----------
+    verdicts : mapping
+        ``{item: verdict}`` of the accepted micrographs, in the order of the rows.
+    branches : sequence of Branch
+        Tables of estimates, in the order of ``params.branches``.
+    params : ConsensusCtf
+        Whose defocus and envelope go on, and whether columns of later branches are taken over.
+    prefix : str
+        First part of the names of the columns of this pass (P in the text of the module).
     """
     fills = _columns(branches, params, prefix)
     rows = [_row(item, verdict, branches, params, prefix, fills) for item, verdict in verdicts.items()]

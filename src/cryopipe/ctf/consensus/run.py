@@ -56,8 +56,19 @@ def run_pass(
 ) -> None:
     """Do one pass on a batch.
 
-    Inputs are ``micrographs``, the table of what enters; ``branches``, one table of estimates for each of
-    ``params.branches``; ``failures``, their lists of rejections.
+    Parameters
+    ----------
+    inputs : dict
+        ``micrographs``, the table of what enters; ``branches``, one table of estimates for each of ``params.branches``;
+        ``failures``, their lists of rejections.
+    outputs : dict of Path
+        ``micrographs``, the accepted ones; ``rejected``, the list of the others.
+    params : ConsensusCtf
+        Criteria.
+    context : Context
+        Log of the job.
+    prefix : str
+        First part of the names of the columns that this pass adds (`combine`).
     """
     tables, failures = (
         value if isinstance(value, list) else [value] for value in (inputs["branches"], inputs["failures"])

@@ -15,9 +15,13 @@ from cryopipe.ctf.ctffind.fit import Band
 from cryopipe.ctf.ctffind.spectrum import Spectrum
 from cryopipe.ctf.defocus import Defocus, Microscope, equivalent_k2, phase
 
+#: CTFFIND4's window has a half-width of at least this part of the frequencies.
 _BINS_AT_LEAST = 40
+#: CTFFIND4's limits of the windowed correlation (`fit_resolution_A`), and the bins above them that make rings seen.
 _LOW, _HIGH, _GOOD, _SEEN = 0.1, 0.5, 0.66, 3
+#: CTFFIND4's limit: rings closer than this many bins are aliased.
 _ALIASED_BINS = 4.0
+#: Angles over which the picture is averaged: a choice, wide enough to show weak rings, too narrow to blur astigmatism.
 _SHOWN_TURNS_DEG = tuple(range(-8, 9, 2))
 
 
@@ -77,7 +81,22 @@ def equiphase_average(spectrum: Spectrum, defocus: Defocus, microscope: Microsco
 
 
 def make_profiles(spectrum: Spectrum, defocus: Defocus, microscope: Microscope, min_resolution_A: float) -> Profiles:
-    """Average the spectrum over radius and over phase, and correlate the latter with the model window by window."""
+    """Average the spectrum over radius and over phase, and correlate the average over phase with the model.
+
+    The correlation is computed in a window around each frequency. Its half-width is CTFFIND4's: 1/40 of the frequencies, or
+    one fringe and a tenth of a fringe for each extremum before it, whichever is more.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        Its amplitude is averaged over radius, its flattened part over phase.
+    defocus : Defocus
+        The fit.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    min_resolution_A : float
+        Coarsest resolution of the fit, Å; the correlation is 0 at coarser ones.
+    """
     n = spectrum.box // 2
     unit = 1.0 / (spectrum.box * spectrum.pixel_size_A)
     k = np.arange(n) * unit
@@ -142,9 +161,20 @@ def iciness(profiles: Profiles) -> float | None:
 
 
 def diagnostic_image(spectrum: Spectrum, defocus: Defocus, microscope: Microscope, resolution_A: float) -> np.ndarray:
-    """Return an image [box, box] float32, 0..1: left half spectrum, right half |CTF| to the fitted resolution.
+    """Return an image ``[box, box]`` float32, 0..1: the left half is the spectrum, the right half |CTF|.
 
     The spectrum is averaged over a few degrees and scaled radius by radius, so that weak rings are seen, too.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        Its flattened part is shown.
+    defocus : Defocus
+        The fit.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    resolution_A : float
+        Resolution of the fit, Å; beyond it the right half is grey (0.5).
     """
     box = spectrum.box
     axis = np.arange(box) - box // 2

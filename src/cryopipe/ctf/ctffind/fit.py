@@ -17,11 +17,15 @@ from scipy import optimize
 from cryopipe.ctf.ctffind.spectrum import Spectrum
 from cryopipe.ctf.defocus import Defocus, Microscope, phase
 
+#: Sectors over 180°. Within one of 10° the defocus varies by at most ± 0.09 (U - V); time grows with their number.
 _SECTORS = 18
-#: Pixels this near to the axes are left out: image edges and camera rows and columns shine there.
+#: Pixels this near to the axes are left out: image edges and camera rows and columns shine there. CTFFIND4 leaves out 10;
+#: here the micrograph is tapered at its edges first.
 _CROSS_PX = 4
-_SCALE_A = 100.0
-_SCALE_RAD = 0.1
+#: Units of the minimiser's variables (Å and radians). They change the phase alike: 100 Å are 0.1 rad at 8 Å and 300 kV.
+_SCALE_A, _SCALE_RAD = 100.0, 0.1
+#: An end farther from its start than this is not taken. A choice: it is three rings at 4 Å and 300 kV, and what lies farther
+#: off has a start of its own.
 _FARTHEST_A = 2500.0
 
 
@@ -185,7 +189,21 @@ def _separate_peaks(points: Sequence[Defocus], scores: np.ndarray, apart_A: floa
 
 
 def refine(band: Band, start: Defocus, microscope: Microscope, limits: SearchRange) -> Fit:
-    """Maximise the score from ``start`` by L-BFGS; an end out of the search's reach is not taken."""
+    """Maximise the score from ``start`` by L-BFGS.
+
+    ``start`` is returned where the minimiser ends more than 2500 Å away, at a negative defocus, or at a lower score.
+
+    Parameters
+    ----------
+    band : Band
+        Pixels that the score is computed on.
+    start : Defocus
+        Where the minimiser starts.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    limits : SearchRange
+        Whether the phase shift is free, and the penalty on astigmatism; its ranges are not used.
+    """
     free = 4 if limits.find_phase_shift else 3
     scale = np.array([_SCALE_A, _SCALE_A, _SCALE_A, _SCALE_RAD])[:free]
     pixels = len(band.k2)

@@ -18,11 +18,13 @@ from cryopipe.ctf.defocus import Defocus, Microscope
 from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import resample
 
+#: Least number of tiles along an axis: two would determine a slope without any check.
 _LEAST_TILES = 3
-#: Tiles a side's length: at 2 instead of 3 the slopes of a phantom are a third less exact, at 4 no better.
+#: Tiles per length of a tile's side. On a phantom the slopes are a third less exact with 2, and no better with 4.
 _PER_SIDE = 3
+#: As in `spectrum`: frequencies coarser than this multiple of the coarsest fitted resolution are flattened.
 _FLATTEN = 2.5
-#: Tiles whose defoci differ by less are stretched as one: 0.25 rad of phase at 4 Å and 300 kV.
+#: Tiles whose defoci differ by less are stretched as one: it changes the phase by 0.25 rad at 4 Å and 300 kV.
 _GROUP_A = 60.0
 
 
@@ -61,12 +63,23 @@ def fit_image(micrograph: np.ndarray, pixel_size_A: float, fit_pixel_size_A: flo
 
 
 def tile_spectra(image: np.ndarray, pixel_size_A: float, side: int, *, min_resolution_A: float) -> Tiles:
-    """Return the spectra of tiles of ``side`` pixels (even), tapered (Hann), spread evenly over the image ``[y, x]``.
+    """Return the spectra of tiles that are tapered (Hann) and spread evenly over the image.
+
+    Parameters
+    ----------
+    image : ndarray ``[y, x]``
+        As :func:`fit_image` returns it.
+    pixel_size_A : float
+        Å per pixel of ``image``.
+    side : int
+        Side of the tiles, pixels; even.
+    min_resolution_A : float
+        Coarsest resolution that will be fitted, Å; the centre of each spectrum is flattened up to 2.5 times this.
 
     Raises
     ------
     InputError
-        Less than 3 tiles along an axis: a plane would hang on too few defoci.
+        There are less than three tiles along an axis: a plane needs more defoci.
     """
     counts = [_PER_SIDE * (n - side) // side + 1 if n >= side else 0 for n in image.shape]
     if min(counts) < _LEAST_TILES:
@@ -92,10 +105,23 @@ def tile_spectra(image: np.ndarray, pixel_size_A: float, side: int, *, min_resol
 def common_spectrum(
     tiles: Tiles, offsets_A: np.ndarray, defocus: Defocus, microscope: Microscope, *, min_resolution_A: float
 ) -> Spectrum:
-    """Return the mean spectrum of tiles whose defoci differ from ``defocus`` by ``offsets_A`` ``[n]`` (Å).
+    """Return the mean spectrum of tiles after each has been brought to the defocus ``defocus``.
 
     Every tile is read at the frequencies where its phase is that of ``defocus``. Frequencies that lie beyond a tile's
     Nyquist are left to the other tiles.
+
+    Parameters
+    ----------
+    tiles : Tiles
+        Spectra of all tiles.
+    offsets_A : ndarray ``[n]``
+        Defocus of each tile less ``defocus``, Å.
+    defocus : Defocus
+        The common defocus; all tiles have its astigmatism.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    min_resolution_A : float
+        Coarsest resolution that will be fitted, Å.
     """
     side = tiles.side
     unit = 1.0 / (side * tiles.pixel_size_A)

@@ -15,11 +15,18 @@ from cryopipe.ctf.defocus import Defocus, Microscope, equivalent_k2, phase
 from cryopipe.ctf.gctf.spectrum import LogSpectrum
 from cryopipe.kernels.rings import equiphase_average
 
+#: Sectors over 180°. Within one of 5° the defocus varies by at most ± 0.045 (U - V).
 _AZIMUTHS = 36
+#: Mean defoci of the global search that go on: maxima one ring apart score alike, so that the first may be wrong.
 _PEAKS = 5
+#: Starting points, of seven astigmatisms for each of those, that are refined. A choice: each costs one refinement.
 _STARTS = 4
+#: Samples of the equiphase average per pixel of the spectrum: Gctf's default.
 _OVERSAMPLING = 4
+#: Pixels this near to the axes are left out. A choice: a Hann taper spreads the bright axes over ± 1 pixel.
 _AXIS_PX = 3
+#: The fit ends where the correlation of three fringes stays below this. A choice: a smaller value follows noise farther, a
+#: larger one stops at a single poor fringe.
 _FOLLOWED = 0.4
 #: The best of all that is searched reaches 4.3 standard deviations on noise, with and without phase shift.
 _LEAST_SIGNIFICANCE = 6.0
@@ -175,7 +182,20 @@ def mean_defocus_scores(
 ) -> np.ndarray:
     """Return :meth:`Points.correlation` ``[shifts, means]`` for many mean defoci and phase shifts at once.
 
-    The astigmatism is that of ``at``, whose other parts are not used.
+    Parameters
+    ----------
+    points : Points
+        Pixels or cells of the band ``[points]``.
+    at : Defocus
+        Its astigmatism is used, the rest is not.
+    means_A : ndarray ``[means]``
+        Mean defoci, Å.
+    shifts_rad : ndarray ``[shifts]``
+        Phase shifts, radians.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    b_factor_A2 : float
+        Weight of high frequencies, exp(-B k² / 4), Å².
     """
     weights = points.weights * np.exp(-0.25 * b_factor_A2 * points.k2)
     weights = weights / weights.sum()
@@ -247,7 +267,23 @@ def describe(
     fine_A: float,
     b_factor_A2: float,
 ) -> LogFit:
-    """Return score, equiphase profile and resolution of a given defocus."""
+    """Return score, equiphase profile and resolution of a given defocus.
+
+    Parameters
+    ----------
+    points : Points
+        All pixels of the spectrum (`pixels_of`).
+    defocus : Defocus
+        To be described.
+    spectrum : LogSpectrum
+        Its box and pixel size are used.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    coarse_A, fine_A : float
+        Band of the fit, Å. The score is that of the band; the profiles go on to Nyquist.
+    b_factor_A2 : float
+        Weight of high frequencies in the score, Å².
+    """
     unit = 1.0 / (spectrum.box * spectrum.pixel_size_A) / _OVERSAMPLING
     n = spectrum.box // 2 * _OVERSAMPLING
     local = defocus.mean_A + defocus.a_A * points.cos2 + defocus.b_A * points.sin2

@@ -16,8 +16,9 @@ from cryopipe.ctf.gctf.spectrum import LogSpectrum
 
 #: Fits below this are not to be trusted. Of 30 phantoms right fits scored 0.60 to 0.97, fits on wrong rings 0 to 0.51.
 LEAST_VALIDATION = 0.55
-_SEARCHED_A = 5000.0
-_STEP_A = 100.0
+#: The search goes this far to both sides: six rings at 4 Å and 300 kV, in steps of an eighth of a ring.
+_SEARCHED_A, _STEP_A = 5000.0, 100.0
+#: Smaller defoci are not tried: their first zero lies at 3.1 Å at 300 kV, so that the band holds no ring.
 _LEAST_DEFOCUS_A = 500.0
 
 

@@ -17,13 +17,17 @@ from cryopipe.ctf.xmipp.periodogram import Periodogram
 from cryopipe.ctf.xmipp.polar_average import Cells
 
 _AZIMUTHS_RAD = np.pi * np.arange(180) / 180.0
+#: Digital frequencies in which xmipp compares local spectra.
 _STABLE_BAND = (0.05, 0.4)
+#: Bins of xmipp's histogram.
 _HISTOGRAM_BINS = 400
+#: xmipp's iceness: largest pixel size with which it is computed, the ring of ice and the one beside it, Å.
 _ICE_PIXEL_A = 1.8
 _ICE_A, _BESIDE_ICE_A = (3.6, 4.0), (4.0, 4.4)
-#: Rings are seen at all where their amplitude is somewhere that many standard errors above zero (a defocus tuned to
-#: noise reaches 5.5), and followed as long as it is this many.
+#: Rings are seen where their amplitude is at least 7 standard errors somewhere (a defocus tuned to noise reaches 5.5), and
+#: are followed as long as it is at least 3.
 _SEEN_T, _LEAST_T = 7.0, 3.0
+#: Rings to either side in a window, at least. A choice: 17 rings leave residuals enough to judge three coefficients by.
 _LEAST_HALF_WINDOW = 8
 
 
@@ -33,6 +37,17 @@ def phase_resolution_A(
     """Return the resolution (Å) towards each azimuth at which χ first reaches ``chi``, NaN where it never does.
 
     χ = n π is the n-th zero of the CTF (`first_zero_phase`), half a turn beyond the first is its first minimum.
+
+    Parameters
+    ----------
+    defocus : Defocus
+        Of the CTF.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    chi : float
+        Phase, radians.
+    azimuth_rad : ndarray
+        Directions from x towards y, radians; by default one for each degree over 180°.
     """
     wavelength, cs_A = microscope.wavelength_A, microscope.cs_mm * 1e7
     local = azimuthal_defocus(defocus, azimuth_rad)
@@ -157,10 +172,20 @@ def histogram_normality(micrograph: np.ndarray) -> float:
 def fit_correlation(
     cells: Cells, solution: Solution, microscope: Microscope, *, zeros: tuple[int, int] | None = None
 ) -> float:
-    """Return the correlation of data and model, both less the background and in units of the model, over the band.
+    """Return the correlation of data and model, both less the background and in units of the model.
 
-    Cells weigh as many samples as they have. With ``zeros`` (1, 3) only cells between the first and third zero of the
-    CTF count (xmipp's corr13).
+    Cells weigh as many samples as they have. With less than eight cells between the zeros the result is 0.
+
+    Parameters
+    ----------
+    cells : Cells
+        Polar cells that were fitted ``[n]``.
+    solution : Solution
+        The fit; its arrays belong to ``cells``.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    zeros : (int, int), optional
+        Numbers of two zeros of the CTF, counted from 1: only cells between them count. (1, 3) is xmipp's corr13.
     """
     v = solution.values
     scale = np.maximum(solution.model, 1e-12)
@@ -250,10 +275,21 @@ def _t_of_fringe(m: dict[str, float], n: int) -> float:
 
 
 def fit_resolution_A(u: np.ndarray, t: np.ndarray, coarse_A: float, first_zero_A: float) -> float:
-    """Return the resolution (Å) to which rings are seen: where their significance ``t``, beyond its peak, falls below 3.
+    """Return the resolution (Å) to which rings are seen: beyond its peak, ``t`` falls below 3 there.
 
-    Where the peak, finer than ``coarse_A`` and than the first zero, is below 7, no rings are seen and ``coarse_A`` is
-    returned: before the first zero a steep background looks like a fringe.
+    The peak is sought at resolutions finer than ``coarse_A`` and than the first zero: before the first zero a steep
+    background looks like a fringe. Where the peak is below 7, no rings are seen and ``coarse_A`` is returned.
+
+    Parameters
+    ----------
+    u : ndarray ``[rings]``
+        Frequencies, 1/Å, ascending.
+    t : ndarray ``[rings]``
+        By how many standard errors fringes stand out around each (`ring_significance`).
+    coarse_A : float
+        Coarsest resolution of the band, Å.
+    first_zero_A : float
+        Resolution of the first zero of the CTF, Å.
     """
     begin = int(np.searchsorted(u, 1.0 / min(coarse_A, first_zero_A)))
     if begin >= len(u):

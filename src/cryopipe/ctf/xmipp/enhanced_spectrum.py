@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from cryopipe.ctf.xmipp.periodogram import full_plane
 
-_TAIL = 0.02
-_DECAY = 0.02
+#: xmipp's share of the values that is clipped at each end, and its width of the band-pass's edges (cycles per pixel).
+_TAIL, _DECAY = 0.02, 0.02
 #: Band-pass of the spectrum as an image, cycles per pixel of the spectrum.
 _BAND = (0.02, 0.2)
 #: The spectrum is shown between these digital frequencies; the statistics come from the outer tenth.

@@ -16,6 +16,7 @@ from scipy import special
 
 from cryopipe.ctf.defocus import Defocus, Microscope
 
+#: xmipp's maxFreq: radii and azimuths that are sampled, and the share of the envelope at 0 (its code has 10 %, its help 1 %).
 _SAMPLES = 99
 _AZIMUTHS = 180
 _FAINT = 0.1
@@ -79,6 +80,19 @@ def envelope_resolution_A(
     """Return the finest resolution, over all azimuths, where the envelope exceeds ``faint`` of its value at 0.
 
     99 radii up to ``nyquist`` (1/Å) and 180 azimuths are sampled (xmipp's maxFreq); the crossing is interpolated.
+
+    Parameters
+    ----------
+    envelope : Envelope
+        Of the model.
+    defocus : Defocus
+        The damping by the convergence depends on it.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    nyquist : float
+        Highest frequency that is looked at, 1/Å.
+    faint : float
+        Share of the value at frequency 0 (which is 1).
     """
     azimuth = np.pi * np.arange(_AZIMUTHS) / _AZIMUTHS
     u = nyquist * np.arange(1, _SAMPLES + 1) / _SAMPLES
@@ -96,7 +110,21 @@ def envelope_resolution_A(
 def envelope_b_factor_A2(
     envelope: Envelope, mean_defocus_A: float, microscope: Microscope, band: tuple[float, float]
 ) -> float:
-    """Return B of exp(-B u²/4), the line through the logarithm of the envelope over u² in ``band`` (1/Å)."""
+    """Return B (Å²) of exp(-B u²/4), from the line through the logarithm of the envelope over u².
+
+    Where less than two of 256 samples exceed a thousandth of the largest, the result is 0.
+
+    Parameters
+    ----------
+    envelope : Envelope
+        Of the model.
+    mean_defocus_A : float
+        Defocus, Å.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    band : (float, float)
+        Lowest and highest frequency of the line, 1/Å.
+    """
     u2 = np.linspace(band[0] ** 2, band[1] ** 2, 256)
     curve = envelope.at(np.sqrt(u2), mean_defocus_A, microscope)
     seen = curve > 1e-3 * max(float(curve.max()), 1e-12)

@@ -57,6 +57,7 @@ CRITERIA = (
     "crpCtfIceness",
     "crpCtfHistogramNormality",
 )
+#: Pixel sizes that xmipp tries before the own one.
 _FURTHER_PIXELS_A = (1.75, 2.75)
 #: A downsampled micrograph has at least this many pixels along its shorter side.
 _LEAST_SHAPE = 300
@@ -193,7 +194,19 @@ def estimate_ctf(
 def fit_periodogram(
     periodogram: Periodogram, microscope: Microscope, settings: Settings, start: Start | None = None
 ) -> SpectrumEstimate:
-    """Fit one averaged periodogram and compute all criteria but that of the grey values; see :func:`estimate_ctf`."""
+    """Fit one averaged periodogram and compute all criteria except the normality of the grey values.
+
+    Parameters
+    ----------
+    periodogram : Periodogram
+        Of one micrograph.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    settings : Settings
+        Band and search range.
+    start : Start, optional
+        A known defocus; without one it is searched.
+    """
     cells = polar_cells(periodogram)
     fit = fit_psd(cells, microscope, settings, start)
     solution, defocus = fit.solution, fit.defocus

@@ -21,9 +21,19 @@ def diagnostic_pictures(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return two images ``[n, n]`` float32, 0..1: model in the right half, model in one quadrant (x > 0, y < 0).
 
-    The rest is the enhanced spectrum, averaged over a few degrees and scaled ring by ring so that weak
-    rings are seen; the model is CTF² to the
-    resolution of the fit.
+    The rest is the enhanced spectrum. It is averaged over a few degrees and scaled ring by ring, so that weak rings are seen.
+    The model is CTF².
+
+    Parameters
+    ----------
+    enhanced : EnhancedPsd
+        Enhanced spectrum ``[n, n]``.
+    defocus : Defocus
+        The fit.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    resolution_A : float
+        Resolution of the fit, Å; beyond it the model is grey (0.5).
     """
     n = enhanced.values.shape[0]
     axis = np.arange(n) - n // 2
@@ -68,9 +78,22 @@ def radial_curves(
 ) -> pd.DataFrame:
     """Return the radial curves up to Nyquist: frequency (1/Å), resolution (Å), data, background, envelope K·E, model.
 
-    Data and model are averages over whole rings, so that astigmatism flattens both alike; the model is that of the
-    windows' spectrum (fringes too dense for a window are weakened). Outside the fitted band all curves but the data are
+    Data and model are averages over whole rings, so that astigmatism flattens both alike. The model is that of the windows'
+    spectrum: fringes that are too dense for a window are weakened. Outside the fitted band all curves except the data are
     extrapolated.
+
+    Parameters
+    ----------
+    cells : Cells
+        Polar cells up to Nyquist.
+    defocus : Defocus
+        The fit.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    envelope : Envelope
+        Of the fit, with its amplitude K.
+    background : Background
+        Of the fit.
     """
     rings = ring_cells(cells)
     total = envelope.amplitude * envelope.at(rings.u, defocus.mean_A, microscope)
@@ -92,7 +115,21 @@ def radial_curves(
 def model_parameters(
     pixel_size_A: float, defocus: Defocus, microscope: Microscope, envelope: Envelope, background: Background
 ) -> dict[str, float]:
-    """Return all parameters of the model under speaking names; units Å, mm, eV, mrad, kV, ppm, degrees."""
+    """Return all parameters of the model by the names of columns; units are Å, mm, eV, mrad, kV, ppm and degrees.
+
+    Parameters
+    ----------
+    pixel_size_A : float
+        Å per pixel of the spectrum.
+    defocus : Defocus
+        The fit.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    envelope : Envelope
+        Of the fit.
+    background : Background
+        Of the fit.
+    """
     q = float(np.hypot(background.slope_a, background.slope_b))
     turned = float(np.degrees(0.5 * np.arctan2(background.slope_b, background.slope_a)))
     return {

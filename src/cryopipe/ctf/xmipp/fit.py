@@ -57,6 +57,7 @@ _PRIORS: dict[str, tuple[float, float]] = {
     **{f"c{i}{axis}": (0.0, 0.005) for i in (1, 2) for axis in "ab"},
     **{f"h{i}": (0.0, 1.0) for i in (1, 2)},
 }
+#: Values that a fit starts from where nothing better is known.
 DEFAULTS: Values = {
     "z": 15000.0,
     "a": 0.0,
@@ -72,8 +73,11 @@ DEFAULTS: Values = {
     "sqa": 0.0,
     "sqb": 0.0,
 }
+#: Terms of the polynomial: u, u² and u³.
 _FREE_COLUMNS = 3
+#: Chromatic aberration, mm: the usual value of an objective lens. Only its product with the energy spread is determined.
 _CHROMATIC_MM = 2.0
+#: Relative step of the numerical derivatives, between the square root of the rounding (1e-8) and the scale of the curvature.
 _STEP = 1e-5
 #: Terms of the polynomial that cancel each other cost something; the others' ridge guards against rounding alone.
 _ROUNDING, _RIDGE = 1e-9, 1e-6
@@ -183,7 +187,19 @@ class SpectrumProblem:
         )
 
     def fit(self, start: Values, names: list[str], bounds: dict[str, tuple[float, float]], steps: int) -> Solution:
-        """Minimise over the parameters ``names`` from ``start``; ``bounds`` narrow those of the module."""
+        """Minimise the weighted squared residuals over the parameters ``names``.
+
+        Parameters
+        ----------
+        start : dict
+            Values of all parameters; those outside ``names`` stay as they are.
+        names : list of str
+            Parameters that are free.
+        bounds : dict
+            ``{name: (lowest, highest)}``; the bounds of the module hold for the others.
+        steps : int
+            Most evaluations of the residuals, those for derivatives not counted.
+        """
         if not names:
             return self.solve(start)
         scale = np.array([_SPECS[n][0] for n in names])
@@ -247,7 +263,21 @@ def background_of(solution: Solution) -> Background:
 def squared_envelope(
     u: np.ndarray, defocus_A: np.ndarray | float, v: Values, microscope: Microscope, reference: float
 ) -> np.ndarray:
-    """Return E² of the fitted parameters at frequencies ``u`` (1/Å) and defoci."""
+    """Return E² of the fitted parameters.
+
+    Parameters
+    ----------
+    u : ndarray ``[n]``
+        Frequencies, 1/Å.
+    defocus_A : ndarray ``[n]`` or float
+        Defocus at each, Å.
+    v : dict
+        Values of the fit.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    reference : float
+        Frequency that the empirical factor is scaled by, 1/Å.
+    """
     return envelope_of(v, reference).at(u, defocus_A, microscope) ** 2
 
 

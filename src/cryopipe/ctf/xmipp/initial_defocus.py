@@ -13,8 +13,11 @@ import scipy.fft
 from cryopipe.ctf.defocus import Defocus, Microscope
 from cryopipe.ctf.xmipp.polar_average import Cells
 
+#: Samples over k²: a defocus of 50000 Å has 39 fringes to 5 Å at 300 kV, hence 13 samples for each.
 _POINTS = 512
+#: Sectors over 180°. Within one of 15° the defocus varies by at most ± 0.13 (U - V); narrower ones are noisier.
 _SECTORS = 12
+#: Values beyond this many standard deviations are clipped, as in xmipp.
 _CLIP_SD = 3.0
 
 

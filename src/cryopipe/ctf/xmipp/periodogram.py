@@ -15,6 +15,7 @@ import scipy.fft
 from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import resample
 
+#: Two by two windows: from fewer neither an average nor a scatter can be had.
 _LEAST_WINDOWS = 4
 #: Smaller windows resolve too few rings.
 _LEAST_SIDE = 128

@@ -15,12 +15,16 @@ from cryopipe.ctf.xmipp.fit import DEFAULTS, Solution, SpectrumProblem, Values
 from cryopipe.ctf.xmipp.initial_defocus import find_defocus
 from cryopipe.ctf.xmipp.polar_average import Cells, ring_cells, ring_contrast
 
+#: Maxima of the search from which the plane is fitted roughly. A choice: maxima one ring apart score alike, so that the first
+#: may be wrong, and each costs one fit.
 _CANDIDATES = 4
 #: A background Gaussian is at least this many first zeros wide (sd), so that it cannot take a ring for background.
 _WIDEST_RING = 0.35
+#: B-factor of the envelope that a fit starts from, Å²: a choice of the usual order.
 _START_B_A2 = 100.0
 #: A searched defocus may move by this share of itself in the fit (xmipp's 20 %).
 _SEARCH_SHARE = 0.2
+#: Slopes q of the background (Å^½) that are tried at the start: a grid over the bounds of the fit, each twice the one before.
 _SLOPES = (4.0, 8.0, 16.0, 32.0)
 _ENVELOPE = ["convergence2", "spread2", "linear", "quadratic"]
 _DRIFT = ["longitudinal2", "transversal2"]

@@ -23,6 +23,7 @@ from cryopipe.errors import CryopipeError, InputError
 
 Progress = Callable[[int, int | None], None]
 
+#: Bytes that are read at a time. A choice between frequent signs of progress and few calls.
 _BLOCK = 1 << 20
 #: An attempt that brings this much counts as none: a long transfer may break off more often than a short one.
 _WORTHWHILE = 64 << 20
@@ -112,10 +113,21 @@ def download(
 def fetch_page(url: str, *, attempts: int = 5, wait_s: float = 2.0, timeout_s: float = 60.0) -> str:
     """Return the text at ``url`` (a directory's index).
 
+    Parameters
+    ----------
+    url : str
+        Address, http or https.
+    attempts : int
+        Most requests.
+    wait_s : float
+        Pause after the first failure, s; it doubles with every further one, up to two minutes.
+    timeout_s : float
+        Longest silence of the server, s.
+
     Raises
     ------
     InputError
-        It cannot be had; the message says why.
+        The page was not received; the message gives the reason.
     """
     check_address(url)
     for failed in range(1, attempts + 1):
