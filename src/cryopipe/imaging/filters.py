@@ -80,15 +80,9 @@ def low_pass_transfer(k: np.ndarray, cutoff: float, *, width: float, shape: Shap
 
 
 def low_pass(
-    data: Any,
-    pixel_size_A: float,
-    resolution_A: float,
-    *,
-    edge_shells: float = 4.0,
-    shape: Shape = "cosine",
-    ndim: int | None = None,
-    workers: int = 1,
-) -> Any:
+    data: Any, pixel_size_A: float, resolution_A: float, *, edge_shells: float = 4.0, shape: Shape = "cosine",
+    ndim: int | None = None, workers: int = 1,
+) -> Any:  # fmt: skip
     """Remove what is finer than ``resolution_A`` (gain ½ there); see :func:`apply_transfer` for arrays.
 
     Parameters
@@ -103,15 +97,9 @@ def low_pass(
 
 
 def high_pass(
-    data: Any,
-    pixel_size_A: float,
-    resolution_A: float,
-    *,
-    edge_shells: float = 4.0,
-    shape: Shape = "cosine",
-    ndim: int | None = None,
-    workers: int = 1,
-) -> Any:
+    data: Any, pixel_size_A: float, resolution_A: float, *, edge_shells: float = 4.0, shape: Shape = "cosine",
+    ndim: int | None = None, workers: int = 1,
+) -> Any:  # fmt: skip
     """Remove what is coarser than ``resolution_A``, the mean included: one minus :func:`low_pass`.
 
     Parameters
@@ -141,16 +129,9 @@ def high_pass(
 
 
 def band_pass(
-    data: Any,
-    pixel_size_A: float,
-    low_resolution_A: float,
-    high_resolution_A: float,
-    *,
-    edge_shells: float = 4.0,
-    shape: Shape = "cosine",
-    ndim: int | None = None,
-    workers: int = 1,
-) -> Any:
+    data: Any, pixel_size_A: float, low_resolution_A: float, high_resolution_A: float, *, edge_shells: float = 4.0,
+    shape: Shape = "cosine", ndim: int | None = None, workers: int = 1,
+) -> Any:  # fmt: skip
     """Keep what lies between two resolutions in Å (the coarser one first).
 
     Parameters

@@ -22,6 +22,33 @@ def fill_rows(  # type: ignore[no-untyped-def]
     """Fill the data side of the products: C X e^{..}/σ² for every (image, shift), C²/σ² for every image.
 
     ``turns`` [n, 2] is the image's own shift over the box; its ramp is separable: 3 radius sines and cosines.
+
+    Parameters
+    ----------
+    values, ctf : complex64 and float32 [images, K]
+        Spectra and CTFs.
+    inverse_variance : float32 [noise groups, K]
+        1 / σ².
+    noise_group : int [images]
+        Row of ``inverse_variance`` of each image.
+    turns : float64 [images, 2]
+        The image's own shift over the box.
+    kx, ky : integer [K]
+        Frequencies, Fourier pixels.
+    phases : complex64 [shifts, K]
+        Phase factors of the common shifts.
+    part : int [n]
+        Images of the tile.
+    group : int
+        Images of a group; image i is number ``i % group`` of group ``i // group``.
+    rows : complex64 [groups, group shifts, K]
+        Receives C X e^{..} / σ².
+    information : float32 [groups, group, K]
+        Receives C² / σ².
+    finite : bool [n]
+        Receives whether all values of an image are finite.
+    first, last : int
+        Images that this call works on.
     """
     n_shifts, n_pixels = phases.shape
     radius = 0
@@ -43,8 +70,8 @@ def fill_rows(  # type: ignore[no-untyped-def]
             total += known[k] + (values[image, k].real + values[image, k].imag)
         finite[i] = np.isfinite(total)
         if turns[image, 0] != 0 or turns[image, 1] != 0:
-            _ramp(turns[image, 0], along_x, 0)
-            _ramp(turns[image, 1], along_y, radius)
+            fill_ramp(turns[image, 0], along_x, 0)
+            fill_ramp(turns[image, 1], along_y, radius)
             for k in range(n_pixels):
                 weighted[k] *= along_x[kx[k]] * along_y[ky[k] + radius]
         for s in range(n_shifts):
@@ -54,7 +81,8 @@ def fill_rows(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
-def _ramp(turns, along, zero):  # type: ignore[no-untyped-def]
+def fill_ramp(turns, along, zero):  # type: ignore[no-untyped-def]
+    """Fill ``along`` with exp(-2πi (k - zero) turns): a phase ramp is separable, 3 radius sines and cosines for one image."""
     for k in range(along.size):
         angle = -2 * np.pi * (k - zero) * turns
         along[k] = np.complex64(complex(np.cos(angle), np.sin(angle)))

@@ -32,6 +32,35 @@ def posterior(  # type: ignore[no-untyped-def]
 
     With dot product d and norm N of a state the log-likelihood at grey scale a is a d - ½ a² N; averaged over
     a ~ N(m, v) it is (v d² + 2 m d - m² N) / (2 (1 + v N)) - ½ log(1 + v N).
+
+    Parameters
+    ----------
+    grouped : float32 [groups, group shifts, states]
+        Dot products of images with references.
+    norms : float32 [groups, group, states]
+        Norms N.
+    group : int
+        Images of a group; image i is number ``i % group`` of group ``i // group``.
+    log_state : float32 [states]
+        Logarithm of the prior of each state.
+    log_shift : float32 [n, shifts]
+        The same of each shift.
+    scale : float32 [n]
+        Mean m of the grey scale.
+    scale_variance, inverse_temperature, mass : float32
+        Variance v of the grey scale; factor of the log-likelihood; share of the probability that is kept.
+    number : float64 [n, 7]
+        Receives log evidence, largest probability and effective number of states in columns 0 to 2.
+    shift_probability, reference_probability : float64 [n, shifts], [n, references]
+        Receive the marginal probabilities.
+    best, kept : int [n, 2], [n]
+        Receive the best (state, shift) and the number of states that are kept.
+    candidate_log, candidate : float64 [n, c], int32 [n, c, 2]
+        Receive the c best orientations, each at its best shift.
+    marginals : float32 [groups, group, states] or [0, ...]
+        Receive the probabilities summed over the shifts, where they are wanted.
+    first, last : int
+        Images that this call works on.
     """
     n_shifts = shift_probability.shape[1]
     n_states = log_state.size
@@ -118,7 +147,25 @@ def posterior(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True, fastmath=_FAST)
 def likelihoods(grouped, norms, group, scale, scale_variance, found, first, last):  # type: ignore[no-untyped-def]
-    """Fill log-likelihoods [n, shifts, states] from the scores, averaged over the grey scale as in `posterior`."""
+    """Fill log-likelihoods [n, shifts, states] from the scores, averaged over the grey scale as in `posterior`.
+
+    Parameters
+    ----------
+    grouped : float32 [groups, group shifts, states]
+        Dot products of images with references.
+    norms : float32 [groups, group, states]
+        Norms N.
+    group : int
+        Images of a group; image i is number ``i % group`` of group ``i // group``.
+    scale : float32 [n]
+        Mean of the grey scale.
+    scale_variance : float32
+        Its variance.
+    found : float32 [n, shifts, states]
+        Receives the log-likelihoods.
+    first, last : int
+        Images that this call works on.
+    """
     n_shifts, n_states = found.shape[1:]
     fixed = np.zeros(n_states, np.float32)
     offset = np.empty(n_states, np.float32)
