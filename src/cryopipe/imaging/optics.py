@@ -255,6 +255,8 @@ _COLUMNS = {
     "cs_mm": "rlnSphericalAberration",
     "amplitude_contrast": "rlnAmplitudeContrast",
 }
+#: what a table must have to give CTFs; its order is that of the parameters
+CTF_COLUMNS = tuple(_COLUMNS.values())
 _OPTIONAL_COLUMNS = {"phase_shift_deg": "rlnPhaseShift", "b_factor_A2": "rlnCtfBfactor", "scale": "rlnCtfScalefactor"}
 
 
@@ -266,7 +268,7 @@ def from_table(table: pd.DataFrame) -> CtfParameters:
     InputError
         A column is missing or holds a value that is no CTF parameter.
     """
-    missing = [column for column in _COLUMNS.values() if column not in table.columns]
+    missing = [column for column in CTF_COLUMNS if column not in table.columns]
     if missing:
         raise InputError(
             f"the table has no column {', '.join(missing)}: estimate the CTF first, or join the optics table"

@@ -41,25 +41,11 @@ from cryopipe.kernels.slices import check_poses
 
 
 def normal_equations(
-    cube: Array,
-    images: Array,
-    ctf: Array,
-    inverse_variance: Array,
-    rotations: Array,
-    shifts_px: Array,
-    kx: Array,
-    ky: Array,
-    *,
-    box: int,
-    padding: float = 2,
-    scale: Array | None = None,
-    with_scale: bool = False,
-    phase: Array | None = None,
-    per_A: Array | None = None,
-    defocus_terms: int = 0,
-    offset_spectrum: Array | None = None,
-    offset: Array | None = None,
-) -> tuple[Array, Array, Array]:
+    cube: Array, images: Array, ctf: Array, inverse_variance: Array, rotations: Array, shifts_px: Array, kx: Array,
+    ky: Array, *, box: int, padding: float = 2, scale: Array | None = None, with_scale: bool = False,
+    phase: Array | None = None, per_A: Array | None = None, defocus_terms: int = 0,
+    offset_spectrum: Array | None = None, offset: Array | None = None,
+) -> tuple[Array, Array, Array]:  # fmt: skip
     """Return Gauss-Newton Hessian, gradient and value of minus the log-likelihood, image by image.
 
     Parameters
@@ -137,19 +123,9 @@ def normal_equations(
 
 
 def score_poses(
-    cube: Array,
-    images: Array,
-    ctf: Array,
-    inverse_variance: Array,
-    rotations: Array,
-    shifts_px: Array,
-    kx: Array,
-    ky: Array,
-    *,
-    box: int,
-    padding: float = 2,
-    scale: Array | None = None,
-) -> Array:
+    cube: Array, images: Array, ctf: Array, inverse_variance: Array, rotations: Array, shifts_px: Array, kx: Array,
+    ky: Array, *, box: int, padding: float = 2, scale: Array | None = None,
+) -> Array:  # fmt: skip
     """Return the log-likelihood of candidate poses of each image (minus ``value`` of :func:`normal_equations`).
 
     A slice is interpolated once for all shifts of its candidate and never stored.
@@ -205,26 +181,10 @@ def score_poses(
 
 
 def score_defoci(
-    cube: Array,
-    images: Array,
-    ctf: Array,
-    inverse_variance: Array,
-    rotations: Array,
-    shifts_px: Array,
-    kx: Array,
-    ky: Array,
-    *,
-    box: int,
-    phase: Array,
-    per_A: Array,
-    first: float,
-    step: float,
-    count: int,
-    padding: float = 2,
-    scale: Array | None = None,
-    offset_spectrum: Array | None = None,
-    offset: Array | None = None,
-) -> Array:
+    cube: Array, images: Array, ctf: Array, inverse_variance: Array, rotations: Array, shifts_px: Array, kx: Array,
+    ky: Array, *, box: int, phase: Array, per_A: Array, first: float, step: float, count: int, padding: float = 2,
+    scale: Array | None = None, offset_spectrum: Array | None = None, offset: Array | None = None,
+) -> Array:  # fmt: skip
     """Return the log-likelihood of each image at ``count`` defocus changes first, first + step, ... from its pose.
 
     A slice is interpolated once for all of them. Other parameters are those of :func:`normal_equations`.

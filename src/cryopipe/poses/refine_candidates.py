@@ -57,18 +57,10 @@ _PLAIN = Contest()
 
 
 def refine_candidates(
-    images: ParticleSpectra,
-    noise: NoiseModel,
-    reference: ReferenceMap,
-    rotations: np.ndarray,
-    shifts_px: np.ndarray,
-    *,
-    contest: Contest = _PLAIN,
-    model: ImageModel = POSE_ALONE,
-    prior: PosePrior = NO_PRIOR,
-    steps: Steps = STEPS,
+    images: ParticleSpectra, noise: NoiseModel, reference: ReferenceMap, rotations: np.ndarray, shifts_px: np.ndarray,
+    *, contest: Contest = _PLAIN, model: ImageModel = POSE_ALONE, prior: PosePrior = NO_PRIOR, steps: Steps = STEPS,
     resources: Resources = HERE,
-) -> tuple[PoseRefinement, np.ndarray, np.ndarray]:
+) -> tuple[PoseRefinement, np.ndarray, np.ndarray]:  # fmt: skip
     """Refine m start poses of every image and keep the best of each.
 
     Parameters

@@ -14,21 +14,13 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import rfft2_centred
 from cryopipe.imaging.fourier_pixels import FourierPixels
 from cryopipe.imaging.masks import soft_circle
-from cryopipe.imaging.optics import CtfParameters, ctf_stack, from_table
+from cryopipe.imaging.optics import CTF_COLUMNS, CtfParameters, ctf_stack, from_table
 from cryopipe.io import mrc, star
 
 #: bytes of images that one thread reads and transforms at a time; its working arrays take three times as much
 CHUNK_BYTES = 8 << 20
 _MASK_EDGE_FRACTION = 0.04
 """Width of the circular mask's cosine edge as a share of the box (RELION's ``width_mask_edge`` is 5 px; here it scales)."""
-_CTF_COLUMNS = (
-    "rlnDefocusU",
-    "rlnDefocusV",
-    "rlnDefocusAngle",
-    "rlnVoltage",
-    "rlnSphericalAberration",
-    "rlnAmplitudeContrast",
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -291,7 +283,7 @@ def _check_stacks(stacks: tuple[Path, ...], stack: np.ndarray, section: np.ndarr
 
 
 def _checked_ctfs(rows: pd.DataFrame) -> CtfParameters:
-    missing = [name for name in _CTF_COLUMNS if name not in rows]
+    missing = [name for name in CTF_COLUMNS if name not in rows]
     if missing:
         raise InputError(f"the particle table lacks {', '.join(missing)}: estimate CTFs before this step")
     defocus = rows[["rlnDefocusU", "rlnDefocusV"]].to_numpy(np.float64)

@@ -9,6 +9,7 @@ import numpy as np
 
 from cryopipe.imaging.backend import array_module
 from cryopipe.imaging.fourier_pixels import FourierPixels
+from cryopipe.kernels.cpu.posteriors.inputs import fill_ramp
 
 
 def phase_table(pixels: FourierPixels, shifts_px: np.ndarray) -> np.ndarray:
@@ -45,15 +46,10 @@ def shift_values(values: Any, pixels: FourierPixels, shifts_px: np.ndarray) -> A
 
 @numba.njit(cache=True, parallel=True)
 def _shift(values, kx, ky, shifts, radius, out):  # type: ignore[no-untyped-def]
-    # The ramp is separable: 3 radius sines and cosines an image instead of K.
     for i in numba.prange(values.shape[0]):
         along_x = np.empty(radius + 1, np.complex64)
         along_y = np.empty(2 * radius + 1, np.complex64)
-        for k in range(radius + 1):
-            angle = -2 * np.pi * k * shifts[i, 0]
-            along_x[k] = np.complex64(complex(np.cos(angle), np.sin(angle)))
-        for k in range(-radius, radius + 1):
-            angle = -2 * np.pi * k * shifts[i, 1]
-            along_y[k + radius] = np.complex64(complex(np.cos(angle), np.sin(angle)))
+        fill_ramp(shifts[i, 0], along_x, 0)
+        fill_ramp(shifts[i, 1], along_y, radius)
         for j in range(kx.size):
             out[i, j] = values[i, j] * (along_x[kx[j]] * along_y[ky[j] + radius])

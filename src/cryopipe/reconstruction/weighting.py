@@ -9,6 +9,7 @@ import numpy as np
 
 from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module
+from cryopipe.kernels.cpu.posteriors.inputs import fill_ramp
 from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.phases import separable_ramps
 
@@ -189,15 +190,10 @@ def _weigh(  # type: ignore[no-untyped-def]
     radius = by_shell.shape[1] - 1
     for i in numba.prange(rows.size):
         n = rows[i]
-        # The ramp is separable: 3 radius sines and cosines an image instead of K.
         along_x = np.empty(radius + 1, np.complex64)
         along_y = np.empty(2 * radius + 1, np.complex64)
-        for k in range(radius + 1):
-            angle = -2 * np.pi * k * shifts[i, 0]
-            along_x[k] = np.complex64(complex(np.cos(angle), np.sin(angle)))
-        for k in range(-radius, radius + 1):
-            angle = -2 * np.pi * k * shifts[i, 1]
-            along_y[k + radius] = np.complex64(complex(np.cos(angle), np.sin(angle)))
+        fill_ramp(shifts[i, 0], along_x, 0)
+        fill_ramp(shifts[i, 1], along_y, radius)
         weighted, certain = np.empty(kx.size, np.complex64), np.empty(kx.size, np.float32)
         total = np.float32(0)
         for j in range(kx.size):

@@ -10,15 +10,9 @@ from typing import Any
 
 from cryopipe.ctf.defocus import Defocus, Microscope, from_uv
 from cryopipe.errors import InputError
-from cryopipe.io.micrographs import MICROSCOPE
+from cryopipe.imaging.optics import CTF_COLUMNS
 from cryopipe.io.star import StarTable, read_rejections, read_table
 
-_NEEDED = (
-    "rlnDefocusU",
-    "rlnDefocusV",
-    "rlnDefocusAngle",
-    *MICROSCOPE,
-)
 Record = Mapping[str, Any]
 
 
@@ -105,8 +99,8 @@ def defocus_of(record: Record) -> tuple[Defocus, Microscope]:
     InputError
         A column is missing.
     """
-    missing = [name for name in _NEEDED if name not in record]
+    missing = [name for name in CTF_COLUMNS if name not in record]
     if missing:
         raise InputError(f"the table of micrographs has no {', '.join(missing)}. Estimate the CTF first.")
-    u, v, angle, voltage, cs, contrast = (float(record[name]) for name in _NEEDED)
+    u, v, angle, voltage, cs, contrast = (float(record[name]) for name in CTF_COLUMNS)
     return from_uv(u, v, angle, float(record.get("rlnPhaseShift", 0.0))), Microscope(voltage, cs, contrast)

@@ -100,8 +100,7 @@ def _score_poses(
         for m in range(rotations.shape[1]):
             a = rotations[n, m] * padding
             sums[:] = 0.0
-            energy = 0.0
-            ahead = 0
+            energy, ahead = 0.0, 0
             for begin in range(0, kx.size, BLOCK):
                 count = next_cells(flat, radius, a, kx, ky, begin, ahead, row, column, fraction, w)
                 ahead = 1 - ahead

@@ -23,6 +23,7 @@ from cryopipe.kernels.cpu.pose_blocks import BLOCK, REDUCE, WORKSPACE
 from cryopipe.kernels.cpu.poses import N_SUMS, add_sums, assemble
 from cryopipe.kernels.cpu.threads import in_parts
 
+#: damping relative to the diagonal: at the start, where the model of a step is not trusted fully, and at least
 LAMBDA_START, LAMBDA_LEAST = 1e-2, 1e-6
 #: places in x
 SHIFT, SCALE, DEFOCUS, OFFSET = 0, 2, 3, 4

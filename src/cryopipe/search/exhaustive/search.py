@@ -125,14 +125,9 @@ def search_poses(
 
 
 def log_likelihoods(
-    images: ParticleSpectra,
-    noise: NoiseModel,
-    references: ReferenceSlices,
-    shifts: ShiftGrid,
-    *,
-    scale: GreyScale = _ONE,
-    resources: Resources = _HERE,
-) -> np.ndarray:
+    images: ParticleSpectra, noise: NoiseModel, references: ReferenceSlices, shifts: ShiftGrid, *,
+    scale: GreyScale = _ONE, resources: Resources = _HERE,
+) -> np.ndarray:  # fmt: skip
     """Return all log-likelihoods (relative to pure noise) of a few images, float32 ``[n, s, o]``.
 
     It is what temperatures are chosen from (`cryopipe.search.annealing`). The result takes ``4 n s o`` bytes, so give it
@@ -165,15 +160,9 @@ def log_likelihoods(
 
 
 def _on_devices(
-    images: ParticleSpectra,
-    noise: NoiseModel,
-    references: ReferenceSlices,
-    shifts: ShiftGrid,
-    *,
-    scale: GreyScale,
-    options: SearchOptions,
-    resources: Resources,
-) -> Posterior:
+    images: ParticleSpectra, noise: NoiseModel, references: ReferenceSlices, shifts: ShiftGrid, *, scale: GreyScale,
+    options: SearchOptions, resources: Resources,
+) -> Posterior:  # fmt: skip
     """Search blocks of images on several GPUs; the sums of the blocks are added in their order."""
     here = replace(resources, devices=None)
     given: dict[int, Any] = {}

@@ -12,7 +12,9 @@ from cryopipe.imaging.fourier_pixels import FourierPixels
 
 ROW_MULTIPLE = 48
 """Rows of a product are filled up to this multiple: BLAS kernels work on 6, 8, 12, 16 or 24 rows at a time."""
+#: Rows of a product, at least and at most: near 512, in a range that has a number of images with few unused rows.
 _GROUP_ROWS = (384, 640)
+#: Most memory of the scores of one product.
 _GROUP_BYTES = 256 << 20
 
 

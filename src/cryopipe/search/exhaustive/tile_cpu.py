@@ -20,6 +20,7 @@ from threadpoolctl import ThreadpoolController
 from cryopipe.kernels.cpu.posteriors import inputs, probabilities, summation
 from cryopipe.search.exhaustive.tile import TileAnswer, TileData, TileSettings, filled
 
+#: Most states of a block of the products; the threads share the blocks.
 _BLOCK = 1024
 _SPARSE_BELOW = 0.04
 """Share of significant states below which adding them one by one beats the dense product (a product runs some 25 "

@@ -70,8 +70,8 @@ def fill_rows(  # type: ignore[no-untyped-def]
             total += known[k] + (values[image, k].real + values[image, k].imag)
         finite[i] = np.isfinite(total)
         if turns[image, 0] != 0 or turns[image, 1] != 0:
-            _ramp(turns[image, 0], along_x, 0)
-            _ramp(turns[image, 1], along_y, radius)
+            fill_ramp(turns[image, 0], along_x, 0)
+            fill_ramp(turns[image, 1], along_y, radius)
             for k in range(n_pixels):
                 weighted[k] *= along_x[kx[k]] * along_y[ky[k] + radius]
         for s in range(n_shifts):
@@ -81,7 +81,8 @@ def fill_rows(  # type: ignore[no-untyped-def]
 
 
 @numba.njit(inline="always")
-def _ramp(turns, along, zero):  # type: ignore[no-untyped-def]
+def fill_ramp(turns, along, zero):  # type: ignore[no-untyped-def]
+    """Fill ``along`` with exp(-2πi (k - zero) turns): a phase ramp is separable, 3 radius sines and cosines for one image."""
     for k in range(along.size):
         angle = -2 * np.pi * (k - zero) * turns
         along[k] = np.complex64(complex(np.cos(angle), np.sin(angle)))

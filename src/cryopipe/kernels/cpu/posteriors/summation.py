@@ -15,7 +15,7 @@ def best_products(  # type: ignore[no-untyped-def]
     Parameters
     ----------
     rows : complex64 [groups, group shifts, K]
-        Data side of the products: see :func:`fill_rows`.
+        Data side of the products: see :func:`cryopipe.kernels.cpu.posteriors.inputs.fill_rows`.
     references : complex64 [states, K]
         Reference side.
     norms : float32 [groups, group, states]
@@ -113,7 +113,7 @@ def add_sparse(  # type: ignore[no-untyped-def]
     Parameters
     ----------
     rows, information : complex64 [group shifts, K], float32 [group, K]
-        Data side of a group: see :func:`fill_rows`.
+        Data side of a group: see :func:`cryopipe.kernels.cpu.posteriors.inputs.fill_rows`.
     image, shift, weight : array [entries]
         Image, shift and probability of each entry.
     order, first : int [entries], [states + 1]
