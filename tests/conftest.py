@@ -13,13 +13,15 @@ from tests.patience import pytest_timeout_cancel_timer, pytest_timeout_set_timer
 #: Files that take longest, or compile most of what others load from Numba's cache: a worker must not begin one at the end.
 FIRST = (
     "tests/workflow/test_tiny_run.py",
-    "tests/workflow/test_recipe.py",
     "tests/search/test_cold_and_warm_cache.py",
     "tests/workflow/test_fetched_run.py",
     "tests/workflow/test_inputs.py",
     "tests/ctf/test_estimate_ctf_xmipp.py",
     "tests/ctf/test_estimators_against_truth.py",
     "tests/ctf/test_estimate_ctf_ctffind.py",
+    # after the longest, because they use the tiny run that the first file makes
+    "tests/workflow/test_recipe.py",
+    "tests/workflow/test_results_know_their_inputs.py",
     "tests/initial_volume/test_initial_relion_sgd.py",
     "tests/reconstruction/test_reconstruct.py",
     "tests/kernels/test_poses.py",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import subprocess
 import sys
@@ -29,9 +31,16 @@ def snakemake(*arguments: str, directory: Path, config: Path = TINY) -> subproce
 
 @pytest.fixture(scope="session")
 def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """Folder and outcome of a complete tiny run."""
-    folder = tmp_path_factory.mktemp("tiny")
-    done = snakemake("--cores", "2", directory=folder)
+    """Folder and outcome of a complete tiny run: one for all workers, made by the first that asks."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, outcome = shared / "tiny", shared / "tiny.json"
+    with (shared / "tiny.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not outcome.exists():
+            done = snakemake("--cores", "2", directory=folder)
+            outcome.write_text(json.dumps([done.args, done.returncode, done.stdout, done.stderr]))
+    done = subprocess.CompletedProcess(*json.loads(outcome.read_text()))
     assert done.returncode == 0, done.stderr[-6000:]
     return folder, done
 
