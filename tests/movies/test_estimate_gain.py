@@ -315,7 +315,7 @@ def test_without_a_gain_the_estimate_is_used_where_it_removes_more_than_it_adds(
     good = gain > 0
     assert np.corrcoef(gain[good], 1 / response[good])[0, 1] > 0.8  # 320 electrons: 0.87 expected
     assert good.all()
-    assert "electrons a pixel, 101 needed" in summary["reason"]  # 1/σg²
+    assert "electrons per pixel, 101 needed" in summary["reason"]  # 1/σg²
 
 
 def test_without_a_gain_a_poor_estimate_is_not_used(tmp_path: Path) -> None:

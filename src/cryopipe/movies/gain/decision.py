@@ -16,7 +16,8 @@ from cryopipe.movies.gain.orientation import OrientationScore, as_correction
 _MATERIAL_SHARE = 0.1
 #: Movies whose pattern has less than this share of the given gain's variance hold no trace of it.
 _TRACE_SHARE = 0.1
-#: Least response that is inverted: a pixel below it would be amplified more than a pixel that counts can need.
+#: Responses below this are raised to it before they are inverted. A choice: sound pixels differ by tens of percent, and none
+#: needs to be amplified more than twentyfold.
 _SMALLEST_RESPONSE = 0.05
 
 
@@ -112,7 +113,7 @@ def _without_reference(
             "corrected already, or their camera is even",
         )
     text = (
-        f"fixed pattern {pattern:.2%}, noise of its estimate {noise:.2%} from {evidence.electrons_per_pixel:.0f} electrons a "
+        f"fixed pattern {pattern:.2%}, noise of its estimate {noise:.2%} from {evidence.electrons_per_pixel:.0f} electrons per "
         f"pixel, {1 / pattern**2:.0f} needed"
     )
     if one_movie:
