@@ -79,16 +79,16 @@ def estimate(case: str, image: np.ndarray, pixel: float, scope: Microscope) -> t
     name, _, option = case.partition(" ")
     if name == "ctffind":
         flags = {"find_phase_shift": option == "phase", "find_tilt": option == "tilt"}
-        found = estimate_ctf_ctffind.estimate_ctf(image, pixel, scope, EstimateCtfCtffind(**flags))
+        found = estimate_ctf_ctffind.ctf_by_amplitudes(image, pixel, scope, EstimateCtfCtffind(**flags))
         more = {} if found.tilt is None else {"tilt": found.tilt.tilt_deg}
         return found.fit.defocus, found.resolution_A, more
     if name == "gctf":
         params = EstimateCtfGctf(find_phase_shift=option == "phase")
-        fit, spectrum = estimate_ctf_gctf.estimate_ctf(image, pixel, scope, params)
+        fit, spectrum = estimate_ctf_gctf.ctf_by_log_amplitudes(image, pixel, scope, params)
         band = {"coarse_A": params.min_resolution_A, "fine_A": params.max_resolution_A}
         validation = validation_score(spectrum, fit, scope, b_factor_A2=params.b_factor_A2, **band)
         return fit.defocus, fit.resolution_A, {"validation": validation}
-    result = spectrum_estimate.estimate_ctf(image, pixel, scope, EstimateCtfXmipp())
+    result = spectrum_estimate.ctf_by_power_spectrum(image, pixel, scope, EstimateCtfXmipp())
     return result.fit.defocus, result.resolution_A, {}
 
 

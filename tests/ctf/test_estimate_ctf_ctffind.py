@@ -19,7 +19,7 @@ from cryopipe.ctf.ctffind.fit import Band, Fit, SearchRange, fit_ctf, score_and_
 from cryopipe.ctf.ctffind.spectrum import Spectrum, flattened_spectrum, make_spectrum
 from cryopipe.ctf.ctffind.tile_spectra import Tiles, common_spectrum
 from cryopipe.ctf.defocus import Defocus, Microscope, equivalent_k2, from_uv, phase
-from cryopipe.ctf.estimate_ctf_ctffind import estimate_ctf
+from cryopipe.ctf.estimate_ctf_ctffind import ctf_by_amplitudes
 from cryopipe.errors import InputError
 from cryopipe.imaging.optics import CtfParameters, ctf
 from cryopipe.io.mrc import read_image, write_image
@@ -151,7 +151,7 @@ def test_the_fit_limit_is_where_the_rings_end() -> None:
 @pytest.mark.parametrize(("seed", "find_tilt"), [(9, False), (3, True)])
 def test_pure_noise_is_not_fitted_at_all(seed: int, find_tilt: bool) -> None:
     noise = np.random.default_rng(seed).standard_normal((1280, 1280)).astype(np.float32)
-    estimate = estimate_ctf(noise, 1.4, SCOPE, EstimateCtfCtffind(find_tilt=find_tilt))
+    estimate = ctf_by_amplitudes(noise, 1.4, SCOPE, EstimateCtfCtffind(find_tilt=find_tilt))
     assert estimate.resolution_A >= 15.0
 
 
@@ -184,11 +184,11 @@ def test_micrographs_of_any_shape_and_sampling_give_the_angle_in_the_frame_of_th
 ) -> None:
     truth = from_uv(15000, 14000, 30.0)
     image = micrograph(truth, shape, pixel)
-    estimate = estimate_ctf(image, pixel, SCOPE, EstimateCtfCtffind())
+    estimate = ctf_by_amplitudes(image, pixel, SCOPE, EstimateCtfCtffind())
     dz, da = errors(estimate.fit, truth)
     assert dz < 60.0
     assert da < 120.0
-    flipped = estimate_ctf(np.ascontiguousarray(image[::-1]), pixel, SCOPE, EstimateCtfCtffind())
+    flipped = ctf_by_amplitudes(np.ascontiguousarray(image[::-1]), pixel, SCOPE, EstimateCtfCtffind())
     # an image turned upside down has the mirrored angle
     assert errors(flipped.fit, from_uv(15000, 14000, -30.0))[1] < 120.0
 
@@ -209,7 +209,7 @@ def test_too_small_and_flat_micrographs_are_refused_with_a_remedy() -> None:
     with pytest.raises(InputError, match="flat"):
         make_spectrum(np.ones((1024, 1024), np.float32), 1.0)
     with pytest.raises(InputError, match="no band to fit"):
-        estimate_ctf(np.ones((64, 64), np.float32), 14.0, SCOPE, EstimateCtfCtffind())
+        ctf_by_amplitudes(np.ones((64, 64), np.float32), 14.0, SCOPE, EstimateCtfCtffind())
 
 
 def make_table(folder: Path, images: dict[str, np.ndarray], pixel: float) -> Path:
@@ -261,8 +261,8 @@ def test_the_tilt_of_a_specimen_is_found_and_its_rings_reach_further(
 ) -> None:
     truth = from_uv(16000, 15700, 25.0)
     image = simulate(truth, side=1800, seed=21, tilt_deg=tilt[0], axis_deg=tilt[1])
-    flat = estimate_ctf(image, 1.4, SCOPE, EstimateCtfCtffind())
-    found = estimate_ctf(image, 1.4, SCOPE, EstimateCtfCtffind(find_tilt=True))
+    flat = ctf_by_amplitudes(image, 1.4, SCOPE, EstimateCtfCtffind())
+    found = ctf_by_amplitudes(image, 1.4, SCOPE, EstimateCtfCtffind(find_tilt=True))
     assert found.tilt is not None
     assert found.tilt.tilt_deg == pytest.approx(tilt[0], abs=3.0)  # the method's limits
     assert abs((found.tilt.axis_deg - tilt[1] + 180.0) % 360.0 - 180.0) < 10.0
@@ -291,7 +291,7 @@ def test_tiles_of_one_plane_are_stretched_to_the_phase_of_the_centre() -> None:
 def test_a_micrograph_too_small_for_tiles_is_refused_with_a_remedy() -> None:
     image = np.random.default_rng(0).random((600, 700)).astype(np.float32)
     with pytest.raises(InputError, match=r"a tilt needs 3\. Set estimate_ctf_ctffind.box to"):
-        estimate_ctf(image, 1.4, SCOPE, EstimateCtfCtffind(find_tilt=True, box=512))
+        ctf_by_amplitudes(image, 1.4, SCOPE, EstimateCtfCtffind(find_tilt=True, box=512))
 
 
 def test_tilt_and_phase_shift_are_columns_of_the_table(tmp_path: Path, simulate: Callable[..., np.ndarray]) -> None:
@@ -324,7 +324,7 @@ def test_real_micrographs_have_the_defocus_their_data_set_states() -> None:
     scope = Microscope(300.0, 0.001, 0.07)
     for name in ("May08_03_05_02", "May08_06_30_43"):
         image, _ = read_image(REALDATA / "empiar-10146" / f"{name}.mrc")
-        estimate = estimate_ctf(image, 1.5, scope, EstimateCtfCtffind())
+        estimate = ctf_by_amplitudes(image, 1.5, scope, EstimateCtfCtffind())
         assert 15000 < estimate.fit.defocus.mean_A < 26000  # 1.6-2.5 µm
         assert estimate.fit.defocus.u_A - estimate.fit.defocus.v_A < 1000
         assert estimate.resolution_A < 5.0

@@ -14,16 +14,15 @@ from cryopipe.config.ctf import EstimateCtfGctf
 from cryopipe.context import Context
 from cryopipe.ctf import estimate_ctf_gctf
 from cryopipe.ctf.defocus import Defocus, Microscope, from_uv
-from cryopipe.ctf.estimate_ctf_gctf import diagnostic_image, estimate_ctf
+from cryopipe.ctf.estimate_ctf_gctf import ctf_by_log_amplitudes, diagnostic_image
 from cryopipe.ctf.gctf.fit import (
     LogFit,
     describe,
     fit_log_spectrum,
     mean_defocus_scores,
-    pixels_of,
-    polar_cells,
     refine,
 )
+from cryopipe.ctf.gctf.points import pixels_of, polar_cells
 from cryopipe.ctf.gctf.spectrum import LogSpectrum
 from cryopipe.ctf.gctf.validation import LEAST_VALIDATION, validation_score
 from cryopipe.errors import InputError
@@ -55,7 +54,7 @@ def test_right_fits_validate_and_fits_on_wrong_rings_do_not(simulate: Callable[.
         truth = from_uv(v + rng.uniform(0, 600), v, rng.uniform(-90, 90))
         b_factor, noise = (50.0, 100.0, 200.0)[seed % 3], (1.0, 1.5)[seed % 2]
         image = simulate(truth, side=1280, seed=seed, b_factor_A2=b_factor, noise=noise)
-        fit, spectrum = estimate_ctf(image, 1.4, SCOPE, EstimateCtfGctf())
+        fit, spectrum = ctf_by_log_amplitudes(image, 1.4, SCOPE, EstimateCtfGctf())
         assert abs(fit.defocus.mean_A - truth.mean_A) < 250.0
         right.append(validation_score(spectrum, fit, SCOPE, **BAND))
         wrong += [validation_score(spectrum, other, SCOPE, **BAND) for other in next_rings(fit, spectrum)]
@@ -81,7 +80,7 @@ def next_rings(fit: LogFit, spectrum: LogSpectrum) -> list[LogFit]:
 
 def test_the_equiphase_average_is_followed_further_than_the_rotational_one(simulate: Callable[..., np.ndarray]) -> None:
     truth = from_uv(15750, 14250, 30.0)
-    fit, spectrum = estimate_ctf(simulate(truth, seed=10, b_factor_A2=60.0), 1.4, SCOPE, EstimateCtfGctf())
+    fit, spectrum = ctf_by_log_amplitudes(simulate(truth, seed=10, b_factor_A2=60.0), 1.4, SCOPE, EstimateCtfGctf())
     points = pixels_of(spectrum.values, spectrum.pixel_size_A)
     rotational = describe(points, Defocus(fit.defocus.mean_A), spectrum, SCOPE, **BAND)
     assert fit.resolution_A <= rotational.resolution_A - 0.3  # the method's limit
@@ -94,7 +93,7 @@ def test_a_strong_background_at_low_frequencies_does_not_lead_the_fit_astray(
     for seed in range(8):
         v = np.random.default_rng(400 + seed).uniform(9000, 22000)
         image = simulate(from_uv(v + 200, v, 10.0), side=1280, seed=seed, background=50.0)
-        fit, spectrum = estimate_ctf(image, 1.4, SCOPE, EstimateCtfGctf())
+        fit, spectrum = ctf_by_log_amplitudes(image, 1.4, SCOPE, EstimateCtfGctf())
         logarithmic.append(abs(fit.defocus.mean_A - v - 100) > 500)
         amplitude = amplitudes(image, spectrum.box)
         linear = fit_log_spectrum(
@@ -114,7 +113,7 @@ def test_a_strong_background_at_low_frequencies_does_not_lead_the_fit_astray(
 @pytest.mark.parametrize("seed", [0, 3])
 def test_pure_noise_is_not_fitted_and_does_not_validate(seed: int) -> None:
     noise = np.random.default_rng(seed).standard_normal((1280, 1280)).astype(np.float32)
-    fit, spectrum = estimate_ctf(noise, 1.4, SCOPE, EstimateCtfGctf())
+    fit, spectrum = ctf_by_log_amplitudes(noise, 1.4, SCOPE, EstimateCtfGctf())
     assert fit.resolution_A >= 15.0  # the method's limit
     assert validation_score(spectrum, fit, SCOPE, **BAND) < LEAST_VALIDATION
 
@@ -128,7 +127,7 @@ def amplitudes(image: np.ndarray, box: int) -> np.ndarray:
 
 
 def test_the_halves_of_the_diagnostic_image_show_the_same_rings() -> None:
-    fit, spectrum = estimate_ctf(micrograph(from_uv(14000, 12500, 30.0)), 1.4, SCOPE, EstimateCtfGctf())
+    fit, spectrum = ctf_by_log_amplitudes(micrograph(from_uv(14000, 12500, 30.0)), 1.4, SCOPE, EstimateCtfGctf())
     image = diagnostic_image(fit, spectrum, SCOPE)
     # (x, y) and (-x, -y) are the same frequency
     right = image[1:, 256 + 2 : 512][::-1, ::-1]
@@ -150,7 +149,7 @@ def test_flat_small_and_coarse_micrographs_are_refused() -> None:
         (rng.random((1024, 1024)).astype(np.float32), 14.0, "no band to fit"),
     ):
         with pytest.raises(InputError, match=message):
-            estimate_ctf(image, pixel, SCOPE, EstimateCtfGctf())
+            ctf_by_log_amplitudes(image, pixel, SCOPE, EstimateCtfGctf())
 
 
 def run(folder: Path, images: dict[str, np.ndarray], *, voltage_kV: float = 300.0, **options: bool) -> StarTable:

@@ -21,7 +21,7 @@ from cryopipe.ctf.estimate_ctf_xmipp import previous_ctfs
 from cryopipe.ctf.xmipp import estimate as spectrum_estimate
 from cryopipe.ctf.xmipp.background import Background, Hill
 from cryopipe.ctf.xmipp.envelope import Envelope, envelope_b_factor_A2
-from cryopipe.ctf.xmipp.estimate import CRITERIA, PreviousCtf, estimate_ctf, fit_periodogram, passes
+from cryopipe.ctf.xmipp.estimate import CRITERIA, PreviousCtf, ctf_by_power_spectrum, fit_periodogram, passes
 from cryopipe.ctf.xmipp.files import diagnostic_pictures
 from cryopipe.ctf.xmipp.initial_defocus import fast_defocus
 from cryopipe.ctf.xmipp.periodogram import Periodogram
@@ -132,7 +132,7 @@ def test_a_previous_ctf_that_is_5_percent_off_returns_to_the_truth(factor: float
 def test_a_previous_ctf_is_left_by_no_more_than_the_allowed_share() -> None:
     image = micrograph(from_uv(15000.0, 14800.0, 20.0), side=1024)
     wrong = PreviousCtf(12000.0, 12000.0, 0.0)
-    d = estimate_ctf(image, 1.4, SCOPE, EstimateCtfXmipp(previous_change=0.1), wrong).fit.defocus
+    d = ctf_by_power_spectrum(image, 1.4, SCOPE, EstimateCtfXmipp(previous_change=0.1), wrong).fit.defocus
     assert abs(d.mean_A - 12000.0) <= 1200.0 + 1e-6
 
 
@@ -157,7 +157,7 @@ def test_defocus_and_astigmatism_of_simulated_micrographs_are_within_the_methods
         rng = np.random.default_rng(100 + seed)
         v, half = rng.uniform(8000, 22000), rng.uniform(0, 250)
         truth = from_uv(v + 2 * half, v, rng.uniform(-90, 90))
-        d = estimate_ctf(micrograph(truth, seed=seed), 1.4, SCOPE, EstimateCtfXmipp()).fit.defocus
+        d = ctf_by_power_spectrum(micrograph(truth, seed=seed), 1.4, SCOPE, EstimateCtfXmipp()).fit.defocus
         errors.append((abs(d.mean_A - truth.mean_A), float(np.hypot(d.a_A - truth.a_A, d.b_A - truth.b_A))))
     mean, astigmatism = np.array(errors).T
     assert np.median(mean) <= 60.0
@@ -167,7 +167,9 @@ def test_defocus_and_astigmatism_of_simulated_micrographs_are_within_the_methods
 
 def test_resolution_and_envelope_follow_the_b_factor_of_the_micrograph() -> None:
     truth = from_uv(14000, 13800, 20.0)
-    found = [estimate_ctf(micrograph(truth, b=b), 1.4, SCOPE, EstimateCtfXmipp()) for b in (50.0, 200.0, 500.0)]
+    found = [
+        ctf_by_power_spectrum(micrograph(truth, b=b), 1.4, SCOPE, EstimateCtfXmipp()) for b in (50.0, 200.0, 500.0)
+    ]
     assert found[0].resolution_A < found[1].resolution_A < found[2].resolution_A
     ends = [f.criteria["crpCtfEnvelopeResolution"] for f in found]
     assert ends[0] < ends[1] < ends[2]
@@ -178,7 +180,7 @@ def test_resolution_and_envelope_follow_the_b_factor_of_the_micrograph() -> None
 @pytest.mark.parametrize(("mean", "astigmatism"), [(5000, 300), (27000, 200), (15000, 2500)])
 def test_low_high_and_strongly_astigmatic_defocus_is_found_from_nothing(mean: float, astigmatism: float) -> None:
     truth = from_uv(mean + astigmatism / 2, mean - astigmatism / 2, -35.0)
-    d = estimate_ctf(micrograph(truth, side=1800), 1.4, SCOPE, EstimateCtfXmipp()).fit.defocus
+    d = ctf_by_power_spectrum(micrograph(truth, side=1800), 1.4, SCOPE, EstimateCtfXmipp()).fit.defocus
     assert abs(d.mean_A - truth.mean_A) <= 60.0
     assert np.hypot(d.a_A - truth.a_A, d.b_A - truth.b_A) <= 100.0
 
@@ -186,14 +188,14 @@ def test_low_high_and_strongly_astigmatic_defocus_is_found_from_nothing(mean: fl
 def test_a_phase_plate_is_found_with_its_defocus() -> None:
     truth = from_uv(10000, 9800, 10.0, 70.0)
     params = EstimateCtfXmipp(find_phase_shift=True, max_defocus_A=30000)
-    d = estimate_ctf(micrograph(truth, side=2048), 1.4, SCOPE, params).fit.defocus
+    d = ctf_by_power_spectrum(micrograph(truth, side=2048), 1.4, SCOPE, params).fit.defocus
     assert np.degrees(d.phase_shift_rad) % 180.0 == pytest.approx(70.0, abs=5.0)
     assert abs(d.mean_A - truth.mean_A) < 150.0
 
 
 def test_the_angle_is_that_of_the_frame_of_the_image() -> None:
     image = micrograph(from_uv(15000, 14000, 30.0), side=1024)
-    d = estimate_ctf(np.ascontiguousarray(image[::-1]), 1.4, SCOPE, EstimateCtfXmipp()).fit.defocus
+    d = ctf_by_power_spectrum(np.ascontiguousarray(image[::-1]), 1.4, SCOPE, EstimateCtfXmipp()).fit.defocus
     mirrored = from_uv(15000, 14000, -30.0)
     assert np.hypot(d.a_A - mirrored.a_A, d.b_A - mirrored.b_A) < 120.0
 
@@ -202,9 +204,9 @@ def test_downsampling_goes_on_to_the_next_pixel_size_only_where_the_criteria_fai
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     image = micrograph(from_uv(15000, 14800, 20.0), side=1400, pixel=1.0, b=50.0)
-    first = estimate_ctf(image, 1.0, SCOPE, EstimateCtfXmipp())
+    first = ctf_by_power_spectrum(image, 1.0, SCOPE, EstimateCtfXmipp())
     assert first.downsampling == pytest.approx(1.75, rel=1e-3)
-    own = estimate_ctf(image, 1.0, SCOPE, EstimateCtfXmipp(downsample=False))
+    own = ctf_by_power_spectrum(image, 1.0, SCOPE, EstimateCtfXmipp(downsample=False))
     assert own.downsampling == 1.0
     tried: list[float] = []
     fit = spectrum_estimate.fit_periodogram
@@ -215,14 +217,14 @@ def test_downsampling_goes_on_to_the_next_pixel_size_only_where_the_criteria_fai
 
     monkeypatch.setattr(spectrum_estimate, "fit_periodogram", watched)
     noise = np.random.default_rng(1).standard_normal((900, 900)).astype(np.float32)
-    found = estimate_ctf(noise, 1.0, SCOPE, EstimateCtfXmipp(window=256))
+    found = ctf_by_power_spectrum(noise, 1.0, SCOPE, EstimateCtfXmipp(window=256))
     assert tried == pytest.approx([1.75, 2.75, 1.0], rel=3e-3)
     assert found.resolution_A == pytest.approx(20.0 * found.periodogram.pixel_size_A)  # the coarse end: no rings
 
 
 def test_the_parts_of_the_diagnostic_pictures_show_the_same_rings() -> None:
     truth = from_uv(14000, 12500, 30.0)
-    found = estimate_ctf(micrograph(truth), 1.4, SCOPE, EstimateCtfXmipp())
+    found = ctf_by_power_spectrum(micrograph(truth), 1.4, SCOPE, EstimateCtfXmipp())
     half, quadrant = diagnostic_pictures(found.enhanced, found.fit.defocus, SCOPE, found.resolution_A)
     assert half.min() >= 0.0
     assert half.max() <= 1.0
@@ -242,15 +244,20 @@ def test_flat_small_coarse_and_startless_micrographs_are_refused_with_a_remedy()
     noise = rng.random((512, 512)).astype(np.float32)
     for image, pixel, params, message in (
         (np.ones((1024, 1024), np.float32), 1.4, EstimateCtfXmipp(), "flat"),
-        (noise[:180, :300], 1.4, EstimateCtfXmipp(), "300 x 180 pixels of 1.4 Å is too small"),
+        (
+            noise[:180, :300],
+            1.4,
+            EstimateCtfXmipp(),
+            "300 x 180 pixels of 1.4 Å has room for windows of 120 pixels only",
+        ),
         (noise, 5.0, EstimateCtfXmipp(), "12 Å are needed. Use less binned"),
         (noise, 1.4, EstimateCtfXmipp(border_windows=2), "Set estimate_ctf_xmipp.border_windows to 0"),
         (noise, 1.4, EstimateCtfXmipp(fix_previous=True), "set estimate_ctf_xmipp.fix_previous to false"),
     ):
         with pytest.raises(InputError, match=message):
-            estimate_ctf(image, pixel, SCOPE, params)
+            ctf_by_power_spectrum(image, pixel, SCOPE, params)
     with pytest.raises(InputError, match="the previous CTF has the defoci -9999 and -9999 Å"):
-        estimate_ctf(noise, 1.4, SCOPE, EstimateCtfXmipp(), PreviousCtf(-9999.0, -9999.0, -9999.0))
+        ctf_by_power_spectrum(noise, 1.4, SCOPE, EstimateCtfXmipp(), PreviousCtf(-9999.0, -9999.0, -9999.0))
     with pytest.raises(ValidationError, match="use_previous must be true"):
         EstimateCtfXmipp(fix_previous=True, use_previous=False)
 
@@ -388,7 +395,7 @@ def test_a_micrograph_of_14_megapixels_takes_at_most_6_seconds_of_one_core() -> 
     image = np.tile(tile, (2, 2))[:3838, :3710].copy()
     with threadpool_limits(1):
         start = time.process_time()
-        d = estimate_ctf(image, 1.5, SCOPE, EstimateCtfXmipp()).fit.defocus
+        d = ctf_by_power_spectrum(image, 1.5, SCOPE, EstimateCtfXmipp()).fit.defocus
         spent = time.process_time() - start
     assert spent <= 6.0  # 1.7 s were measured
     assert abs(d.mean_A - 14800.0) < 100.0
@@ -406,11 +413,11 @@ def test_three_estimators_agree_on_real_micrographs_with_and_without_a_previous_
     scope = Microscope(300.0, 2.7, 0.1) if extended else Microscope(300.0, 0.001, 0.07)
     pixel = 0.85378 if extended else 1.5
     image, _ = read_image(path)
-    first = estimate_ctf_ctffind.estimate_ctf(image, pixel, scope, EstimateCtfCtffind()).fit.defocus
-    second = estimate_ctf_gctf.estimate_ctf(image, pixel, scope, EstimateCtfGctf())[0].defocus
+    first = estimate_ctf_ctffind.ctf_by_amplitudes(image, pixel, scope, EstimateCtfCtffind()).fit.defocus
+    second = estimate_ctf_gctf.ctf_by_log_amplitudes(image, pixel, scope, EstimateCtfGctf())[0].defocus
     previous = PreviousCtf(first.u_A, first.v_A, first.angle_deg)
     for start in (None, previous):
-        mine = estimate_ctf(image, pixel, scope, EstimateCtfXmipp(), start)
+        mine = ctf_by_power_spectrum(image, pixel, scope, EstimateCtfXmipp(), start)
         assert abs(mine.fit.defocus.mean_A - first.mean_A) < 150.0  # the method's limit
         assert abs(mine.fit.defocus.mean_A - second.mean_A) < 150.0
         assert mine.resolution_A < 6.0

@@ -28,15 +28,17 @@ def estimate(
 ) -> tuple[Defocus, float]:
     """Return defocus and fit resolution, each estimator with its defaults and from nothing."""
     if estimator == "ctffind":
-        found = estimate_ctf_ctffind.estimate_ctf(
+        found = estimate_ctf_ctffind.ctf_by_amplitudes(
             image, pixel_A, scope, EstimateCtfCtffind(find_phase_shift=phase_shift)
         )
         return found.fit.defocus, found.resolution_A
     if estimator == "gctf":
         params = EstimateCtfGctf(find_phase_shift=phase_shift)
-        fit, _ = estimate_ctf_gctf.estimate_ctf(image, pixel_A, scope, params)
+        fit, _ = estimate_ctf_gctf.ctf_by_log_amplitudes(image, pixel_A, scope, params)
         return fit.defocus, fit.resolution_A
-    spectrum = spectrum_estimate.estimate_ctf(image, pixel_A, scope, EstimateCtfXmipp(find_phase_shift=phase_shift))
+    spectrum = spectrum_estimate.ctf_by_power_spectrum(
+        image, pixel_A, scope, EstimateCtfXmipp(find_phase_shift=phase_shift)
+    )
     return spectrum.fit.defocus, spectrum.resolution_A
 
 

@@ -15,7 +15,7 @@ from cryopipe.config.ctf import EstimateCtfCtffind
 from cryopipe.config.movies import AlignMovies
 from cryopipe.context import Context
 from cryopipe.ctf.defocus import Microscope
-from cryopipe.ctf.estimate_ctf_ctffind import estimate_ctf
+from cryopipe.ctf.estimate_ctf_ctffind import ctf_by_amplitudes
 from cryopipe.imaging.optics import CtfParameters, ctf
 from cryopipe.io.movies import open_movie, write_movie
 from cryopipe.io.mrc import read_image, write_image
@@ -184,7 +184,7 @@ def test_thon_rings_reach_further_after_alignment() -> None:
     for frame, shift in zip(stack, motion.shifts_px, strict=True):
         sums.add(frame, shift)
     before, after = (
-        estimate_ctf(image, pixel, Microscope(300.0, 2.7, 0.1), EstimateCtfCtffind()).resolution_A
+        ctf_by_amplitudes(image, pixel, Microscope(300.0, 2.7, 0.1), EstimateCtfCtffind()).resolution_A
         for image in (np.mean(stack, axis=0), sums.average())
     )
     assert after < before

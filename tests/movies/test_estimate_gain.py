@@ -19,7 +19,7 @@ from cryopipe.io.mrc import read_image, write_image
 from cryopipe.io.star import StarTable, make_optics, read_table, write_table
 from cryopipe.movies import estimate_gain
 from cryopipe.movies.estimate_gain import defects_and_residual
-from cryopipe.movies.gain.decision import Decision
+from cryopipe.movies.gain.decision import GainDecision
 from cryopipe.movies.gain.defects import find_defects, plan_repair, read_defects
 from cryopipe.movies.gain.flat_field import flat_field, reproducibility, smooth_background
 from cryopipe.movies.gain.orientation import ORIENTATIONS, SENSES, as_correction, score_orientations, turn
@@ -160,7 +160,7 @@ def test_planted_defects_are_found_and_no_others_and_the_residual_of_the_true_ga
     total = total.copy()
     total.flat[places[:10]] = 3 * total.flat[places[:10]] + 10
     total.flat[places[10:]] = 0
-    truth = Decision((1 / response).astype(np.float32), "given", "")
+    truth = GainDecision((1 / response).astype(np.float32), "given", "")
     dead, hot, residual = defects_and_residual(total, flat_field(total, sigma_px=32), truth, EstimateGain())
     assert set(np.flatnonzero(hot)) == set(places[:10])
     assert set(np.flatnonzero(dead)) == set(places[10:])
@@ -174,7 +174,7 @@ def test_uneven_illumination_makes_no_defects() -> None:
     y, x = np.mgrid[-1:1:1024j, -1:1:1024j]
     lit = 1 - 0.4 * (x**2 + y**2)  # a fifth is left in the corners
     total = np.random.default_rng(33).poisson(60.0 * lit).astype(np.float32)
-    even = Decision(np.ones_like(total), "none", "")
+    even = GainDecision(np.ones_like(total), "none", "")
     dead, hot, _ = defects_and_residual(total, flat_field(total, sigma_px=32), even, EstimateGain())
     assert (dead | hot).sum() == 0
 

@@ -19,7 +19,7 @@ from cryopipe.simulation.amplitudes import (
     mean_fading,
     transmission,
 )
-from cryopipe.simulation.camera import Camera, draw_camera
+from cryopipe.simulation.camera import SimulatedCamera, draw_camera
 from cryopipe.simulation.expose import contrasts, expose
 from cryopipe.simulation.motion import Motion
 from cryopipe.simulation.potential import PotentialSampler, interaction_parameter
@@ -168,8 +168,8 @@ def test_wandering_molecules_change_the_ice_between_frames_at_fine_detail_only()
     assert ((left > alike) | (left == 1.0)).all()
 
 
-def flat_camera(shape: tuple[int, int]) -> Camera:
-    return Camera(np.ones(shape, np.float32), np.zeros(shape, bool), "rot90")
+def flat_camera(shape: tuple[int, int]) -> SimulatedCamera:
+    return SimulatedCamera(np.ones(shape, np.float32), np.zeros(shape, bool), "rot90")
 
 
 def test_counts_are_poisson_with_the_exposure_that_the_ice_lets_through(sampler: PotentialSampler) -> None:

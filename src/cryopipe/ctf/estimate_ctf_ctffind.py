@@ -98,7 +98,7 @@ class CtfEstimate:
     tilt: Tilt | None = None
 
 
-def estimate_ctf(
+def ctf_by_amplitudes(
     micrograph: np.ndarray,
     pixel_size_A: float,
     microscope: Microscope,
@@ -239,7 +239,7 @@ def save_profiles(path: Path, estimate: CtfEstimate, title: str) -> None:
 def measure(micrograph: CtfMicrograph, params: EstimateCtfCtffind) -> Row:
     """Estimate the CTF of one micrograph, write its pictures and return its new columns."""
     item = micrograph.item
-    estimate = estimate_ctf(micrograph.image, micrograph.pixel_size_A, micrograph.microscope, params)
+    estimate = ctf_by_amplitudes(micrograph.image, micrograph.pixel_size_A, micrograph.microscope, params)
     d = estimate.fit.defocus
     image = micrograph.diagnostic("ctf.mrc")
     write_picture(image, micrograph.picture("ctf"), estimate.image, estimate.image_pixel_size_A)

@@ -41,7 +41,7 @@ from cryopipe.items import Row
 _TURN_DEG, _SMOOTHED_DEG = 0.5, 4.0
 
 
-def estimate_ctf(
+def ctf_by_log_amplitudes(
     micrograph: np.ndarray, pixel_size_A: float, microscope: Microscope, params: EstimateCtfGctf
 ) -> tuple[LogFit, LogSpectrum]:
     """Estimate the CTF of one micrograph.
@@ -130,7 +130,7 @@ def epa_text(fit: LogFit) -> str:
 def measure(micrograph: CtfMicrograph, params: EstimateCtfGctf) -> Row:
     """Estimate the CTF of one micrograph, write its pictures and return its new columns."""
     microscope = micrograph.microscope
-    fit, spectrum = estimate_ctf(micrograph.image, micrograph.pixel_size_A, microscope, params)
+    fit, spectrum = ctf_by_log_amplitudes(micrograph.image, micrograph.pixel_size_A, microscope, params)
     shown = diagnostic_image(fit, spectrum, microscope)
     image = micrograph.diagnostic("ctf.mrc")
     write_picture(image, micrograph.picture("ctf"), shown, spectrum.pixel_size_A)

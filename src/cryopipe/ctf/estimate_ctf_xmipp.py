@@ -25,7 +25,7 @@ from cryopipe.config.ctf import EstimateCtfXmipp
 from cryopipe.context import Context
 from cryopipe.ctf.micrograph import CTF_COLUMNS, CtfFiles, CtfMicrograph, ctf_columns, estimate_ctfs, write_picture
 from cryopipe.ctf.xmipp.envelope import envelope_b_factor_A2
-from cryopipe.ctf.xmipp.estimate import CRITERIA, PreviousCtf, SpectrumEstimate, estimate_ctf
+from cryopipe.ctf.xmipp.estimate import CRITERIA, PreviousCtf, SpectrumEstimate, ctf_by_power_spectrum
 from cryopipe.ctf.xmipp.files import diagnostic_pictures, model_parameters, radial_curves
 from cryopipe.errors import InputError
 from cryopipe.io.star import StarTable, read_table
@@ -77,7 +77,7 @@ def previous_ctfs(table: StarTable, previous: StarTable | None) -> dict[str, Pre
 def measure(micrograph: CtfMicrograph, params: EstimateCtfXmipp) -> Row:
     """Fit one micrograph, write its pictures and model file and return its new columns."""
     previous, microscope = micrograph.start, micrograph.microscope
-    estimate = estimate_ctf(micrograph.image, micrograph.pixel_size_A, microscope, params, previous)
+    estimate = ctf_by_power_spectrum(micrograph.image, micrograph.pixel_size_A, microscope, params, previous)
     image = write_pictures(micrograph, estimate)
     model_file = micrograph.diagnostic("ctfmodel.star")
     d = estimate.fit.defocus

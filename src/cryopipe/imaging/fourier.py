@@ -176,6 +176,16 @@ def _resample_half_axis(xp: Any, spectrum: Any, old: int, new: int) -> Any:
     return result
 
 
+def full_plane(half: np.ndarray) -> np.ndarray:
+    """Return the whole plane ``[n, n]``, n even, of an even function given on its half ``[n, n // 2 + 1]``.
+
+    Frequency 0 is at ``[0, 0]`` in both. Examples of even functions are amplitudes and powers of real images.
+    """
+    n = half.shape[0]
+    mates = np.roll(half[::-1], 1, axis=0)[:, n // 2 - 1 : 0 : -1]
+    return np.concatenate([half, mates], axis=1)
+
+
 def shift_images(images: Any, shifts_xy_px: Any, *, workers: int = 1) -> Any:
     """Move the content of images by ``+shift`` pixels (periodically, sub-pixel exact): FT times exp(-2πi k·t).
 

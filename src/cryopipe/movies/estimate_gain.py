@@ -28,17 +28,17 @@ from cryopipe.errors import InputError
 from cryopipe.io.atomic import atomic_write
 from cryopipe.io.mrc import write_image
 from cryopipe.io.star import concatenate, read_table
-from cryopipe.movies.gain.decision import Decision, decide_gain, estimated_gain
+from cryopipe.movies.gain.decision import GainDecision, decide_gain, estimated_gain
 from cryopipe.movies.gain.defects import find_defects, write_defects
 from cryopipe.movies.gain.flat_field import FlatField, Reproducibility, flat_field, reproducibility, smooth_background
-from cryopipe.movies.gain.movie_totals import FrameSums, sum_frames
+from cryopipe.movies.gain.movie_totals import MovieTotals, sum_frames
 from cryopipe.movies.gain.orientation import OrientationScore, score_orientations
 from cryopipe.movies.gain.rank import rank_gain
 from cryopipe.movies.movie_list import movie_entries, read_reference
 
 
 def defects_and_residual(
-    total: np.ndarray, field: FlatField, decision: Decision, params: EstimateGain
+    total: np.ndarray, field: FlatField, decision: GainDecision, params: EstimateGain
 ) -> tuple[np.ndarray, np.ndarray, FlatField]:
     """Find the defects of the summed frames, and measure the response that the gain leaves in them.
 
@@ -106,8 +106,8 @@ def residual_statistics(residual: np.ndarray, good: np.ndarray, evidence: Reprod
 
 
 def summarise(
-    sums: FrameSums,
-    decision: Decision,
+    sums: MovieTotals,
+    decision: GainDecision,
     scores: Sequence[OrientationScore],
     evidence: Reproducibility | None,
     params: EstimateGain,

@@ -16,7 +16,7 @@ _DEFECTS_PER_MILLION, _DEFECTS_LEAST = 20, 3
 
 
 @dataclass(frozen=True)
-class Camera:
+class SimulatedCamera:
     """A counting camera.
 
     Attributes
@@ -49,7 +49,7 @@ class Camera:
         return np.minimum(rng.poisson(expected), 255).astype(np.uint8)
 
 
-def draw_camera(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> Camera:
+def draw_camera(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> SimulatedCamera:
     """Draw a camera of ``shape`` (y, x): a gain of deviation ``sigma`` with rows, columns and read-out blocks, and defects."""
     height, width = shape
     pixels = rng.normal(0, sigma, shape)
@@ -65,4 +65,4 @@ def draw_camera(shape: tuple[int, int], sigma: float, rng: np.random.Generator) 
     hot.ravel()[places[count:]] = True
     # The orientation is never that of the movies: finding it is part of the exercise.
     orientations = [f"{mirror}rot{angle}" for mirror in ("", "mirror_") for angle in (0, 90, 180, 270)][1:]
-    return Camera(sensitivity.astype(np.float32), hot, str(rng.choice(orientations)))
+    return SimulatedCamera(sensitivity.astype(np.float32), hot, str(rng.choice(orientations)))

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cryopipe.config.simulation import SimulateMovies
 from cryopipe.simulation.amplitudes import transmission
-from cryopipe.simulation.camera import Camera
+from cryopipe.simulation.camera import SimulatedCamera
 from cryopipe.simulation.field import Field
 from cryopipe.simulation.particle_parts import ParticleParts
 from cryopipe.simulation.potential import PotentialSampler
@@ -34,7 +34,7 @@ _DARKEST = 0.05
 
 
 def expose(
-    scene: Scene, params: SimulateMovies, sampler: PotentialSampler, camera: Camera, rng: np.random.Generator
+    scene: Scene, params: SimulateMovies, sampler: PotentialSampler, camera: SimulatedCamera, rng: np.random.Generator
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the counted frames, uint8 [y, x], of one movie.
 
@@ -44,7 +44,7 @@ def expose(
         What happens in the movie, and the acquisition.
     sampler : PotentialSampler
         Potential of the particle at the movie's pixel size.
-    camera : Camera
+    camera : SimulatedCamera
         Counts the electrons.
     rng : Generator
         The movie's random numbers; the order of their use is part of the result.

@@ -26,7 +26,7 @@ from cryopipe.io.mrc import write_image, write_volume
 from cryopipe.io.star import StarTable, make_optics, write_blocks, write_table
 from cryopipe.items import Row, process_items
 from cryopipe.simulation.atoms import AtomicModel, apoferritin, fetch_model, read_model, symmetry_error_A
-from cryopipe.simulation.camera import Camera, draw_camera
+from cryopipe.simulation.camera import SimulatedCamera, draw_camera
 from cryopipe.simulation.expose import expose
 from cryopipe.simulation.potential import PotentialSampler
 from cryopipe.simulation.scene import draw_scene, kinds_of
@@ -90,7 +90,7 @@ def simulate_movie(
     kind: str,
     params: SimulateMovies,
     sampler: PotentialSampler,
-    camera: Camera,
+    camera: SimulatedCamera,
     context: Context,
 ) -> Row:
     """Draw and write one movie; return its truth.
@@ -107,7 +107,7 @@ def simulate_movie(
         The acquisition.
     sampler : PotentialSampler
         Potential of the particle at the movie's pixel size.
-    camera : Camera
+    camera : SimulatedCamera
         Counts the electrons.
     context : Context
         Source of the seed.

@@ -10,7 +10,7 @@ import pandas as pd
 from cryopipe.config.simulation import SimulateMovies
 from cryopipe.imaging.geometry import matrix_to_euler
 from cryopipe.imaging.symmetry import reduce_to_asymmetric_unit
-from cryopipe.simulation.camera import Camera
+from cryopipe.simulation.camera import SimulatedCamera
 from cryopipe.simulation.motion import LOCAL_TERMS
 from cryopipe.simulation.scene import Scene
 
@@ -47,7 +47,7 @@ def particle_records(item: str, movie: str, scene: Scene, params: SimulateMovies
     ]
 
 
-def movie_record(item: str, movie: str, scene: Scene, params: SimulateMovies, camera: Camera) -> Record:
+def movie_record(item: str, movie: str, scene: Scene, params: SimulateMovies, camera: SimulatedCamera) -> Record:
     """Return the row of one movie.
 
     Parameters
@@ -56,7 +56,7 @@ def movie_record(item: str, movie: str, scene: Scene, params: SimulateMovies, ca
         Name of the movie, and its file as the tables state it.
     scene, params : Scene, SimulateMovies
         What happens in the movie, and the acquisition.
-    camera : Camera
+    camera : SimulatedCamera
         Its gain reference has the orientation that the row states.
     """
     return {

@@ -13,7 +13,6 @@ from cryopipe.ctf.xmipp.criteria import (
     correlation_90,
     first_zero,
     first_zero_phase,
-    fit_resolution_A,
     histogram_normality,
     iceness,
     phase_resolution_A,
@@ -26,6 +25,7 @@ from cryopipe.ctf.xmipp.enhanced_spectrum import EnhancedPsd
 from cryopipe.ctf.xmipp.envelope import Envelope, envelope_b_factor_A2, envelope_resolution_A
 from cryopipe.ctf.xmipp.fit import separable_heights
 from cryopipe.ctf.xmipp.periodogram import Periodogram
+from cryopipe.ctf.xmipp.ring_significance import fit_resolution_A
 from cryopipe.imaging.optics import CtfParameters, ctf
 
 SCOPE = Microscope(300.0, 2.7, 0.1)

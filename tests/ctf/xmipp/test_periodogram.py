@@ -7,11 +7,16 @@ import pytest
 
 from cryopipe.ctf.defocus import Defocus, Microscope, from_uv, phase
 from cryopipe.ctf.xmipp.enhanced_spectrum import enhance_psd
-from cryopipe.ctf.xmipp.periodogram import averaged_periodogram, full_plane, working_image
+from cryopipe.ctf.xmipp.periodogram import averaged_periodogram, downsampled_micrograph
 from cryopipe.ctf.xmipp.polar_average import polar_cells, ring_cells, ring_contrast
+from cryopipe.imaging.fourier import full_plane
 from cryopipe.imaging.optics import CtfParameters, ctf
 
 SCOPE = Microscope(300.0, 2.7, 0.1)
+
+
+def centred_plane(half: np.ndarray) -> np.ndarray:
+    return np.fft.fftshift(full_plane(half))
 
 
 def white(side: int, seed: int = 0) -> np.ndarray:
@@ -41,15 +46,15 @@ def test_the_power_of_a_wave_stands_at_its_frequency_and_sign() -> None:
     wave = np.cos(2 * np.pi * (20 * x - 31 * y) / 256) + 0.01 * white(768)
     spectrum = averaged_periodogram(wave.astype(np.float32), 1.0, window=256, overlap=0.5)
     assert np.unravel_index(spectrum.power.argmax(), spectrum.power.shape) == (256 - 31, 20)
-    whole = full_plane(spectrum.power)
+    whole = centred_plane(spectrum.power)
     assert whole[128 - 31, 128 + 20] == whole[128 + 31, 128 - 20] == spectrum.power.max()
 
 
 def test_resampling_keeps_the_field_of_view() -> None:
-    image, pixel = working_image(white(700), 0.9, 1.75)
+    image, pixel = downsampled_micrograph(white(700), 0.9, 1.75)
     assert image.shape[0] * pixel == pytest.approx(700 * 0.9, rel=1e-12)
     assert pixel == pytest.approx(1.75, rel=3e-3)
-    same, kept = working_image(image, 2.0, 1.75)
+    same, kept = downsampled_micrograph(image, 2.0, 1.75)
     assert kept == 2.0
     assert same is image
 
@@ -91,8 +96,8 @@ def test_the_enhanced_spectrum_shows_rings_on_a_steep_background() -> None:
     steep = 1.0 + 40.0 * np.exp(-22.0 * k2**0.25)
     noise = np.random.default_rng(0).gamma(50.0, 1.0 / 50.0, k2.shape)
     enhanced = enhance_psd((steep + 0.5 * rings) * noise, pixel)
-    shown = full_plane((k2 > 0.06**2) & (k2 < 0.15**2))
-    expected = full_plane(rings)
+    shown = centred_plane((k2 > 0.06**2) & (k2 < 0.15**2))
+    expected = centred_plane(rings)
     assert np.corrcoef(enhanced.values[shown], expected[shown])[0, 1] > 0.85
     kx1, ky1 = np.array([10, -20]) / (n * pixel), np.array([-7, 30]) / (n * pixel)
     assert enhanced.at(kx1, ky1) == pytest.approx([enhanced.values[128 - 7, 138], enhanced.values[158, 108]])

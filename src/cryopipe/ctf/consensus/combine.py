@@ -28,7 +28,7 @@ from cryopipe.config.ctf import ConsensusCtf
 from cryopipe.ctf.consensus.agreement import angle_difference_deg, mean_defocus, spread
 from cryopipe.ctf.consensus.branches import Branch
 from cryopipe.ctf.consensus.criteria import MISSING
-from cryopipe.ctf.consensus.verdict import Verdict
+from cryopipe.ctf.consensus.verdict import CtfVerdict
 from cryopipe.ctf.defocus import Defocus
 
 _NONE = "none"
@@ -62,7 +62,7 @@ _TOGETHER = (
 
 
 def combined_rows(
-    verdicts: Mapping[str, Verdict], branches: Sequence[Branch], params: ConsensusCtf, prefix: str
+    verdicts: Mapping[str, CtfVerdict], branches: Sequence[Branch], params: ConsensusCtf, prefix: str
 ) -> pd.DataFrame:
     """Return the rows of the accepted micrographs, in the order of ``verdicts``.
 
@@ -114,7 +114,7 @@ def _columns(branches: Sequence[Branch], params: ConsensusCtf, prefix: str) -> d
 
 def _row(
     item: str,
-    verdict: Verdict,
+    verdict: CtfVerdict,
     branches: Sequence[Branch],
     params: ConsensusCtf,
     prefix: str,
@@ -147,7 +147,7 @@ def _row(
     return row
 
 
-def _together(verdict: Verdict) -> dict[str, float]:
+def _together(verdict: CtfVerdict) -> dict[str, float]:
     """Return what the agreeing estimates say together, by the names in ``_TOGETHER``."""
     pairs = list(itertools.combinations(verdict.agreeing, 2))
     defoci = [verdict.estimates[name][0] for name in verdict.agreeing]

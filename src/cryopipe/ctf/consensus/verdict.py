@@ -17,7 +17,7 @@ Pair = tuple[str, str]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CtfVerdict:
     """What is decided about one micrograph.
 
     Attributes
@@ -38,7 +38,7 @@ class Verdict:
     reasons: list[str] = field(default_factory=list)
 
 
-def judge(item: str, branches: Sequence[Branch], params: ConsensusCtf) -> Verdict:
+def judge(item: str, branches: Sequence[Branch], params: ConsensusCtf) -> CtfVerdict:
     """Judge one micrograph; neither the order of the branches nor that of their rows matters.
 
     Enough estimates have to agree with one another (``params.needed``). Limits on defocus and astigmatism are put to
@@ -48,7 +48,7 @@ def judge(item: str, branches: Sequence[Branch], params: ConsensusCtf) -> Verdic
     records = {branch.name: branch.records[item] for branch in branches if item in branch.records}
     estimates = {name: defocus_of(records[name]) for name in sorted(records)}
     if not estimates:
-        return Verdict((), {}, reasons=_absences(item, branches))
+        return CtfVerdict((), {}, reasons=_absences(item, branches))
     pixel_size_A = float(next(iter(records.values()))["rlnMicrographPixelSize"])
     pairs = {
         (a, b): agreement(estimates[a], estimates[b], pixel_size_A) for a, b in itertools.combinations(estimates, 2)
@@ -68,7 +68,7 @@ def judge(item: str, branches: Sequence[Branch], params: ConsensusCtf) -> Verdic
     reasons += resolution_reasons(kept, params)
     for record in kept:
         reasons += quality_reasons(record, params)
-    return Verdict(agreeing, estimates, pairs, list(dict.fromkeys(reasons)))
+    return CtfVerdict(agreeing, estimates, pairs, list(dict.fromkeys(reasons)))
 
 
 def _absences(item: str, branches: Sequence[Branch]) -> list[str]:

@@ -14,6 +14,7 @@ import scipy.fft
 from scipy import ndimage
 
 from cryopipe.errors import InputError
+from cryopipe.imaging.fourier import full_plane
 
 #: Grey values are clipped at this many standard deviations: of 16 million normal ones 0.03 lie beyond.
 _OUTLIER_SD = 6.0
@@ -149,15 +150,6 @@ def flatten_center(amplitude: np.ndarray, side: int, pixel_size_A: float, resolu
     inside = ky**2 + kx**2 <= radius**2
     ring = inside & (ky**2 + kx**2 > (0.8 * radius) ** 2)
     amplitude[:, : reach + 1][inside] = amplitude[:, : reach + 1][ring].mean()
-
-
-def full_plane(half: np.ndarray) -> np.ndarray:
-    """Return the full plane [n, n] of an even real spectrum given by its half [n, n // 2 + 1], n even."""
-    n = half.shape[0]
-    full = np.empty((n, n), dtype=half.dtype)
-    full[:, : n // 2 + 1] = half
-    full[:, n // 2 + 1 :] = np.roll(half[::-1], 1, axis=0)[:, n // 2 - 1 : 0 : -1]
-    return full
 
 
 def make_spectrum(

@@ -13,10 +13,10 @@ import numpy as np
 import scipy.fft
 from scipy import ndimage
 
-from cryopipe.ctf.ctffind.spectrum import Spectrum, flatten_center, flattened_spectrum, full_plane, prepared
+from cryopipe.ctf.ctffind.spectrum import Spectrum, flatten_center, flattened_spectrum, prepared
 from cryopipe.ctf.defocus import Defocus, Microscope
 from cryopipe.errors import InputError
-from cryopipe.imaging.fourier import resample
+from cryopipe.imaging.fourier import full_plane, resample
 
 #: Least number of tiles along an axis: two would determine a slope without any check.
 _LEAST_TILES = 3

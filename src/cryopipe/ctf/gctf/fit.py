@@ -12,61 +12,24 @@ import numpy as np
 from scipy import ndimage, optimize
 
 from cryopipe.ctf.defocus import Defocus, Microscope, equivalent_k2, phase
+from cryopipe.ctf.gctf.points import Points, pixels_of, polar_cells
 from cryopipe.ctf.gctf.spectrum import LogSpectrum
 from cryopipe.kernels.rings import equiphase_average
 
-#: Sectors over 180°. Within one of 5° the defocus varies by at most ± 0.045 (U - V).
-_AZIMUTHS = 36
 #: Mean defoci of the global search that go on: maxima one ring apart score alike, so that the first may be wrong.
 _PEAKS = 5
 #: Starting points, of seven astigmatisms for each of those, that are refined. A choice: each costs one refinement.
 _STARTS = 4
 #: Samples of the equiphase average per pixel of the spectrum: Gctf's default.
 _OVERSAMPLING = 4
-#: Pixels this near to the axes are left out. A choice: a Hann taper spreads the bright axes over ± 1 pixel.
-_AXIS_PX = 3
 #: The fit ends where the correlation of three fringes stays below this. A choice: a smaller value follows noise farther, a
 #: larger one stops at a single poor fringe.
 _FOLLOWED = 0.4
 #: The best of all that is searched reaches 4.3 standard deviations on noise, with and without phase shift.
 _LEAST_SIGNIFICANCE = 6.0
-#: Equivalent noise bandwidth of a Hann window, 1.5 pixels, squared.
-_TAPER_PIXELS = 2.25
 _SHIFTS = np.radians(np.arange(0.0, 180.0, 10.0))
 #: One radian of phase shift counts as many Å of defocus in the simplex.
 _A_PER_RAD = 1000.0
-
-
-@dataclass(frozen=True)
-class Points:
-    """Pixels or polar cells of a spectrum ``[n]``: k² (1/Å²), cos 2θ, sin 2θ, value, and weight (pixels)."""
-
-    k2: np.ndarray
-    cos2: np.ndarray
-    sin2: np.ndarray
-    values: np.ndarray
-    weights: np.ndarray
-
-    def within(self, coarse_A: float, fine_A: float) -> Points:
-        """Return the points between two resolutions."""
-        inside = (self.k2 >= 1.0 / coarse_A**2) & (self.k2 <= 1.0 / fine_A**2)
-        return Points(*(a[inside] for a in (self.k2, self.cos2, self.sin2, self.values, self.weights)))
-
-    def independent(self, b_factor_A2: float) -> float:
-        """Return how many independent values the weighted pixels are worth; the windows' taper correlates neighbours."""
-        weights = self.weights * np.exp(-0.25 * b_factor_A2 * self.k2)
-        return float(weights.sum() ** 2 / (weights**2).sum()) / _TAPER_PIXELS
-
-    def correlation(self, defocus: Defocus, microscope: Microscope, b_factor_A2: float) -> float:
-        """Return the weighted Pearson correlation of values and |CTF| times its envelope, both times the envelope."""
-        local = defocus.mean_A + defocus.a_A * self.cos2 + defocus.b_A * self.sin2
-        model = np.abs(np.sin(phase(self.k2, local, microscope, defocus.phase_shift_rad)))
-        weights = self.weights * np.exp(-0.25 * b_factor_A2 * self.k2)
-        weights = weights / weights.sum()
-        model = model - np.einsum("i,i->", weights, model)
-        values = self.values - np.einsum("i,i->", weights, self.values)
-        norm = np.einsum("i,i,i->", weights, model, model) * np.einsum("i,i,i->", weights, values, values)
-        return float(np.einsum("i,i,i->", weights, model, values) / np.sqrt(max(norm, 1e-30)))
 
 
 @dataclass(frozen=True)
@@ -84,41 +47,6 @@ class LogFit:
     equiphase: np.ndarray
     model: np.ndarray
     local_correlation: np.ndarray
-
-
-def pixels_of(half_plane: np.ndarray, pixel_size_A: float) -> Points:
-    """Return every pixel of a half plane but those next to the axes, where edges and camera rows shine.
-
-    Parameters
-    ----------
-    half_plane : ndarray ``[box, box // 2 + 1]``
-        ``values`` of a :class:`LogSpectrum` or one of its ``regions``.
-    pixel_size_A : float
-        Of its windows.
-    """
-    box = half_plane.shape[0]
-    y, x = np.mgrid[0:box, 0 : box // 2]
-    y = np.where(y >= box // 2, y - box, y)
-    radius2 = x**2 + y**2
-    use = (x > _AXIS_PX) & (np.abs(y) > _AXIS_PX) & (radius2 < (box // 2) ** 2)
-    x, y, radius2 = x[use], y[use], radius2[use]
-    k2 = radius2 / (box * pixel_size_A) ** 2
-    values = half_plane[:, : box // 2][use].astype(np.float64)
-    return Points(k2, (x**2 - y**2) / radius2, 2.0 * x * y / radius2, values, np.ones(len(x)))
-
-
-def polar_cells(points: Points, unit: float) -> Points:
-    """Average pixels over cells of one radius (multiples of ``unit``, 1/Å) and 5°."""
-    theta = 0.5 * np.arctan2(points.sin2, points.cos2) % np.pi
-    azimuth = np.minimum((theta * (_AZIMUTHS / np.pi)).astype(int), _AZIMUTHS - 1)
-    cell = np.rint(np.sqrt(points.k2) / unit).astype(int) * _AZIMUTHS + azimuth
-    count = np.bincount(cell)
-    seen = count > 0
-    k2, cos2, sin2, values = (
-        np.bincount(cell, weights=field)[seen] / count[seen]
-        for field in (points.k2, points.cos2, points.sin2, points.values)
-    )
-    return Points(k2, cos2, sin2, values, count[seen].astype(np.float64))
 
 
 def fit_log_spectrum(

@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from cryopipe.ctf.windows import window_side
 from cryopipe.errors import InputError
-from cryopipe.imaging.fourier import resample
+from cryopipe.imaging.fourier import full_plane, resample
 
 #: Added to the amplitudes, in units of their median, so that there is no logarithm of 0; usual values
 #: change by one part in a million.
@@ -95,12 +95,6 @@ def log_spectrum(
 def _logarithm(amplitude: np.ndarray, convolution_px: int) -> np.ndarray:
     """Return the logarithm of a half plane less its box-car average, float32."""
     logarithm = np.log(amplitude + _FLOOR * np.median(amplitude))
-    background = ndimage.uniform_filter(_full(logarithm), convolution_px, mode="wrap")[:, : logarithm.shape[1]]
+    # the box-car needs both sides of the column x = 0
+    background = ndimage.uniform_filter(full_plane(logarithm), convolution_px, mode="wrap")[:, : logarithm.shape[1]]
     return (logarithm - background).astype(np.float32)
-
-
-def _full(half: np.ndarray) -> np.ndarray:
-    """Return the whole even plane [n, n]: the box-car needs both sides of the column x = 0."""
-    n = half.shape[0]
-    mates = np.roll(half[::-1], 1, axis=0)[:, n // 2 - 1 : 0 : -1]
-    return np.concatenate([half, mates], axis=1)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import numpy as np
 
 from cryopipe.ctf.defocus import Defocus, Microscope
-from cryopipe.ctf.gctf.fit import LogFit, Points, mean_defocus_scores, pixels_of, polar_cells, refine
+from cryopipe.ctf.gctf.fit import LogFit, mean_defocus_scores, refine
+from cryopipe.ctf.gctf.points import Points, pixels_of, polar_cells
 from cryopipe.ctf.gctf.spectrum import LogSpectrum
 
 #: Fits below this are not to be trusted. Of 30 phantoms right fits scored 0.60 to 0.97, fits on wrong rings 0 to 0.51.

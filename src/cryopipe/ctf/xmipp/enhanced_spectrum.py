@@ -11,7 +11,7 @@ import numpy as np
 import scipy.fft
 from scipy import ndimage
 
-from cryopipe.ctf.xmipp.periodogram import full_plane
+from cryopipe.imaging.fourier import full_plane
 
 #: xmipp's share of the values that is clipped at each end, and its width of the band-pass's edges (cycles per pixel).
 _TAIL, _DECAY = 0.02, 0.02
@@ -51,7 +51,7 @@ def enhance_psd(power: np.ndarray, pixel_size_A: float) -> EnhancedPsd:
     pixel_size_A : float
         Of the windows; frequencies are multiples of 1/(n · pixel size).
     """
-    image = ndimage.median_filter(np.log10(1.0 + full_plane(power)), 3, mode="wrap")
+    image = ndimage.median_filter(np.log10(1.0 + np.fft.fftshift(full_plane(power))), 3, mode="wrap")
     n = image.shape[0]
     axis = (np.arange(n) - n // 2) / n
     radius = np.hypot(axis[:, None], axis[None, :])

@@ -18,12 +18,10 @@ from cryopipe.ctf.xmipp.criteria import (
     correlation_90,
     first_zero,
     fit_correlation,
-    fit_resolution_A,
     histogram_normality,
     iceness,
     radial_integral,
     ring_margins,
-    ring_significance,
     spectrum_stability,
 )
 from cryopipe.ctf.xmipp.enhanced_spectrum import EnhancedPsd, enhance_psd
@@ -32,10 +30,12 @@ from cryopipe.ctf.xmipp.envelope import (
     azimuthal_defocus,
     envelope_resolution_A,
 )
-from cryopipe.ctf.xmipp.fit import background_of, envelope_of
-from cryopipe.ctf.xmipp.periodogram import Periodogram, averaged_periodogram, working_image
+from cryopipe.ctf.xmipp.fit import background_of
+from cryopipe.ctf.xmipp.periodogram import Periodogram, averaged_periodogram, downsampled_micrograph
 from cryopipe.ctf.xmipp.polar_average import Cells, polar_cells
+from cryopipe.ctf.xmipp.ring_significance import fit_resolution_A, ring_significance
 from cryopipe.ctf.xmipp.stages import PsdFit, Settings, Start, fit_psd
+from cryopipe.ctf.xmipp.values import envelope_of
 from cryopipe.errors import InputError
 
 #: Columns of the criteria, in the order of `fit_periodogram`.
@@ -117,7 +117,7 @@ class SpectrumEstimate:
     downsampling: float
 
 
-def estimate_ctf(
+def ctf_by_power_spectrum(
     micrograph: np.ndarray,
     pixel_size_A: float,
     microscope: Microscope,
@@ -174,7 +174,7 @@ def estimate_ctf(
     normality = histogram_normality(micrograph)
     tried: list[SpectrumEstimate] = []
     for working_A in pixels:
-        image, fitted_A = working_image(micrograph, pixel_size_A, working_A)
+        image, fitted_A = downsampled_micrograph(micrograph, pixel_size_A, working_A)
         periodogram = averaged_periodogram(
             image,
             fitted_A,

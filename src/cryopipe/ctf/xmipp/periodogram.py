@@ -12,13 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.fft
 
+from cryopipe.ctf.windows import window_side
 from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import resample
 
 #: Two by two windows: from fewer neither an average nor a scatter can be had.
 _LEAST_WINDOWS = 4
-#: Smaller windows resolve too few rings.
-_LEAST_SIDE = 128
 #: Cells of the local spectra: radii between these digital frequencies, and sectors.
 _LOCAL_BAND = (0.05, 0.4)
 _LOCAL_RADII, _LOCAL_SECTORS = 48, 4
@@ -57,7 +56,9 @@ class Periodogram:
         return int(self.power.shape[0])
 
 
-def working_image(micrograph: np.ndarray, pixel_size_A: float, working_pixel_A: float) -> tuple[np.ndarray, float]:
+def downsampled_micrograph(
+    micrograph: np.ndarray, pixel_size_A: float, working_pixel_A: float
+) -> tuple[np.ndarray, float]:
     """Return the micrograph ``[y, x]`` resampled to about ``working_pixel_A`` (if that is coarser), and its pixel size.
 
     The pixel size is exact in y; that in x differs by less than one part in the number of columns.
@@ -87,7 +88,7 @@ def averaged_periodogram(
     pixel_size_A : float
         Of ``image``.
     window : int
-        Side of the windows; even. Where it leaves less than two windows along a side, see :func:`window_side`.
+        Side of the windows; even. Where it leaves less than two windows along a side, see `window_side`.
     overlap : float
         Share of a window's side that it has in common with its neighbour, 0 .. < 1.
     border_windows : int
@@ -103,7 +104,7 @@ def averaged_periodogram(
     sd = float(image.std(dtype=np.float64))
     if not np.isfinite(sd) or sd == 0:
         raise InputError("the micrograph is flat or has values that are not finite: there is no spectrum to fit.")
-    window = window_side(image.shape, window, pixel_size_A)
+    window = window_side(image.shape, window, pixel_size_A, step="estimate_ctf_xmipp")
     starts = [_starts(n, window, overlap, border_windows) for n in image.shape]
     count = len(starts[0]) * len(starts[1])
     if count < _LEAST_WINDOWS:
@@ -139,24 +140,6 @@ def averaged_periodogram(
         lags,
         pixel_size_A,
     )
-
-
-def window_side(shape: tuple[int, ...], window: int, pixel_size_A: float) -> int:
-    """Return the largest even side, at most ``window``, of which one and a half fit along each axis of an image.
-
-    Raises
-    ------
-    InputError
-        It is less than 128.
-    """
-    side = min(window, min(shape) * 2 // 3 // 2 * 2)
-    if side < _LEAST_SIDE:
-        raise InputError(
-            f"a micrograph of {shape[1]} x {shape[0]} pixels of {pixel_size_A:.3g} Å is too small: a spectrum needs "
-            f"{_LEAST_SIDE * 3 // 2} pixels along each side. Use less binned or larger micrographs, or leave "
-            "estimate_ctf_xmipp out of the estimators of the CTF consensus."
-        )
-    return side
 
 
 def independent_windows(starts: np.ndarray, lag_window: np.ndarray) -> float:
@@ -212,10 +195,3 @@ def _local_cells(window: int) -> tuple[np.ndarray, np.ndarray]:
     renumbered = np.full(len(count) + 1, len(used))
     renumbered[used] = np.arange(len(used))
     return renumbered[cell], count[used].astype(np.float64)
-
-
-def full_plane(half: np.ndarray) -> np.ndarray:
-    """Return the whole even plane ``[n, n]`` of ``[n, n // 2 + 1]``, zero frequency at ``[n // 2, n // 2]``."""
-    n = half.shape[0]
-    mates = np.roll(half[::-1], 1, axis=0)[:, n // 2 - 1 : 0 : -1]
-    return np.fft.fftshift(np.concatenate([half, mates], axis=1))

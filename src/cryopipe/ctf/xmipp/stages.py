@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cryopipe.ctf.defocus import Defocus, Microscope
-from cryopipe.ctf.xmipp.fit import DEFAULTS, Solution, SpectrumProblem, Values
+from cryopipe.ctf.xmipp.fit import Solution, SpectrumProblem
 from cryopipe.ctf.xmipp.initial_defocus import find_defocus
 from cryopipe.ctf.xmipp.polar_average import Cells, ring_cells, ring_contrast
+from cryopipe.ctf.xmipp.values import DEFAULTS, Values
 
 #: Maxima of the search from which the plane is fitted roughly. A choice: maxima one ring apart score alike, so that the first
 #: may be wrong, and each costs one fit.

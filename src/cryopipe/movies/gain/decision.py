@@ -22,7 +22,7 @@ _SMALLEST_RESPONSE = 0.05
 
 
 @dataclass(frozen=True)
-class Decision:
+class GainDecision:
     """What is done with the gain: the multiplicative gain to use [y, x], from where, and why."""
 
     gain: np.ndarray
@@ -40,7 +40,7 @@ def decide_gain(
     params: EstimateGain,
     *,
     one_movie: bool = False,
-) -> Decision:
+) -> GainDecision:
     """Choose between the given gain (oriented), the estimated one and none.
 
     Parameters
@@ -73,7 +73,7 @@ def decide_gain(
             f"{field.response.shape} (y, x)."
         )
     best = allowed[0]
-    chosen = Decision(
+    chosen = GainDecision(
         as_correction(given, orientation=best.orientation, sense=best.sense), "given", "", best.orientation, best.sense
     )
     if params.orientation != "auto" and params.sense != "auto":
@@ -100,13 +100,13 @@ def estimated_gain(field: FlatField) -> np.ndarray:
 
 def _without_reference(
     field: FlatField, evidence: Reproducibility | None, one_movie: bool, ones: np.ndarray
-) -> Decision:
+) -> GainDecision:
     """Decide without a given gain: the estimate removes its pattern and adds its noise, 1/√N for N electrons."""
     if evidence is None:
-        return Decision(ones, "none", "no gain given, and one movie alone cannot tell gain from specimen")
+        return GainDecision(ones, "none", "no gain given, and one movie alone cannot tell gain from specimen")
     pattern, noise = evidence.pattern_sd, evidence.noise_sd
     if pattern <= evidence.smallest_pattern_sd:
-        return Decision(
+        return GainDecision(
             ones,
             "none",
             f"no gain given, and the movies show no fixed pattern (below {evidence.smallest_pattern_sd:.2%}): they are "
@@ -117,20 +117,20 @@ def _without_reference(
         f"pixel, {1 / pattern**2:.0f} needed"
     )
     if one_movie:
-        return Decision(ones, "none", f"no gain given, and one movie alone cannot tell gain from specimen ({text})")
+        return GainDecision(ones, "none", f"no gain given, and one movie alone cannot tell gain from specimen ({text})")
     if pattern > noise:
-        return Decision(estimated_gain(field), "estimated", f"no gain given; {text}")
-    return Decision(ones, "none", f"no gain given, and its estimate would add more noise than it removes ({text})")
+        return GainDecision(estimated_gain(field), "estimated", f"no gain given; {text}")
+    return GainDecision(ones, "none", f"no gain given, and its estimate would add more noise than it removes ({text})")
 
 
 def _ambiguous(
-    chosen: Decision,
+    chosen: GainDecision,
     best: OrientationScore,
     margin: float,
     evidence: Reproducibility | None,
     params: EstimateGain,
     one_movie: bool,
-) -> Decision:
+) -> GainDecision:
     """Decide when no orientation is clearly the best: the gain does not matter, movies are already corrected, or stop."""
     live = chosen.gain[chosen.gain > 0]
     spread = float(np.std(live, dtype=np.float64))
@@ -145,7 +145,7 @@ def _ambiguous(
         seen = robust_center_and_sd(second_differences(chosen.gain).ravel())[1] if one_movie else spread
         expected = seen / np.hypot(seen, evidence.noise_sd) * np.sqrt(chosen.gain.size)
         if best.score < params.min_score < expected / 2 and evidence.pattern_sd**2 < _TRACE_SHARE * seen**2:
-            return Decision(
+            return GainDecision(
                 np.ones_like(chosen.gain),
                 "none",
                 f"the movies show no trace of the given gain ({facts}; {expected:.0f} σ expected): they are "

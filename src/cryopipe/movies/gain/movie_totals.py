@@ -20,7 +20,7 @@ _GROUP = 8
 
 
 @dataclass(frozen=True)
-class FrameSums:
+class MovieTotals:
     """Sums over the frames of all movies, in two halves.
 
     Attributes
@@ -44,7 +44,7 @@ class FrameSums:
         """Sum of both halves [y, x]."""
         return sum(self.halves[1:], self.halves[0])
 
-    def with_part(self, total: np.ndarray, ideal: np.ndarray | None, frames: int, movies: int) -> FrameSums:
+    def with_part(self, total: np.ndarray, ideal: np.ndarray | None, frames: int, movies: int) -> MovieTotals:
         """Return these sums and one more part; the arrays of this object may be reused.
 
         Parameters
@@ -63,10 +63,10 @@ class FrameSums:
             self.halves[place] += total
         if ideal is not None and self.ideal is not None:
             ideal += self.ideal
-        return FrameSums(self.halves, ideal, self.movies + movies, self.frames + frames)
+        return MovieTotals(self.halves, ideal, self.movies + movies, self.frames + frames)
 
 
-def sum_frames(entries: Sequence[MovieEntry], params: EstimateGain, context: Context) -> FrameSums:
+def sum_frames(entries: Sequence[MovieEntry], params: EstimateGain, context: Context) -> MovieTotals:
     """Add up the frames of all movies, one movie per thread.
 
     A movie that cannot be read, or whose frames have another size than those of most movies, is left out with a warning.
@@ -92,7 +92,7 @@ def sum_frames(entries: Sequence[MovieEntry], params: EstimateGain, context: Con
             failed.add(entry.item)
             return None
 
-    sums = FrameSums([], None, 0, 0)
+    sums = MovieTotals([], None, 0, 0)
     with ThreadPoolExecutor(max(context.threads, 1)) as pool:
         for start in range(0, len(parts), _GROUP):  # in groups, so that finished sums do not pile up in memory
             group = parts[start : start + _GROUP]
