@@ -1,9 +1,10 @@
-"""Run the engines on a small scene and print a digest of every result, as JSON. The script of `test_cold_and_warm_cache`."""
+"""Run the engines on a small scene and print a digest of every result, as JSON; the script of `test_cold_and_warm_cache`."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from typing import Any
 
 import numba
@@ -13,7 +14,7 @@ from cryopipe.imaging.fourier_pixels import half_plane
 from cryopipe.imaging.geometry import random_rotations, rotation_from_vector
 from cryopipe.imaging.optics import CtfParameters, ctf_stack
 from cryopipe.kernels.devices import Resources
-from cryopipe.kernels.poses import score_poses
+from cryopipe.kernels.poses import normal_equations, score_poses
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.kernels.warp import node_count, spline_coefficients, warp_accumulate
 from cryopipe.poses.model import DefocusModel, ImageModel, OffsetModel, ScaleModel
@@ -36,30 +37,42 @@ def digest(*arrays: Any) -> str:
     return found.hexdigest()
 
 
-def main() -> None:
-    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
-    rng = np.random.default_rng(3)
-    axis = np.arange(BOX) - BOX // 2
-    envelope = np.exp(-(axis**2) / 50.0)
-    volume = rng.standard_normal((BOX, BOX, BOX)) * envelope[:, None, None] * envelope[:, None] * envelope
-    cube = reference_cube(volume.astype(np.float32), RADIUS)
-    pixels = half_plane(BOX, RADIUS)
-    rotations = random_rotations(rng, IMAGES)
-    parameters = CtfParameters(rng.uniform(8e3, 1e4, IMAGES), np.full(IMAGES, 8e3), rng.uniform(0, 180, IMAGES))
-    ctf = ctf_stack(pixels.kx / (BOX * 2.0), pixels.ky / (BOX * 2.0), parameters)
-    slices = extract_slices(cube, rotations, pixels.kx, pixels.ky)
-    noise = rng.standard_normal((*slices.shape, 2), np.float32).view(np.complex64)[..., 0]
-    values = (slices * ctf + noise).astype(np.complex64)
-    images = ParticleSpectra(pixels, values, ctf, BOX, 2.0, np.ones(IMAGES, np.int32))
-    sigma2, weight = np.full(RADIUS + 1, 0.5), np.full(len(pixels), 2, np.float32)
-    found = {"ctf_values": digest(ctf), "extract_slices": digest(slices)}
+class Scene:
+    """Six noisy images of a small map, and where they are searched from."""
 
-    states = extract_slices(cube, random_rotations(rng, 24), pixels.kx, pixels.ky)
+    def __init__(self) -> None:
+        rng = np.random.default_rng(3)
+        axis = np.arange(BOX) - BOX // 2
+        envelope = np.exp(-(axis**2) / 50.0)
+        volume = rng.standard_normal((BOX, BOX, BOX)) * envelope[:, None, None] * envelope[:, None] * envelope
+        self.cube = reference_cube(volume.astype(np.float32), RADIUS)
+        self.pixels = half_plane(BOX, RADIUS)
+        self.rotations = random_rotations(rng, IMAGES)
+        self.parameters = CtfParameters(
+            rng.uniform(8e3, 1e4, IMAGES), np.full(IMAGES, 8e3), rng.uniform(0, 180, IMAGES)
+        )
+        kx, ky = self.pixels.kx, self.pixels.ky
+        self.ctf = ctf_stack(kx / (BOX * 2.0), ky / (BOX * 2.0), self.parameters)
+        self.slices = extract_slices(self.cube, self.rotations, kx, ky)
+        noise = rng.standard_normal((*self.slices.shape, 2), np.float32).view(np.complex64)[..., 0]
+        self.values = (self.slices * self.ctf + noise).astype(np.complex64)
+        self.images = ParticleSpectra(self.pixels, self.values, self.ctf, BOX, 2.0, np.ones(IMAGES, np.int32))
+        self.sigma2, self.weight = np.full(RADIUS + 1, 0.5), np.full(len(self.pixels), 2, np.float32)
+        self.states = extract_slices(self.cube, random_rotations(rng, 24), kx, ky)
+        self.start = rotation_from_vector(np.radians(rng.normal(size=(IMAGES, 3)))) @ self.rotations
+        self.shifts = 0.3 * rng.normal(size=(IMAGES, 2))
+
+
+def inputs(s: Scene) -> dict[str, str]:
+    return {"ctf_values": digest(s.ctf), "extract_slices": digest(s.slices)}
+
+
+def search(s: Scene) -> dict[str, str]:
     grid = np.array([[0.0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]])
     posterior = search_poses(
-        images,
-        NoiseModel(sigma2),
-        ReferenceSlices(states),
+        s.images,
+        NoiseModel(s.sigma2),
+        ReferenceSlices(s.states),
         ShiftGrid(grid),
         scale=GreyScale(sd=0.1),
         options=SearchOptions(candidates=3, accumulate=True, keep_significant=True),
@@ -67,34 +80,57 @@ def main() -> None:
     )
     sums = posterior.sums
     assert sums is not None
-    found["search_poses"] = digest(
-        posterior.log_evidence, posterior.candidate_log, posterior.grey_scale, sums.numerator, sums.weight
-    )
+    found = (posterior.log_evidence, posterior.candidate_log, posterior.grey_scale, sums.numerator, sums.weight)
+    return {"search_poses": digest(*found)}
 
-    turn = rotation_from_vector(np.radians(rng.normal(size=(IMAGES, 3))))
-    start, shifts = turn @ rotations, 0.3 * rng.normal(size=(IMAGES, 2))
-    everything = ImageModel(ScaleModel(refine=True), DefocusModel(parameters), OffsetModel(0.9 * BOX * 2.0))
+
+def refinement(s: Scene) -> dict[str, str]:
+    everything = ImageModel(ScaleModel(refine=True), DefocusModel(s.parameters), OffsetModel(0.9 * BOX * 2.0))
+    found = {}
     for name, model in {"refine_poses": ImageModel(), "refine_poses, everything": everything}.items():
-        refined = refine_poses(images, NoiseModel(sigma2), ReferenceMap(cube), start, shifts, model=model)
+        refined = refine_poses(s.images, NoiseModel(s.sigma2), ReferenceMap(s.cube), s.start, s.shifts, model=model)
         found[name] = digest(refined.rotations, refined.shifts_px, refined.log_likelihood, refined.covariance)
-    common = (cube, values, ctf, weight)
-    found["score_poses"] = digest(score_poses(*common, start[:, None], shifts[:, None], pixels.kx, pixels.ky, box=BOX))
+    return found
 
+
+def scores(s: Scene) -> dict[str, str]:
+    common, frequencies = (s.cube, s.values, s.ctf, s.weight), (s.pixels.kx, s.pixels.ky)
+    scored = score_poses(*common, s.start[:, None], s.shifts[:, None], *frequencies, box=BOX)
+    equations = normal_equations(*common, s.start, s.shifts, *frequencies, box=BOX)
+    return {"score_poses": digest(scored), "normal_equations": digest(*equations)}
+
+
+def insertion(s: Scene) -> dict[str, str]:
+    found = {}
     for symmetry in ("O", "D3"):
         half = Reconstruction.empty(BOX, RADIUS, symmetry=symmetry, method="interpolation")
-        half.insert(images, rotations, shifts, 1 / sigma2)
+        half.insert(s.images, s.rotations, s.shifts, 1 / s.sigma2)
         half.symmetrise()
         found[f"insertion, {symmetry}"] = digest(half.numerator, half.weight, half.shell_weight())
+    return found
 
+
+def warping(s: Scene) -> dict[str, str]:
     rng = np.random.default_rng(4)
     frame = rng.standard_normal((48, 40), np.float32)
     spline_coefficients(frame)
     field = rng.normal(size=(2, node_count(48, 16), node_count(40, 16))).astype(np.float32)
     total = np.zeros((2, 48, 40), np.float32)
     warp_accumulate(frame, field, 16, np.array([1.0, 0.3], np.float32), total, fill=0.0)
-    found["warp"] = digest(frame, total)
+    return {"warp": digest(frame, total)}
+
+
+ENGINES = (inputs, search, refinement, scores, insertion, warping)
+
+
+def main(arguments: list[str]) -> None:
+    """Run the engines in their order, or the last one first where the argument is ``reversed``."""
+    numba.set_num_threads(min(2, numba.config.NUMBA_NUM_THREADS))
+    scene, found = Scene(), {}
+    for engine in reversed(ENGINES) if arguments == ["reversed"] else ENGINES:
+        found.update(engine(scene))
     print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

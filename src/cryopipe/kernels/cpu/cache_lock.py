@@ -16,11 +16,14 @@ from typing import Any
 
 from numba.core.caching import IndexDataCacheFile
 
+from cryopipe.kernels import _internal_functions
+
 _MARK = "locked_by_cryopipe"
 
 
 def install() -> None:
-    """Let ``IndexDataCacheFile.save`` hold a lock file beside its index; once, whoever calls."""
+    """Let ``IndexDataCacheFile.save`` hold a lock file beside its index, and internal functions be strict; once."""
+    _internal_functions.install()
     if hasattr(IndexDataCacheFile.save, _MARK):
         return
     plain = IndexDataCacheFile.save
