@@ -127,7 +127,7 @@ def sum_of_frames(seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     response = response_of(seed + 10_000, (SIDE, SIDE))
     field = specimen(rng, (SIDE, SIDE))
-    # the counts of frames in which the specimen stands still add up to one Poisson number
+    # the counts of frames in which the specimen is at rest add up to one Poisson number
     moved = [np.roll(field, (i, -i // 2), axis=(0, 1)) for i in range(10)]
     counts = [rng.poisson(np.maximum(5 * response * (1 + m), 0)) for m in moved]
     return response, np.sum(counts, axis=0).astype(np.float32)

@@ -150,7 +150,7 @@ def sharpen(
 def _guinier(
     masked: NDArray[np.float32], fsc: NDArray[np.float64], pixel_size_A: float, end_A: float, *, start_A: float
 ) -> GuinierFit | None:
-    """Fit the B-factor, or return None where :func:`fit_guinier` says that the map is too coarse for one."""
+    """Fit the B-factor, or return None where :func:`fit_guinier` finds that the map is too coarse for one."""
     try:
         return fit_guinier(masked, pixel_size_A, end_A, low_resolution_A=start_A, fsc=fsc)
     except InputError:

@@ -1,4 +1,4 @@
-"""A refined map, its poses and its picks against the truth of a simulation.
+"""Step ``validate_truth``: a refined map, its poses and its picks against the truth of a simulation.
 
 Three questions are answered. How far is the map right (FSC 0.5 against the true map)? How far could any program have
 come with the same particles (the same figure for a map from true poses, centres and CTFs)? How large are the errors of
