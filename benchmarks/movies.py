@@ -7,7 +7,8 @@ of the frames at random (which keeps them independent, as Poisson counts are), l
 a smooth track and by a bend of 8 px, and is counted with the probability that the camera's pixel counts: the motion is
 known exactly, at every place, and the gain reference is given upside down and turned. What no method can see is
 stated, too: the Cramér-Rao bound of a frame's shift, from the micrograph's spectrum. A shift or a bend that is the same
-in all frames is not motion: the error without it is the one to judge, and the error of the shifts as they are is printed beside it.
+in all frames is not motion: the error without it is the one to judge. The error of the shifts as they are is printed
+beside it.
 
 The frames share all that the micrograph holds, also the ring of ice at 3.7 Å, which real frames share in part only:
 the bound up to 8 Å, and ``--resolution 8``, say what is left without it. ``--peer relion`` aligns the same movie with

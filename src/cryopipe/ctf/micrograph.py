@@ -190,7 +190,7 @@ def estimate_ctfs(
     files : CtfFiles
         What it writes.
     starts : mapping, optional
-        ``{item: what estimate gets as start}``.
+        ``{item: its CtfMicrograph.start}``.
     """
     source = inputs["micrographs"]
     table = read_table(source, "micrographs")

@@ -1,4 +1,4 @@
-"""Run one step as a Snakemake job: its log, its threads, its device, its provenance, and a failure message that a person understands."""
+"""Run one step as a Snakemake job: log, threads, device, provenance, and failure messages that a person understands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from cryopipe.workflow.provenance import write_provenance
 
 
 def run_step(snakemake: Any, module: ModuleType) -> None:
-    """Run ``module.main`` with the files and parameters of the injected ``snakemake`` object; leave the process with status 1 on failure.
+    """Run ``module.main`` as the injected ``snakemake`` object directs; leave the process with status 1 on failure.
 
     The job's log file is written here, not by redirection, so that it holds the traceback whatever happens. Progress goes to
     the log and, one line for each item, to the terminal.

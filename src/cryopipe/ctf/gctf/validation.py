@@ -3,7 +3,8 @@
 K. Zhang 2016, doi:10.1016/j.jsb.2015.11.003, validates a CTF by repeating the fit in resolution ranges and in regions;
 the formula of his score is not published. Here each of six parts (two bands, four quarters of the micrograph) is
 searched over many rings around the fit and refined; a part scores 1 where it gives the same mean defocus and
-astigmatism, 0 where these are half a ring off at the part's finest resolution. A fit on a wrong ring is not the best fit of any part.
+astigmatism, 0 where these are half a ring off at the part's finest resolution. A fit on a wrong ring is not the best
+fit of any part.
 """
 
 from __future__ import annotations

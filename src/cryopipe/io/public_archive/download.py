@@ -31,7 +31,7 @@ _WORTHWHILE = 64 << 20
 _PASSING = frozenset({408, 425, 429})
 #: Refusals of a HEAD that say nothing about the file itself.
 _NO_HEAD = frozenset({403, 405, 501})
-#: Longest pause between attempts: a choice, the time in which a server that is restarted comes back.
+#: Longest pause between attempts: a choice between sparing a server that is down and waiting no longer than needed.
 _LONGEST_WAIT_S = 120.0
 _HASHES = {32: "md5", 64: "sha256"}
 
