@@ -142,7 +142,7 @@ def recovery(seeds: int, threads: int) -> dict[str, Any]:
         field = flat_field(total, sigma_px=32)
         for orientation, sense in found:
             file = turned_back(1 / response, orientation, sense)
-            best, second, *_ = score_orientations(file, field.response, field.good, sigma_px=32, workers=threads)
+            best, second, *_ = score_orientations(file, field.response, field.good, sigma_px=32, threads=threads)
             right = (best.orientation, best.sense, best.shift_yx_px) == (orientation, sense, (0, 0))
             found[orientation, sense] += right
             least, most = min(least, best.score if right else 0.0), max(most, second.score)

@@ -129,7 +129,7 @@ def measure(
             pixel_size_A=pixel_size_A,
             voltage_kV=300.0,
             frame_rng=np.random.default_rng,
-            workers=threads,
+            threads=threads,
         )
     y, x = ((INNER + 0.5) * length for length in shape)
     local = np.zeros((n, 2, 19, 19))

@@ -216,7 +216,7 @@ def estimate_ctfs(
             params=params,
             reads=lambda item, facts: [micrograph_path(facts[0], dose_weighted=False)],
             makes=lambda item, row: files.of(item, folder),
-            workers=context.threads,
+            threads=context.threads,
         )
     found = {row["crpItem"] for row in results.rows}
     kept = table.rows[np.array([item in found for item in rows], dtype=bool)].reset_index(drop=True)

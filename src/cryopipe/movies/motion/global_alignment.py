@@ -136,7 +136,7 @@ def refine_against_rest(
     reference: int,
     iterations: int = 5,
     tolerance_px: float = 0.01,
-    workers: int = 1,
+    threads: int = 1,
 ) -> np.ndarray:
     """Move every frame to where it correlates best with the sum of all others, until nothing moves.
 
@@ -155,7 +155,7 @@ def refine_against_rest(
         At most.
     tolerance_px : float
         Largest change in the last iteration.
-    workers : int
+    threads : int
         Threads.
 
     Returns
@@ -167,7 +167,7 @@ def refine_against_rest(
     columns = np.exp(2j * np.pi * grid.kx[:, None] * window).astype(np.complex64)
     rows = np.exp(2j * np.pi * window[:, None] * grid.ky).astype(np.complex64)
     shifts = shifts_px.copy()
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
         for _ in range(iterations):
             placed = list(pool.map(lambda i, s: moved(spectra[i], grid, s), range(len(spectra)), shifts))
             total = np.sum(placed, axis=0)
@@ -201,7 +201,7 @@ def estimate_global_motion(
     max_shift_A: float,
     robust_iterations: int = 20,
     refine_iterations: int = 5,
-    workers: int = 1,
+    threads: int = 1,
 ) -> GlobalMotion:
     """Estimate one shift a frame from :func:`correlation_spectrum`; the reference is frame ``n // 2``.
 
@@ -214,11 +214,11 @@ def estimate_global_motion(
     if n == 0:
         raise InputError("a movie without frames cannot be aligned.")
     spectra = whitened(spectra, grid)
-    pairs, differences, inside = pair_shifts(spectra, grid, max_shift_A=max_shift_A, workers=workers)
+    pairs, differences, inside = pair_shifts(spectra, grid, max_shift_A=max_shift_A, threads=threads)
     shifts = solve_positions(pairs, differences, inside, n, reference=n // 2, iterations=robust_iterations)
     if n > 1:
         shifts = refine_against_rest(
-            spectra, grid, shifts, reference=n // 2, iterations=refine_iterations, workers=workers
+            spectra, grid, shifts, reference=n // 2, iterations=refine_iterations, threads=threads
         )
     residuals = _residuals(pairs, differences, shifts)
     agreeing = residuals <= 0.25 * grid.resolution_A / grid.pixel_size_A
