@@ -75,7 +75,7 @@ def micrograph(truth: Defocus, b_factor: float, shape: tuple[int, int], pixel: f
 
 
 def estimate(case: str, image: np.ndarray, pixel: float, scope: Microscope) -> tuple[Defocus, float, dict[str, float]]:
-    """Return defocus, fit resolution (Å) and what else an estimator says."""
+    """Return defocus, resolution of the fit (Å) and further results of an estimator."""
     name, _, option = case.partition(" ")
     if name == "ctffind":
         flags = {"find_phase_shift": option == "phase", "find_tilt": option == "tilt"}

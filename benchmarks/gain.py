@@ -127,7 +127,7 @@ def sum_of_frames(seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     response = response_of(seed + 10_000, (SIDE, SIDE))
     field = specimen(rng, (SIDE, SIDE))
-    # the counts of frames in which the specimen stands still add up to one Poisson number
+    # the counts of frames in which the specimen is at rest add up to one Poisson number
     moved = [np.roll(field, (i, -i // 2), axis=(0, 1)) for i in range(10)]
     counts = [rng.poisson(np.maximum(5 * response * (1 + m), 0)) for m in moved]
     return response, np.sum(counts, axis=0).astype(np.float32)
@@ -142,7 +142,7 @@ def recovery(seeds: int, threads: int) -> dict[str, Any]:
         field = flat_field(total, sigma_px=32)
         for orientation, sense in found:
             file = turned_back(1 / response, orientation, sense)
-            best, second, *_ = score_orientations(file, field.response, field.good, sigma_px=32, workers=threads)
+            best, second, *_ = score_orientations(file, field.response, field.good, sigma_px=32, threads=threads)
             right = (best.orientation, best.sense, best.shift_yx_px) == (orientation, sense, (0, 0))
             found[orientation, sense] += right
             least, most = min(least, best.score if right else 0.0), max(most, second.score)

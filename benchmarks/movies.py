@@ -7,7 +7,8 @@ of the frames at random (which keeps them independent, as Poisson counts are), l
 a smooth track and by a bend of 8 px, and is counted with the probability that the camera's pixel counts: the motion is
 known exactly, at every place, and the gain reference is given upside down and turned. What no method can see is
 stated, too: the Cramér-Rao bound of a frame's shift, from the micrograph's spectrum. A shift or a bend that is the same
-in all frames is no motion: the error without it is the one to judge, that of the shifts as they are stands beside it.
+in all frames is not motion: the error without it is the one to judge. The error of the shifts as they are is printed
+beside it.
 
 The frames share all that the micrograph holds, also the ring of ice at 3.7 Å, which real frames share in part only:
 the bound up to 8 Å, and ``--resolution 8``, say what is left without it. ``--peer relion`` aligns the same movie with
@@ -128,7 +129,7 @@ def measure(
             pixel_size_A=pixel_size_A,
             voltage_kV=300.0,
             frame_rng=np.random.default_rng,
-            workers=threads,
+            threads=threads,
         )
     y, x = ((INNER + 0.5) * length for length in shape)
     local = np.zeros((n, 2, 19, 19))
@@ -187,7 +188,7 @@ def measure_relion(
 
 
 def print_rings(name: str, image: np.ndarray) -> None:
-    """Print what each estimator says of an average: mean defocus, and how far the rings are fitted."""
+    """Print the result of each estimator for an average: mean defocus, and how far the rings are fitted."""
     found = {who: estimate(who, image, PIXEL_A, Microscope(300.0, 2.7, 0.1)) for who in ("ctffind", "gctf", "xmipp")}
     texts = [f"{who} {defocus.mean_A:.0f} Å, rings to {rings:.2f} Å" for who, (defocus, rings, _) in found.items()]
     print(f"CTF of {name}: " + "; ".join(texts), flush=True)

@@ -10,7 +10,7 @@ lie on once (counted for up to 24 of the poses; 192 bytes a sample would do if l
 reads and writes every voxel of the half sphere once; solving reads them, writes and reads the half-transformed columns
 and writes the map. Insertion is called four times, like the triad, and the best counts. CPU seconds, of both, alone mean
 something on a shared machine; system seconds are mostly pages that are touched for the first time. ``--methods`` compares
-rotating images with rotating volumes for groups that are no axis permutations.
+rotating images with rotating volumes for groups that are not axis permutations.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     python benchmarks/refine_poses.py --images 100 --box 250 --radius 124 --threads 2
 
-Bytes of an evaluation are counted, not guessed: the cache lines of the cube that an image's samples touch, each once
+The bytes of an evaluation are counted: the cache lines of the cube that an image's samples touch, each once
 (neighbouring samples share them), in the mean of up to 64 of the poses, for it varies twofold with the direction; and 12
 bytes of image and CTF a sample. The ceilings are measured in the same run, before and after the cases: a triad over large
 arrays, and lines of the cube read in the order of a slice (64 bytes here and there, which no memory delivers at the rate

@@ -97,7 +97,7 @@ def simulate(
 
     true = parameters.with_defocus_offset(height)
     write_particles(folder, projections, parameters, true, pixel_size_A=pixel_size_A, snr=snr, rng=rng)
-    truth = potential_map(atoms, box=box, pixel_size_A=pixel_size_A, workers=2)
+    truth = potential_map(atoms, box=box, pixel_size_A=pixel_size_A, threads=2)
     write_volume(folder / "truth.mrc", truth, pixel_size_A)
     write_volume(folder / "start.mrc", low_pass(truth, pixel_size_A, start_A), pixel_size_A)
     np.savez(folder / "truth.npz", rotations=rotations, shifts=shifts, height=height)

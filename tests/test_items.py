@@ -31,7 +31,7 @@ def square(name: str, item: int) -> dict[str, Any]:
 
 def test_rows_and_rejections_add_up_to_the_items(tmp_path: Path) -> None:
     items = {f"m{i}": (-1 if i == 4 else i) for i in range(10)}
-    results = process_items(items, square, Context(step="s", work_dir=tmp_path), **NOTHING, workers=2)
+    results = process_items(items, square, Context(step="s", work_dir=tmp_path), **NOTHING, threads=2)
     assert [row["name"] for row in results.rows] == [n for n in items if n != "m4"]
     assert [(r.item, r.kind, r.reason) for r in results.rejections] == [("m4", "quarantined", "m4: negative value -1")]
 

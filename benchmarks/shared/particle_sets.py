@@ -37,7 +37,7 @@ def write_particles(
     projections : callable
         Returns the noise-free projections of some of the particles, float32 ``[n, y, x]``.
     stated, true : CtfParameters
-        What the table says, and what the images have.
+        Values of the table, and those of the images.
     pixel_size_A, snr : float
         Of the images.
     rng : Generator

@@ -62,7 +62,7 @@ def process_items(
     reads: Callable[[str, T], Iterable[Path]],
     makes: Callable[[str, Row], Iterable[Path]] = lambda name, row: (),
     ignore: Iterable[str] = (),
-    workers: int = 1,
+    threads: int = 1,
 ) -> ItemResults:
     """Run ``work(name, item)`` for every item, keeping each result on disk so that a killed job continues where it was.
 
@@ -91,7 +91,7 @@ def process_items(
         they had.
     ignore : iterable of str
         Names of parameters that change no result.
-    workers : int
+    threads : int
         Threads over items. Rows come back in input order whatever the number.
 
     Raises
@@ -129,8 +129,8 @@ def process_items(
         context.progress(done, len(items), "items")
         return result
 
-    if workers > 1:
-        with ThreadPoolExecutor(workers) as pool:
+    if threads > 1:
+        with ThreadPoolExecutor(threads) as pool:
             results = list(pool.map(one, items.items()))
     else:
         results = [one(entry) for entry in items.items()]

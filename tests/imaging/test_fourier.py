@@ -199,7 +199,7 @@ def test_shifts_that_do_not_match_the_stack_are_refused():
 
 def test_threads_do_not_change_a_transform(rng):
     images = rng.standard_normal((8, 64, 64)).astype(np.float32)
-    np.testing.assert_array_equal(fourier.rfft2_centred(images), fourier.rfft2_centred(images, workers=2))
+    np.testing.assert_array_equal(fourier.rfft2_centred(images), fourier.rfft2_centred(images, threads=2))
 
 
 def test_the_gpu_gives_the_same_transforms_pixels_and_resampling(rng, cupy):

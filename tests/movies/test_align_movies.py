@@ -194,8 +194,8 @@ def test_thon_rings_reach_further_after_alignment() -> None:
 def test_unmoved_frames_average_to_their_mean_whatever_the_threads() -> None:
     frames = np.random.default_rng(4).random((5, 50, 63)).astype(np.float32)
     results = []
-    for workers in (1, 2):
-        sums = FrameSums((50, 63), 1.0, 300.0, np.ones(5), frames=5, workers=workers)
+    for threads in (1, 2):
+        sums = FrameSums((50, 63), 1.0, 300.0, np.ones(5), frames=5, threads=threads)
         for frame in frames:
             sums.add(frame.copy(), np.zeros(2))
         results.append((sums.average(), sums.weighted_average()))

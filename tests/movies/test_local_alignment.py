@@ -62,7 +62,7 @@ def frames(rng: np.random.Generator, counts: float):
 
 
 def align(
-    stack: Iterable[np.ndarray], *, patch_A: float = 500.0, local: bool = True, workers: int = 1
+    stack: Iterable[np.ndarray], *, patch_A: float = 500.0, local: bool = True, threads: int = 1
 ) -> tuple[np.ndarray, LocalMotion | None]:
     """Return global shifts and local motion of frames at 1 Å/px."""
     spectra, small = [], []
@@ -73,7 +73,7 @@ def align(
         spectra.append(correlation_spectrum(frame, grid))
         small.append(reduced(frame, block))
     motion = estimate_global_motion(spectra, grid, max_shift_A=50.0)
-    patches = patch_spectra(small, block, shape, 1.0, motion.shifts_px, patch_A=patch_A, finest_A=3.5, workers=workers)
+    patches = patch_spectra(small, block, shape, 1.0, motion.shifts_px, patch_A=patch_A, finest_A=3.5, threads=threads)
     return refine_motion(
         patches,
         motion.shifts_px,
@@ -81,7 +81,7 @@ def align(
         reference=motion.reference,
         resolution_A=20.0,
         local=local,
-        workers=workers,
+        threads=threads,
     )
 
 
@@ -115,7 +115,7 @@ def test_the_local_field_is_found_to_a_tenth_of_a_pixel(measured: tuple[np.ndarr
 
 
 def test_threads_do_not_change_a_bit_of_the_field(measured: tuple[np.ndarray, LocalMotion]) -> None:
-    shifts, local = align(frames(np.random.default_rng(1), 1.0), workers=3)
+    shifts, local = align(frames(np.random.default_rng(1), 1.0), threads=3)
     assert local is not None
     np.testing.assert_array_equal(shifts, measured[0])
     np.testing.assert_array_equal(local.coefficients, measured[1].coefficients)

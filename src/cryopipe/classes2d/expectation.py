@@ -75,7 +75,7 @@ def expectation(
     store = stack.store
     radius = stack.radius_at(stage.resolution_A)
     rotator = make_rotator(store.pixels(radius), stage.n_psi, offset_deg=psi_offset_deg)
-    references = rotator.references(grids_of_images(state.averages, rotator.radius, workers=threads))
+    references = rotator.references(grids_of_images(state.averages, rotator.radius, threads=threads))
     lattice = shift_grid(stage.shift_range_A / store.pixel_size_A, stage.shift_step_A / store.pixel_size_A)
     base = state.shift_px if stage.around_best else stack.prior_shift_px
     moved = base - stack.prior_shift_px

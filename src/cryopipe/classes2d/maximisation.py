@@ -49,7 +49,7 @@ def maximisation(
     classes, store = state.classes, stack.store
     halves = [_class_sums(p.sums, found.rotator, classes) for p in found.posterior]
     grids, frc = solve_averages((halves[0], halves[1]), tau_fudge=params.tau_fudge)
-    averages = images_of_grids(grids, store.box, workers=threads) * mask
+    averages = images_of_grids(grids, store.box, threads=threads) * mask
     probability = found.gather("reference_probability").sum(axis=0)
     # a Dirichlet prior of 2 % of a fair share keeps one class from taking everything
     share = probability + 0.02 * len(store) / classes

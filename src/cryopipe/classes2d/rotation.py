@@ -75,26 +75,26 @@ def make_rotator(pixels: FourierPixels, n_psi: int, *, offset_deg: float = 0.0) 
     return Rotator(pixels, rotations, radius, matrix)
 
 
-def grids_of_images(images: np.ndarray, radius: int, *, workers: int = 1) -> np.ndarray:
+def grids_of_images(images: np.ndarray, radius: int, *, threads: int = 1) -> np.ndarray:
     """Return the padded Fourier grids ``[n, 2R+1, 2R+1]`` complex64 of images ``[n, b, b]`` (orthonormal at size b)."""
     box = images.shape[-1]
     size = PADDING * box
     padded = np.zeros((len(images), size, size), dtype=np.float32)
     low = size // 2 - box // 2
     padded[:, low : low + box, low : low + box] = images / _kernel(box)
-    spectrum = scipy.fft.fft2(np.fft.ifftshift(padded, axes=(-2, -1)), workers=workers).astype(np.complex64, copy=False)
+    spectrum = scipy.fft.fft2(np.fft.ifftshift(padded, axes=(-2, -1)), workers=threads).astype(np.complex64, copy=False)
     index = np.arange(-radius, radius + 1) % size
     return spectrum[:, index[:, None], index[None, :]] / np.float32(box)
 
 
-def images_of_grids(grids: np.ndarray, box: int, *, workers: int = 1) -> np.ndarray:
+def images_of_grids(grids: np.ndarray, box: int, *, threads: int = 1) -> np.ndarray:
     """Return the real images ``[n, box, box]`` float32 of Hermitian padded grids that `Rotator.add_up` filled."""
     radius = grids.shape[-1] // 2
     size = PADDING * box
     spectrum = np.zeros((len(grids), size, size), dtype=np.complex64)
     index = np.arange(-radius, radius + 1) % size
     spectrum[:, index[:, None], index[None, :]] = grids * np.float32(box)
-    images = np.fft.fftshift(scipy.fft.ifft2(spectrum, workers=workers).real, axes=(-2, -1))
+    images = np.fft.fftshift(scipy.fft.ifft2(spectrum, workers=threads).real, axes=(-2, -1))
     low = size // 2 - box // 2
     return (images[:, low : low + box, low : low + box] / _kernel(box)).astype(np.float32)
 

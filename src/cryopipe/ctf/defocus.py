@@ -15,7 +15,7 @@ from cryopipe.imaging.optics import electron_wavelength_A
 
 @dataclass(frozen=True)
 class Microscope:
-    """What does not change within a dataset: voltage (kV), spherical aberration (mm), amplitude contrast."""
+    """The constants of a dataset: voltage (kV), spherical aberration (mm), amplitude contrast."""
 
     voltage_kV: float
     cs_mm: float

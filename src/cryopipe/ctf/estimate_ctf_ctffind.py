@@ -104,7 +104,7 @@ def ctf_by_amplitudes(
     microscope: Microscope,
     params: EstimateCtfCtffind,
     *,
-    workers: int = 1,
+    threads: int = 1,
 ) -> CtfEstimate:
     """Estimate the CTF of one micrograph.
 
@@ -118,7 +118,7 @@ def ctf_by_amplitudes(
         Voltage, Cs, amplitude contrast.
     params : EstimateCtfCtffind
         Parameters of the step.
-    workers : int
+    threads : int
         Threads of the Fourier transforms.
 
     Raises
@@ -133,7 +133,7 @@ def ctf_by_amplitudes(
         box=params.box,
         fit_pixel_size_A=params.fit_pixel_size_A,
         min_resolution_A=params.min_resolution_A,
-        workers=workers,
+        threads=threads,
     )
     limits = SearchRange(
         min_defocus_A=params.min_defocus_A,

@@ -1,9 +1,9 @@
 """Step ``estimate_ctf_gctf``: defocus, astigmatism and their self-consistency from logarithmic amplitudes, as Gctf does.
 
-A second opinion: it shares with the other estimators the formula of the CTF alone. Its spectrum is the logarithm of
-windows' mean amplitudes (`log_spectrum`), its fit a global search on the rotational average and a local one in two
-dimensions (`log_fit`), by option with the phase shift of a phase plate, its resolution that of the equiphase average.
-Fits of parts of the band and of the micrograph validate it (`log_validation`).
+This is a second opinion: it shares only the formula of the CTF with the other estimators. Its spectrum is the logarithm of
+windows' mean amplitudes (`gctf.spectrum`), its fit a global search on the rotational average and a local one in two
+dimensions (`gctf.fit`), by option with the phase shift of a phase plate, its resolution that of the equiphase average.
+Fits of parts of the band and of the micrograph validate it (`gctf.validation`).
 
 References
 ----------
@@ -122,7 +122,7 @@ def _along_rings(right: np.ndarray) -> np.ndarray:
 
 
 def epa_text(fit: LogFit) -> str:
-    """Return Gctf's ``_EPA.log``: resolution (Å), |CTF|, equiphase average, correlation, one line a bin."""
+    """Return Gctf's ``_EPA.log``: resolution (Å), |CTF|, equiphase average, correlation, one line per bin."""
     rows = zip(fit.k[1:], fit.model[1:], fit.equiphase[1:], fit.local_correlation[1:], strict=True)
     return "Resolution |CTF| EPA CC\n" + "".join(f"{1 / k:.4f} {m:.5f} {e:.6f} {c:.5f}\n" for k, m, e, c in rows)
 

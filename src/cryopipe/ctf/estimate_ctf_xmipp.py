@@ -1,18 +1,18 @@
 """Step ``estimate_ctf_xmipp``: the whole power spectrum - rings, damping envelope, background - as Xmipp models it.
 
-A third opinion, which shares with the other estimators the formula of the CTF alone: an averaged periodogram
-(`periodogram`) is fitted as background + [K E CTF]² in one separable least-squares problem (`psd_stages`, `psd_fit`),
-from a previous CTF or from the transform of the profile over k² (`fast_defocus`). The enhanced spectrum (`enhanced_psd`)
-and the model give the quality criteria (`psd_criteria`). The micrograph is downsampled to 1.75 Å, 2.75 Å or not at all,
-whichever passes the criteria first (`spectrum_estimate`).
+This is a third opinion: it shares only the formula of the CTF with the other estimators. An averaged periodogram
+(`periodogram`) is fitted as background + [K E CTF]² in one separable least-squares problem (`stages`, `fit`),
+from a previous CTF or from the transform of the profile over k² (`initial_defocus`). The enhanced spectrum (`enhanced_spectrum`)
+and the model give the quality criteria (`criteria`). The micrograph is downsampled to 1.75 Å, 2.75 Å or not at all,
+whichever passes the criteria first (`estimate`).
 
 References
 ----------
 Sorzano et al. 2007, J. Struct. Biol. 160:249, doi:10.1016/j.jsb.2007.08.013; Vargas et al. 2013, J. Struct. Biol.
 181:136, doi:10.1016/j.jsb.2012.12.006. ``rlnCtfFigureOfMerit`` is the correlation of data and model in the band, both
-less the background; ``rlnCtfMaxResolution`` the resolution to which the fitted rings stand 3 standard errors above
+less the background; ``rlnCtfMaxResolution`` the resolution to which the fitted rings are 3 standard errors above
 noise, at best twice the pixel size of the downsampled micrograph. Known limits: one defocus per micrograph; the
-envelope's parameters are degenerate, use its curve; started from another estimator's answer, agreement with that one
+envelope's parameters are degenerate, so use its curve; started from another estimator's answer, agreement with that one
 tells little.
 """
 

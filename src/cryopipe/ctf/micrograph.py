@@ -1,7 +1,7 @@
 """What the estimators of CTFs share: micrographs in, tables with CTF columns, pictures and quarantine out.
 
 An estimator is a function from one micrograph to the columns that it adds to the micrograph's row; everything around it
-is here, so that a further estimator is its method and nothing else.
+is here, so that a further estimator consists of its method alone.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class CtfMicrograph:
     folder : Path
         Folder of the step's results.
     start : object
-        What the estimator was told of this micrograph besides (a CTF to start from), or None.
+        Further knowledge of this micrograph (a CTF to start from), or None.
     """
 
     item: str
@@ -190,7 +190,7 @@ def estimate_ctfs(
     files : CtfFiles
         What it writes.
     starts : mapping, optional
-        Item to what ``estimate`` gets as ``start``.
+        ``{item: its CtfMicrograph.start}``.
     """
     source = inputs["micrographs"]
     table = read_table(source, "micrographs")
@@ -216,7 +216,7 @@ def estimate_ctfs(
             params=params,
             reads=lambda item, facts: [micrograph_path(facts[0], dose_weighted=False)],
             makes=lambda item, row: files.of(item, folder),
-            workers=context.threads,
+            threads=context.threads,
         )
     found = {row["crpItem"] for row in results.rows}
     kept = table.rows[np.array([item in found for item in rows], dtype=bool)].reset_index(drop=True)

@@ -80,7 +80,7 @@ def align_map(
     resolution_A: float = 8.0,
     symmetry: str = "C1",
     allow_hand: bool = False,
-    workers: int = 1,
+    threads: int = 1,
 ) -> MapAlignment:
     """Lay ``moving`` over ``reference``: rotation, shift and, if allowed, hand.
 
@@ -113,11 +113,11 @@ def align_map(
     operators = symmetry_operators(symmetry)
     step = (8.0 * math.pi**2 / _grid_size(operators)) ** (1.0 / 3.0)
     levels = _levels(reference, pixel_size_A, resolution_A, step)
-    references = [MapSpectrum(reference, radius, workers) for radius in levels]
+    references = [MapSpectrum(reference, radius, threads) for radius in levels]
     results = []
     for mirrored in (False, True) if allow_hand else (False,):
         start = invert_hand(moving) if mirrored else moving
-        spectra = [MapSpectrum(start, radius, workers) for radius in levels]
+        spectra = [MapSpectrum(start, radius, threads) for radius in levels]
         results.append((_search(spectra, references, symmetry, operators, step), mirrored))
     results.sort(key=lambda entry: -entry[0].score)
     best, mirrored = results[0]
@@ -125,7 +125,7 @@ def align_map(
     shift = best.shift_box * box
     source = invert_hand(moving) if mirrored else moving
     oversampling = oversampling_for(resolution_A, pixel_size_A)
-    aligned = rotate_volume(source, best.rotation, shift_xyz_px=shift, oversampling=oversampling, workers=workers)
+    aligned = rotate_volume(source, best.rotation, shift_xyz_px=shift, oversampling=oversampling, threads=threads)
     other = results[1][0].score if len(results) > 1 else None
     return MapAlignment(aligned, best.rotation, shift, mirrored, best.score, other)
 

@@ -44,9 +44,9 @@ def fft_module(xp: ModuleType) -> ModuleType:
     return importlib.import_module("scipy.fft" if xp is np else "cupyx.scipy.fft")
 
 
-def fft_workers(xp: ModuleType, workers: int) -> dict[str, int]:
-    """Return the ``workers`` keyword for an FFT call where the library of ``xp`` has one (SciPy); empty for CuPy."""
-    return {"workers": workers} if xp is np else {}
+def fft_workers(xp: ModuleType, threads: int) -> dict[str, int]:
+    """Return the ``threads`` keyword for an FFT call where the library of ``xp`` has one (SciPy); empty for CuPy."""
+    return {"workers": threads} if xp is np else {}
 
 
 def to_numpy(array: Any) -> np.ndarray:

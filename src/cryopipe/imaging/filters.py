@@ -21,7 +21,7 @@ def apply_transfer(
     transfer: Callable[[np.ndarray], np.ndarray],
     *,
     ndim: int | None = None,
-    workers: int = 1,
+    threads: int = 1,
 ) -> Any:
     """Multiply the Fourier transform of ``data`` by ``transfer(|k|)``.
 
@@ -45,11 +45,11 @@ def apply_transfer(
     shape = tuple(int(data.shape[a]) for a in axes)
     factors = np.asarray(transfer(radial_frequency(shape, pixel_size_A)), dtype=np.float32)
     fft = fft_module(xp)
-    spectrum = fft.rfftn(xp.asarray(data, dtype=xp.float32), axes=axes, **fft_workers(xp, workers)).astype(
+    spectrum = fft.rfftn(xp.asarray(data, dtype=xp.float32), axes=axes, **fft_workers(xp, threads)).astype(
         xp.complex64, copy=False
     )
     spectrum *= xp.asarray(factors)
-    return fft.irfftn(spectrum, s=shape, axes=axes, **fft_workers(xp, workers)).astype(xp.float32, copy=False)
+    return fft.irfftn(spectrum, s=shape, axes=axes, **fft_workers(xp, threads)).astype(xp.float32, copy=False)
 
 
 def low_pass_transfer(k: np.ndarray, cutoff: float, *, width: float, shape: Shape = "cosine") -> np.ndarray:
@@ -87,7 +87,7 @@ def low_pass(
     edge_shells: float = 4.0,
     shape: Shape = "cosine",
     ndim: int | None = None,
-    workers: int = 1,
+    threads: int = 1,
 ) -> Any:
     """Remove what is finer than ``resolution_A`` (gain ½ there); see :func:`apply_transfer` for arrays.
 
@@ -98,7 +98,7 @@ def low_pass(
     """
     cutoff, width = _edge(data, pixel_size_A, resolution_A, edge_shells, ndim)
     return apply_transfer(
-        data, pixel_size_A, lambda k: low_pass_transfer(k, cutoff, width=width, shape=shape), ndim=ndim, workers=workers
+        data, pixel_size_A, lambda k: low_pass_transfer(k, cutoff, width=width, shape=shape), ndim=ndim, threads=threads
     )
 
 
@@ -112,7 +112,7 @@ def _edge(
 
 
 def apply_b_factor(
-    data: Any, pixel_size_A: float, b_factor_A2: float, *, ndim: int | None = None, workers: int = 1
+    data: Any, pixel_size_A: float, b_factor_A2: float, *, ndim: int | None = None, threads: int = 1
 ) -> Any:
     """Multiply the transform by exp(-B k² / 4): a positive B (Å²) damps, a negative one sharpens.
 
@@ -125,11 +125,11 @@ def apply_b_factor(
         B-factor in Å²; a negative one sharpens.
     ndim : int, optional
         2 for images, 3 for volumes; all axes by default.
-    workers : int
+    threads : int
         CPU threads.
     """
     return apply_transfer(
-        data, pixel_size_A, lambda k: np.exp(-0.25 * b_factor_A2 * np.square(k)), ndim=ndim, workers=workers
+        data, pixel_size_A, lambda k: np.exp(-0.25 * b_factor_A2 * np.square(k)), ndim=ndim, threads=threads
     )
 
 
@@ -144,7 +144,7 @@ def fsc_weight(curve: ArrayLike) -> np.ndarray:
     return np.sqrt(2.0 * positive / (1.0 + positive))
 
 
-def apply_shell_curve(data: Any, curve: ArrayLike, *, ndim: int | None = None, workers: int = 1) -> Any:
+def apply_shell_curve(data: Any, curve: ArrayLike, *, ndim: int | None = None, threads: int = 1) -> Any:
     """Multiply the transform by a curve given per shell (index = Fourier pixels), linear between shells.
 
     Beyond the curve's end its last value holds.
@@ -157,10 +157,10 @@ def apply_shell_curve(data: Any, curve: ArrayLike, *, ndim: int | None = None, w
         Factor of each shell.
     ndim : int, optional
         2 for images, 3 for volumes; all axes by default.
-    workers : int
+    threads : int
         CPU threads.
     """
     values = np.asarray(curve, dtype=np.float64)
     longest = max(data.shape[-(ndim or data.ndim) :])
     shells = np.arange(len(values))
-    return apply_transfer(data, 1.0, lambda k: np.interp(k * longest, shells, values), ndim=ndim, workers=workers)
+    return apply_transfer(data, 1.0, lambda k: np.interp(k * longest, shells, values), ndim=ndim, threads=threads)

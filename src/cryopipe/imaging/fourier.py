@@ -37,22 +37,22 @@ __all__ = [
 ]
 
 
-def rfft2_centred(images: Any, *, workers: int = 1) -> Any:
+def rfft2_centred(images: Any, *, threads: int = 1) -> Any:
     """Return the orthonormal half spectrum ``[..., y, x // 2 + 1]`` complex64 of real ``images`` ``[..., y, x]``."""
     xp = array_module(images)
     shifted = xp.fft.ifftshift(xp.asarray(images, dtype=xp.float32), axes=(-2, -1))
-    spectrum = fft_module(xp).rfft2(shifted, norm="ortho", **fft_workers(xp, workers))
+    spectrum = fft_module(xp).rfft2(shifted, norm="ortho", **fft_workers(xp, threads))
     return spectrum.astype(xp.complex64, copy=False)
 
 
-def irfft2_centred(spectrum: Any, shape: tuple[int, int], *, workers: int = 1) -> Any:
+def irfft2_centred(spectrum: Any, shape: tuple[int, int], *, threads: int = 1) -> Any:
     """Return the real images ``[..., y, x]`` float32 of ``shape = (y, x)``; the inverse of :func:`rfft2_centred`."""
     xp = array_module(spectrum)
-    images = fft_module(xp).irfft2(spectrum, s=shape, norm="ortho", **fft_workers(xp, workers))
+    images = fft_module(xp).irfft2(spectrum, s=shape, norm="ortho", **fft_workers(xp, threads))
     return xp.fft.fftshift(images.astype(xp.float32, copy=False), axes=(-2, -1))
 
 
-def rfftn_centred(volume: Any, *, workers: int = 1) -> Any:
+def rfftn_centred(volume: Any, *, threads: int = 1) -> Any:
     """Return the half spectrum ``[z, y, x // 2 + 1]`` complex64 of a cubic real volume ``[z, y, x]``.
 
     It is ``rfftn`` divided by the box length, so that the central slice of a map is the spectrum that
@@ -66,16 +66,16 @@ def rfftn_centred(volume: Any, *, workers: int = 1) -> Any:
     xp = array_module(volume)
     box = cube_box(volume)
     shifted = xp.fft.ifftshift(xp.asarray(volume, dtype=xp.float32))
-    spectrum = fft_module(xp).rfftn(shifted, **fft_workers(xp, workers)).astype(xp.complex64, copy=False)
+    spectrum = fft_module(xp).rfftn(shifted, **fft_workers(xp, threads)).astype(xp.complex64, copy=False)
     spectrum *= xp.float32(1.0 / box)
     return spectrum
 
 
-def irfftn_centred(spectrum: Any, box: int, *, workers: int = 1) -> Any:
+def irfftn_centred(spectrum: Any, box: int, *, threads: int = 1) -> Any:
     """Return the real volume ``[box, box, box]`` float32; the inverse of :func:`rfftn_centred`."""
     xp = array_module(spectrum)
     volume = (
-        fft_module(xp).irfftn(spectrum, s=(box, box, box), **fft_workers(xp, workers)).astype(xp.float32, copy=False)
+        fft_module(xp).irfftn(spectrum, s=(box, box, box), **fft_workers(xp, threads)).astype(xp.float32, copy=False)
     )
     volume *= xp.float32(box)
     return xp.fft.fftshift(volume)
@@ -90,7 +90,7 @@ def cube_box(volume: Any) -> int:
     return int(volume.shape[0])
 
 
-def resample(images: Any, new_shape: Sequence[int], *, centred: bool = False, workers: int = 1) -> Any:
+def resample(images: Any, new_shape: Sequence[int], *, centred: bool = False, threads: int = 1) -> Any:
     """Change the sampling by cropping or padding the Fourier transform; the mean grey value stays.
 
     Parameters
@@ -118,7 +118,7 @@ def resample(images: Any, new_shape: Sequence[int], *, centred: bool = False, wo
     old_shape = tuple(int(images.shape[a]) for a in axes)
     if images.ndim < len(new_shape) or min(new_shape) < 1:
         raise InputError(f"an array of shape {tuple(images.shape)} cannot be resampled to {tuple(new_shape)}")
-    spectrum = fft.rfftn(xp.asarray(images, dtype=xp.float32), axes=axes, **fft_workers(xp, workers)).astype(
+    spectrum = fft.rfftn(xp.asarray(images, dtype=xp.float32), axes=axes, **fft_workers(xp, threads)).astype(
         xp.complex64, copy=False
     )
     if centred:
@@ -128,7 +128,7 @@ def resample(images: Any, new_shape: Sequence[int], *, centred: bool = False, wo
     spectrum = _resample_half_axis(xp, spectrum, old_shape[-1], new_shape[-1])
     if centred:
         spectrum = spectrum * _centre_ramp(xp, tuple(new_shape), -1)
-    result = fft.irfftn(spectrum, s=tuple(new_shape), axes=axes, **fft_workers(xp, workers)).astype(
+    result = fft.irfftn(spectrum, s=tuple(new_shape), axes=axes, **fft_workers(xp, threads)).astype(
         xp.float32, copy=False
     )
     result *= xp.float32(math.prod(new_shape) / math.prod(old_shape))
@@ -186,7 +186,7 @@ def full_plane(half: np.ndarray) -> np.ndarray:
     return np.concatenate([half, mates], axis=1)
 
 
-def shift_images(images: Any, shifts_xy_px: Any, *, workers: int = 1) -> Any:
+def shift_images(images: Any, shifts_xy_px: Any, *, threads: int = 1) -> Any:
     """Move the content of images by ``+shift`` pixels (periodically, sub-pixel exact): FT times exp(-2πi k·t).
 
     Parameters
@@ -206,24 +206,24 @@ def shift_images(images: Any, shifts_xy_px: Any, *, workers: int = 1) -> Any:
         raise InputError(
             f"shifts of shape {shifts.shape} do not fit images of shape {tuple(images.shape)}: give [2] or [n, 2]"
         )
-    return _shift(xp, images, shifts, workers)
+    return _shift(xp, images, shifts, threads)
 
 
-def shift_volume(volume: Any, shift_xyz_px: Any, *, workers: int = 1) -> Any:
+def shift_volume(volume: Any, shift_xyz_px: Any, *, threads: int = 1) -> Any:
     """Move the content of a volume ``[z, y, x]`` by ``+shift`` (x, y, z) pixels; see :func:`shift_images`."""
     xp = array_module(volume)
     shift = np.asarray(shift_xyz_px, dtype=np.float64)
     if shift.shape != (3,) or volume.ndim != 3:
         raise InputError(f"a volume [z, y, x] takes a shift [3], not shapes {tuple(volume.shape)} and {shift.shape}")
-    return _shift(xp, volume, shift, workers)
+    return _shift(xp, volume, shift, threads)
 
 
-def _shift(xp: Any, data: Any, shifts: np.ndarray, workers: int) -> Any:
+def _shift(xp: Any, data: Any, shifts: np.ndarray, threads: int) -> Any:
     dimensions = shifts.shape[-1]
     axes = tuple(range(-dimensions, 0))
     shape = tuple(int(data.shape[a]) for a in axes)
     fft = fft_module(xp)
-    spectrum = fft.rfftn(xp.asarray(data, dtype=xp.float32), axes=axes, **fft_workers(xp, workers)).astype(
+    spectrum = fft.rfftn(xp.asarray(data, dtype=xp.float32), axes=axes, **fft_workers(xp, threads)).astype(
         xp.complex64, copy=False
     )
     lengths = [*shape[:-1], shape[-1] // 2 + 1]
@@ -233,4 +233,4 @@ def _shift(xp: Any, data: Any, shifts: np.ndarray, workers: int) -> Any:
         column = [1] * dimensions
         column[position] = length
         spectrum *= xp.asarray(ramp.reshape(*ramp.shape[:-1], *column))  # separable: one ramp an axis
-    return fft.irfftn(spectrum, s=shape, axes=axes, **fft_workers(xp, workers)).astype(xp.float32, copy=False)
+    return fft.irfftn(spectrum, s=shape, axes=axes, **fft_workers(xp, threads)).astype(xp.float32, copy=False)

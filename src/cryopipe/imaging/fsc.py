@@ -54,7 +54,7 @@ class MaskedFsc:
     randomised_from: int
 
 
-def fourier_shell_correlation(a: Any, b: Any, *, workers: int = 1) -> np.ndarray:
+def fourier_shell_correlation(a: Any, b: Any, *, threads: int = 1) -> np.ndarray:
     """Return the correlation of two images or volumes per shell.
 
     Parameters
@@ -76,7 +76,7 @@ def fourier_shell_correlation(a: Any, b: Any, *, workers: int = 1) -> np.ndarray
         raise InputError(
             f"maps of shape {tuple(a.shape)} and {tuple(b.shape)} have no FSC: resample or crop one of them first"
         )
-    return _correlate(_transform(a, workers), _transform(b, workers), tuple(a.shape))
+    return _correlate(_transform(a, threads), _transform(b, threads), tuple(a.shape))
 
 
 def resolution_at(curve: ArrayLike, threshold: float, box: int, pixel_size_A: float) -> Resolution:
@@ -121,7 +121,7 @@ def resolution_at(curve: ArrayLike, threshold: float, box: int, pixel_size_A: fl
 
 
 def masked_fsc(
-    half1: Any, half2: Any, mask: Any, rng: np.random.Generator, *, randomise_below: float = 0.8, workers: int = 1
+    half1: Any, half2: Any, mask: Any, rng: np.random.Generator, *, randomise_below: float = 0.8, threads: int = 1
 ) -> MaskedFsc:
     """Return the FSC of two masked half maps, corrected for the correlation that the mask itself brings.
 
@@ -143,14 +143,14 @@ def masked_fsc(
     if tuple(mask.shape) != tuple(half1.shape):
         raise InputError(f"a mask of shape {tuple(mask.shape)} does not fit maps of shape {tuple(half1.shape)}")
     shape = tuple(half1.shape)
-    unmasked = fourier_shell_correlation(half1, half2, workers=workers)
-    masked = fourier_shell_correlation(half1 * mask, half2 * mask, workers=workers)
+    unmasked = fourier_shell_correlation(half1, half2, threads=threads)
+    masked = fourier_shell_correlation(half1 * mask, half2 * mask, threads=threads)
     above = np.flatnonzero(unmasked[1:] >= randomise_below) + 1
     start = int(above[-1]) + 1 if len(above) else 1
     if start == len(unmasked):
         return MaskedFsc(unmasked, masked, masked.copy(), masked.copy(), start)
     transforms = [
-        _transform(randomise_phases(half, start, rng, workers=workers) * mask, workers) for half in (half1, half2)
+        _transform(randomise_phases(half, start, rng, threads=threads) * mask, threads) for half in (half1, half2)
     ]
     randomised = _correlate(transforms[0], transforms[1], shape)
     corrected = masked.copy()
@@ -161,7 +161,7 @@ def masked_fsc(
     return MaskedFsc(unmasked, masked, randomised, corrected, start)
 
 
-def randomise_phases(data: Any, from_shell: int, rng: np.random.Generator, *, workers: int = 1) -> Any:
+def randomise_phases(data: Any, from_shell: int, rng: np.random.Generator, *, threads: int = 1) -> Any:
     """Return ``data`` with random phases from shell ``from_shell`` on; all amplitudes and the other phases stay.
 
     The phases are those of white noise, so that the result is real without changing any amplitude.
@@ -173,25 +173,25 @@ def randomise_phases(data: Any, from_shell: int, rng: np.random.Generator, *, wo
     from_shell : int
         First shell whose phases are random.
     rng : Generator
-    workers : int
+    threads : int
         CPU threads.
     """
     xp = array_module(data)
     fft = fft_module(xp)
     shape = tuple(data.shape)
-    spectrum = _transform(data, workers)
-    noise = fft.rfftn(xp.asarray(rng.standard_normal(shape, dtype=np.float32)), **fft_workers(xp, workers))
+    spectrum = _transform(data, threads)
+    noise = fft.rfftn(xp.asarray(rng.standard_normal(shape, dtype=np.float32)), **fft_workers(xp, threads))
     noise *= xp.abs(spectrum) / xp.maximum(xp.abs(noise), xp.float32(1e-20))
     outer = xp.asarray(shell_index(shape) >= from_shell)
-    result = fft.irfftn(xp.where(outer, noise, spectrum), s=shape, **fft_workers(xp, workers))
+    result = fft.irfftn(xp.where(outer, noise, spectrum), s=shape, **fft_workers(xp, threads))
     return result.astype(xp.float32, copy=False)
 
 
-def _transform(data: Any, workers: int) -> Any:
+def _transform(data: Any, threads: int) -> Any:
     xp = array_module(data)
     return (
         fft_module(xp)
-        .rfftn(xp.asarray(data, dtype=xp.float32), **fft_workers(xp, workers))
+        .rfftn(xp.asarray(data, dtype=xp.float32), **fft_workers(xp, threads))
         .astype(xp.complex64, copy=False)
     )
 

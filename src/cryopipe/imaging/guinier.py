@@ -56,7 +56,7 @@ def fit_guinier(
     *,
     low_resolution_A: float = 10.0,
     fsc: ArrayLike | None = None,
-    workers: int = 1,
+    threads: int = 1,
 ) -> GuinierFit:
     """Fit the B factor of a map between ``low_resolution_A`` and its resolution.
 
@@ -79,7 +79,7 @@ def fit_guinier(
     """
     shape = tuple(volume.shape)
     box = max(shape)
-    spectrum = scipy.fft.rfftn(np.asarray(volume, dtype=np.float32), norm="ortho", workers=workers)
+    spectrum = scipy.fft.rfftn(np.asarray(volume, dtype=np.float32), norm="ortho", workers=threads)
     mean = shell_mean(np.abs(spectrum), shape)
     if fsc is not None:
         mean = mean * fsc_weight(fsc)

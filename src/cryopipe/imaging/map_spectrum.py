@@ -17,20 +17,20 @@ _PADDING = 2
 class MapSpectrum:
     """A map's shell-normalised Fourier voxels up to a radius, and splines to read them off between grid points."""
 
-    def __init__(self, volume: np.ndarray, radius: int, workers: int) -> None:
+    def __init__(self, volume: np.ndarray, radius: int, threads: int) -> None:
         box = cube_box(volume)
         small = scipy.fft.next_fast_len(2 * (radius + 2), real=True)
         small += small % 2
         # The sphere keeps the transform smooth enough to be read between grid points, whatever fills the corners.
         masked = np.asarray(volume, dtype=np.float32) * soft_sphere(box, 0.44 * box, edge_px=max(0.05 * box, 2.0))
-        cropped = resample(masked, (small,) * 3, centred=True, workers=workers) if small < box else masked
+        cropped = resample(masked, (small,) * 3, centred=True, threads=threads) if small < box else masked
         self.radius = radius
         self.voxels = half_space(radius)
         size = _PADDING * len(cropped)
         padded = np.zeros((size,) * 3, dtype=np.float32)
         first = size // 2 - len(cropped) // 2
         padded[(slice(first, first + len(cropped)),) * 3] = cropped
-        full = scipy.fft.fftn(scipy.fft.ifftshift(padded), workers=workers).astype(np.complex64)
+        full = scipy.fft.fftn(scipy.fft.ifftshift(padded), workers=threads).astype(np.complex64)
         reach = _PADDING * (radius + 2)
         wrapped = np.arange(-reach, reach + 1)
         cube = full[np.ix_(wrapped, wrapped, wrapped)]

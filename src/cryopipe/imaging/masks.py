@@ -73,7 +73,7 @@ def solvent_mask(
     volume_A3: float | None = None,
     extend_A: float = 6.0,
     edge_A: float = 8.0,
-    workers: int = 1,
+    threads: int = 1,
 ) -> np.ndarray:
     """Return a soft mask around the density of a map, float32 ``[z, y, x]``.
 
@@ -106,7 +106,7 @@ def solvent_mask(
         raise InputError(
             "a map that is constant or holds NaN has no solvent mask; look at the reconstruction before it"
         )
-    smooth = low_pass(volume, pixel_size_A, max(low_pass_A, 2.5 * pixel_size_A), workers=workers)
+    smooth = low_pass(volume, pixel_size_A, max(low_pass_A, 2.5 * pixel_size_A), threads=threads)
     # Corners of the box hold no particle and, in Fourier reconstructions, the worst artefacts.
     inside = radius_grid(volume.shape) < box // 2
     level = _level(smooth[inside], pixel_size_A, threshold, volume_A3)

@@ -19,7 +19,7 @@ def rotate_volume(
     *,
     shift_xyz_px: ArrayLike = (0.0, 0.0, 0.0),
     oversampling: int = 1,
-    workers: int = 1,
+    threads: int = 1,
 ) -> np.ndarray:
     """Turn a map's content by ``rotation`` about voxel ``n // 2``, then move it by the shift: float32 ``[z, y, x]``.
 
@@ -39,7 +39,7 @@ def rotate_volume(
     matrix = np.asarray(rotation, dtype=np.float64)
     if matrix.shape != (3, 3) or not np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-6):
         raise InputError(f"a map is turned by one orthonormal matrix [3, 3]; got shape {matrix.shape}")
-    fine = resample(volume, (box * oversampling,) * 3, centred=True, workers=workers) if oversampling > 1 else volume
+    fine = resample(volume, (box * oversampling,) * 3, centred=True, threads=threads) if oversampling > 1 else volume
     spline = ndimage.spline_filter(np.asarray(fine, dtype=np.float32), order=3, output=np.float32)
     return apply_affine(spline, matrix.T, shift_xyz_px, box, oversampling)
 

@@ -147,7 +147,7 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: Initial
     best = max(range(len(runs)), key=lambda i: runs[i][0])
     state = runs[best][1]
     found = expectation(store, state, setting, candidates=1)
-    volume = symmetrise_volume(resize_map(state.volume, store.box, workers=context.threads), setting.symmetry)
+    volume = symmetrise_volume(resize_map(state.volume, store.box, threads=context.threads), setting.symmetry)
     write_volume(outputs["map"], volume, table.single("rlnImagePixelSize"))
     posed = with_poses(
         table,

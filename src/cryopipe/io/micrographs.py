@@ -1,4 +1,4 @@
-"""Rows of a micrograph table, and the image that a row stands for: one way to read it, one check of its pixel size."""
+"""Rows of a micrograph table, and the image that a row names: one way to read it, one check of its pixel size."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ def parse_image_name(name: str) -> tuple[int, Path]:
     Raises
     ------
     InputError
-        What stands before the ``@`` is not a number from 1.
+        The text before the ``@`` is not a number from 1.
     """
     number, at, path = name.partition("@")
     if not at:

@@ -2,9 +2,9 @@
 
 mrcfile 1.5.4 compares neither header nor file size when it reads a header alone, takes mode 0 for signed bytes always, and
 takes the byte order from the machine stamp, which files of RELION 2 and older programs do not have
-(``tests/io/test_mrc_library.py``). So sizes are checked here; mode 0 is unsigned where IMOD's stamp says so or, without a
+(``tests/io/test_mrc_library.py``). So sizes are checked here; mode 0 is unsigned where IMOD's stamp marks it so or, without a
 stamp, where the header's minimum and maximum can only be those of unsigned bytes; and the byte order is the one in which
-the dimensions make sense. Mode 101 of IMOD, two 4-bit pixels a byte, is known here and not to mrcfile.
+the dimensions make sense. Mode 101 of IMOD, two 4-bit pixels per byte, is known here and not to mrcfile.
 MRC2014: Cheng et al. 2015, doi:10.1016/j.jsb.2015.04.002.
 """
 
@@ -23,7 +23,7 @@ from cryopipe.errors import InputError
 HEADER_BYTES = 1024
 #: IMOD's mode of two 4-bit pixels per byte.
 PACKED_4_BIT = 101
-#: The letters IMOD as a little-endian number, and the bit of the flags after it that says that bytes are signed (IMOD's
+#: The letters IMOD as a little-endian number, and the bit of the flags after it that marks bytes as signed (IMOD's
 #: format of MRC files).
 _IMOD_STAMP = 1146047817
 _IMOD_SIGNED_BYTES = 1
@@ -32,7 +32,7 @@ _TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", PACKED_4_BIT: "u1"}
 
 @dataclass(frozen=True)
 class MrcInfo:
-    """What an MRC header says.
+    """Facts of an MRC header.
 
     Attributes
     ----------
@@ -141,7 +141,7 @@ def _signed_bytes(header: np.ndarray) -> bool:
     stamp, flags = np.frombuffer(header["extra2"].tobytes()[40:48], dtype=header["nx"].dtype)
     if int(stamp) == _IMOD_STAMP:
         return bool(int(flags) & _IMOD_SIGNED_BYTES)
-    # As IMOD does for files without its stamp; MRC2014 says signed, which fits headers without statistics.
+    # As IMOD does for files without its stamp; MRC2014 prescribes signed bytes, which fits headers without statistics.
     return bool(header["dmin"] < 0 or header["dmax"] < 128)
 
 

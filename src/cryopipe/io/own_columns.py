@@ -2,7 +2,7 @@
 
 This is the one place that explains them: `cryopipe.io.star_columns` takes their types from here, the glossary of the
 documentation (``docs/columns.md``) and the legends of the report take their words from here. A name may hold one
-placeholder in angle brackets: ``crpCtf<Estimator>DefocusU`` stands for the column of each CTF estimator.
+placeholder in angle brackets: ``crpCtf<Estimator>DefocusU`` is the column of each CTF estimator.
 """
 
 from __future__ import annotations
@@ -288,7 +288,7 @@ def column_page() -> str:
         "The tables of cryopipe use RELION's column names (`rln...`) with RELION's meanings and units. The columns below are its",
         "own. Generated from `src/cryopipe/io/own_columns.py` (`python -m cryopipe.config.generate --fix`).",
         "",
-        "A name in angle brackets stands for one column each: of every CTF estimator, pair of estimators, or map.",
+        "A name in angle brackets means one column for each CTF estimator, pair of estimators, or map.",
     ]
     for table in dict.fromkeys(column.table for column in OWN_COLUMNS):
         lines += ["", f"## {table}", "", "| column | type | unit | meaning |", "|---|---|---|---|"]

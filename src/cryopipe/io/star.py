@@ -193,7 +193,7 @@ def read_table(path: str | Path, kind: Kind) -> StarTable:
     Raises
     ------
     InputError
-        The file cannot be read, has another kind of table, or says too little about its optics (kV, Cs, pixel size).
+        The file cannot be read, has another kind of table, or lacks optics (kV, Cs, pixel size).
     """
     if kind not in _KINDS:
         raise InputError(f"{path}: {kind!r} is no kind of table; choose one of {', '.join(_KINDS)}.")

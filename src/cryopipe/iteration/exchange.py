@@ -79,7 +79,7 @@ def compare(
     """
     mean = 0.5 * (maps[0] + maps[1])
     mask = _mask(mean, pixel_size_A, mask_options, threads)  # without one, the unmasked curve judges
-    curve = half_map_fsc(maps[0], maps[1], mask=mask, rng=rng, workers=threads)
+    curve = half_map_fsc(maps[0], maps[1], mask=mask, rng=rng, threads=threads)
     fsc = np.array(curve[: radius + 1])
     fsc[0] = 1.0
     return Shared(fsc, crossing_shell(fsc), low_shells(mean, join_radius + 2), join_radius, mask is not None)
@@ -134,10 +134,10 @@ def next_reference(
     box = filtered.shape[0]
     k = radial_frequency(filtered.shape) * box
     join = low_pass_transfer(k, shared.join_radius, width=2.0).astype(np.float32)
-    spectrum = rfftn_centred(filtered, workers=threads)
+    spectrum = rfftn_centred(filtered, threads=threads)
     spectrum *= np.interp(k, np.arange(len(wiener)), wiener).astype(np.float32)
-    spectrum += join * (rfftn_centred(shared.coarse, workers=threads) - spectrum)
-    result: NDArray[np.float32] = irfftn_centred(spectrum, box, workers=threads)
+    spectrum += join * (rfftn_centred(shared.coarse, threads=threads) - spectrum)
+    result: NDArray[np.float32] = irfftn_centred(spectrum, box, threads=threads)
     return result
 
 
@@ -177,6 +177,6 @@ def _mask(
     if options is None:
         return None
     try:
-        return dynamic_mask(volume, pixel_size_A, workers=threads, **options)
+        return dynamic_mask(volume, pixel_size_A, threads=threads, **options)
     except InputError:
         return None

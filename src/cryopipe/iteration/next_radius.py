@@ -104,7 +104,7 @@ def next_search_radius(
 
 
 def half_map_fsc(
-    half1: Any, half2: Any, *, mask: Any = None, rng: np.random.Generator | None = None, workers: int = 1
+    half1: Any, half2: Any, *, mask: Any = None, rng: np.random.Generator | None = None, threads: int = 1
 ) -> np.ndarray:
     """Return the FSC between unfiltered, unmasked half maps; inside a soft mask and corrected for it where one is given.
 
@@ -115,7 +115,7 @@ def half_map_fsc(
         Soft mask.
     rng : Generator, optional
         Random phases of the mask's correction; needed with a mask.
-    workers : int
+    threads : int
         CPU threads.
 
     Raises
@@ -132,7 +132,7 @@ def half_map_fsc(
     if half1 is half2 or (half1.shape == half2.shape and bool((half1 == half2).all())):
         raise InputError("both half maps are the same: give the maps of two independent half sets")
     if mask is None:
-        return fourier_shell_correlation(half1, half2, workers=workers)
+        return fourier_shell_correlation(half1, half2, threads=threads)
     if rng is None:
         raise InputError("a masked FSC randomises phases: give rng=context.rng(<name>)")
-    return masked_fsc(half1, half2, mask, rng, workers=workers).corrected
+    return masked_fsc(half1, half2, mask, rng, threads=threads).corrected

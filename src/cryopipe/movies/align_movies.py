@@ -127,7 +127,7 @@ def align_movie(
     pixel_size_A: float,
     voltage_kV: float,
     frame_rng: Callable[[int], np.random.Generator],
-    workers: int = 1,
+    threads: int = 1,
 ) -> AlignedMovie:
     """Align the frames of an open movie and average them.
 
@@ -143,7 +143,7 @@ def align_movie(
         Of the movie.
     frame_rng : callable
         Random generator of a frame, for its defects: the same one whenever the frame is read.
-    workers : int
+    threads : int
         Threads. The result does not depend on it.
 
     Raises
@@ -160,7 +160,7 @@ def align_movie(
     spectra = []
     unaligned = np.zeros((ny, nx), dtype=np.float32)
 
-    buffers = [np.empty((ny, nx), dtype=np.float32) for _ in range(max(workers, 1))]
+    buffers = [np.empty((ny, nx), dtype=np.float32) for _ in range(max(threads, 1))]
 
     def correct(slot: int, numbered: tuple[int, np.ndarray]) -> np.ndarray:
         return camera.correct(numbered[1], frame_rng(numbered[0]), out=buffers[slot])
@@ -169,7 +169,7 @@ def align_movie(
         frame = correct(slot, numbered)
         return frame, correlation_spectrum(frame, grid), reduced(frame, block)
 
-    for raws, prepared in in_groups(enumerate(movie.iterate(threads=workers)), prepare, workers):
+    for raws, prepared in in_groups(enumerate(movie.iterate(threads=threads)), prepare, threads):
         if keep:
             cache += [raw for _, raw in raws]
         for frame, spectrum, little in prepared:
@@ -182,7 +182,7 @@ def align_movie(
         max_shift_A=params.max_shift_A,
         robust_iterations=params.robust_iterations,
         refine_iterations=params.refine_iterations,
-        workers=workers,
+        threads=threads,
     )
     del spectra
     patches = patch_spectra(
@@ -193,7 +193,7 @@ def align_movie(
         motion.shifts_px,
         patch_A=params.patch_A,
         finest_A=params.finest_resolution_A,
-        workers=workers,
+        threads=threads,
     )
     small.clear()
     shifts, local = refine_motion(
@@ -203,15 +203,15 @@ def align_movie(
         reference=motion.reference,
         resolution_A=grid.resolution_A,
         local=params.local,
-        workers=workers,
+        threads=threads,
     )
     del patches
     motion = replace(motion, shifts_px=shifts)
     dose = params.dose_per_frame_e_A2
     exposures = None if dose is None else (params.pre_exposure_e_A2 or 0.0) + dose * np.arange(1, n + 1)
-    sums = FrameSums((ny, nx), pixel_size_A, voltage_kV, exposures, frames=n, binning=params.binning, workers=workers)
-    frames: Iterator[np.ndarray] = iter(cache) if keep else movie.iterate(threads=workers)
-    for raws, corrected in in_groups(enumerate(frames), correct, workers):
+    sums = FrameSums((ny, nx), pixel_size_A, voltage_kV, exposures, frames=n, binning=params.binning, threads=threads)
+    frames: Iterator[np.ndarray] = iter(cache) if keep else movie.iterate(threads=threads)
+    for raws, corrected in in_groups(enumerate(frames), correct, threads):
         for (index, _), frame in zip(raws, corrected, strict=True):
             shift = motion.shifts_px[index]
             field = shift if local is None else local.nodes(index, SPACING) + shift[:, None, None]
@@ -221,18 +221,18 @@ def align_movie(
     weighted = None if dose is None else sums.weighted_average()
     unaligned /= np.float32(n)
     if params.binning > 1:
-        unaligned = resample(unaligned, sums.new_shape, workers=workers)
+        unaligned = resample(unaligned, sums.new_shape, threads=threads)
     return AlignedMovie(sums.average(), weighted, unaligned, motion, local)
 
 
-def in_groups(items: Iterable[S], work: Callable[[int, S], T], workers: int) -> Iterator[tuple[list[S], list[T]]]:
-    """Yield ``workers`` items at a time with what ``work(place in the group, item)`` made of each, one thread per item.
+def in_groups(items: Iterable[S], work: Callable[[int, S], T], threads: int) -> Iterator[tuple[list[S], list[T]]]:
+    """Yield ``threads`` items at a time with what ``work(place in the group, item)`` made of each, one thread per item.
 
     No more than these results exist at once: they are as large as frames.
     """
     source = iter(items)
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        while group := list(itertools.islice(source, max(workers, 1))):
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
+        while group := list(itertools.islice(source, max(threads, 1))):
             yield group, list(pool.map(work, range(len(group)), group))
 
 
@@ -258,7 +258,7 @@ def _with_exposure_of(entry: MovieEntry, params: AlignMovies) -> AlignMovies:
 
 
 def _process(
-    entry: MovieEntry, folder: Path, gain: Path, camera: Camera, params: AlignMovies, context: Context, workers: int
+    entry: MovieEntry, folder: Path, gain: Path, camera: Camera, params: AlignMovies, context: Context, threads: int
 ) -> Row:
     """Align one movie, write its files and return its row of the micrograph table."""
     files = _item_files(folder, entry.item)
@@ -272,7 +272,7 @@ def _process(
             pixel_size_A=entry.pixel_size_A,
             voltage_kV=entry.voltage_kV,
             frame_rng=lambda index: context.rng(f"{entry.item}/{index}"),
-            workers=workers,
+            threads=threads,
         )
     pixel_size_A = entry.pixel_size_A * params.binning
     dose, before = params.dose_per_frame_e_A2, params.pre_exposure_e_A2 or 0.0
@@ -348,7 +348,7 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: AlignMovies, 
             params=params,
             reads=lambda item, entry: [entry.path, inputs["gain"], inputs["defects"]],
             makes=lambda item, row: _made(folder, item, row),
-            workers=outer,
+            threads=outer,
         )
     optics = table.optics
     if len(optics):

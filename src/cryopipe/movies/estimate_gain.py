@@ -81,7 +81,7 @@ def _scores(
     given = read_reference(path)
     try:
         return given, score_orientations(
-            given, field.response, field.good, sigma_px=params.background_sigma_px, workers=context.threads
+            given, field.response, field.good, sigma_px=params.background_sigma_px, threads=context.threads
         )
     except InputError as error:
         raise InputError(f"{path}: {error}") from error

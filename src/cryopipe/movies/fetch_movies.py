@@ -124,7 +124,7 @@ def main(
         reads=lambda item, facts: [],
         ignore=_HOW,
         makes=lambda item, row: [Path(row["rlnMicrographMovieName"])],
-        workers=params.connections,
+        threads=params.connections,
     )
     there = sum(row["crpBytes"] for row in results.rows)
     context.log.info(

@@ -95,7 +95,7 @@ def main(
         context,
         params=alone,
         reads=lambda item, facts: [facts[0], twin_of(facts[0], params)],
-        workers=context.threads,
+        threads=context.threads,
     )
     rows, odd = same_size(results.rows, "a micrograph")
     write_table(outputs["micrographs"], StarTable("micrographs", optics, typed_rows(rows, COLUMNS)))

@@ -231,7 +231,7 @@ def main(
         context,
         params=alone,
         reads=lambda item, facts: [facts[0]],
-        workers=context.threads,
+        threads=context.threads,
     )
     rows, odd = same_size(results.rows, "frames")
     if rows:

@@ -69,7 +69,7 @@ def friendly_box(length_px: float) -> int:
     return box
 
 
-def downsample(image: np.ndarray, factor: float, *, workers: int = 1) -> tuple[np.ndarray, Fraction]:
+def downsample(image: np.ndarray, factor: float, *, threads: int = 1) -> tuple[np.ndarray, Fraction]:
     """Fourier-crop an image ``[y, x]`` by a factor that is exactly the same on both axes and for every image size.
 
     Parameters
@@ -91,4 +91,4 @@ def downsample(image: np.ndarray, factor: float, *, workers: int = 1) -> tuple[n
     padded = np.pad(image, padding, mode="symmetric")
     new = tuple(int(n / exact) for n in padded.shape)
     kept = tuple(int(np.ceil(n / exact)) for n in image.shape)
-    return resample(padded, new, workers=workers)[: kept[0], : kept[1]], exact
+    return resample(padded, new, threads=threads)[: kept[0], : kept[1]], exact

@@ -64,7 +64,7 @@ def extract_images(
     *,
     optics: CtfParameters | None = None,
     rng: np.random.Generator,
-    workers: int = 1,
+    threads: int = 1,
 ) -> tuple[np.ndarray, Boxes, float]:
     """Return the particle images of one micrograph.
 
@@ -91,12 +91,12 @@ def extract_images(
         Exact downsampling factor.
     """
     wanted, background_A = require(params, "downsample", "background_diameter_A")
-    image, exact = downsample(micrograph, wanted, workers=workers)
+    image, exact = downsample(micrograph, wanted, threads=threads)
     image_pixel_A = pixel_size_A * float(exact)
     if params.remove_dust:
         image, _ = remove_dust(image, threshold=params.dust_threshold, fill=params.dust_fill, rng=rng)
     if params.phase_flip:
-        image = flip_phases(image, image_pixel_A, optics, workers=workers)
+        image = flip_phases(image, image_pixel_A, optics, threads=threads)
     box = box_size(params, image_pixel_A)
     boxes = place_boxes(np.asarray(xy) / float(exact), box, (image.shape[0], image.shape[1]))
     usable = np.array([not reason for reason in boxes.reason], dtype=bool)
@@ -109,7 +109,7 @@ def extract_images(
 
 
 def flip_phases(
-    image: np.ndarray, pixel_size_A: float, optics: CtfParameters | None, *, workers: int = 1
+    image: np.ndarray, pixel_size_A: float, optics: CtfParameters | None, *, threads: int = 1
 ) -> np.ndarray:
     """Return ``image`` ``[y, x]`` with its Fourier transform negated where the CTF is negative.
 
@@ -121,7 +121,7 @@ def flip_phases(
         Of the image.
     optics : CtfParameters or None
         CTF of the micrograph (scalars).
-    workers : int
+    threads : int
         Threads of the Fourier transforms.
 
     Returns
@@ -137,7 +137,7 @@ def flip_phases(
         raise InputError(
             "phases cannot be flipped without a CTF: estimate it, or set extract_particles.phase_flip: false"
         )
-    spectrum = scipy.fft.rfft2(image.astype(np.float32), workers=workers)
+    spectrum = scipy.fft.rfft2(image.astype(np.float32), workers=threads)
     kx, ky = frequency_grid(image.shape, pixel_size_A)
     sign = ctf(kx, ky, optics, mode="flip").astype(np.float32)
     # at the Nyquist frequency k and -k share a pixel, but an astigmatic CTF may differ between them
@@ -145,7 +145,7 @@ def flip_phases(
         if n % 2 == 0:
             np.moveaxis(sign, axis, 0)[n // 2] = 1.0
     spectrum *= sign
-    return scipy.fft.irfft2(spectrum, s=image.shape, workers=workers).astype(np.float32)
+    return scipy.fft.irfft2(spectrum, s=image.shape, workers=threads).astype(np.float32)
 
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: ExtractParticles, context: Context) -> None:
@@ -199,7 +199,7 @@ def _extract_item(
         params,
         optics=from_row(row),
         rng=context.rng(item),
-        workers=context.threads,
+        threads=context.threads,
     )
     image_A = micrograph.pixel_size_A * factor
     stack = stacks / f"{item}.mrcs"

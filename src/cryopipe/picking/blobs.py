@@ -61,7 +61,7 @@ def log_response(
     max_diameter_A: float,
     white_noise_sd: float = 0.0,
     optics: CtfParameters | None = None,
-    workers: int = 1,
+    threads: int = 1,
 ) -> Response:
     """Filter an image with Laplacians of Gaussians of all diameters of :func:`diameter_series`.
 
@@ -76,7 +76,7 @@ def log_response(
     """
     diameters, counts = diameter_series(min_diameter_A, max_diameter_A)
     padded, crop = padded_by_reflection(image, round(max_diameter_A / pixel_size_A))
-    spectrum = scipy.fft.rfft2(padded, workers=workers)
+    spectrum = scipy.fft.rfft2(padded, workers=threads)
     kx, ky = frequency_grid(padded.shape, pixel_size_A)
     squared = np.square(kx) + np.square(ky)
     correction = np.ones(squared.shape) if optics is None else 1.0 / rise_of_ctf(kx, ky, optics)
@@ -86,7 +86,7 @@ def log_response(
     for diameter, counted in zip(diameters, counts, strict=True):
         relative = squared * (2.0 * diameter) ** 2
         transfer = correction * relative * np.exp(-0.5 * relative)
-        answer = scipy.fft.irfft2(spectrum * transfer, s=padded.shape, workers=workers)[crop].astype(np.float32)
+        answer = scipy.fft.irfft2(spectrum * transfer, s=padded.shape, workers=threads)[crop].astype(np.float32)
         better = answer > merit
         merit[better] = answer[better]
         noise[better] = white_noise_sd * transfer_norm(transfer, padded.shape)

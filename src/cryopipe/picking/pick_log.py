@@ -41,7 +41,7 @@ def pick_particles(
     params: PickLog,
     *,
     optics: CtfParameters | None = None,
-    workers: int = 1,
+    threads: int = 1,
 ) -> Picks:
     """Return the particles of one micrograph.
 
@@ -55,7 +55,7 @@ def pick_particles(
         With every derived value filled.
     optics : CtfParameters, optional
         Of this micrograph (scalars); required by ``correct_ctf``.
-    workers : int
+    threads : int
         Threads of the Fourier transforms.
 
     Returns
@@ -80,17 +80,17 @@ def pick_particles(
             max_diameter_A=maximum_A,
             white_noise_sd=work.noise_sd,
             optics=optics if params.correct_ctf else None,
-            workers=workers,
+            threads=threads,
         )
         response = replace(response, in_range=response.in_range & work.usable)
         counted = response.merit[response.in_range]
         threshold = float(counted.mean() + params.adjust_threshold * counted.std()) if counted.size else np.inf
         return response, threshold
 
-    return pick_by_size(micrograph, pixel_size_A, params, respond, workers=workers)
+    return pick_by_size(micrograph, pixel_size_A, params, respond, threads=threads)
 
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: PickLog, context: Context) -> None:
     """Pick every micrograph of ``inputs["micrographs"]`` and write ``outputs["coordinates"]``."""
-    pick = partial(pick_particles, params=params, workers=context.threads)
+    pick = partial(pick_particles, params=params, threads=context.threads)
     pick_micrographs(inputs, outputs, params, context, pick=pick)

@@ -38,7 +38,7 @@ def pick_particles(
     params: PickShell,
     *,
     optics: CtfParameters | None,
-    workers: int = 1,
+    threads: int = 1,
 ) -> Picks:
     """Return the particles of one micrograph.
 
@@ -52,7 +52,7 @@ def pick_particles(
         With every derived value filled.
     optics : CtfParameters or None
         Of this micrograph (scalars).
-    workers : int
+    threads : int
         Threads of the Fourier transforms.
 
     Returns
@@ -78,14 +78,14 @@ def pick_particles(
             optics=optics,
             white_noise_sd=work.noise_sd,
             usable=work.usable,
-            workers=workers,
+            threads=threads,
         )
         return response, params.threshold
 
-    return pick_by_size(micrograph, pixel_size_A, params, respond, workers=workers)
+    return pick_by_size(micrograph, pixel_size_A, params, respond, threads=threads)
 
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: PickShell, context: Context) -> None:
     """Pick every micrograph of ``inputs["micrographs"]`` and write ``outputs["coordinates"]``."""
-    pick = partial(pick_particles, params=params, workers=context.threads)
+    pick = partial(pick_particles, params=params, threads=context.threads)
     pick_micrographs(inputs, outputs, params, context, pick=pick)

@@ -38,7 +38,7 @@ def shell_response(
     optics: CtfParameters,
     white_noise_sd: float = 0.0,
     usable: np.ndarray | None = None,
-    workers: int = 1,
+    threads: int = 1,
 ) -> Response:
     """Filter an image with the shell's template; the merit is in standard deviations (by median absolute deviation).
 
@@ -60,13 +60,13 @@ def shell_response(
             f"inner_diameter_A {inner_diameter_A:g} must lie between 0 and the particle's diameter {outer_diameter_A:g}"
         )
     padded, crop = padded_by_reflection(image, round(outer_diameter_A / pixel_size_A))
-    spectrum = scipy.fft.rfft2(padded, workers=workers)
+    spectrum = scipy.fft.rfft2(padded, workers=threads)
     kx, ky = frequency_grid(padded.shape, pixel_size_A)
     frequency = np.hypot(kx, ky)
     template = ball_transform(frequency, outer_diameter_A / 2) - ball_transform(frequency, inner_diameter_A / 2)
     template *= ctf(kx, ky, optics)
     template[0, 0] = 0.0
-    answer = scipy.fft.irfft2(spectrum * template, s=padded.shape, workers=workers)[crop].astype(np.float32)
+    answer = scipy.fft.irfft2(spectrum * template, s=padded.shape, workers=threads)[crop].astype(np.float32)
     valid = np.ones(image.shape, dtype=bool) if usable is None else usable
     answer -= np.median(answer[valid])
     spread = robust_sd(answer[valid], 0.0)

@@ -19,7 +19,7 @@ def pick_by_size(
     params: PickLog | PickShell,
     respond: Callable[[WorkingImage], tuple[Response, float]],
     *,
-    workers: int = 1,
+    threads: int = 1,
 ) -> Picks:
     """Return the particles of one micrograph.
 
@@ -33,7 +33,7 @@ def pick_by_size(
         With every derived value filled.
     respond : callable
         The method: returns the response to the working image, and the threshold of its figure of merit.
-    workers : int
+    threads : int
         Threads of the Fourier transforms.
 
     Returns
@@ -49,7 +49,7 @@ def pick_by_size(
         highpass_A=highpass_A,
         contrast_window_A=diameter_A,
         outlier_zscore=params.outlier_zscore,
-        workers=workers,
+        threads=threads,
     )
     response, threshold = respond(work)
     picks = pick_maxima(

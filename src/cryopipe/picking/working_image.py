@@ -49,7 +49,7 @@ def working_image(
     highpass_A: float,
     contrast_window_A: float,
     outlier_zscore: float = 8.0,
-    workers: int = 1,
+    threads: int = 1,
 ) -> WorkingImage:
     """Clean, invert, low-pass (by Fourier cropping) and high-pass a micrograph.
 
@@ -81,7 +81,7 @@ def working_image(
     clean = ((mean - micrograph) / sd).astype(np.float32)  # inverted: particles are bright from here on
     clean[np.abs(clean) > outlier_zscore] = 0.0
     shape = _working_shape(micrograph.shape, pixel_size_A, max_resolution_A)
-    coarse = resample(clean, shape, workers=workers)
+    coarse = resample(clean, shape, threads=threads)
     scale_y, scale_x = micrograph.shape[0] / shape[0], micrograph.shape[1] / shape[1]
     work_pixel = pixel_size_A * scale_x
     usable = ~foreign_bodies(coarse, contrast_window_A / work_pixel)

@@ -207,7 +207,7 @@ def transform(
         )
     if mask is not None:
         images = images * mask
-    return pixels.gather(rfft2_centred(images, workers=threads))
+    return pixels.gather(rfft2_centred(images, threads=threads))
 
 
 def ctf_rows(parameters: CtfParameters, pixels: FourierPixels, pixel_size_A: float) -> np.ndarray:

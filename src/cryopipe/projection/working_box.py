@@ -32,10 +32,10 @@ def in_box(images: ParticleSpectra, box: int) -> ParticleSpectra:
     return replace(images, pixels=pixels, box=box, pixel_size_A=images.pixel_size_A * images.box / box)
 
 
-def resize_map(volume: np.ndarray, box: int, *, workers: int = 1) -> np.ndarray:
+def resize_map(volume: np.ndarray, box: int, *, threads: int = 1) -> np.ndarray:
     """Return a map in another box of the same side length, with the same central slices; float32 ``[z, y, x]``."""
     old = volume.shape[0]
     if box == old:
         return volume
     # resample() keeps grey values; a slice is the transform over the box length, so it would scale with (new / old)^2.
-    return resample(volume, (box,) * 3, centred=True, workers=workers) * np.float32((old / box) ** 2)
+    return resample(volume, (box,) * 3, centred=True, threads=threads) * np.float32((old / box) ** 2)

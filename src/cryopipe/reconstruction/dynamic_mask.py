@@ -23,7 +23,7 @@ def dynamic_mask(
     near_A: float = 6.0,
     far_A: float = 14.0,
     volume_A3: float | None = None,
-    workers: int = 1,
+    threads: int = 1,
 ) -> np.ndarray:
     """Return a soft mask around the map's density inside the particle's sphere, float32 ``[z, y, x]``, 0 to 1.
 
@@ -62,7 +62,7 @@ def dynamic_mask(
     # The sphere goes first: density that overlapping neighbours leave in the corners must not set the threshold.
     mask = sphere * solvent_mask(
         volume * sphere, pixel_size_A, low_pass_A=low_pass_A, threshold=threshold, extend_A=near_A,
-        edge_A=far_A - near_A, workers=workers,
+        edge_A=far_A - near_A, threads=threads,
     )  # fmt: skip
     held = float(mask.sum(dtype=np.float64)) * pixel_size_A**3
     if volume_A3 is not None and held < 0.5 * volume_A3:

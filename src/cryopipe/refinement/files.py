@@ -81,10 +81,10 @@ def write_maps(
     """
     half1, half2 = halves
     box, threads = len(half1), context.threads
-    mask = dynamic_mask(0.5 * (half1 + half2), pixel_size_A, workers=threads, **mask_options)
-    curves = masked_fsc(half1, half2, mask, context.rng("final phases"), workers=threads)
+    mask = dynamic_mask(0.5 * (half1 + half2), pixel_size_A, threads=threads, **mask_options)
+    curves = masked_fsc(half1, half2, mask, context.rng("final phases"), threads=threads)
     weight = fsc_weight(curves.corrected) ** 2
-    mean = apply_shell_curve(0.5 * (half1 + half2), weight, workers=threads)
+    mean = apply_shell_curve(0.5 * (half1 + half2), weight, threads=threads)
     for name, volume in (("half1", half1), ("half2", half2), ("map", mean), ("mask", mask)):
         write_volume(outputs[name], volume, pixel_size_A)
     general = {

@@ -26,7 +26,7 @@ class SimulatedCamera:
     hot : bool [y, x]
         Pixels that count electrons which did not arrive.
     orientation : str
-        ``[mirror_]rot<angle>``: the gain reference fits the movies after mirroring it along x where the name says so
+        ``[mirror_]rot<angle>``: the gain reference fits the movies after mirroring it along x where the name has ``mirror``
         and turning it by ``numpy.rot90`` angle / 90 times.
     """
 

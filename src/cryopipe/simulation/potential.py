@@ -127,7 +127,7 @@ class PotentialSampler:
         parts = transform_2d(seen / self.pixel_size_A, self.weights, box)
         return np.asarray((parts * self._functions_2d(box)).sum(axis=0))
 
-    def volume(self, box: int, *, workers: int = 1) -> NDArray[np.float32]:
+    def volume(self, box: int, *, threads: int = 1) -> NDArray[np.float32]:
         """Return the potential in V, float32 [z, y, x] with its centre at ``box // 2``.
 
         Its sum along z times the pixel size is the projection for the identity pose.
@@ -140,9 +140,9 @@ class PotentialSampler:
         inside = radius < 0.5 / self.pixel_size_A * (1 - 1e-6)
         total = np.zeros(radius.shape, np.complex64)
         for part, curve in zip(self.weights.T, functions, strict=True):
-            spectrum = transform_3d(self.model.positions_A / self.pixel_size_A, part, box, workers=workers)
+            spectrum = transform_3d(self.model.positions_A / self.pixel_size_A, part, box, threads=threads)
             total += spectrum * (np.interp(radius, sample, curve) * inside).astype(np.float32)
-        volume = scipy.fft.irfftn(total, s=(box,) * 3, workers=workers)
+        volume = scipy.fft.irfftn(total, s=(box,) * 3, workers=threads)
         return np.fft.fftshift(volume).astype(np.float32, copy=False)
 
     def _functions_2d(self, box: int) -> NDArray[np.float32]:
@@ -157,7 +157,7 @@ class PotentialSampler:
         return np.asarray(cached[box])
 
 
-def potential_map(model: AtomicModel, *, box: int, pixel_size_A: float, workers: int = 1) -> NDArray[np.float32]:
+def potential_map(model: AtomicModel, *, box: int, pixel_size_A: float, threads: int = 1) -> NDArray[np.float32]:
     """Return the potential of a model in ice in V, float32 [z, y, x]; see :meth:`PotentialSampler.volume`.
 
     Parameters
@@ -168,10 +168,10 @@ def potential_map(model: AtomicModel, *, box: int, pixel_size_A: float, workers:
         Even side of the map in pixels.
     pixel_size_A : float
         Å.
-    workers : int
+    threads : int
         Threads of the transforms.
     """
-    return PotentialSampler(model, pixel_size_A).volume(box, workers=workers)
+    return PotentialSampler(model, pixel_size_A).volume(box, threads=threads)
 
 
 def _tabulated(element: str, k: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -163,13 +163,13 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: SimulateMovie
             params=params,
             reads=lambda item, facts: [source] if source else [],
             makes=lambda item, row: [paths[item]],
-            workers=movies_at_once,
+            threads=movies_at_once,
         )
         if results.rejections:  # no input can be bad here, so a movie that fails is a fault of the program
             raise CryopipeError(f"simulate_movies: {results.rejections[0].item}: {results.rejections[0].reason}")
         map_pixel = max(pixel, _MAP_PIXEL_SIZE_A)
         box = 2 * int(np.ceil(_MAP_LENGTH * model.diameter_A / map_pixel / 2))
-        truth_map = PotentialSampler(model, map_pixel).volume(box, workers=context.threads)
+        truth_map = PotentialSampler(model, map_pixel).volume(box, threads=context.threads)
     write_volume(outputs["truth_map"], truth_map, map_pixel)
     write_image(outputs["gain"], camera.reference, pixel)
     _write_tables(results.rows, outputs, params)

@@ -52,7 +52,7 @@ def transform_2d(xy_px: NDArray[np.float64], weights: NDArray[np.float32], box: 
 
 
 def transform_3d(
-    xyz_px: NDArray[np.float64], weights: NDArray[np.float32], box: int, *, workers: int = 1
+    xyz_px: NDArray[np.float64], weights: NDArray[np.float32], box: int, *, threads: int = 1
 ) -> NDArray[np.complex64]:
     """Return the same sum on the half space of a volume.
 
@@ -64,7 +64,7 @@ def transform_3d(
         One weight per atom.
     box : int
         Even length of the volume.
-    workers : int
+    threads : int
         Threads of the transform.
 
     Returns
@@ -75,7 +75,7 @@ def transform_3d(
     size, factor, rows = _fine_grid(box)
     grid = np.zeros((size, size, size), np.float32)
     _spread_3d(grid, np.ascontiguousarray(xyz_px * (size / box)), np.ascontiguousarray(weights, dtype=np.float32))
-    spectrum = scipy.fft.rfftn(grid, workers=workers)
+    spectrum = scipy.fft.rfftn(grid, workers=threads)
     half = box // 2 + 1
     inner = spectrum[np.ix_(rows, rows, np.arange(half))]
     inner *= factor[:, None, None] * factor[:, None] * factor[:half]

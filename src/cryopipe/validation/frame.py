@@ -21,14 +21,14 @@ class Frame:
     shift_xyz_px: NDArray[np.float64]
     mirrored: bool
 
-    def apply(self, volume: NDArray[np.float32], *, workers: int = 1) -> NDArray[np.float32]:
+    def apply(self, volume: NDArray[np.float32], *, threads: int = 1) -> NDArray[np.float32]:
         """Return the map in the new frame; without interpolation where nothing but the hand changes."""
         if self.mirrored:
             volume = invert_hand(volume)
         if np.array_equal(self.rotation, np.eye(3)) and not self.shift_xyz_px.any():
             return volume
         result: NDArray[np.float32] = rotate_volume(
-            volume, self.rotation, shift_xyz_px=self.shift_xyz_px, oversampling=2, workers=workers
+            volume, self.rotation, shift_xyz_px=self.shift_xyz_px, oversampling=2, threads=threads
         )
         return result
 
@@ -42,7 +42,7 @@ def find_frame(
     same_axes: bool,
     allow_hand: bool = True,
     resolution_A: float = 10.0,
-    workers: int = 1,
+    threads: int = 1,
 ) -> Frame:
     """Find the frame in which a map fits a reference best.
 
@@ -61,7 +61,7 @@ def find_frame(
         Whether the inverted map may be taken.
     resolution_A : float
         Detail to which the fit is judged.
-    workers : int
+    threads : int
         Threads.
     """
     if same_axes and parse_group(symmetry)[0] in "OI":
@@ -69,7 +69,7 @@ def find_frame(
         shells = np.arange(1, last + 1)
 
         def score(volume: NDArray[np.float32]) -> float:
-            curve = fourier_shell_correlation(volume, reference, workers=workers)[1 : last + 1]
+            curve = fourier_shell_correlation(volume, reference, threads=threads)[1 : last + 1]
             return float((curve * shells**2).sum())
 
         mirrored = allow_hand and score(invert_hand(moving)) > score(moving)
@@ -81,6 +81,6 @@ def find_frame(
         resolution_A=max(resolution_A, 2.5 * pixel_size_A),
         symmetry=symmetry,
         allow_hand=allow_hand,
-        workers=workers,
+        threads=threads,
     )
     return Frame(found.rotation, found.shift_xyz_px, found.mirrored)

@@ -43,7 +43,7 @@ def read_maps(*paths: Path) -> tuple[list[NDArray[np.float32]], float]:
 
 
 def on_grid(
-    volume: NDArray[np.float32], pixel_size_A: float, *, box: int, new_pixel_size_A: float, workers: int = 1
+    volume: NDArray[np.float32], pixel_size_A: float, *, box: int, new_pixel_size_A: float, threads: int = 1
 ) -> NDArray[np.float32]:
     """Return a map resampled to another pixel size and box; its centre stays at index ``box // 2``.
 
@@ -62,7 +62,7 @@ def on_grid(
         Side of the result in pixels.
     new_pixel_size_A : float
         Å per pixel of the result.
-    workers : int
+    threads : int
         CPU threads of the transforms.
     """
     ratio = pixel_size_A / new_pixel_size_A
@@ -72,7 +72,7 @@ def on_grid(
     for length in range(first, 3 * volume.shape[0] + 1, 2):
         new = 2 * round(length * ratio / 2)
         if abs(new / (length * ratio) - 1) <= 5e-4:
-            volume = resample(centred_crop(volume, length), (new,) * 3, centred=True, workers=workers)
+            volume = resample(centred_crop(volume, length), (new,) * 3, centred=True, threads=threads)
             return centred_crop(volume, box)
     return _fourier_series(volume, ratio, box)
 

@@ -57,7 +57,7 @@ def postprocess(
     params: Postprocess,
     rng: np.random.Generator,
     mtf: NDArray[np.float64] | None = None,
-    workers: int = 1,
+    threads: int = 1,
 ) -> Postprocessed:
     """Judge and sharpen a map.
 
@@ -73,7 +73,7 @@ def postprocess(
         Source of the random phases.
     mtf : array [shells], optional
         Modulation transfer function of the detector per shell; the map is divided by it.
-    workers : int
+    threads : int
         Threads.
     """
     box = half1.shape[0]
@@ -85,23 +85,23 @@ def postprocess(
         threshold=params.mask_threshold,
         extend_A=params.mask_extend_A,
         edge_A=params.mask_edge_A,
-        workers=workers,
+        threads=threads,
     )
-    curves = masked_fsc(half1, half2, mask, rng, workers=workers)
+    curves = masked_fsc(half1, half2, mask, rng, threads=threads)
     resolution = {
         name: resolution_at(getattr(curves, name), HALF_MAP_THRESHOLD, box, pixel_size_A)
         for name in ("unmasked", "masked", "corrected")
     }
     lowpass = params.lowpass_A or max(float(resolution["corrected"]), 2.0 * pixel_size_A)
     if mtf is not None:
-        full = apply_shell_curve(full, 1 / mtf, workers=workers)
+        full = apply_shell_curve(full, 1 / mtf, threads=threads)
     weight = fsc_weight(np.concatenate([[1.0], curves.corrected[1:]]))
     guinier = _guinier(full * mask, curves.corrected, pixel_size_A, lowpass, start_A=params.guinier_start_A)
     b_factor = params.b_factor_A2
     if b_factor is None:
         b_factor = -guinier.b_factor_A2 if guinier is not None else 0.0
     sharpened = sharpen(
-        full, pixel_size_A=pixel_size_A, b_factor_A2=b_factor, weight=weight, lowpass_A=lowpass, workers=workers
+        full, pixel_size_A=pixel_size_A, b_factor_A2=b_factor, weight=weight, lowpass_A=lowpass, threads=threads
     )
     return Postprocessed(sharpened, mask, curves, resolution, lowpass, b_factor, guinier)
 
@@ -114,7 +114,7 @@ def sharpen(
     weight: NDArray[np.float64],
     lowpass_A: float,
     edge_shells: int = 2,
-    workers: int = 1,
+    threads: int = 1,
 ) -> NDArray[np.float32]:
     """Multiply a map's Fourier coefficients by ``exp(-B / 4 d^2)``, one weight per shell, and a low-pass filter.
 
@@ -132,7 +132,7 @@ def sharpen(
         Resolution at the middle of a raised cosine over ``edge_shells`` shells.
     edge_shells : int
         Width of the filter's edge.
-    workers : int
+    threads : int
         Threads of the transforms.
     """
     side_A = volume.shape[0] * pixel_size_A
@@ -143,14 +143,14 @@ def sharpen(
         shell = np.minimum(np.rint(k * side_A).astype(np.int64), len(weight))
         return padded[shell] * np.exp(-0.25 * b_factor_A2 * k**2) * low_pass_transfer(k, 1 / lowpass_A, width=width)
 
-    result: NDArray[np.float32] = apply_transfer(volume, pixel_size_A, gain, workers=workers)
+    result: NDArray[np.float32] = apply_transfer(volume, pixel_size_A, gain, threads=threads)
     return result
 
 
 def _guinier(
     masked: NDArray[np.float32], fsc: NDArray[np.float64], pixel_size_A: float, end_A: float, *, start_A: float
 ) -> GuinierFit | None:
-    """Fit the B-factor, or return None where :func:`fit_guinier` says that the map is too coarse for one."""
+    """Fit the B-factor, or return None where :func:`fit_guinier` finds that the map is too coarse for one."""
     try:
         return fit_guinier(masked, pixel_size_A, end_A, low_resolution_A=start_A, fsc=fsc)
     except InputError:
@@ -268,7 +268,7 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: Postprocess, 
         params=params,
         rng=context.rng("phases"),
         mtf=mtf,
-        workers=context.threads,
+        threads=context.threads,
     )
     numbers = summary(result, box=box, pixel_size_A=pixel_size_A, given=params.b_factor_A2 is not None)
     context.log.info("resolution at FSC 0.143: %s; B-factor %.1f A^2", numbers["resolution_A"], result.b_factor_A2)

@@ -44,7 +44,7 @@ def compare_with_model(
     *,
     pixel_size_A: float,
     params: ValidateModel,
-    workers: int = 1,
+    threads: int = 1,
 ) -> tuple[dict[str, Any], dict[str, NDArray[np.float64]], NDArray[np.float32]]:
     """Correlate a map with a model.
 
@@ -58,7 +58,7 @@ def compare_with_model(
         Å.
     params : ValidateModel
         Options.
-    workers : int
+    threads : int
         Threads.
 
     Returns
@@ -74,13 +74,13 @@ def compare_with_model(
     box = volume.shape[0]
     model = replace(model, b_factors_A2=model.b_factors_A2 + params.b_factor_A2)
     placed, frame = lay_over_map(
-        model, volume, pixel_size_A=pixel_size_A, symmetry=symmetry, allow_hand=params.allow_hand, workers=workers
+        model, volume, pixel_size_A=pixel_size_A, symmetry=symmetry, allow_hand=params.allow_hand, threads=threads
     )
-    density = potential_map(placed, box=box, pixel_size_A=pixel_size_A, workers=workers)
+    density = potential_map(placed, box=box, pixel_size_A=pixel_size_A, threads=threads)
     inside = atom_mask(placed, box=box, pixel_size_A=pixel_size_A, params=params)
     curves = {
-        "masked": fourier_shell_correlation(volume * inside, density * inside, workers=workers),
-        "unmasked": fourier_shell_correlation(volume, density, workers=workers),
+        "masked": fourier_shell_correlation(volume * inside, density * inside, threads=threads),
+        "unmasked": fourier_shell_correlation(volume, density, threads=threads),
     }
     resolution = {name: resolution_at(curve, MODEL_THRESHOLD, box, pixel_size_A) for name, curve in curves.items()}
     numbers = {
@@ -107,7 +107,7 @@ def lay_over_map(
     pixel_size_A: float,
     symmetry: str,
     allow_hand: bool,
-    workers: int = 1,
+    threads: int = 1,
 ) -> tuple[AtomicModel, Frame]:
     """Move a model's atoms onto a map: the map stays as it is and nothing is interpolated.
 
@@ -123,11 +123,11 @@ def lay_over_map(
         Point group of the map, which thins the search out.
     allow_hand : bool
         Whether the model's mirror image may be taken (then the map has the wrong hand).
-    workers : int
+    threads : int
         Threads.
     """
     box = volume.shape[0]
-    density = potential_map(model, box=box, pixel_size_A=pixel_size_A, workers=workers)
+    density = potential_map(model, box=box, pixel_size_A=pixel_size_A, threads=threads)
     frame = find_frame(
         density,
         low_pass(volume, pixel_size_A, max(SEARCH_RESOLUTION_A, 3 * pixel_size_A)),
@@ -136,7 +136,7 @@ def lay_over_map(
         same_axes=False,
         allow_hand=allow_hand,
         resolution_A=SEARCH_RESOLUTION_A,
-        workers=workers,
+        threads=threads,
     )
     positions = -model.positions_A if frame.mirrored else model.positions_A
     moved = positions @ frame.rotation.T + frame.shift_xyz_px * pixel_size_A
@@ -181,7 +181,7 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: Validat
     (volume,), pixel_size_A = read_maps(inputs["map"])
     model = read_model(inputs["model"], assembly=params.assembly)
     numbers, curves, density = compare_with_model(
-        volume, model, pixel_size_A=pixel_size_A, params=params, workers=context.threads
+        volume, model, pixel_size_A=pixel_size_A, params=params, threads=context.threads
     )
     context.log.info("map against model: FSC 0.5 at %.2f A", numbers["fsc05_A"])
     box = volume.shape[0]

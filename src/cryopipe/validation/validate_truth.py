@@ -1,4 +1,4 @@
-"""A refined map, its poses and its picks against the truth of a simulation.
+"""Step ``validate_truth``: a refined map, its poses and its picks against the truth of a simulation.
 
 Three questions are answered. How far is the map right (FSC 0.5 against the true map)? How far could any program have
 come with the same particles (the same figure for a map from true poses, centres and CTFs)? How large are the errors of
@@ -178,7 +178,7 @@ def particle_errors(joined: Joined, frame: Frame, *, symmetry: str, kinds: tuple
 
 
 def truth_curves(
-    volumes: Mapping[str, NDArray[np.float32]], truth: NDArray[np.float32], mask: NDArray[np.float32], *, workers: int
+    volumes: Mapping[str, NDArray[np.float32]], truth: NDArray[np.float32], mask: NDArray[np.float32], *, threads: int
 ) -> dict[str, NDArray[np.float64]]:
     """Return the FSC of each map with the truth: ``<name>_masked`` and ``<name>_unmasked``, arrays ``[shells]``.
 
@@ -188,13 +188,13 @@ def truth_curves(
         Maps by name, in the truth's frame.
     truth, mask : array float32 [z, y, x]
         The true map, and the mask made from it.
-    workers : int
+    threads : int
         Threads of the transforms.
     """
     curves = {}
     for name, volume in volumes.items():
-        curves[f"{name}_masked"] = fourier_shell_correlation(volume * mask, truth * mask, workers=workers)
-        curves[f"{name}_unmasked"] = fourier_shell_correlation(volume, truth, workers=workers)
+        curves[f"{name}_masked"] = fourier_shell_correlation(volume * mask, truth * mask, threads=threads)
+        curves[f"{name}_unmasked"] = fourier_shell_correlation(volume, truth, threads=threads)
     return curves
 
 
@@ -216,7 +216,7 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: Validat
     (half1, half2), pixel_size_A = read_maps(inputs["half1"], inputs["half2"])
     box = half1.shape[0]
     (truth,), true_pixel_A = read_maps(inputs["truth_map"])
-    truth = on_grid(truth, true_pixel_A, box=box, new_pixel_size_A=pixel_size_A, workers=context.threads)
+    truth = on_grid(truth, true_pixel_A, box=box, new_pixel_size_A=pixel_size_A, threads=context.threads)
     mask = solvent_mask(
         truth,
         pixel_size_A,
@@ -224,18 +224,18 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: Validat
         threshold=params.mask_threshold,
         extend_A=params.mask_extend_A,
         edge_A=params.mask_edge_A,
-        workers=context.threads,
+        threads=context.threads,
     )
     refined = 0.5 * (half1 + half2)
-    frame = find_frame(refined, truth, pixel_size_A, symmetry=symmetry, same_axes=True, workers=context.threads)
+    frame = find_frame(refined, truth, pixel_size_A, symmetry=symmetry, same_axes=True, threads=context.threads)
     joined = join_truth(
         read_table(inputs["particles"], "particles"),
         read_table(inputs["truth_particles"], "particles").rows,
         radius_A=radius_A,
     )
     from_truth = reconstruct_from_truth(joined, symmetry=symmetry, threads=context.threads)
-    maps = {"refined": frame.apply(refined, workers=context.threads), "true_poses": from_truth}
-    curves = truth_curves(maps, truth, mask, workers=context.threads)
+    maps = {"refined": frame.apply(refined, threads=context.threads), "true_poses": from_truth}
+    curves = truth_curves(maps, truth, mask, threads=context.threads)
     at = {name: float(resolution_at(curve, TRUTH_THRESHOLD, box, pixel_size_A)) for name, curve in curves.items()}
     numbers: dict[str, Any] = {
         "fsc05_A": round(at["refined_masked"], 3),

@@ -1,7 +1,7 @@
 """What all rules have in common: log, benchmark, threads, resources and parameters, from the name of the step.
 
-A rule of a step says what it reads and what it leaves. `complete_rules` gives it the rest while Snakemake reads the rule files,
-through the functions that Snakemake's own grammar compiles the directives to. What a rule says itself goes before.
+A rule of a step states what it reads and what it leaves. `complete_rules` gives it the rest while Snakemake reads the rule files,
+through the functions that Snakemake's own grammar compiles the directives to. What a rule states itself comes first.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def extended(known: list[str], files: Iterable[str]) -> list[str]:
 
 
 def write_manifest(path: Path, files: Sequence[str]) -> None:
-    """Write the manifest, unless it says the same already."""
+    """Write the manifest, unless its content is the same already."""
     if files and list(files) != read_manifest(path):
         atomic_write(path, "".join(f"{line}\n" for line in files))
 

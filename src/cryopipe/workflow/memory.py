@@ -1,4 +1,4 @@
-"""How much memory the particles of a job may take: what the configuration says, else a share of what is free."""
+"""How much memory the particles of a job may take: the figure of the configuration, else a share of what is free."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 def particle_memory_bytes(memory_GB: float | None) -> int | None:
-    """Return the budget of a job's particles in bytes; None where neither anybody says nor the machine tells."""
+    """Return the budget of a job's particles in bytes; None where the configuration has none and the machine does not tell."""
     if memory_GB is not None:
         return int(memory_GB * 1e9)
     free = free_memory_bytes()

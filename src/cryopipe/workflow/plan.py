@@ -222,7 +222,7 @@ class Plan:
         return {file: _state(file) for file in self.batches[wildcards.batch]}
 
     def _wanted(self, names: list[str]) -> dict[str, Any]:
-        """Return what ``fetch_movies`` has to know of its files besides what the configuration says."""
+        """Return what ``fetch_movies`` has to know of its files besides its configuration."""
         folder = self.config.movies.fetch_movies.folder
         known = [(name, self.archived[name]) for name in names if name in self.archived]
         return {

@@ -1,4 +1,4 @@
-"""Run one step as a Snakemake job: its log, its threads, its device, its provenance, and a failure that a person understands."""
+"""Run one step as a Snakemake job: log, threads, device, provenance, and failure messages that a person understands."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from cryopipe.workflow.provenance import write_provenance
 
 
 def run_step(snakemake: Any, module: ModuleType) -> None:
-    """Run ``module.main`` with what the injected ``snakemake`` object says; leave the process with status 1 on failure.
+    """Run ``module.main`` as the injected ``snakemake`` object directs; leave the process with status 1 on failure.
 
     The job's log file is written here, not by redirection, so that it holds the traceback whatever happens. Progress goes to
     the log and, one line for each item, to the terminal.
@@ -161,7 +161,7 @@ def _write_down(
 
 
 def _open_work_dir(work_dir: Path, code: str) -> None:
-    """Make the folder of checkpoints; what another version of the code left there is no start for this one."""
+    """Make the folder of checkpoints; the files of another version of the code are not a start for this one."""
     marker = work_dir / "code.txt"
     if work_dir.exists() and (not marker.exists() or marker.read_text() != code):
         shutil.rmtree(work_dir)

@@ -54,7 +54,7 @@ def agreement(first: tuple[Defocus, Microscope], second: tuple[Defocus, Microsco
     Raises
     ------
     InputError
-        The two name different voltages: they are not of one micrograph.
+        The two have different voltages, so they are not of one micrograph.
     """
     (a, scope_a), (b, scope_b) = first, second
     if scope_a.voltage_kV != scope_b.voltage_kV:
@@ -126,7 +126,7 @@ def largest_agreeing(distances: Mapping[tuple[str, str], float], names: Iterable
     distances : mapping
         ``{(name, name) in alphabetical order: resolution of agreement, Å}`` of all pairs.
     names : iterable of str
-        At most some ten: all subsets are looked at.
+        At most about ten, because all subsets are tried.
     limit : float
         Largest resolution, Å, at which a pair agrees.
     """

@@ -1,4 +1,4 @@
-"""The branches of a CTF consensus: what each estimator says of each micrograph, or why it says nothing."""
+"""The branches of a CTF consensus: the estimates of each estimator for each micrograph, or the reason why there is none."""
 
 from __future__ import annotations
 

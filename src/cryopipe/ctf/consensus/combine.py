@@ -1,4 +1,4 @@
-"""The row of a micrograph that several CTF estimates agree on: whose values go on, and what all of them say together.
+"""The row of a micrograph that several CTF estimates agree on: whose values go on, and how far all of them agree.
 
 Columns that are written, P the prefix of the pass (``crpCtfConsensus``, ``crpCtfEnvelopeConsensus``):
 
@@ -9,10 +9,10 @@ Columns that are written, P the prefix of the pass (``crpCtfConsensus``, ``crpCt
   of `cryopipe.ctf.defocus`): their mean as tensors; with ``Sd`` their standard deviations (n - 1), those of U and V along
   the mean's axes.
 - ``crpCtfAgreement<A><B>`` (Å): where the phases of A and B part by 90°, for all pairs of branches.
-- ``crpCtf<A>DefocusU | DefocusV | DefocusAngle | FigureOfMerit | MaxResolution | Image``: what each estimator said.
+- ``crpCtf<A>DefocusU | DefocusV | DefocusAngle | FigureOfMerit | MaxResolution | Image``: the values of each estimator.
 - ``crpCtfDefocusFrom``, ``crpCtfEnvelopeFrom``: whose defocus and whose envelope the row carries.
 
--9999 and "none" stand where a branch has no estimate of this micrograph.
+The values are -9999 and "none" where a branch has no estimate of this micrograph.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cryopipe.ctf.consensus.verdict import CtfVerdict
 from cryopipe.ctf.defocus import Defocus
 
 _NONE = "none"
-#: A resolution that never was reached (phases apart from frequency zero on), Å; STAR files hold no infinity.
+#: Resolution (Å) of two CTFs that differ from frequency zero on; STAR files cannot hold infinity.
 _NEVER_A = 9999.0
 #: What belongs to a defocus and moves with it.
 _DEFOCUS = (
@@ -87,7 +87,7 @@ def combined_rows(
 
 
 def _columns(branches: Sequence[Branch], params: ConsensusCtf, prefix: str) -> dict[str, float | int | str]:
-    """Return ``{column: what stands for no value}`` of the table that is made."""
+    """Return ``{column: its value where there is none}`` of the table that is made."""
     first, *others = branches
     fills: dict[str, float | int | str] = {str(name): _fill(branches, str(name)) for name in first.table.rows}
     for other in others:
@@ -148,7 +148,7 @@ def _row(
 
 
 def _together(verdict: CtfVerdict) -> dict[str, float]:
-    """Return what the agreeing estimates say together, by the names in ``_TOGETHER``."""
+    """Return mean, scatter and largest differences of the agreeing estimates, by the names in ``_TOGETHER``."""
     pairs = list(itertools.combinations(verdict.agreeing, 2))
     defoci = [verdict.estimates[name][0] for name in verdict.agreeing]
     both = list(itertools.combinations(defoci, 2))
@@ -181,7 +181,7 @@ def _mean_columns(defoci: Sequence[Defocus], fills: Mapping[str, Any]) -> dict[s
 
 
 def _own_columns(branch: Branch) -> dict[str, str]:
-    """Return ``{new column: column of the branch's table}`` of what one estimator said; a consensus repeats nothing."""
+    """Return ``{new column: column of the branch's table}`` of the values of one estimator; a consensus has none of its own."""
     if branch.name == "consensus_ctf":
         return {}
     return {
@@ -198,7 +198,7 @@ def _is_envelope(name: str) -> bool:
 
 
 def _fill(branches: Sequence[Branch], name: str) -> float | int | str:
-    """Return what stands for no value in a column; an empty table does not know the types of its columns."""
+    """Return the value that marks a missing one in a column; an empty table does not know the types of its columns."""
     tables = sorted((branch.table.rows for branch in branches if name in branch.table.rows), key=len, reverse=True)
     kind = tables[0][name].dtype.kind
     return int(MISSING) if kind in "iu" else MISSING if kind == "f" else _NONE

@@ -1,4 +1,4 @@
-"""Limits that a CTF has to keep: defocus, astigmatism, fitted resolution, and what xmipp's estimator says of a fit.
+"""Limits that a CTF has to keep: defocus, astigmatism, fitted resolution, and xmipp's criteria of a fit.
 
 The table of xmipp's criteria follows its 2020 CTF consensus and CTF estimation protocols (Sorzano et al. 2007, J.
 Struct. Biol. 160:249, doi:10.1016/j.jsb.2007.08.013). Programs normalise spectra in their own ways: limits that were
@@ -14,7 +14,7 @@ from typing import Any
 from cryopipe.config.ctf import ConsensusCtf
 from cryopipe.ctf.defocus import Defocus
 
-#: Stands in a table where an estimator gave no value: no quantity of a CTF is as small, and STAR files hold no NaN.
+#: Value in a table where an estimator gave none: no quantity of a CTF is as small, and STAR files cannot hold NaN.
 MISSING = -9999.0
 
 
@@ -79,7 +79,7 @@ def resolution_reasons(records: Sequence[Mapping[str, Any]], params: ConsensusCt
 
 
 def quality_reasons(record: Mapping[str, Any], params: ConsensusCtf) -> list[str]:
-    """Return which of xmipp's criteria an estimate breaks; a column that it does not have is not judged."""
+    """Return which of xmipp's criteria an estimate breaks; columns that it does not have are not judged."""
     reasons = []
     for criterion in CRITERIA:
         value = value_of(record, criterion.column)
@@ -94,6 +94,6 @@ def quality_reasons(record: Mapping[str, Any], params: ConsensusCtf) -> list[str
 
 
 def value_of(record: Mapping[str, Any], column: str) -> float | None:
-    """Return a number of a row, None where the column is missing or says so."""
+    """Return a number of a row, None where the column is missing or holds `MISSING`."""
     value = record.get(column)
     return None if value is None or float(value) == MISSING else float(value)

@@ -1,4 +1,4 @@
-"""Both passes of the CTF consensus: judge each micrograph that enters, combine what is said of the accepted ones."""
+"""Both passes of the CTF consensus: judge each micrograph that enters, combine the estimates of the accepted ones."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def consensus(
     Parameters
     ----------
     items : sequence of str
-        The micrographs that enter, each once. What a branch has besides is left alone: an earlier step rejected it.
+        The micrographs that enter, each once. Other micrographs of a branch are ignored: an earlier step rejected them.
     branches : sequence of Branch
-        Tables of estimates and their failures. Empty ones are legal, and so is a single one.
+        Tables of estimates and their failures. A table may be empty, and there may be a single branch.
     params : ConsensusCtf
         Criteria.
     prefix : str
@@ -42,7 +42,7 @@ def consensus(
         raise InputError(f"micrograph {twice} enters twice. Names must be unique.")
     verdicts = {item: judge(item, branches, params) for item in items}
     rejections = [
-        # nobody could work on it: that is no judgement of its CTF
+        # no estimator could work on it: that is not a judgement of its CTF
         Rejection(item, "rejected" if verdict.estimates else "quarantined", "; ".join(verdict.reasons))
         for item, verdict in verdicts.items()
         if verdict.reasons

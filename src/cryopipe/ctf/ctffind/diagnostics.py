@@ -63,7 +63,7 @@ def fringe_period(k: np.ndarray, mean_defocus_A: float, microscope: Microscope) 
 def equiphase_average(spectrum: Spectrum, defocus: Defocus, microscope: Microscope) -> tuple[np.ndarray, np.ndarray]:
     """Return the equiphase average ``[box // 2]`` of the flattened spectrum and the number of pixels of each bin.
 
-    Bin r stands for the frequency r / (box · pixel size). Where the phase has turned back (weak defocus, high
+    Bin r is the frequency r / (box · pixel size). Where the phase has turned back (weak defocus, high
     resolution) pixels are averaged by their own frequency.
     """
     band = Band(spectrum, 1e6, spectrum.pixel_size_A)

@@ -3,7 +3,7 @@
 CTFFIND4 (Rohou & Grigorieff 2015, doi:10.1016/j.jsb.2015.08.008) with two changes. The exhaustive search is done on
 radial profiles of 10° sectors and hence includes astigmatism at the price of a search on one profile, so that no
 starting angle is needed. The refinement has analytic derivatives in (z, a, b), where zero astigmatism is an ordinary
-point. The score is Pearson's correlation over the half plane (CTFFIND's is not centred, and smaller).
+point. The score is Pearson's correlation over the half plane (CTFFIND's is not centred and smaller).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FARTHEST_A = 2500.0
 
 @dataclass(frozen=True)
 class SearchRange:
-    """What is searched: defocus, astigmatism U - V and resolutions in Å; whether a phase shift is."""
+    """Range of the search: defocus, astigmatism U - V and resolutions in Å, and whether a phase shift is sought."""
 
     min_defocus_A: float
     max_defocus_A: float
@@ -59,7 +59,7 @@ class Fit:
 
 
 class Band:
-    """The Fourier pixels of half a plane between two resolutions, with what a fit needs of each.
+    """The Fourier pixels of half a plane between two resolutions, with frequency, direction and value of each.
 
     Parameters
     ----------

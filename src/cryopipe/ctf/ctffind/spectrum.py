@@ -66,7 +66,7 @@ def amplitude_spectrum(
     box: int,
     fit_pixel_size_A: float,
     min_resolution_A: float,
-    workers: int = 1,
+    threads: int = 1,
 ) -> tuple[np.ndarray, float]:
     """Return the locally averaged amplitude spectrum ``[box, box]`` (centred, float32) and its pixel size in Å.
 
@@ -82,7 +82,7 @@ def amplitude_spectrum(
         Finer spectra are cropped to this pixel size (as nearly as the box allows).
     min_resolution_A : float
         Coarsest resolution that will be fitted.
-    workers : int
+    threads : int
         Threads of the Fourier transforms.
 
     Raises
@@ -101,10 +101,10 @@ def amplitude_spectrum(
         )
     padded = np.zeros((side, side), dtype=np.float32)
     padded[: micrograph.shape[0], : micrograph.shape[1]] = prepared(micrograph)
-    amplitude = np.abs(scipy.fft.rfft2(padded, workers=workers))
+    amplitude = np.abs(scipy.fft.rfft2(padded, workers=threads))
     flatten_center(amplitude, side, pixel_size_A, _FLATTEN * min_resolution_A)
     # Cropping the transform of the (even) amplitude image resamples it: a local average over side/large pixels.
-    lags = scipy.fft.irfft2(amplitude, s=(side, side), workers=workers)
+    lags = scipy.fft.irfft2(amplitude, s=(side, side), workers=threads)
     keep = np.r_[0 : large // 2, side - large // 2 : side]
     small = scipy.fft.rfft2(lags[np.ix_(keep, keep)]).real  # [large, large // 2 + 1]
     full = np.fft.fftshift(full_plane(small))
@@ -159,7 +159,7 @@ def make_spectrum(
     box: int = 512,
     fit_pixel_size_A: float = 1.4,
     min_resolution_A: float = 30.0,
-    workers: int = 1,
+    threads: int = 1,
 ) -> Spectrum:
     """Return the spectrum of a micrograph, its background removed (`amplitude_spectrum`, `flattened_spectrum`).
 
@@ -175,7 +175,7 @@ def make_spectrum(
         Finer spectra are cropped to this pixel size, Å.
     min_resolution_A : float
         Coarsest resolution that will be fitted, Å; the width of the box-car follows from it.
-    workers : int
+    threads : int
         CPU threads of the Fourier transforms.
     """
     amplitude, fitted = amplitude_spectrum(
@@ -184,7 +184,7 @@ def make_spectrum(
         box=box,
         fit_pixel_size_A=fit_pixel_size_A,
         min_resolution_A=min_resolution_A,
-        workers=workers,
+        threads=threads,
     )
     return flattened_spectrum(amplitude, fitted, min_resolution_A=min_resolution_A)
 

@@ -2,7 +2,7 @@
 
 On a tilted specimen the rings of every tile lie elsewhere: those of the whole micrograph wash out. Stretched until its
 phase is that of the common defocus, a tile's spectrum adds up with the others (CTFFIND5, Elferich et al. 2024,
-doi:10.7554/eLife.97227). The stretch here is exact: it knows astigmatism and spherical aberration.
+doi:10.7554/eLife.97227). The stretch here is exact: it includes astigmatism and spherical aberration.
 """
 
 from __future__ import annotations

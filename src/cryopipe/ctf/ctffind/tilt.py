@@ -1,15 +1,15 @@
 """Tilt of a specimen from the defoci of a micrograph's tiles.
 
 Elferich et al. 2024, eLife 13:RP97227, doi:10.7554/eLife.97227 (CTFFIND5) search tilt and axis on a grid and refine
-them by a simplex. Their score is the variance of the sum of tile spectra stretched to one defocus. Here it is what that
-variance stands for, the sum over tiles of the correlation with |CTF| at each tile's own defocus: it leaves the mean
-defocus free, which the washed-out rings of the whole micrograph may give wrong. One table of all tiles against all
+them by a simplex. Their score is the variance of the sum of tile spectra stretched to one defocus. Here the score is
+the quantity behind that variance, the sum over tiles of the correlation with |CTF| at each tile's own defocus. It leaves
+the mean defocus free, which the washed-out rings of the whole micrograph may give wrong. One table of all tiles against all
 defoci serves the whole search.
 
 A tile at (x, y) Å from the centre has the defocus Δ + gx x + gy y. The slopes (gx, gy) = tan(tilt) (-sin axis, cos axis):
 the axis is measured from x towards y, and the defocus grows on the side of axis + 90°.
 
-Known limit: noise of the slopes. On phantoms of 2150 Å whose rings end at 4 Å its standard deviation is 0.04 along each
+Known limit: the slopes are noisy. On phantoms of 2150 Å whose rings end at 4 Å its standard deviation is 0.04 along each
 of x and y, so that a flat specimen seems tilted by 2 to 5°; it falls with the square of the field's width.
 """
 
@@ -59,7 +59,7 @@ class Tilt:
         return 180.0 if angle <= -180.0 else angle
 
     def offsets_A(self, tiles: Tiles) -> np.ndarray:
-        """Return what each tile's defocus exceeds that of the centre by, Å ``[n]``."""
+        """Return the defocus of each tile less that of the centre, Å ``[n]``."""
         result: np.ndarray = self.slope_x * tiles.x_A + self.slope_y * tiles.y_A
         return result
 

@@ -1,7 +1,7 @@
 """Defocus that correlates best with a logarithmic spectrum, and how far and how safely it does (Gctf's way).
 
 K. Zhang 2016, doi:10.1016/j.jsb.2015.11.003: a global search on the rotational average, a local one in two dimensions,
-and the equiphase average for the resolution of the fit. How self-consistent the fit is, `log_validation` says.
+and the equiphase average for the resolution of the fit. How self-consistent a fit is, `validation` computes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Self-consistency of a fit: fitted anew in parts of the band and of the micrograph, it has to come out the same.
 
 K. Zhang 2016, doi:10.1016/j.jsb.2015.11.003, validates a CTF by repeating the fit in resolution ranges and in regions;
-what his score is made of is not published. Here each of six parts (two bands, four quarters of the micrograph) is
+the formula of his score is not published. Here each of six parts (two bands, four quarters of the micrograph) is
 searched over many rings around the fit and refined; a part scores 1 where it gives the same mean defocus and
-astigmatism, 0 where these are half a ring off at the part's finest resolution. A fit on a wrong ring is the best of none.
+astigmatism, 0 where these are half a ring off at the part's finest resolution. A fit on a wrong ring is not the best
+fit of any part.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ def validation_score(
     spectrum : LogSpectrum
         With its regions.
     fit : LogFit
-        To be judged. Beyond its resolution nothing is asked.
+        The fit that is judged. Frequencies beyond its resolution are not used.
     microscope : Microscope
         Voltage, Cs, amplitude contrast.
     coarse_A, fine_A : float
         Band of the fit.
     b_factor_A2 : float
-        Weight of high frequencies of the fit; the bands are refitted without.
+        Weight of high frequencies of the fit; the bands are refitted without it.
     """
     fine_A = max(fine_A, fit.resolution_A)
     if fine_A >= 0.8 * coarse_A:

@@ -41,7 +41,7 @@ class Envelope:
     longitudinal_A, transversal_A : float
         ΔF and ΔR, drifts along the beam and across it.
     linear_A, quadratic_A2 : float
-        R1 and R2 of the empirical factor (R0 is 1: K stands for it).
+        R1 and R2 of the empirical factor (R0 is 1, because K takes its place).
     """
 
     amplitude: float = 1.0

@@ -1,6 +1,6 @@
 """One micrograph's power spectrum fitted at the pixel size that suits it, with all criteria.
 
-The parts are `periodogram`, `psd_stages`, `enhanced_psd` and `psd_criteria`; the step is `estimate_ctf_xmipp`.
+The parts are `periodogram`, `stages`, `enhanced_spectrum`, `criteria` and `ring_significance`; the step is `estimate_ctf_xmipp`.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class PreviousCtf:
 
 @dataclass(frozen=True)
 class SpectrumEstimate:
-    """A fitted spectrum with all that is told about it.
+    """A fitted spectrum with its criteria.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What is written of a fitted spectrum: pictures of data beside model, all parameters, radial curves."""
+"""Files of a fitted spectrum: pictures of data beside model, all parameters, radial curves."""
 
 from __future__ import annotations
 

@@ -2,10 +2,10 @@
 
 Base line, heights of the background and K² enter linearly; for every trial of the others (defocus, envelope, shapes of
 the background) they are solved for, not negative where they must not be (Golub & Pereyra 1973, variable projection;
-Lawson & Hanson 1974, NNLS). What remains is a bounded least-squares problem of some twenty parameters. Cells weigh as
-their relative noise says: a periodogram's standard deviation is proportional to its expectation.
+Lawson & Hanson 1974, NNLS). What remains is a bounded least-squares problem of some twenty parameters. Cells are
+weighted by their relative noise: a periodogram's standard deviation is proportional to its expectation.
 
-The model is xmipp's (Sorzano et al. 2007, doi:10.1016/j.jsb.2007.08.013), the minimiser is not (Powell there).
+The model is xmipp's (Sorzano et al. 2007, doi:10.1016/j.jsb.2007.08.013), the minimiser is not: xmipp uses Powell's.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Averaged periodogram of overlapping windows, with what tells how even the micrograph is.
+"""Averaged periodogram of overlapping windows, with measures of how even the micrograph is.
 
 Each window loses its fitted plane, gets mean 0 and standard deviation 1, and is tapered at its edges; the squared
 moduli of the transforms are averaged (Fernández et al. 1997; xmipp ``ctf_estimate_from_micrograph``). The average is
-the true spectrum convolved with the window's kernel: the lag window says by how much a fringe is weakened.
+the true spectrum convolved with the window's kernel: the lag window gives the factor by which a fringe is weakened.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ def polar_cells(periodogram: Periodogram, *, azimuths: int = _AZIMUTHS) -> Cells
 
 
 def ring_cells(cells: Cells) -> Cells:
-    """Average over azimuths: one cell a ring, cos 2θ = sin 2θ = 0."""
+    """Average over azimuths: one cell per ring, cos 2θ = sin 2θ = 0."""
     total = np.bincount(cells.ring, weights=cells.samples)
     seen = np.flatnonzero(total)
     u, power = (np.bincount(cells.ring, weights=f * cells.samples)[seen] / total[seen] for f in (cells.u, cells.power))

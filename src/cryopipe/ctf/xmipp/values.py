@@ -12,7 +12,7 @@ Values = dict[str, float]
 
 #: Parameters that enter nonlinearly: (typical size, lower bound, upper bound). Squares of envelope parameters are
 #: fitted: the envelope's logarithm is linear in them. sq: q; cN, gN: centre and log sharpness of a Gaussian, cNa, cNb,
-#: hN: its ellipticity (`background_model`).
+#: hN: its ellipticity (`background`).
 SPECS: dict[str, tuple[float, float, float]] = {
     "z": (100.0, 100.0, 1e6),
     "a": (100.0, -2e4, 2e4),
@@ -32,7 +32,7 @@ SPECS: dict[str, tuple[float, float, float]] = {
     **{f"c{i}{axis}": (0.003, -0.02, 0.02) for i in (1, 2) for axis in "ab"},
     **{f"h{i}": (0.3, -3.0, 3.0) for i in (1, 2)},
 }
-#: Degenerate parameters stay near these unless the spectrum says otherwise: (value, tolerance).
+#: Degenerate parameters stay near these unless the spectrum determines them: (value, tolerance).
 PRIORS: dict[str, tuple[float, float]] = {
     "spread2": (0.0, 100.0),
     "longitudinal2": (0.0, 2e5),

@@ -27,7 +27,7 @@ class Movie(ABC):
     dtype : numpy.dtype
         Type of the frames.
     pixel_size_A : float or None
-        As the header says, Å; None where it does not.
+        From the header, Å; None where it is not there.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int], dtype: np.dtype, pixel_size_A: float | None) -> None:

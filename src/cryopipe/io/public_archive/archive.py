@@ -1,7 +1,7 @@
 """Files of a public archive by name: ``empiar:10248/data/*.tif``, listed from HTML indices or from a list of a person.
 
-A list has a line a file, in the layout of ``md5sum`` and ``sha256sum`` with an optional size: checksum, size in bytes and path
-below the entry's folder, the first two optional. Lines that start with ``#`` are comments.
+A list has one line per file, in the layout of ``md5sum`` and ``sha256sum`` with an optional size: checksum, size in bytes and
+path below the entry's folder, the first two optional. Lines that start with ``#`` are comments.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class ArchiveFile:
     checksum: str | None = None
 
     def line(self) -> str:
-        """Return the line of a list that says this."""
+        """Return the line of a list for this file."""
         return "  ".join([*filter(None, [self.checksum]), *([] if self.size is None else [str(self.size)]), self.path])
 
 

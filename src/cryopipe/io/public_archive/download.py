@@ -25,12 +25,13 @@ Progress = Callable[[int, int | None], None]
 
 #: Bytes that are read at a time. A choice between frequent signs of progress and few calls.
 _BLOCK = 1 << 20
-#: An attempt that brings this much counts as none: a long transfer may break off more often than a short one.
+#: An attempt that brings this many bytes does not count: a long transfer may break off more often than a short one.
 _WORTHWHILE = 64 << 20
 #: Answers below 500 after which the same request may succeed: timeout, too early, too many requests.
 _PASSING = frozenset({408, 425, 429})
 #: Refusals of a HEAD that say nothing about the file itself.
 _NO_HEAD = frozenset({403, 405, 501})
+#: Longest pause between attempts: a choice between sparing a server that is down and waiting no longer than needed.
 _LONGEST_WAIT_S = 120.0
 _HASHES = {32: "md5", 64: "sha256"}
 
@@ -72,7 +73,7 @@ def download(
     path : Path
         Where the file goes, by renaming a complete ``<path>.part``.
     size : int, optional
-        Bytes that it must have; without it the server is asked first (HEAD), and must say the same when it sends.
+        Bytes that it must have. Without it the server is asked first (HEAD), and its answer must agree with what it sends.
     checksum : str, optional
         MD5 (32 hexadecimal digits) or SHA-256 (64) that it must have. A file with another one is received anew.
     attempts : int
@@ -142,7 +143,7 @@ def fetch_page(url: str, *, attempts: int = 5, wait_s: float = 2.0, timeout_s: f
 
 
 def check_address(url: str) -> None:
-    """Refuse what is no http(s) address: file: and ftp: would be opened otherwise."""
+    """Refuse what is not an http(s) address: file: and ftp: would be opened otherwise."""
     if not re.match(r"https?://[^/\s]+", url):
         raise InputError(f"{url!r} is no address that starts with http:// or https://.")
 

@@ -80,7 +80,7 @@ def high_passed(image: np.ndarray, good: np.ndarray, sigma_px: float) -> np.ndar
 
 
 def score_orientations(
-    gain: np.ndarray, response: np.ndarray, good: np.ndarray, *, sigma_px: float, workers: int = 1
+    gain: np.ndarray, response: np.ndarray, good: np.ndarray, *, sigma_px: float, threads: int = 1
 ) -> list[OrientationScore]:
     """Score every orientation and sense of ``gain`` against the movies' own ``response``, best first.
 
@@ -92,7 +92,7 @@ def score_orientations(
         Of :func:`cryopipe.movies.gain.flat_field.flat_field`.
     sigma_px : float
         Width of the Gaussian; the background of that width is divided out first, so that illumination does not count.
-    workers : int
+    threads : int
         Threads of the Fourier transforms.
 
     Returns
@@ -101,12 +101,12 @@ def score_orientations(
         16 of them for square frames, 8 for others.
     """
     correction = high_passed(1.0 / np.maximum(response, np.float32(0.05)), good, sigma_px)
-    target = scipy.fft.rfft2(correction, workers=workers)
+    target = scipy.fft.rfft2(correction, workers=threads)
     pattern = high_passed(gain, np.isfinite(gain) & (np.abs(gain) > 1e-6), sigma_px)
     scores = []
     for orientation in possible_orientations(gain.shape, response.shape):
-        spectrum = target * np.conj(scipy.fft.rfft2(turn(pattern, orientation), workers=workers))
-        correlation = scipy.fft.irfft2(spectrum, s=response.shape, workers=workers)
+        spectrum = target * np.conj(scipy.fft.rfft2(turn(pattern, orientation), workers=threads))
+        correlation = scipy.fft.irfft2(spectrum, s=response.shape, workers=threads)
         center, sd = robust_center_and_sd(correlation[::3, ::3])
         for sense, extreme in zip(SENSES, (correlation.argmax(), correlation.argmin()), strict=True):
             y, x = (int(i) for i in np.unravel_index(extreme, response.shape))

@@ -77,7 +77,7 @@ def correlation_grid(shape: tuple[int, int], pixel_size_A: float, resolution_A: 
     return CorrelationGrid(shape, pixel_size_A, resolution, block, ky, kx, weight, ring)
 
 
-def correlation_spectrum(frame: np.ndarray, grid: CorrelationGrid, *, workers: int = 1) -> np.ndarray:
+def correlation_spectrum(frame: np.ndarray, grid: CorrelationGrid, *, threads: int = 1) -> np.ndarray:
     """Return the cropped spectrum of a frame [y, x]: complex64 ``[ky, kx]``, not filtered."""
     b = grid.block
     ny, nx = (prev_fast_len(n // b, True) for n in grid.shape)
@@ -86,7 +86,7 @@ def correlation_spectrum(frame: np.ndarray, grid: CorrelationGrid, *, workers: i
     # The step between opposite edges stays where the camera is; it would put a cross through zero shift.
     tapered *= taper(ny)[:, None]
     tapered *= taper(nx)
-    spectrum = scipy.fft.rfft2(tapered, workers=workers)
+    spectrum = scipy.fft.rfft2(tapered, workers=threads)
     keep_y = np.abs(np.fft.fftfreq(ny, b * grid.pixel_size_A)) <= np.abs(grid.ky).max()
     cropped: np.ndarray = spectrum[keep_y, : len(grid.kx)].astype(np.complex64)
     return cropped
@@ -131,7 +131,7 @@ def whitened(spectra: Sequence[np.ndarray], grid: CorrelationGrid) -> list[np.nd
 
 
 def pair_shifts(
-    spectra: Sequence[np.ndarray], grid: CorrelationGrid, *, max_shift_A: float, workers: int = 1
+    spectra: Sequence[np.ndarray], grid: CorrelationGrid, *, max_shift_A: float, threads: int = 1
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Measure the shift between every two frames.
 
@@ -143,7 +143,7 @@ def pair_shifts(
         The grid of the spectra.
     max_shift_A : float
         Half side of the square window that is searched.
-    workers : int
+    threads : int
         Threads.
 
     Returns
@@ -166,7 +166,7 @@ def pair_shifts(
         return [correlation_peak(spectra[i] * np.conj(spectra[j]), rows, base, window, grid) for i, j in chunk]
 
     chunks = [pairs[s : s + _PAIRS_AT_ONCE] for s in range(0, len(pairs), _PAIRS_AT_ONCE)]
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
         found = list(itertools.chain.from_iterable(pool.map(measure, chunks)))
     values = np.array([(x, y) for x, y, _ in found], dtype=np.float64).reshape(-1, 2)
     return pairs, values / grid.pixel_size_A, np.array([ok for *_, ok in found], dtype=bool)

@@ -47,7 +47,7 @@ class FrameSums:
         Number n of frames.
     binning : int
         Fourier binning of the results.
-    workers : int
+    threads : int
         Threads. The result does not depend on it.
     """
 
@@ -60,10 +60,10 @@ class FrameSums:
         *,
         frames: int,
         binning: int = 1,
-        workers: int = 1,
+        threads: int = 1,
     ) -> None:
         self.shape = shape
-        self.workers = max(workers, 1)
+        self.threads = max(threads, 1)
         even = 2 if binning > 1 else 1
         self.new_shape = (shape[0] // binning // even * even, shape[1] // binning // even * even)
         self._ky = np.fft.fftfreq(shape[0])
@@ -101,7 +101,7 @@ class FrameSums:
         field = np.ascontiguousarray(field)
         fill = float(frame.mean(dtype=np.float64))
         weights = np.ascontiguousarray(self._weights[:, self._added])
-        warp_accumulate(frame, field, SPACING, weights, self._sums, fill=fill, threads=self.workers)
+        warp_accumulate(frame, field, SPACING, weights, self._sums, fill=fill, threads=self.threads)
         phase = np.rint(field[:, ::4, ::4] * _PHASES).astype(np.int64).reshape(2, -1) % _PHASES
         np.add.at(self._phases[self._added], (phase[1], phase[0]), 1.0 / phase.shape[1])
         self._added += 1
@@ -135,7 +135,7 @@ class FrameSums:
         """Apply the splines' prefilter, once, to the sums: it commutes with a warp as smooth as motion is."""
         if not self._finished:
             for image in self._sums:
-                spline_coefficients(image, threads=self.workers)
+                spline_coefficients(image, threads=self.threads)
             self._finished = True
 
     def _row_blocks(self) -> list[slice]:
@@ -143,7 +143,7 @@ class FrameSums:
         return [slice(y, y + _ROWS) for y in range(0, len(self._ky), _ROWS)]
 
     def _spectrum(self, index: int) -> np.ndarray:
-        spectrum: np.ndarray = scipy.fft.rfft2(self._sums[index], workers=self.workers)
+        spectrum: np.ndarray = scipy.fft.rfft2(self._sums[index], workers=self.threads)
         return spectrum
 
     def _image(self, spectrum: np.ndarray, functions: np.ndarray, mixing: np.ndarray | None) -> np.ndarray:
@@ -163,7 +163,7 @@ class FrameSums:
         if self.new_shape != self.shape:
             spectrum = spectrum[np.r_[0 : (ny + 1) // 2, self.shape[0] - ny // 2 : self.shape[0]], : nx // 2 + 1]
         scale = np.float32(np.prod(self.new_shape) / np.prod(self.shape))
-        image: np.ndarray = scipy.fft.irfft2(spectrum * scale, s=self.new_shape, workers=self.workers)
+        image: np.ndarray = scipy.fft.irfft2(spectrum * scale, s=self.new_shape, workers=self.threads)
         return image.astype(np.float32, copy=False)
 
 

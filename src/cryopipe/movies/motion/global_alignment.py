@@ -135,7 +135,7 @@ def refine_against_rest(
     reference: int,
     iterations: int = 5,
     tolerance_px: float = 0.01,
-    workers: int = 1,
+    threads: int = 1,
 ) -> np.ndarray:
     """Move every frame to where it correlates best with the sum of all others, until nothing moves.
 
@@ -154,7 +154,7 @@ def refine_against_rest(
         Largest number of rounds.
     tolerance_px : float
         Largest change in the last iteration.
-    workers : int
+    threads : int
         Threads.
 
     Returns
@@ -166,7 +166,7 @@ def refine_against_rest(
     columns = np.exp(2j * np.pi * grid.kx[:, None] * window).astype(np.complex64)
     rows = np.exp(2j * np.pi * window[:, None] * grid.ky).astype(np.complex64)
     shifts = shifts_px.copy()
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
         for _ in range(iterations):
             placed = list(pool.map(lambda i, s: moved(spectra[i], grid, s), range(len(spectra)), shifts))
             total = np.sum(placed, axis=0)
@@ -200,7 +200,7 @@ def estimate_global_motion(
     max_shift_A: float,
     robust_iterations: int = 20,
     refine_iterations: int = 5,
-    workers: int = 1,
+    threads: int = 1,
 ) -> GlobalMotion:
     """Estimate one shift per frame; the reference is frame ``n // 2``.
 
@@ -216,7 +216,7 @@ def estimate_global_motion(
         Rounds of re-weighting of the frame pairs, at most.
     refine_iterations : int
         Rounds in which every frame is moved against the sum of the others, at most.
-    workers : int
+    threads : int
         Threads.
 
     Raises
@@ -228,11 +228,11 @@ def estimate_global_motion(
     if n == 0:
         raise InputError("a movie without frames cannot be aligned.")
     spectra = whitened(spectra, grid)
-    pairs, differences, inside = pair_shifts(spectra, grid, max_shift_A=max_shift_A, workers=workers)
+    pairs, differences, inside = pair_shifts(spectra, grid, max_shift_A=max_shift_A, threads=threads)
     shifts = solve_positions(pairs, differences, inside, n, reference=n // 2, iterations=robust_iterations)
     if n > 1:
         shifts = refine_against_rest(
-            spectra, grid, shifts, reference=n // 2, iterations=refine_iterations, workers=workers
+            spectra, grid, shifts, reference=n // 2, iterations=refine_iterations, threads=threads
         )
     residuals = _residuals(pairs, differences, shifts)
     agreeing = residuals <= 0.25 * grid.resolution_A / grid.pixel_size_A

@@ -85,9 +85,9 @@ class _State:
 class _Refinement:
     """The patches of a movie with all that does not change from round to round."""
 
-    def __init__(self, patches: PatchSpectra, shifts_px: np.ndarray, resolution_A: float, workers: int) -> None:
+    def __init__(self, patches: PatchSpectra, shifts_px: np.ndarray, resolution_A: float, threads: int) -> None:
         self.patches, self.start, self.resolution_A = patches, shifts_px, resolution_A
-        self.workers = max(workers, 1)
+        self.threads = max(threads, 1)
         count, self.n, _ = patches.values.shape
         self.counts = patches.ring_sums(np.ones(len(patches.ring)))
         waves = 2.0 * np.pi * patches.frequencies()
@@ -98,7 +98,7 @@ class _Refinement:
         self.error = 1.0 / np.sqrt(self.n * (self.n - 1.0) * np.maximum(self.counts, 1.0) * count)
 
     def _each(self, work: Callable[[int], Any]) -> list[Any]:
-        with ThreadPoolExecutor(self.workers) as pool:
+        with ThreadPoolExecutor(self.threads) as pool:
             return list(pool.map(work, range(len(self.patches.values))))
 
     def _power_of_frames(self, patch: int) -> np.ndarray:
@@ -182,7 +182,7 @@ def refine_motion(
     reference: int,
     resolution_A: float,
     local: bool,
-    workers: int = 1,
+    threads: int = 1,
 ) -> tuple[np.ndarray, LocalMotion | None]:
     """Refine the shifts of the frames and find how they bend.
 
@@ -200,7 +200,7 @@ def refine_motion(
         Of the search that found ``shifts_px``.
     local : bool
         Whether to look for a local field.
-    workers : int
+    threads : int
         Threads. The result does not depend on it.
 
     Returns
@@ -215,7 +215,7 @@ def refine_motion(
     n = len(shifts_px)
     if n < 2:
         return shifts_px.copy(), None
-    work = _Refinement(patches, shifts_px, resolution_A, workers)
+    work = _Refinement(patches, shifts_px, resolution_A, threads)
     bend = _Bend(patches, (n, *shape)) if local and patches.grid != (1, 1) and n >= _FEWEST_FRAMES else None
     state = _State(shifts_px, np.zeros((len(patches.values), n, 2)), np.ones(len(patches.values)))
     for finest, rounds, settled in zip((_COARSE / resolution_A, np.inf), _ROUNDS, _SETTLED_PX, strict=True):

@@ -105,7 +105,7 @@ def patch_spectra(
     *,
     patch_A: float,
     finest_A: float,
-    workers: int = 1,
+    threads: int = 1,
 ) -> PatchSpectra:
     """Cut and transform the patches of a movie; a frame too small for patches is one.
 
@@ -125,7 +125,7 @@ def patch_spectra(
         Side of a patch.
     finest_A : float
         Finest detail that is kept.
-    workers : int
+    threads : int
         Threads. The result does not depend on it.
     """
     layout = patch_layout(shape, pixel_size_A, patch_A, float(np.abs(shifts_px).max()) + block)
@@ -166,14 +166,14 @@ def patch_spectra(
             offsets[patch, t] = (np.array([x, y]) - wanted) * block
             cuts[patch, t] = x * block, y * block
 
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
         list(pool.map(fill, range(patches)))
     ring, ring_k = _rings(ky, kx, lengths, pixel_size_A, max(sides) * block)
     middle = tuple(first + 0.5 * side * block - 0.5 for first, side in zip((tops, lefts), sides, strict=True))
     result = PatchSpectra(
         values, offsets, cuts, (middle[0], middle[1]), pixel_size_A, ky, kx, starts, lengths, ring, ring_k
     )
-    _whiten(result, workers)
+    _whiten(result, threads)
     return result
 
 
@@ -192,7 +192,7 @@ def _rings(
     return ring, np.bincount(ring, k) / np.maximum(counts, 1)
 
 
-def _whiten(patches: PatchSpectra, workers: int) -> None:
+def _whiten(patches: PatchSpectra, threads: int) -> None:
     """Divide the spectra by the root of the mean power of their ring, in place; ring 0 becomes zero."""
 
     def power(spectra: np.ndarray) -> np.ndarray:
@@ -201,7 +201,7 @@ def _whiten(patches: PatchSpectra, workers: int) -> None:
     def scale(spectra: np.ndarray) -> None:
         spectra *= factor
 
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
+    with ThreadPoolExecutor(max(threads, 1)) as pool:
         total = np.sum(list(pool.map(power, patches.values)), axis=0)
         counts = np.bincount(patches.ring, minlength=len(patches.ring_k)) * np.prod(patches.values.shape[:2])
         inverse = np.sqrt(counts / np.where(total > 0, total, 1.0)) * (total > 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 def usage() -> dict[str, float]:
     """Return the CPU time, the part of it that compiled kernels took, and the largest resident memory.
 
-    Kernels are compiled once for a machine and kept; that time says nothing about the step.
+    Kernels are compiled once for a machine and kept; that time is not a property of the step.
     """
     from cryopipe.workflow.costs.compiler import watch_compiler  # numba is slow to import and only jobs need it
 
