@@ -244,7 +244,12 @@ def test_flat_small_coarse_and_startless_micrographs_are_refused_with_a_remedy()
     noise = rng.random((512, 512)).astype(np.float32)
     for image, pixel, params, message in (
         (np.ones((1024, 1024), np.float32), 1.4, EstimateCtfXmipp(), "flat"),
-        (noise[:180, :300], 1.4, EstimateCtfXmipp(), "300 x 180 pixels of 1.4 Å has room for windows of 120 pixels only"),
+        (
+            noise[:180, :300],
+            1.4,
+            EstimateCtfXmipp(),
+            "300 x 180 pixels of 1.4 Å has room for windows of 120 pixels only",
+        ),
         (noise, 5.0, EstimateCtfXmipp(), "12 Å are needed. Use less binned"),
         (noise, 1.4, EstimateCtfXmipp(border_windows=2), "Set estimate_ctf_xmipp.border_windows to 0"),
         (noise, 1.4, EstimateCtfXmipp(fix_previous=True), "set estimate_ctf_xmipp.fix_previous to false"),
