@@ -20,7 +20,7 @@ _SCAN_RAD = np.pi / 4
 
 @dataclass(frozen=True)
 class Start:
-    """Where the images of a batch begin and where their priors have their maximum, a row an image.
+    """Where the images of a batch begin and where their priors have their maximum, one row for each image.
 
     ``x`` and ``centre`` [n, 5] hold shift x and y, scale, defocus change and offset.
     """
@@ -37,7 +37,7 @@ class Start:
 
 @dataclass(frozen=True)
 class End:
-    """Where the images of a batch ended, a row an image."""
+    """Where the images of a batch ended, one row for each image."""
 
     rotations: np.ndarray
     x: np.ndarray

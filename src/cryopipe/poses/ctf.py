@@ -71,7 +71,7 @@ def with_defocus_change(images: ParticleSpectra, parameters: CtfParameters, chan
     images : ParticleSpectra
         Images whose CTFs are those of ``parameters`` (or their absolute values, where phase-flipped), up to a scale.
     parameters : CtfParameters
-        A row an image.
+        One row for each image.
     change_A : ndarray [n] or [n, 3]
         Å; change of the mean defocus, and of the astigmatism's tensor (see `changed_parameters`).
 

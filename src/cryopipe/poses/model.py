@@ -23,7 +23,7 @@ class DefocusModel:
     Attributes
     ----------
     parameters : CtfParameters
-        A row an image: the CTFs that the images carry (for phase-flipped images, those they were flipped with).
+        One row for each image: the CTFs that the images carry (for phase-flipped images, those they were flipped with).
     start_A : ndarray [n], optional
         Change of both defoci to begin with; zero by default.
     centre_A : ndarray [n], optional

@@ -11,7 +11,7 @@ from cryopipe.errors import InputError
 
 @dataclass(frozen=True)
 class PoseRefinement:
-    """Refined poses, a row an image.
+    """Refined poses, one row for each image.
 
     Attributes
     ----------

@@ -87,7 +87,7 @@ def spectra_of_images(
     images : ndarray float32 [n, box, box]
         Square, even box, protein positive.
     parameters : CtfParameters or None
-        A row an image; None for images without CTF (all ones).
+        One row for each image; None for images without CTF (all ones).
     pixel_size_A : float
     radius : int
         Outermost shell, Fourier pixels, at most ``box // 2 - 1``.

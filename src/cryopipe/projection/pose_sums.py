@@ -13,7 +13,7 @@ from cryopipe.imaging.fourier_pixels import FourierPixels
 
 @dataclass
 class PoseSums:
-    """The sums of the M-step, one row a state: insert them as slices (3-D) or rotate them into class averages (2-D).
+    """The sums of the M-step, one row for each state: insert them as slices (3-D) or rotate them into class averages (2-D).
 
     Attributes
     ----------

@@ -40,7 +40,7 @@ class SignificantStates:
 
 @dataclass(frozen=True)
 class Posterior:
-    """The answer of `search_poses`, a row an image.
+    """The answer of `search_poses`, one row for each image.
 
     Log-likelihoods are relative to "noise alone": log p(X | pose) - log p(X | no particle).
 

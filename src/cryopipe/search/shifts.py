@@ -94,7 +94,7 @@ def shift_log_prior(shifts_px: np.ndarray, sigma_px: float, *, base_shifts_px: n
     sigma_px : float
         Standard deviation along x and along y.
     base_shifts_px : ndarray [n, 2], optional
-        What each image is shifted by before the grid; the prior is on the sum, and the result has a row an image.
+        What each image is shifted by before the grid; the prior is on the sum, and the result has one row for each image.
     """
     if not sigma_px > 0:
         raise InputError(f"shift prior of {sigma_px} px: the standard deviation must be positive")

@@ -17,6 +17,12 @@ def _turns(frequencies, shift, out):
         out[i] = np.complex64(np.cos(angle) + 1j * np.sin(angle))
 
 
+@njit(forceinline=True, fastmath={"contract"})
+def _product(a, b):
+    """Return a b, fused; Numba's own complex product rounds strictly, see `cryopipe.kernels._internal_functions`."""
+    return np.complex64(complex(a.real * b.real - a.imag * b.imag, a.real * b.imag + a.imag * b.real))
+
+
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def coherent_sum(values, shifts, ky, kx, starts, lengths, total):
     """Add the moved spectra ``values`` [n, K] to ``total`` [K].
@@ -42,7 +48,7 @@ def coherent_sum(values, shifts, ky, kx, starts, lengths, total):
             turn = row[0]
             first = starts[j]
             for i in range(lengths[j]):
-                total[first + i] += values[t, first + i] * (turn * columns[i])
+                total[first + i] += _product(values[t, first + i], _product(turn, columns[i]))
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc"})
@@ -77,7 +83,7 @@ def shift_gradients(values, total, weights, shifts, ky, kx, starts, lengths, gra
             first = starts[j]
             along, across = np.float32(0.0), np.float32(0.0)
             for i in range(lengths[j]):
-                z = values[t, first + i] * (turn * columns[i])
+                z = _product(values[t, first + i], _product(turn, columns[i]))
                 s = total[first + i]
                 slope = weights[first + i] * (s.real * z.imag - s.imag * z.real)
                 across += slope

@@ -313,7 +313,7 @@ def judge_all(
     which, first, new_hessian, new_gradient, new_value, trial_rotations, trial_x, middle, centre, precision, slots,
     tolerance, promised, damping, rotations, x, hessian, gradient, value, objective, converged,
 ):  # fmt: skip
-    """Accept or refuse the trials of the images ``which``, whose normal equations stand in rows 0, 1, ...
+    """Accept or refuse the trials of the images ``which``, whose normal equations are in rows 0, 1, ...
 
     Parameters
     ----------
