@@ -87,7 +87,7 @@ def features(**columns: list[float]) -> pd.DataFrame:
     ],
 )
 def test_each_rule_drops_the_class_it_is_for_and_says_why(columns, reason):
-    verdicts = judge_classes(features(**columns), SelectClasses2d(particle_diameter_A=125.0))
+    verdicts = judge_classes(features(**columns), SelectClasses2d(particle_diameter_A=125.0, remove_ferritin=True))
     assert [v.keep for v in verdicts] == [True] * 4 + [False]
     assert reason in verdicts[4].reason
 
@@ -114,7 +114,7 @@ def select(
     }
     out = {key: folder / name for key, name in names.items()}
     context = Context("select_classes_2d", folder / "work", threads=2, log=logging.getLogger("test"))
-    params = SelectClasses2d(**({"particle_diameter_A": DIAMETER} | options))
+    params = SelectClasses2d(**({"particle_diameter_A": DIAMETER, "remove_ferritin": True} | options))
     select_classes_2d.main(inputs, out, params, context)
     return out
 
