@@ -443,9 +443,9 @@ def test_a_frame_with_a_value_that_is_no_number_quarantines_its_movie(tmp_path: 
     frames = np.random.default_rng(9).random((8, *SIZE)).astype(np.float32)
     frames[5, 20, 30] = np.nan
     table = read_table(inputs["movies"], "movies")
-    write_movie(tmp_path / "m0.mrcs", iter(frames), 1.5)
+    write_movie(tmp_path / "m0.tif", iter(frames), 1.5)
     names = table.rows["rlnMicrographMovieName"].tolist()
-    names[0] = str(tmp_path / "m0.mrcs")
+    names[0] = str(tmp_path / "m0.tif")
     write_table(inputs["movies"], table.with_rows(table.rows.assign(rlnMicrographMovieName=names)))
     assert list(run(tmp_path, inputs).rows["crpItem"]) == ["m1"]
     assert "frame 6 has values that are not finite" in read_rejections(tmp_path / "out" / "rejected.tsv")[0].reason
