@@ -199,7 +199,7 @@ def test_a_digest_ignores_what_a_step_costs_and_nothing_else_of_its_declaration(
         return code_digest("cryopipe.picking.pick_log")
 
     assert with_(b'memory_MB="', b'memory_MB="1 + ') == before
-    assert with_(b"        cpu_seconds=", b"        # comment \xc3\x85\n        cpu_seconds=") == before
+    assert with_(b"    cpu_seconds=", b"    # comment \xc3\x85\n    cpu_seconds=") == before
     assert with_(b"threads=4", b"threads=5") != before
     assert with_(b"default=20.0", b"default=21.0") != before
 

@@ -26,16 +26,14 @@ def code_digest(module: str) -> str:
 
 
 def without_costs(source: bytes) -> bytes:
-    """Return the source of a module without the ``cost`` of its declarations of steps (`cryopipe.config.declaration.declare`)."""
-    if b"Declaration(" not in source:
+    """Return the source of a module without what its steps cost (`cryopipe.config.declaration.declare.Cost`)."""
+    if b"Cost(" not in source:
         return source
     starts = list(itertools.accumulate(map(len, source.splitlines(keepends=True)), initial=0))
     spans = [
-        (starts[word.lineno - 1] + word.col_offset, starts[(word.end_lineno or 1) - 1] + (word.end_col_offset or 0))
+        (starts[node.lineno - 1] + node.col_offset, starts[(node.end_lineno or 1) - 1] + (node.end_col_offset or 0))
         for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Declaration"
-        for word in node.keywords
-        if word.arg == "cost"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Cost"
     ]
     for start, end in sorted(spans, reverse=True):
         source = source[:start] + source[end:]
