@@ -16,7 +16,7 @@ from cryopipe.ctf.windows import window_side
 from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import full_plane, resample
 
-#: Added to the amplitudes, in units of their median, so that there is no logarithm of 0; usual values
+#: Added to the amplitudes, in units of their median, so that the logarithm of 0 never occurs; usual values
 #: change by one part in a million.
 _FLOOR = 1e-6
 
