@@ -85,9 +85,7 @@ def _chained(runs: list[R]) -> list[R]:
     if twice:
         raise ValueError(f"two runs are called {twice[0]!r}: give each a name of its own (run: <name>)")
     if runs[0].start_from == PREVIOUS:
-        raise ValueError(
-            f"run {runs[0].run} is the first of the list, so it cannot start from a previous run"
-        )
+        raise ValueError(f"run {runs[0].run} is the first of the list, so it cannot start from a previous run")
     return [
         run.model_copy(update={"start_from": runs[i - 1].run}) if run.start_from == PREVIOUS else run
         for i, run in enumerate(runs)
