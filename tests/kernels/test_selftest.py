@@ -20,7 +20,9 @@ def test_every_kernel_passes_its_check_on_a_gpu(gpu) -> None:
 
 
 def test_every_kernel_of_the_package_has_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {"slices", "poses", "pose_steps", "warp", "coherence", "ctf_values"} <= set(checks.kernels())
+    assert {"slices", "poses", "pose_steps", "warp", "coherence", "ctf_values", "scattering.field"} <= set(
+        checks.kernels()
+    )
     assert set(checks.kernels()) == {check.kernel for check in checks.CHECKS}
     monkeypatch.setattr(checks, "CHECKS", checks.CHECKS[:2])
     with pytest.raises(RuntimeError, match="no check of coherence, ctf_values, orbits"):

@@ -40,6 +40,18 @@ def backend_of(**arrays: Array) -> Backend:
     return found.pop() if found else "cpu"
 
 
+def check_on_cpu(**arrays: Array) -> None:
+    """Refuse named arrays that are not NumPy's, for a kernel without a CUDA side.
+
+    Raises
+    ------
+    TypeError
+        An array of the GPU, or none of either kind.
+    """
+    if backend_of(**arrays) != "cpu":
+        raise TypeError(f"this kernel runs on the CPU alone: pass {', '.join(arrays)} as NumPy arrays.")
+
+
 def library(backend: Backend) -> Any:
     """Return the array library of a backend: NumPy or CuPy."""
     if backend == "cpu":

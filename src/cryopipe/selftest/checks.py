@@ -8,24 +8,33 @@ from __future__ import annotations
 
 import pkgutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import cryopipe.kernels
 from cryopipe.kernels import cpu
 from cryopipe.kernels.devices import gpu_unavailable_reason
-from cryopipe.selftest import fourier, images
+from cryopipe.selftest import fourier, images, scattering
 from cryopipe.selftest.machine import measure_ceilings
 from cryopipe.selftest.row import Check, Row, mover
 
-CHECKS: tuple[Check, ...] = (*fourier.CHECKS, *images.CHECKS)
+CHECKS: tuple[Check, ...] = (*fourier.CHECKS, *images.CHECKS, *scattering.CHECKS)
 
 
 def kernels() -> list[str]:
-    """Return the names of all kernels: the modules of `cryopipe.kernels` that have a CPU side of the same name."""
-    public, here = (
-        {module.name for module in pkgutil.iter_modules(package.__path__)} for package in (cryopipe.kernels, cpu)
-    )
-    return sorted(public & here)
+    """Return the names of all kernels: the modules of `cryopipe.kernels` that have a CPU side of the same name.
+
+    A kernel in the folder of a family is ``family.kernel``.
+    """
+    return sorted(set(_modules(cryopipe.kernels.__path__)) & set(_modules(cpu.__path__)))
+
+
+def _modules(folders: Iterable[str], prefix: str = "") -> Iterator[str]:
+    """Yield the names of the modules below the folders of a package, relative to it."""
+    for found in pkgutil.iter_modules(folders):
+        if found.ispkg:
+            yield from _modules([f"{folder}/{found.name}" for folder in folders], f"{prefix}{found.name}.")
+        else:
+            yield prefix + found.name
 
 
 def run() -> list[Row]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numba
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
 from cryopipe.config.simulation import SimulateMovies
 from cryopipe.imaging.optics import ctf_phase, electron_wavelength_A
+from cryopipe.kernels.scattering.field import transfer
 from cryopipe.simulation.amplitudes import camera_response, critical_exposure, mean_fading
 from cryopipe.simulation.potential import interaction_parameter
 from cryopipe.simulation.scene import Scene
@@ -68,22 +66,22 @@ class Field:
         self.rng.standard_normal(out=self.draw, dtype=np.float32)
         fading = mean_fading(frame * self.dose, (frame + 1) * self.dose, self.critical)
         spectrum = scipy.fft.rfft2(even, overwrite_x=True)
-        _transfer(
+        transfer(
             spectrum,
             scipy.fft.rfft2(odd, overwrite_x=True),
-            self.sine,
-            self.cosine,
-            fading,
-            self.static,
-            self.ice_amplitude,
-            self.ice,
-            self.alike,
-            self.draw,
-            self.first,
-            np.fft.fftfreq(self.shape[0]),
-            np.fft.rfftfreq(self.shape[1]),
-            self.motion.shifts_px[frame],
-            self.motion.travel_px[frame],
+            sine=self.sine,
+            cosine=self.cosine,
+            fading=fading,
+            static=self.static,
+            ice_amplitude=self.ice_amplitude,
+            ice=self.ice,
+            alike=self.alike,
+            draw=self.draw,
+            first=self.first,
+            fy=np.fft.fftfreq(self.shape[0]),
+            fx=np.fft.rfftfreq(self.shape[1]),
+            shift=self.motion.shifts_px[frame],
+            travel=self.motion.travel_px[frame],
         )
         self.first = False
         whole = scipy.fft.irfft2(spectrum, s=self.shape, overwrite_x=True)
@@ -113,38 +111,3 @@ class Field:
         spectrum += np.float32(0.5) * seen * scipy.fft.rfft2(loss, overwrite_x=True)
         spectrum *= envelope
         return np.asarray(spectrum, np.complex64)
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _transfer(
-    even: Any,
-    odd: Any,
-    sine: Any,
-    cosine: Any,
-    fading: Any,
-    static: Any,
-    ice_amplitude: Any,
-    ice: Any,
-    alike: Any,
-    draw: Any,
-    first: bool,
-    fy: Any,
-    fx: Any,
-    shift: Any,
-    travel: Any,
-) -> None:
-    """Turn ``even`` in place into the spectrum of ψ, and renew the ice [y, x, 2] (a random walk) on the way."""
-    ramp_x = np.exp(-2j * np.pi * fx * shift[0]).astype(np.complex64)
-    ramp_y = np.exp(-2j * np.pi * fy * shift[1]).astype(np.complex64)
-    for j in range(even.shape[0]):
-        for i in range(even.shape[1]):
-            keep = np.float32(0.0) if first else alike[j, i]
-            fresh = np.sqrt(np.float32(1.0) - keep * keep)
-            ice[j, i, 0] = keep * ice[j, i, 0] + fresh * draw[j, i, 0]
-            ice[j, i, 1] = keep * ice[j, i, 1] + fresh * draw[j, i, 1]
-            value = (even[j, i] * sine[j, i] + odd[j, i] * cosine[j, i]) * fading[j, i] + static[j, i]
-            value += complex(ice[j, i, 0], ice[j, i, 1]) * ice_amplitude[j, i] * sine[j, i]
-            blur = np.pi * (fx[i] * travel[0] + fy[j] * travel[1])
-            if abs(blur) > 1e-3:
-                value *= np.sin(blur) / blur
-            even[j, i] = value * ramp_x[i] * ramp_y[j]

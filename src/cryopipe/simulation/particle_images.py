@@ -10,12 +10,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
 from cryopipe.imaging.optics import CtfParameters, ctf
+from cryopipe.kernels.scattering import blobs
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def project(
     count = len(rotations)
     origins = np.zeros((count, 2)) if shifts_px is None else np.asarray(shifts_px, dtype=np.float64)
     images = np.zeros((count, box, box), dtype=np.float32)
-    _project(
+    blobs.project(
         np.ascontiguousarray(model.positions_A / pixel_size_A),
         model.weights / pixel_size_A**2,
         model.sigmas_A / pixel_size_A,
@@ -106,29 +106,6 @@ def project(
         images,
     )
     return images
-
-
-@numba.njit(cache=True, parallel=True)  # type: ignore[untyped-decorator]
-def _project(positions: Any, weights: Any, sigmas: Any, rotations: Any, origins: Any, images: Any) -> None:
-    box = images.shape[1]
-    centre = box // 2
-    for n in numba.prange(len(rotations)):
-        a = rotations[n]
-        row = np.empty(box)
-        for m in range(len(positions)):
-            x, y, z = positions[m]
-            u = a[0, 0] * x + a[0, 1] * y + a[0, 2] * z + centre - origins[n, 0]
-            v = a[1, 0] * x + a[1, 1] * y + a[1, 2] * z + centre - origins[n, 1]
-            reach = 4.5 * sigmas[m]
-            scale = 0.5 / sigmas[m] ** 2
-            x0, x1 = max(0, math.ceil(u - reach)), min(box - 1, math.floor(u + reach))
-            y0, y1 = max(0, math.ceil(v - reach)), min(box - 1, math.floor(v + reach))
-            for i in range(x0, x1 + 1):
-                row[i] = math.exp(-scale * (i - u) ** 2)
-            for j in range(y0, y1 + 1):
-                amplitude = weights[m] * scale / math.pi * math.exp(-scale * (j - v) ** 2)
-                for i in range(x0, x1 + 1):
-                    images[n, j, i] += amplitude * row[i]
 
 
 def density(model: BlobModel, *, box: int, pixel_size_A: float) -> NDArray[np.float32]:

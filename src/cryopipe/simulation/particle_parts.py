@@ -11,15 +11,13 @@ moved by its own local motion, and then transferred by sin χ and cos χ at once
 
 from __future__ import annotations
 
-from typing import Any
-
-import numba
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
 from cryopipe.config.simulation import SimulateMovies
 from cryopipe.imaging.optics import electron_wavelength_A
+from cryopipe.kernels.scattering.field import add_image
 from cryopipe.simulation.amplitudes import anti_aliasing
 from cryopipe.simulation.field import Field
 from cryopipe.simulation.potential import PotentialSampler, interaction_parameter
@@ -83,15 +81,5 @@ class ParticleParts:
             left, top = whole - half
             for total, spectrum in zip(sums, spectra, strict=True):
                 image = scipy.fft.irfft2(spectrum * along_y * along_x, s=(self.box, self.box), overwrite_x=True)
-                _add(total, image, int(top), int(left))
+                add_image(total, image, int(top), int(left))
         return sums
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _add(total: Any, image: Any, top: int, left: int) -> None:
-    """Add ``image`` at row ``top`` and column ``left`` of the periodic field ``total``."""
-    height, width = total.shape
-    for j in range(image.shape[0]):
-        row = (top + j) % height
-        for i in range(image.shape[1]):
-            total[row, (left + i) % width] += image[j, i]

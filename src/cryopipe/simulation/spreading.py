@@ -12,18 +12,12 @@ References
 from __future__ import annotations
 
 import functools
-from typing import Any
 
-import numba
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-#: Width of the kernel in cells of the fine grid, and how much finer that grid is: the errors stated above.
-WIDTH = 8
-OVERSAMPLING = 1.25
-#: Shape parameter of the kernel for this oversampling, with the safety factor 0.97 of [1].
-BETA = 0.97 * np.pi * WIDTH * (1 - 0.5 / OVERSAMPLING)
+from cryopipe.kernels.scattering.spreading import BETA, OVERSAMPLING, WIDTH, spread_2d, spread_3d
 
 
 def transform_2d(xy_px: NDArray[np.float64], weights: NDArray[np.float32], box: int) -> NDArray[np.complex64]:
@@ -45,7 +39,7 @@ def transform_2d(xy_px: NDArray[np.float64], weights: NDArray[np.float32], box: 
     """
     size, factor, rows = _fine_grid(box)
     grid = np.zeros((size, size, weights.shape[1]), np.float32)
-    _spread_2d(grid, np.ascontiguousarray(xy_px * (size / box)), np.ascontiguousarray(weights, dtype=np.float32))
+    spread_2d(grid, np.ascontiguousarray(xy_px * (size / box)), np.ascontiguousarray(weights, dtype=np.float32))
     spectrum = scipy.fft.rfft2(np.ascontiguousarray(np.moveaxis(grid, -1, 0)))  # [c, y, x]
     half = box // 2 + 1
     return np.asarray(spectrum[:, rows, :half] * factor[:, None] * factor[:half], np.complex64)
@@ -74,7 +68,7 @@ def transform_3d(
     """
     size, factor, rows = _fine_grid(box)
     grid = np.zeros((size, size, size), np.float32)
-    _spread_3d(grid, np.ascontiguousarray(xyz_px * (size / box)), np.ascontiguousarray(weights, dtype=np.float32))
+    spread_3d(grid, np.ascontiguousarray(xyz_px * (size / box)), np.ascontiguousarray(weights, dtype=np.float32))
     spectrum = scipy.fft.rfftn(grid, workers=threads)
     half = box // 2 + 1
     inner = spectrum[np.ix_(rows, rows, np.arange(half))]
@@ -93,41 +87,3 @@ def _fine_grid(box: int) -> tuple[int, NDArray[np.float32], NDArray[np.intp]]:
     values = np.exp(BETA * (np.sqrt(1 - z**2) - 1)) * 0.5 * node_weights
     kernel = WIDTH * np.cos(np.pi * WIDTH * k[:, None] / size * z) @ values
     return size, (1 / kernel).astype(np.float32), (k.astype(np.intp)) % size
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _kernel(position: float, out: Any) -> int:
-    """Fill the kernel's values at the `WIDTH` cells around ``position``; return the first of them."""
-    first = int(np.ceil(position - WIDTH / 2))
-    for i in range(WIDTH):
-        z = (first + i - position) * (2.0 / WIDTH)
-        out[i] = np.exp(BETA * (np.sqrt(max(1.0 - z * z, 0.0)) - 1.0))
-    return first
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _spread_2d(grid: Any, xy: Any, weights: Any) -> None:
-    size, channels = grid.shape[0], grid.shape[2]
-    along_x, along_y = np.empty(WIDTH, np.float32), np.empty(WIDTH, np.float32)
-    for n in range(len(xy)):
-        x0, y0 = _kernel(xy[n, 0], along_x), _kernel(xy[n, 1], along_y)
-        for j in range(WIDTH):
-            row = (y0 + j) % size
-            for i in range(WIDTH):
-                value = along_y[j] * along_x[i]
-                column = (x0 + i) % size
-                for c in range(channels):
-                    grid[row, column, c] += value * weights[n, c]
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _spread_3d(grid: Any, xyz: Any, weights: Any) -> None:
-    size = grid.shape[0]
-    along_x, along_y, along_z = np.empty(WIDTH, np.float32), np.empty(WIDTH, np.float32), np.empty(WIDTH, np.float32)
-    for n in range(len(xyz)):
-        x0, y0, z0 = _kernel(xyz[n, 0], along_x), _kernel(xyz[n, 1], along_y), _kernel(xyz[n, 2], along_z)
-        for k in range(WIDTH):
-            for j in range(WIDTH):
-                value = weights[n] * along_z[k] * along_y[j]
-                for i in range(WIDTH):
-                    grid[(z0 + k) % size, (y0 + j) % size, (x0 + i) % size] += value * along_x[i]
