@@ -20,7 +20,7 @@ def test_every_kernel_passes_its_check_on_a_gpu(gpu) -> None:
 
 
 def test_every_kernel_of_the_package_has_a_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert {"slices", "poses", "pose_steps", "warp", "coherence", "ctf_values", "scattering.field"} <= set(
+    assert {"slices", "poses", "pose_steps", "warp", "coherence", "ctf_values", "volumes.shells"} <= set(
         checks.kernels()
     )
     assert set(checks.kernels()) == {check.kernel for check in checks.CHECKS}

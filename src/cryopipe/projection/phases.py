@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from cryopipe.imaging.backend import array_module
 from cryopipe.imaging.fourier_pixels import FourierPixels
-from cryopipe.kernels.cpu.posteriors.inputs import fill_ramp
+from cryopipe.kernels.spectra.phases import shift_spectra
 
 
 def phase_table(pixels: FourierPixels, shifts_px: np.ndarray) -> np.ndarray:
@@ -37,19 +36,5 @@ def shift_values(values: Any, pixels: FourierPixels, shifts_px: np.ndarray) -> A
     xp = array_module(values)
     if xp is not np:
         return values * separable_ramps(pixels, shifts_px, xp)
-    shifted = np.empty((len(values), len(pixels)), np.complex64)
-    _shift(
-        values, pixels.kx, pixels.ky, np.asarray(shifts_px, np.float64) / pixels.box, np.int64(pixels.radius), shifted
-    )
-    return shifted
-
-
-@numba.njit(cache=True, parallel=True)
-def _shift(values, kx, ky, shifts, radius, out):  # type: ignore[no-untyped-def]
-    for i in numba.prange(values.shape[0]):
-        along_x = np.empty(radius + 1, np.complex64)
-        along_y = np.empty(2 * radius + 1, np.complex64)
-        fill_ramp(shifts[i, 0], along_x, 0)
-        fill_ramp(shifts[i, 1], along_y, radius)
-        for j in range(kx.size):
-            out[i, j] = values[i, j] * (along_x[kx[j]] * along_y[ky[j] + radius])
+    turns = np.asarray(shifts_px, np.float64) / pixels.box
+    return shift_spectra(values, turns, pixels.kx, pixels.ky, pixels.radius)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-import numba
 import numpy as np
 
 from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module, to_numpy
+from cryopipe.kernels.volumes import shells
 from cryopipe.projection.half_cube import chunks
 
 
@@ -20,9 +20,7 @@ def shell_means(weight: Any, radius: int, padding: int) -> np.ndarray:
     """
     members = shell_counts(weight.shape[2] - 1, radius, padding)
     if array_module(weight) is np:
-        total = np.zeros((len(weight), radius + 1))
-        _plane_sums(weight, radius, np.float32(1 / padding), total)
-        return np.asarray(total.sum(axis=0) / members)
+        return np.asarray(shells.plane_sums(weight, radius, padding).sum(axis=0) / members)
     xp = array_module(weight)
     sums = np.zeros(radius + 1)
     for part in chunks(weight.shape[1], 24 * weight.shape[0] * weight.shape[2]):
@@ -36,9 +34,7 @@ def shell_means(weight: Any, radius: int, padding: int) -> np.ndarray:
 @functools.lru_cache(maxsize=16)
 def shell_counts(edge: int, radius: int, padding: int) -> np.ndarray:
     """Return how many voxels of a half cube of radius ``edge`` each shell round(|k|/padding) has, float64."""
-    total = np.zeros((2 * edge + 1, radius + 1))
-    _plane_counts(edge, radius, np.float32(1 / padding), total)
-    found: np.ndarray = total.sum(axis=0)
+    found: np.ndarray = shells.plane_counts(edge, radius, padding).sum(axis=0)
     found.setflags(write=False)
     return found
 
@@ -50,56 +46,6 @@ def shell_numbers(cube: Any, part: slice, padding: int) -> Any:
     k = xp.arange(-edge, edge + 1, dtype=np.float32)
     squared = k[:, None, None] ** 2 + k[None, part, None] ** 2 + k[None, None, edge:] ** 2
     return xp.floor(xp.sqrt(squared) * np.float32(1 / padding) + np.float32(0.5)).astype(np.int32)
-
-
-@numba.njit(cache=True, inline="always")
-def row_shells(far, limit, scale, shell):  # type: ignore[no-untyped-def]
-    """Fill the shells of a row's columns and return how many columns can lie within ``limit`` shells.
-
-    This loop is a function of its own, because the compiler then vectorises it.
-
-    Parameters
-    ----------
-    far : int
-        Squared distance of the row from the origin over the other two axes, in voxels of the padded cube.
-    limit : int
-        Outermost shell that is asked for.
-    scale : float32
-        One over the padding factor.
-    shell : ndarray ``[columns]`` int32
-        Filled with round(|k| scale) for as many columns as are returned; the rest is not touched.
-    """
-    beyond = np.float64(limit + 1) / scale
-    if far >= beyond * beyond:
-        return 0
-    count = min(shell.size, int(np.sqrt(beyond * beyond - far)) + 1)
-    for column in range(count):
-        shell[column] = np.int32(np.sqrt(np.float32(far + column * column)) * scale + np.float32(0.5))
-    return count
-
-
-@numba.njit(cache=True, parallel=True)
-def _plane_sums(weight, radius, scale, total):  # type: ignore[no-untyped-def]
-    edge = weight.shape[2] - 1
-    for plane in numba.prange(weight.shape[0]):
-        shell = np.empty(edge + 1, np.int32)
-        sums = np.zeros(radius + 2)
-        for row in range(weight.shape[1]):
-            count = row_shells((plane - edge) ** 2 + (row - edge) ** 2, radius, scale, shell)
-            for column in range(count):
-                sums[min(shell[column], radius + 1)] += weight[plane, row, column]
-        total[plane] = sums[: radius + 1]
-
-
-@numba.njit(cache=True, parallel=True)
-def _plane_counts(edge, radius, scale, total):  # type: ignore[no-untyped-def]
-    for plane in numba.prange(2 * edge + 1):
-        shell = np.empty(edge + 1, np.int32)
-        for row in range(2 * edge + 1):
-            count = row_shells((plane - edge) ** 2 + (row - edge) ** 2, radius, scale, shell)
-            for column in range(count):
-                if shell[column] <= radius:
-                    total[plane, shell[column]] += 1
 
 
 def usable_means(mean_weight: np.ndarray, n_images: int) -> np.ndarray:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
 from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module
-from cryopipe.kernels.cpu.posteriors.inputs import fill_ramp
+from cryopipe.kernels.spectra.weighting import weigh
 from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.phases import separable_ramps
 
@@ -58,14 +57,16 @@ def weighted_images(
     by_pixel = weights.shape[1] == n_pixels
     by_shell = inverse_sigma2 if by_pixel else inverse_sigma2 * weights
     if xp is np:
-        values, information = np.empty((len(rows), n_pixels), np.complex64), np.empty((len(rows), n_pixels), np.float32)
-        finite = np.empty(len(rows), np.bool_)
-        _weigh(
-            images.values, images.ctf, rows, images.pixels.kx, images.pixels.ky, images.pixels.shell,
-            np.asarray(shifts_px, np.float64) / images.box, np.ascontiguousarray(by_shell, np.float32),
-            weights if by_pixel else np.ones((1, 1), np.float32), np.arange(n_pixels) if order is None else order,
-            values, information, finite,
-        )  # fmt: skip
+        values, information, finite = weigh(
+            images.values,
+            images.ctf,
+            rows,
+            turns=np.asarray(shifts_px, np.float64) / images.box,
+            by_shell=np.ascontiguousarray(by_shell, np.float32),
+            by_pixel=weights if by_pixel else None,
+            pixels=(images.pixels.kx, images.pixels.ky, images.pixels.shell),
+            order=np.arange(n_pixels) if order is None else order,
+        )
     else:
         part = there.asarray(rows)
         ctf = xp.asarray(images.ctf[part])
@@ -181,31 +182,3 @@ def b_factor_weights(b_factors_A2: np.ndarray, radius: int, *, box: int, pixel_s
         )
     frequency = np.arange(radius + 1) / (box * pixel_size_A)
     return np.exp(-0.25 * values[:, None] * frequency**2).astype(np.float32)
-
-
-@numba.njit(cache=True, parallel=True, nogil=True)
-def _weigh(  # type: ignore[no-untyped-def]
-    values, ctf, rows, kx, ky, shell, shifts, by_shell, by_pixel, order, out, information, finite
-):  # fmt: skip
-    radius = by_shell.shape[1] - 1
-    for i in numba.prange(rows.size):
-        n = rows[i]
-        along_x = np.empty(radius + 1, np.complex64)
-        along_y = np.empty(2 * radius + 1, np.complex64)
-        fill_ramp(shifts[i, 0], along_x, 0)
-        fill_ramp(shifts[i, 1], along_y, radius)
-        weighted, certain = np.empty(kx.size, np.complex64), np.empty(kx.size, np.float32)
-        total = np.float32(0)
-        for j in range(kx.size):
-            factor = ctf[n, j] * by_shell[i, shell[j]]
-            if by_pixel.shape[0] > 1 or by_pixel.shape[1] > 1:
-                factor *= by_pixel[i, j]
-            value = values[n, j] * (along_x[kx[j]] * along_y[ky[j] + radius]) * factor
-            weighted[j] = value
-            certain[j] = factor * ctf[n, j]
-            # zero times a finite number is zero, times anything else NaN
-            total += (value.real + value.imag + certain[j]) * np.float32(0)
-        finite[i] = total == 0
-        for j in range(kx.size):
-            out[i, j] = weighted[order[j]]
-            information[i, j] = certain[order[j]]

@@ -13,11 +13,13 @@ from collections.abc import Iterable, Iterator
 import cryopipe.kernels
 from cryopipe.kernels import cpu
 from cryopipe.kernels.devices import gpu_unavailable_reason
-from cryopipe.selftest import fourier, images, scattering
+from cryopipe.selftest import fourier, gain, images, scattering, spectra, volumes
 from cryopipe.selftest.machine import measure_ceilings
 from cryopipe.selftest.row import Check, Row, mover
 
-CHECKS: tuple[Check, ...] = (*fourier.CHECKS, *images.CHECKS, *scattering.CHECKS)
+CHECKS: tuple[Check, ...] = tuple(
+    check for module in (fourier, volumes, images, spectra, gain, scattering) for check in module.CHECKS
+)
 
 
 def kernels() -> list[str]:

@@ -33,7 +33,7 @@ def _blobs_error(move: Mover) -> float:
     images = np.zeros((n, box, box), np.float32)
     blobs.project(positions, weights, sigmas, np.ascontiguousarray(rotations), origins, images)
     centres = np.einsum("nij,mj->nmi", rotations[:, :2], positions) + box // 2 - origins[:, None]
-    t = (np.arange(box) - centres[..., None]) / sigmas[:, None]
+    t = (np.arange(box) - centres[..., None]) / sigmas[:, None, None]
     x, y = np.moveaxis(np.where(np.abs(t) <= 4.5, np.exp(-(t**2) / 2), 0), 2, 0)
     expected = np.einsum("nmy,nmx,m->nyx", y, x, weights / (2 * np.pi * sigmas**2))
     return float(np.abs(images - expected).max() / expected.max())

@@ -8,14 +8,13 @@ against one pixel and differ between movies; the fixed pattern of the camera doe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numba
 import numpy as np
 from scipy import ndimage
 
 from cryopipe.errors import InputError
 from cryopipe.imaging.statistics import robust_sd
+from cryopipe.kernels.gain.blocks import block_sums, interpolate
 
 #: Gaussian noise exceeds 6 standard deviations with a probability of 2e-9: less than once in the 10⁸ pixels of a camera.
 _OUTLIER_SIGMA = 6.0
@@ -77,54 +76,14 @@ def smooth_background(image: np.ndarray, good: np.ndarray, sigma_px: float) -> n
     of blocks of an eighth of it, between which is interpolated.
     """
     step = max(int(sigma_px // 8), 1)
-    values, weights = _block_sums(np.ascontiguousarray(image, dtype=np.float32), np.ascontiguousarray(good), step)
+    values, weights = block_sums(np.ascontiguousarray(image, dtype=np.float32), np.ascontiguousarray(good), step)
     sigma = sigma_px / step
     width = 2 * round((np.sqrt(4.0 * sigma**2 + 1.0) - 1.0) / 2.0) + 1
     for _ in range(3):
         ndimage.uniform_filter(values, width, output=values, mode="reflect")
         ndimage.uniform_filter(weights, width, output=weights, mode="reflect")
     coarse = values / np.maximum(weights, np.float32(1e-3 * step**2))
-    ny, nx = image.shape
-    result: np.ndarray = _interpolate(coarse, ny, nx, step)
-    return result
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _block_sums(image: Any, good: Any, step: int) -> Any:
-    """Return the sums of good values and the numbers of good pixels of blocks of ``step`` pixels."""
-    ny, nx = image.shape
-    values = np.zeros(((ny + step - 1) // step, (nx + step - 1) // step), dtype=np.float32)
-    weights = np.zeros_like(values)
-    for y in range(ny):
-        for block in range(values.shape[1]):
-            for x in range(block * step, min((block + 1) * step, nx)):
-                if good[y, x]:
-                    values[y // step, block] += image[y, x]
-                    weights[y // step, block] += 1
-    return values, weights
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _interpolate(coarse: Any, ny: int, nx: int, step: int) -> Any:
-    """Return values [ny, nx] between the centres of blocks of ``step`` pixels, the outermost ones beyond them."""
-    result = np.empty((ny, nx), dtype=np.float32)
-    row = np.empty(coarse.shape[1], dtype=np.float32)
-    left, parts = np.empty(nx, dtype=np.int64), np.empty(nx, dtype=np.float32)
-    for x in range(nx):
-        u = min(max((x + 0.5) / step - 0.5, 0.0), coarse.shape[1] - 1.0)
-        left[x] = min(int(u), max(coarse.shape[1] - 2, 0))
-        parts[x] = u - left[x]
-    last = coarse.shape[1] - 1
-    for y in range(ny):
-        v = min(max((y + 0.5) / step - 0.5, 0.0), coarse.shape[0] - 1.0)
-        below = min(int(v), max(coarse.shape[0] - 2, 0))
-        part = np.float32(v - below)
-        above = min(below + 1, coarse.shape[0] - 1)
-        for x in range(coarse.shape[1]):
-            row[x] = coarse[below, x] + part * (coarse[above, x] - coarse[below, x])
-        for x in range(nx):
-            result[y, x] = row[left[x]] + parts[x] * (row[min(left[x] + 1, last)] - row[left[x]])
-    return result
+    return interpolate(coarse, (image.shape[0], image.shape[1]), step)
 
 
 def robust_center_and_sd(values: np.ndarray) -> tuple[float, float]:

@@ -8,10 +8,9 @@ only through ties of integer counts; with continuous data only its row and colum
 
 from __future__ import annotations
 
-from typing import Any
-
-import numba
 import numpy as np
+
+from cryopipe.kernels.gain.ranks import add_quantiles, cumulative_counts
 
 #: Integers with more levels than this are sorted instead of counted.
 _MOST_LEVELS = 4096
@@ -23,8 +22,8 @@ def add_ideal_frame(frame: np.ndarray, total: np.ndarray) -> None:
         low = int(frame.min())
         levels = int(frame.max()) - low + 1
         if levels <= _MOST_LEVELS:
-            columns, rows = _cumulative_counts(frame, low, levels)
-            _add_quantiles(frame, low, columns, _quantiles(columns), rows, _quantiles(rows), total)
+            columns, rows = cumulative_counts(frame, low, levels)
+            add_quantiles(frame, low, (columns, _quantiles(columns)), (rows, _quantiles(rows)), total)
             return
     total += equalise_columns(frame)
     total += equalise_columns(np.ascontiguousarray(frame.T)).T
@@ -41,23 +40,6 @@ def equalise_columns(frame: np.ndarray) -> np.ndarray:
     return result.T
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _cumulative_counts(frame: Any, low: int, levels: int) -> Any:
-    """Return, for each column and each row of integers, how many of its values are at most ``low`` + 0, 1, 2 ..."""
-    columns = np.zeros((frame.shape[1], levels), dtype=np.int32)
-    rows = np.zeros((frame.shape[0], levels), dtype=np.int32)
-    for y in range(frame.shape[0]):
-        for x in range(frame.shape[1]):
-            level = int(frame[y, x]) - low
-            columns[x, level] += 1
-            rows[y, level] += 1
-    for counts in (columns, rows):
-        for line in range(counts.shape[0]):
-            for level in range(1, levels):
-                counts[line, level] += counts[line, level - 1]
-    return columns, rows
-
-
 def _quantiles(counts: np.ndarray) -> np.ndarray:
     """Return the mean over lines of their sorted values above the lowest, from their cumulative ``counts`` [line, level].
 
@@ -66,15 +48,6 @@ def _quantiles(counts: np.ndarray) -> np.ndarray:
     length = int(counts[0, -1])
     result: np.ndarray = np.bincount(counts.ravel(), minlength=length + 1)[:length].cumsum() / len(counts)
     return result
-
-
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _add_quantiles(frame: Any, low: int, columns: Any, by_column: Any, rows: Any, by_row: Any, total: Any) -> None:
-    """Add to ``total`` the quantiles that belong to the ranks (the highest among ties) in column and row."""
-    for y in range(frame.shape[0]):
-        for x in range(frame.shape[1]):
-            level = int(frame[y, x]) - low
-            total[y, x] += 2 * low + by_column[columns[x, level] - 1] + by_row[rows[y, level] - 1]
 
 
 def rank_gain(ideal_sum: np.ndarray, frame_sum: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from cryopipe.kernels.cpu.spectra.ramps import fill_ramp
+
 
 @numba.njit(cache=True, nogil=True)
 def square(references, power):  # type: ignore[no-untyped-def]
@@ -78,11 +80,3 @@ def fill_rows(  # type: ignore[no-untyped-def]
             row = here[slot + s]
             for k in range(n_pixels):
                 row[k] = weighted[k] * phases[s, k]
-
-
-@numba.njit(inline="always")
-def fill_ramp(turns, along, zero):  # type: ignore[no-untyped-def]
-    """Fill ``along`` with exp(-2πi (k - zero) turns): a phase ramp is separable, 3 radius sines and cosines for one image."""
-    for k in range(along.size):
-        angle = -2 * np.pi * (k - zero) * turns
-        along[k] = np.complex64(complex(np.cos(angle), np.sin(angle)))

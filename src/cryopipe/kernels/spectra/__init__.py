@@ -1,0 +1,1 @@
+"""Spectra of images on Fourier pixels: shifted, and weighted for a reconstruction."""
