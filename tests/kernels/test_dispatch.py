@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from cryopipe.kernels import _dispatch, devices
+from cryopipe.kernels.gain import ranks
+from cryopipe.kernels.spectra import phases
+from cryopipe.kernels.volumes import division
 
 
 class FakeCupyArray:
@@ -54,3 +57,20 @@ def test_shapes_and_types_are_named_in_the_refusal() -> None:
         _dispatch.check("ctf", np.zeros(3, np.int64), np.float32, (3,))
     with pytest.raises(ValueError, match=r"ctf must have shape \(any, 4\), not \(2, 3\)"):
         _dispatch.check("ctf", np.zeros((2, 3), np.float32), np.float32, (None, 4))
+
+
+def test_a_kernel_without_a_cuda_side_refuses_arrays_of_the_gpu() -> None:
+    _dispatch.check_on_cpu(values=np.zeros(1), weights=None)
+    with pytest.raises(TypeError, match="on the CPU alone: pass values as NumPy arrays"):
+        _dispatch.check_on_cpu(values=FakeCupyArray())
+
+
+def test_a_kernel_of_a_family_names_the_array_that_does_not_fit() -> None:
+    cube, curve = np.zeros((5, 5, 3), np.complex64), np.ones(2, np.float32)
+    with pytest.raises(TypeError, match="weight must be float32, not float64"):
+        division.divide(cube, np.zeros((5, 5, 3)), slice(0, 5), curve, curve, padding=1, least_share=0.5)
+    with pytest.raises(ValueError, match=r"turns must have shape \(2, 2\)"):
+        pixel = np.zeros(1, np.int32)
+        phases.shift_spectra(np.zeros((2, 1), np.complex64), np.zeros((3, 2)), pixel, pixel, 1)
+    with pytest.raises(TypeError, match="frame must be integers"):
+        ranks.cumulative_counts(np.zeros((2, 2)), 0, 1)

@@ -34,6 +34,9 @@ FLOORS = {
 SIDE = {"config", "steps", "io", "errors", "context", "fingerprint", "items"}
 #: side rooms that know others than the errors
 SIDE_OF = {"steps": {"config"}, "fingerprint": {"context"}, "items": {"io", "context", "fingerprint"}}
+#: what Numba compiles functions with, and where compiled functions are: the exception decodes a file format, beside its reader
+COMPILERS = {"njit", "jit", "prange", "vectorize", "guvectorize", "stencil", "cfunc"}
+COMPILED = (SOURCE / "kernels" / "cpu", SOURCE / "io" / "movie_files" / "eer.py")
 #: libraries that one package alone may know
 PRIVATE = {"starfile": "io", "mrcfile": "io", "tifffile": "io", "imagecodecs": "io", "snakemake": "workflow"}
 
@@ -201,6 +204,20 @@ def test_a_library_of_files_or_workflow_is_known_in_one_package_alone(path: Path
     for name in imports(path):
         owner = PRIVATE.get(name.split(".")[0])
         assert owner is None or owner == package, f"{path} imports {name}; only cryopipe.{owner} may"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(SOURCE)))
+def test_functions_are_compiled_in_the_kernels_alone(path: Path) -> None:
+    if any(path.is_relative_to(place) for place in COMPILED):
+        return
+    tree = ast.walk(ast.parse(path.read_text()))
+    attributes = {
+        f"numba.{node.attr}"
+        for node in tree
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in {"numba", "nb"}
+    }
+    found = (attributes | imports(path)) & {f"numba.{name}" for name in COMPILERS}
+    assert not found, f"{path} uses {found}: the loop belongs into kernels/cpu, behind a function of kernels"
 
 
 def test_a_step_never_imports_another_step() -> None:

@@ -26,7 +26,17 @@ def block_sums(image, good, step):
 
 @njit(cache=True, nogil=True)
 def interpolate(coarse, ny, nx, step):
-    """Return values [ny, nx] between the centres of blocks of ``step`` pixels, the outermost ones beyond them."""
+    """Return values [ny, nx] between the centres of blocks of ``step`` pixels, the outermost ones beyond them.
+
+    Parameters
+    ----------
+    coarse : float32 [blocks, blocks]
+        Values at the centres (y, x).
+    ny, nx : int
+        Shape of the result.
+    step : int
+        Side of a block, pixels.
+    """
     result = np.empty((ny, nx), dtype=np.float32)
     row = np.empty(coarse.shape[1], dtype=np.float32)
     left, parts = np.empty(nx, dtype=np.int64), np.empty(nx, dtype=np.float32)

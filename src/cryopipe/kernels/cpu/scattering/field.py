@@ -11,7 +11,15 @@ from numba import njit
 
 @njit(cache=True, nogil=True)
 def add_image(total, image, top, left):
-    """Add ``image`` at row ``top`` and column ``left`` of the periodic field ``total``."""
+    """Add an image to a periodic field.
+
+    Parameters
+    ----------
+    total, image : float32 [Y, X], [y, x]
+        The field, and what is added to it.
+    top, left : int
+        Row and column where the first pixel of the image lies.
+    """
     height, width = total.shape
     for j in range(image.shape[0]):
         row = (top + j) % height

@@ -37,7 +37,19 @@ def row_shells(far, limit, scale, shell):
 
 @njit(cache=True, parallel=True)
 def plane_sums(weight, radius, scale, total):
-    """Fill ``total`` [planes, radius + 1] with the sums of ``weight`` over the shells of each plane."""
+    """Fill ``total`` with the sums over the shells of each plane.
+
+    Parameters
+    ----------
+    weight : float32 [2R+1, 2R+1, R+1]
+        Half cube.
+    radius : int
+        Outermost shell.
+    scale : float32
+        One over the padding factor.
+    total : float64 [planes, radius + 1]
+        Receives the sums.
+    """
     edge = weight.shape[2] - 1
     for plane in prange(weight.shape[0]):
         shell = np.empty(edge + 1, np.int32)
@@ -51,7 +63,17 @@ def plane_sums(weight, radius, scale, total):
 
 @njit(cache=True, parallel=True)
 def plane_counts(edge, radius, scale, total):
-    """Add to ``total`` [planes, radius + 1] how many voxels of each plane lie in each shell."""
+    """Count the voxels of each plane in each shell.
+
+    Parameters
+    ----------
+    edge, radius : int
+        Radius of the half cube, and outermost shell.
+    scale : float32
+        One over the padding factor.
+    total : float64 [planes, radius + 1]
+        The counts are added to it.
+    """
     for plane in prange(2 * edge + 1):
         shell = np.empty(edge + 1, np.int32)
         for row in range(2 * edge + 1):
