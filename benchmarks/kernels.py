@@ -64,14 +64,10 @@ def pose_cases(options: argparse.Namespace, move: Callable[[Any], Any]) -> dict[
     rotations = move(matrices.astype(np.float32))
     images, ctf = move(noise(rng, (n, count))), move(rng.random((n, count), dtype=np.float32))
     variance, shifts = move(np.ones(count, np.float32)), move(rng.standard_normal((n, 2)))
-    few = max(1, n // 8)
-    candidates = move(np.repeat(matrices[:few, None], 8, axis=1).astype(np.float32))
-    nine = move(rng.standard_normal((few, 8, 9, 2)))
     numerator = move(np.zeros(weight.shape, np.complex64))
     geometry = {"padding": options.padding}
     with_box = {"padding": options.padding, "box": options.box}
     head = (cube, images, ctf, variance)
-    some = (cube, images[:few], ctf[:few], variance)
     defocus = {"phase": move(rng.standard_normal((n, 5))), "per_A": move(np.full(n, 1e-4)), "defocus_terms": 1}
     seven = {"with_scale": True, **defocus, **with_box}
     return {
@@ -90,10 +86,6 @@ def pose_cases(options: argparse.Namespace, move: Callable[[Any], Any]) -> dict[
         ),
         "normal_equations (7)": Case(
             lambda: poses.normal_equations(*head, rotations, shifts, kx, ky, **seven), n * count, "samples", 80, 460
-        ),
-        # one slice for nine shifts: 70 and 9 times 30
-        "score_poses (9 shifts)": Case(
-            lambda: poses.score_poses(*some, candidates, nine, kx, ky, **with_box), few * 8 * count, "samples", 76, 340
         ),
     }  # fmt: skip
 

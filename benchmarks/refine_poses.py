@@ -23,7 +23,7 @@ from shared.measured import best_of, peak_memory_GB, triad
 from cryopipe.imaging.fourier_pixels import FourierPixels, half_plane
 from cryopipe.imaging.geometry import random_rotations, rotation_from_vector
 from cryopipe.imaging.optics import CtfParameters, ctf_stack
-from cryopipe.kernels.poses import score_defoci, score_poses
+from cryopipe.kernels.poses import score_defoci
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.poses.ctf import phase_terms
 from cryopipe.poses.model import DefocusModel, ImageModel, OffsetModel, ScaleModel, Steps
@@ -68,11 +68,6 @@ def main() -> None:
     terms, per_A = phase_terms(parameters, box=options.box, pixel_size_A=PIXEL_A)
     ones = np.ones_like(images.ctf)
 
-    def scored() -> int:
-        nine = np.ascontiguousarray(np.broadcast_to(shifts[:, None, None], (len(shifts), 1, 9, 2)))
-        score_poses(cube, images.values, images.ctf, weight, start[:, None], nine, kx, ky, box=options.box)
-        return options.images
-
     def scanned() -> int:
         score_defoci(
             cube, images.values, ones, weight, start, shifts, kx, ky, box=options.box, phase=terms, per_A=per_A,
@@ -84,7 +79,6 @@ def main() -> None:
         "one evaluation, 5": refined(1),
         "to convergence, 5": refined(20),
         "to convergence, 8": refined(20, everything),
-        "score_poses, 9 shifts": scored,
         "score_defoci, 21": scanned,
     }
     lines = float(np.mean([lines_of(r, pixels, cube.shape[2] - 1) for r in start[:64]]))

@@ -14,7 +14,7 @@ from cryopipe.imaging.fourier_pixels import half_plane
 from cryopipe.imaging.geometry import random_rotations, rotation_from_vector
 from cryopipe.imaging.optics import CtfParameters, ctf_stack
 from cryopipe.kernels.devices import Resources
-from cryopipe.kernels.poses import normal_equations, score_poses
+from cryopipe.kernels.poses import normal_equations
 from cryopipe.kernels.slices import extract_slices
 from cryopipe.kernels.warp import node_count, spline_coefficients, warp_accumulate
 from cryopipe.poses.model import DefocusModel, ImageModel, OffsetModel, ScaleModel
@@ -93,11 +93,10 @@ def refinement(s: Scene) -> dict[str, str]:
     return found
 
 
-def scores(s: Scene) -> dict[str, str]:
+def equations(s: Scene) -> dict[str, str]:
     common, frequencies = (s.cube, s.values, s.ctf, s.weight), (s.pixels.kx, s.pixels.ky)
-    scored = score_poses(*common, s.start[:, None], s.shifts[:, None], *frequencies, box=BOX)
-    equations = normal_equations(*common, s.start, s.shifts, *frequencies, box=BOX)
-    return {"score_poses": digest(scored), "normal_equations": digest(*equations)}
+    found = normal_equations(*common, s.start, s.shifts, *frequencies, box=BOX)
+    return {"normal_equations": digest(*found)}
 
 
 def insertion(s: Scene) -> dict[str, str]:
@@ -120,7 +119,7 @@ def warping(s: Scene) -> dict[str, str]:
     return {"warp": digest(frame, total)}
 
 
-ENGINES = (inputs, search, refinement, scores, insertion, warping)
+ENGINES = (inputs, search, refinement, equations, insertion, warping)
 
 
 def main(arguments: list[str]) -> None:

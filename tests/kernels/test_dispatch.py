@@ -66,11 +66,10 @@ def test_a_kernel_without_a_cuda_side_refuses_arrays_of_the_gpu() -> None:
 
 
 def test_a_kernel_of_a_family_names_the_array_that_does_not_fit() -> None:
-    cube, curve = np.zeros((5, 5, 3), np.complex64), np.ones(2, np.float32)
+    cube, curve, pixel = np.zeros((5, 5, 3), np.complex64), np.ones(2, np.float32), np.zeros(1, np.int32)
     with pytest.raises(TypeError, match="weight must be float32, not float64"):
         division.divide(cube, np.zeros((5, 5, 3)), slice(0, 5), curve, curve, padding=1, least_share=0.5)
     with pytest.raises(ValueError, match=r"turns must have shape \(2, 2\)"):
-        pixel = np.zeros(1, np.int32)
         phases.shift_spectra(np.zeros((2, 1), np.complex64), np.zeros((3, 2)), pixel, pixel, 1)
     with pytest.raises(TypeError, match="frame must be integers"):
         ranks.cumulative_counts(np.zeros((2, 2)), 0, 1)

@@ -174,28 +174,15 @@ def test_a_displaced_image_needs_the_opposite_shift(fast, scene):
     np.testing.assert_allclose(shifts, [[-1.25, 0.5]], atol=1e-3)
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["one shift a candidate", "several shifts a candidate"])
-def test_scores_agree_with_the_likelihood_written_out(fast, scene, rng, shared):
+def test_an_image_may_have_weights_of_its_own(fast, scene):
     s = scene
-    candidates = np.stack([s.rotations, s.rotations[::-1]], axis=1)
-    shifts = rng.uniform(-3, 3, (3, 2, 2) if shared else (3, 2, 4, 2))
-    arrays = (s.cube, s.images, s.ctf, s.inverse_variance, candidates, shifts, s.kx, s.ky)
-    got = fast.call("poses.score_poses", *arrays, scale=s.scale, **s.options)
-    expected = reference.score_poses(*arrays, scale=s.scale, **s.options)
-    assert got.shape == expected.shape
-    # three sums of squares are subtracted: rounding is relative to them, not to the small rest
-    size = (np.abs(s.images) ** 2 * s.inverse_variance).sum(axis=1).max()
-    np.testing.assert_allclose(got, expected, rtol=0, atol=FLOAT32 * size)
-
-
-def test_a_score_is_minus_the_value_of_the_normal_equations(fast, scene):
-    s = scene
-    own = np.broadcast_to(s.inverse_variance, s.ctf.shape).copy()
-    head, tail = (s.cube, s.images, s.ctf, own), (s.kx, s.ky)
-    _, _, value = fast.call("poses.normal_equations", *head, s.rotations, s.shifts, *tail, **s.options)
-    score = fast.call("poses.score_poses", *head, s.rotations[:, None], s.shifts[:, None], *tail, **s.options)
-    size = (np.abs(s.images) ** 2 * own).sum(axis=1).max()
-    np.testing.assert_allclose(score[:, 0], -value, rtol=0, atol=FLOAT32 * size)
+    factor = np.array([1, 2, 4], np.float32)
+    arrays, poses = (s.cube, s.images, s.ctf), (s.rotations, s.shifts, s.kx, s.ky)
+    shared = fast.call("poses.normal_equations", *arrays, s.inverse_variance, *poses, **s.options)
+    own = fast.call("poses.normal_equations", *arrays, factor[:, None] * s.inverse_variance, *poses, **s.options)
+    for one, other in zip(shared, own, strict=True):
+        expected = one * factor.reshape(-1, *[1] * (one.ndim - 1))
+        np.testing.assert_allclose(other, expected, rtol=0, atol=FLOAT32 * np.abs(expected).max())
 
 
 def test_frequencies_of_no_weight_do_not_count(fast, scene, rng):

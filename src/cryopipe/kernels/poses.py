@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cryopipe.kernels._dispatch import Array, check_rotations, contiguous
+from cryopipe.kernels._dispatch import Array, contiguous
 from cryopipe.kernels._pose_call import implementation, prepare
 from cryopipe.kernels.slices import check_poses
 
@@ -120,64 +120,6 @@ def normal_equations(
         int(defocus_terms), *out,
     )  # fmt: skip
     return out
-
-
-def score_poses(
-    cube: Array, images: Array, ctf: Array, inverse_variance: Array, rotations: Array, shifts_px: Array, kx: Array,
-    ky: Array, *, box: int, padding: float = 2, scale: Array | None = None,
-) -> Array:  # fmt: skip
-    """Return the log-likelihood of candidate poses of each image (minus ``value`` of :func:`normal_equations`).
-
-    A slice is interpolated once for all shifts of its candidate and never stored.
-
-    Parameters
-    ----------
-    cube, images, ctf, inverse_variance, kx, ky, box, padding, scale
-        As in :func:`normal_equations`.
-    rotations : float [n, m, 3, 3]
-        m candidate poses of each image.
-    shifts_px : float [n, m, 2] or [n, m, s, 2]
-        One shift, or s shifts, for each candidate, in pixels.
-
-    Returns
-    -------
-    float64 [n, m] or [n, m, s]
-
-    Raises
-    ------
-    TypeError
-        Wrong dtype, or NumPy and CuPy arrays mixed.
-    ValueError
-        Wrong shape, a matrix that is no rotation, or a cube that is too small.
-    """
-    check_rotations("rotations", rotations)
-    if rotations.ndim != 4:
-        raise ValueError(f"rotations must have shape (n, m, 3, 3), not {tuple(rotations.shape)}.")
-    n, m = rotations.shape[:2]
-    call = prepare(
-        cube,
-        images,
-        ctf,
-        inverse_variance,
-        kx,
-        ky,
-        box,
-        padding,
-        n,
-        scale=scale,
-        others={"rotations": rotations, "shifts_px": shifts_px},
-    )
-    if shifts_px.ndim not in (3, 4) or tuple(shifts_px.shape[:2]) != (n, m) or shifts_px.shape[-1] != 2:
-        raise ValueError(f"shifts_px must have shape ({n}, {m}, 2) or ({n}, {m}, s, 2), not {tuple(shifts_px.shape)}.")
-    shifts = contiguous(shifts_px, np.float64).reshape(n, m, -1, 2)
-    out = call["xp"].zeros(shifts.shape[:3])
-    if out.size and call["kx"].size:
-        implementation(call["backend"], scores=True).score_poses(
-            call["cube"], call["radius"], call["data"], call["ctf"], call["inverse_variance"],
-            contiguous(rotations, np.float32), shifts, call["scale"], call["kx"], call["ky"], np.float32(padding),
-            float(box), out,
-        )  # fmt: skip
-    return out[:, :, 0] if shifts_px.ndim == 3 else out
 
 
 def score_defoci(

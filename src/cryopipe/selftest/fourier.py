@@ -142,14 +142,19 @@ def _normal_equations_error(move: Mover) -> float:
 
 
 def _score_error(move: Mover) -> float:
+    """Compare scores at seven defoci with the likelihood of C = ctf sin χ written out."""
     s = _scene()
-    phase = np.exp(2j * np.pi / BOX * (s.shifts[:, :1] * s.kx + s.shifts[:, 1:] * s.ky))
-    expected = -0.5 * (np.abs(s.images - s.ctf * s.slices * phase) ** 2).sum(axis=1)
-    got = poses.score_poses(
-        move(s.cube), move(s.images), move(s.ctf), move(np.ones(s.kx.size, np.float32)), move(s.rotations[:, None]),
-        move(s.shifts[:, None]), move(s.kx), move(s.ky), box=BOX, padding=PADDING,
+    phase, per_A = np.tile([0.3, 1e-2, 0, 0, 0], (len(s.images), 1)), np.full(len(s.images), 2e-3)
+    chi = 0.3 + (1e-2 + 2e-3 * np.arange(-3, 4))[:, None] * (s.kx**2 + s.ky**2)
+    moved = s.slices * np.exp(2j * np.pi / BOX * (s.shifts[:, :1] * s.kx + s.shifts[:, 1:] * s.ky))
+    model = (s.ctf * moved)[:, None] * np.sin(chi)
+    expected = -0.5 * (np.abs(s.images[:, None] - model) ** 2).sum(axis=2)
+    got = poses.score_defoci(
+        move(s.cube), move(s.images), move(s.ctf), move(np.ones(s.kx.size, np.float32)), move(s.rotations),
+        move(s.shifts), move(s.kx), move(s.ky), box=BOX, padding=PADDING, phase=move(phase), per_A=move(per_A),
+        first=-3.0, step=1.0, count=7,
     )  # fmt: skip
-    return float(np.abs(host(got)[:, 0] / expected - 1).max())
+    return float(np.abs(host(got) / expected - 1).max())
 
 
 def _steps_error(move: Mover) -> float:
@@ -184,6 +189,6 @@ CHECKS = (
     Check("orbits", "sums over a group", _orbit_error, 1e-5),
     Check("orbits", "rotated copies", _rotation_error, 1e-5),
     Check("poses", "normal equations", _normal_equations_error, 1e-4),
-    Check("poses", "scores", _score_error, 1e-5),
+    Check("poses", "scores of defoci", _score_error, 1e-5),
     Check("pose_steps", "misfit that is left", _steps_error, 1e-5),
 )

@@ -1,4 +1,4 @@
-"""Log-likelihoods of candidate poses and of candidate defoci, on the CPU."""
+"""Log-likelihoods of candidate defoci, and of noise alone, on the CPU."""
 
 # The types of compiled functions are those of the call, not of a signature.
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -20,10 +20,8 @@ from cryopipe.kernels.cpu.pose_blocks import (
     WORKSPACE,
     Y,
     centre_data,
-    fixed_turn,
     interpolate,
     next_cells,
-    shift_phase,
     sin_cos,
     take_offset,
 )
@@ -54,67 +52,6 @@ def _energy(data, variance):
     for k in range(variance.size):
         total += (data[2 * k] ** 2 + data[2 * k + 1] ** 2) * variance[k]
     return total
-
-
-@njit(inline="always")
-def _cross(count, scale, w):
-    """Write conj(X) scale C Y / sigma^2 and return the block's sum of |scale C Y|^2 / sigma^2 and |X|^2 / sigma^2."""
-    energy = np.float32(0)
-    for k in range(count):
-        gain = scale * w[GAIN + k]
-        mr, mi = gain * w[Y + k], gain * w[Y + BLOCK + k]
-        dr, di = w[DATA + k], w[DATA + BLOCK + k]
-        energy += mr * mr + mi * mi + dr * dr + di * di
-        w[CROSS + k] = dr * mr + di * mi
-        w[CROSS + BLOCK + k] = dr * mi - di * mr
-    return energy
-
-
-@njit(inline="always")
-def _shifted_sum(count, kx, ky, turn_x, turn_y, w):
-    """Return Re sum(cross exp(2 pi i (kx turn_x + ky turn_y))) over the block."""
-    fixed_x, fixed_y = fixed_turn(turn_x), fixed_turn(turn_y)
-    total = np.float32(0.0 * (turn_x + turn_y))  # NaN where a shift is not finite
-    for k in range(count):
-        sine, cosine = shift_phase(kx[k], ky[k], fixed_x, fixed_y)
-        total += w[CROSS + k] * cosine - w[CROSS + BLOCK + k] * sine
-    return total
-
-
-def score_poses(*arguments: Any) -> None:
-    """Fill ``out`` [n, m, s] with log-likelihoods; the arguments are those of ``_score_poses``."""
-    in_parts(_score_poses, len(arguments[-1]), *arguments)
-
-
-@njit(cache=True, nogil=True, fastmath=REDUCE)
-def _score_poses(
-    first, last, flat, radius, data, ctf, inverse_variance, rotations, shifts, scale, kx, ky, padding, box, out
-):  # fmt: skip
-    """Work through the images first to last; rotations [n, m, 3, 3], shifts [n, m, s, 2]."""
-    n_shifts = shifts.shape[2]
-    row, column = np.empty((2, BLOCK), np.int32), np.empty((2, BLOCK), np.int32)
-    fraction, w = np.empty((2, 4 * BLOCK), np.float32), np.zeros(WORKSPACE, np.float32)
-    sums = np.empty(n_shifts, np.float64)
-    for n in range(first, last):
-        variance = inverse_variance[min(n, inverse_variance.shape[0] - 1)]
-        for m in range(rotations.shape[1]):
-            a = rotations[n, m] * padding
-            sums[:] = 0.0
-            energy, ahead = 0.0, 0
-            for begin in range(0, kx.size, BLOCK):
-                count = next_cells(flat, radius, a, kx, ky, begin, ahead, row, column, fraction, w)
-                ahead = 1 - ahead
-                part = slice(begin, begin + count)
-                own = data[n, 2 * begin : 2 * (begin + count)]
-                centre_data(own, ctf[n, part], variance[part], kx[part], ky[part], 0.0, 0.0, w)
-                interpolate(count, w)
-                energy += _cross(count, scale[n], w)
-                for s in range(n_shifts):
-                    sums[s] += _shifted_sum(
-                        count, kx[part], ky[part], shifts[n, m, s, 0] / box, shifts[n, m, s, 1] / box, w
-                    )
-            for s in range(n_shifts):
-                out[n, m, s] = sums[s] - 0.5 * energy
 
 
 @njit(inline="always")

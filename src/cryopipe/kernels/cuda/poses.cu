@@ -4,7 +4,6 @@
 
 #define BASE 20   // sums of rotation, shift and residual
 #define EACH 7    // sums of each further column with those; behind them, those of the columns among each other
-#define SHIFTS 9  // shifts scored from one interpolation
 #define DEFOCI 8  // defocus changes scored from one interpolation
 
 // exp(2 pi i turns)
@@ -170,63 +169,6 @@ extern "C" __global__ void normal_equations_2(PARAMETERS) { equations<2>(ARGUMEN
 extern "C" __global__ void normal_equations_3(PARAMETERS) { equations<3>(ARGUMENTS); }
 extern "C" __global__ void normal_equations_4(PARAMETERS) { equations<4>(ARGUMENTS); }
 extern "C" __global__ void normal_equations_5(PARAMETERS) { equations<5>(ARGUMENTS); }
-
-// One block a candidate: grid (image, candidate). A slice is interpolated once for SHIFTS shifts and never stored.
-extern "C" __global__ void score_poses(const float2* __restrict__ cube, int radius, const float2* __restrict__ data,
-                                       const float* __restrict__ ctf, const float* __restrict__ inverse_variance,
-                                       int own_variance, const float* __restrict__ rotations,
-                                       const double* __restrict__ shifts, int n_shifts, const float* __restrict__ scales,
-                                       const int* __restrict__ kx, const int* __restrict__ ky, int count, float padding,
-                                       double box, double* out) {
-    const long long n = blockIdx.x;
-    const long long candidate = n * gridDim.y + blockIdx.y;
-    __shared__ float a[9];
-    __shared__ float t[2 * SHIFTS];
-    if (threadIdx.x < 9) a[threadIdx.x] = padding * rotations[9 * candidate + threadIdx.x];
-    const float scale = scales[n];
-    const float* variance = inverse_variance + (own_variance ? n * count : 0);
-    const long long dy = radius + 1, dz = dy * (2 * radius + 1);
-    for (int first = 0; first < n_shifts; first += SHIFTS) {
-        __syncthreads();
-        if (threadIdx.x < 2 * SHIFTS) {
-            const int s = first + threadIdx.x / 2;
-            t[threadIdx.x] = s < n_shifts ? (float)(shifts[2 * (candidate * n_shifts + s) + threadIdx.x % 2] / box) : 0.0f;
-        }
-        __syncthreads();
-        float energy = 0.0f;
-        float sum[SHIFTS];
-#pragma unroll
-        for (int s = 0; s < SHIFTS; ++s) sum[s] = 0.0f;
-        for (int k = threadIdx.x; k < count; k += blockDim.x) {
-            const float x = (float)kx[k], y = (float)ky[k];
-            const float root = sqrtf(variance[k]);
-            const Cell c = locate(a, x, y, radius);
-            const float2* p = cube + c.corner;
-            const float2 low = mix(mix(p[0], p[1], c.fx), mix(p[dy], p[dy + 1], c.fx), c.fy);
-            const float2 high = mix(mix(p[dz], p[dz + 1], c.fx), mix(p[dz + dy], p[dz + dy + 1], c.fx), c.fy);
-            const float2 here = mix(low, high, c.fz);
-            const float gain = scale * ctf[n * count + k] * root;
-            const float2 m = make_float2(gain * here.x, c.sign * gain * here.y);
-            const float2 seen = data[n * count + k];
-            const float2 d = make_float2(root * seen.x, root * seen.y);
-            energy += dot(m, m) + dot(d, d);
-            const float2 cross = times(make_float2(d.x, -d.y), m);
-#pragma unroll
-            for (int s = 0; s < SHIFTS; ++s) {
-                if (first + s >= n_shifts) break;  // the same for the whole block
-                const float2 e = unit(x * t[2 * s] + y * t[2 * s + 1]);
-                sum[s] += cross.x * e.x - cross.y * e.y;
-            }
-        }
-        const double half = 0.5 * block_sum((double)energy);
-#pragma unroll
-        for (int s = 0; s < SHIFTS; ++s) {
-            if (first + s >= n_shifts) break;
-            const double total = block_sum((double)sum[s]);
-            if (threadIdx.x == 0) out[candidate * n_shifts + first + s] = total - half;
-        }
-    }
-}
 
 // One block an image and DEFOCI defocus changes: grid (image, group of changes). C = ctf sin(chi).
 extern "C" __global__ void score_defoci(const float2* __restrict__ cube, int radius, const float2* __restrict__ data,

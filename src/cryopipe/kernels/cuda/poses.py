@@ -44,40 +44,6 @@ def normal_equations(
     )  # fmt: skip
 
 
-def score_poses(
-    cube: Any, radius: int, data: Any, ctf: Any, inverse_variance: Any, rotations: Any, shifts: Any, scale: Any,
-    kx: Any, ky: Any, padding: Any, box: float, out: Any,
-) -> None:  # fmt: skip
-    """Fill ``out`` [n, m, s]; grid (image, candidate), in parts of the 65 535 candidates that fit a grid.
-
-    Parameters
-    ----------
-    cube, data, ctf, inverse_variance, rotations, shifts, scale, kx, ky : CuPy array
-        As in :func:`cryopipe.kernels.poses.score_poses`; complex ones as pairs of float32.
-    radius : int
-        Radius of the cube in grid steps.
-    padding, box : float
-        Grid steps per Fourier pixel, side of the images.
-    out : CuPy float64 [n, m, s]
-        Receives the log-likelihoods.
-    """
-    if rotations.shape[1] > 65535:
-        for first in range(0, rotations.shape[1], 65535):
-            part = slice(first, first + 65535)
-            own = out[:, part].copy()
-            score_poses(
-                cube, radius, data, ctf, inverse_variance, rotations[:, part].copy(), shifts[:, part].copy(), scale,
-                kx, ky, padding, box, own,
-            )  # fmt: skip
-            out[:, part] = own
-        return
-    function("poses", "score_poses")(
-        (out.shape[0], out.shape[1]), (THREADS,),
-        (cube, np.int32(radius), data, ctf, inverse_variance, np.int32(inverse_variance.shape[0] > 1), rotations,
-         shifts, np.int32(out.shape[2]), scale, kx, ky, np.int32(kx.size), padding, np.float64(box), out),
-    )  # fmt: skip
-
-
 def score_defoci(
     cube: Any, radius: int, data: Any, ctf: Any, inverse_variance: Any, rotations: Any, shifts: Any, scale: Any,
     phase: Any, per_unit: Any, spectrum: Any, offset: Any, kx: Any, ky: Any, padding: Any, box: float, first: float,
