@@ -15,7 +15,7 @@ from cryopipe.imaging.geometry import angular_distance_deg, euler_to_matrix
 from cryopipe.imaging.symmetry import symmetrise_volume, symmetry_operators
 from cryopipe.imaging.transform import invert_hand
 from cryopipe.initial_volume import initial_relion_sgd as sgd
-from cryopipe.initial_volume.descent import Setting, State
+from cryopipe.initial_volume.descent import DescentState, Setting
 from cryopipe.initial_volume.evidence import image_power, score
 from cryopipe.initial_volume.schedule import draw_batch, schedule
 from cryopipe.io.mrc import read_volume
@@ -177,6 +177,6 @@ def test_runs_are_judged_against_one_noise_whatever_noise_each_believes_in(octah
     setting = Setting.of_particles(store, params, threads=2)
     empty = np.zeros((setting.box,) * 3, np.float32)
     power = image_power(images)
-    scores = [score(images, State(0, empty, empty, power * f, []), setting) for f in (0.7, 1.0, 1.4)]
+    scores = [score(images, DescentState(0, empty, empty, power * f, []), setting) for f in (0.7, 1.0, 1.4)]
     assert scores[1] > max(scores[0], scores[2])
     assert scores[1] == pytest.approx(0, abs=1e-3)  # an empty map explains nothing over the images' own power

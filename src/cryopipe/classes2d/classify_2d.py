@@ -23,7 +23,7 @@ from cryopipe.classes2d.expectation import Expectation, expectation
 from cryopipe.classes2d.maximisation import maximisation
 from cryopipe.classes2d.particle_stack import ParticleStack, open_particle_stack
 from cryopipe.classes2d.schedule import Stage, class_count, make_schedule
-from cryopipe.classes2d.state import State, class_resolutions, starting_state
+from cryopipe.classes2d.state import ClassificationState, class_resolutions, starting_state
 from cryopipe.classes2d.tables import class_table, classified_table, posterior_table
 from cryopipe.config.classes2d import Classify2d
 from cryopipe.config.declaration.base import require
@@ -56,14 +56,14 @@ class Iteration:
 class Progress:
     """The classification after ``done`` iterations: what its checkpoint holds."""
 
-    state: State
+    state: ClassificationState
     done: int
     history: list[Iteration]
 
 
 def classify(
     stack: ParticleStack, params: Classify2d, context: Context, *, fingerprint: str
-) -> tuple[State, Expectation, list[Iteration]]:
+) -> tuple[ClassificationState, Expectation, list[Iteration]]:
     """Run all iterations and the final pass, from the last checkpoint if there is one.
 
     Parameters
@@ -79,7 +79,7 @@ def classify(
 
     Returns
     -------
-    state, found, history : State, Expectation, list of Iteration
+    state, found, history : ClassificationState, Expectation, list of Iteration
         Final averages, posterior of the final pass (about the averages before it) and one row per iteration.
     """
     diameter_A, offset_A = require(params, "particle_diameter_A", "offset_range_A")
@@ -112,7 +112,9 @@ def classify(
     return state, found, history
 
 
-def _remembered(i: int, stage: Stage, old: State, new: State, found: Expectation, box_A: float) -> Iteration:
+def _remembered(
+    i: int, stage: Stage, old: ClassificationState, new: ClassificationState, found: Expectation, box_A: float
+) -> Iteration:
     share = found.gather("reference_probability").mean(axis=0)
     return Iteration(
         iteration=float(i + 1),

@@ -17,7 +17,7 @@ from cryopipe.imaging.statistics import robust_sd
 FERRITIN = "iron-loaded core"
 
 
-class Decision(BaseModel):
+class ClassDecision(BaseModel):
     """A person's choice, ``config/decisions/classes2d.yaml``: class numbers (from 1) to keep and to drop.
 
     ``classes_sha256`` (copied from selection.yaml) ties it to one classification: numbers mean nothing in another.
@@ -32,7 +32,7 @@ class Decision(BaseModel):
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ClassVerdict:
     """Whether a class is kept, why, and who decided it (``rule`` or a person's name)."""
 
     keep: bool
@@ -40,7 +40,7 @@ class Verdict:
     decided_by: str
 
 
-def read_decision(path: Path, *, classes: int, classes_sha256: str) -> Decision:
+def read_decision(path: Path, *, classes: int, classes_sha256: str) -> ClassDecision:
     """Read and check a decision file.
 
     Raises
@@ -50,7 +50,7 @@ def read_decision(path: Path, *, classes: int, classes_sha256: str) -> Decision:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        decision = Decision.model_validate(content)
+        decision = ClassDecision.model_validate(content)
     except (yaml.YAMLError, ValidationError) as error:
         raise InputError(
             f"{path}: not a decision on classes ({' '.join(str(error).split())}). "
@@ -70,7 +70,7 @@ def read_decision(path: Path, *, classes: int, classes_sha256: str) -> Decision:
     return decision
 
 
-def judge_classes(features: pd.DataFrame, params: SelectClasses2d) -> list[Verdict]:
+def judge_classes(features: pd.DataFrame, params: SelectClasses2d) -> list[ClassVerdict]:
     """Apply the rules to the classes' features.
 
     Parameters
@@ -91,7 +91,7 @@ def judge_classes(features: pd.DataFrame, params: SelectClasses2d) -> list[Verdi
     for row in features.to_dict("records"):
         reasons = []
         if row["crpParticles"] == 0:
-            verdicts.append(Verdict(False, "empty", "rule"))
+            verdicts.append(ClassVerdict(False, "empty", "rule"))
             continue
         if row["crpParticles"] < params.min_class_fraction * members.mean():
             reasons.append(f"only {row['crpParticles']} particles")
@@ -106,18 +106,18 @@ def judge_classes(features: pd.DataFrame, params: SelectClasses2d) -> list[Verdi
         # last: a class that is junk for another reason is not called ferritin
         if params.remove_ferritin and row["crpCoreRatio"] > core_limit:
             reasons.append(f"{FERRITIN}: core ratio {row['crpCoreRatio']:.2f} above {core_limit:.2f}")
-        verdicts.append(Verdict(not reasons, "; ".join(reasons), "rule"))
+        verdicts.append(ClassVerdict(not reasons, "; ".join(reasons), "rule"))
     return verdicts
 
 
-def overrule(verdicts: list[Verdict], decision: Decision | None) -> list[Verdict]:
+def overrule(verdicts: list[ClassVerdict], decision: ClassDecision | None) -> list[ClassVerdict]:
     """Return the verdicts after applying a person's lists; the reason that the rule gave is kept."""
     if decision is None:
         return verdicts
     result = list(verdicts)
     for number in decision.keep:
-        result[number - 1] = Verdict(True, verdicts[number - 1].reason, decision.decided_by)
+        result[number - 1] = ClassVerdict(True, verdicts[number - 1].reason, decision.decided_by)
     for number in decision.drop:
         reason = verdicts[number - 1].reason or f"dropped by {decision.decided_by}"
-        result[number - 1] = Verdict(False, reason, decision.decided_by)
+        result[number - 1] = ClassVerdict(False, reason, decision.decided_by)
     return result

@@ -10,7 +10,7 @@ import numpy as np
 from cryopipe.classes2d.particle_stack import ParticleStack
 from cryopipe.classes2d.rotation import Rotator, grids_of_images, make_rotator
 from cryopipe.classes2d.schedule import Stage
-from cryopipe.classes2d.state import State, pseudo_halves
+from cryopipe.classes2d.state import ClassificationState, pseudo_halves
 from cryopipe.iteration.particle_store import ParticleStore
 from cryopipe.kernels.devices import Resources
 from cryopipe.projection.noise import NoiseModel
@@ -52,7 +52,7 @@ class Expectation:
 
 def expectation(
     stack: ParticleStack,
-    state: State,
+    state: ClassificationState,
     stage: Stage,
     *,
     psi_offset_deg: float = 0.0,
@@ -63,7 +63,7 @@ def expectation(
 
     Parameters
     ----------
-    stack, state, stage : ParticleStack, State, Stage
+    stack, state, stage : ParticleStack, ClassificationState, Stage
         The particles; averages, priors and noise; resolution, angles, shifts and temperature.
     psi_offset_deg : float
         Turns the grid of angles, so that no angle is favoured over the iterations.

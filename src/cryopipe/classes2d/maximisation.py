@@ -10,7 +10,7 @@ from cryopipe.classes2d.particle_stack import ParticleStack
 from cryopipe.classes2d.revival import revived
 from cryopipe.classes2d.rotation import Rotator, grids_of_images, images_of_grids
 from cryopipe.classes2d.schedule import Stage
-from cryopipe.classes2d.state import State, padded_curves
+from cryopipe.classes2d.state import ClassificationState, padded_curves
 from cryopipe.config.classes2d import Classify2d
 from cryopipe.imaging.backend import to_numpy
 from cryopipe.imaging.fourier import shift_images
@@ -19,21 +19,21 @@ from cryopipe.projection.pose_sums import PoseSums
 
 def maximisation(
     stack: ParticleStack,
-    state: State,
+    state: ClassificationState,
     stage: Stage,
     found: Expectation,
     params: Classify2d,
     *,
     mask: np.ndarray,
     threads: int = 1,
-) -> State:
+) -> ClassificationState:
     """Return new averages, shares, noise and shifts from the sums of the E-step.
 
     Parameters
     ----------
     stack : ParticleStack
         The particles.
-    state : State
+    state : ClassificationState
         What the E-step compared with.
     stage : Stage
         Of this iteration.
@@ -61,7 +61,7 @@ def maximisation(
     moved = shift - stack.prior_shift_px
     sd = float(np.clip(np.sqrt(np.mean(moved**2)), 2.0 / store.pixel_size_A, 10.0 / store.pixel_size_A))
     noise, curves = _new_noise(state, found), padded_curves(frc, state.sigma2)
-    new = State(averages, share / share.sum(), noise, shift, sd, best, curves)
+    new = ClassificationState(averages, share / share.sum(), noise, shift, sd, best, curves)
     return revived(stack, new, found, stage, params, mask) if stage.revive else new
 
 
@@ -72,7 +72,7 @@ def _class_sums(sums: PoseSums | None, rotator: Rotator, classes: int) -> ClassS
     return ClassSums(rotator.add_up(numerator, classes), rotator.add_up(weight, classes).real)
 
 
-def _new_noise(state: State, found: Expectation) -> np.ndarray:
+def _new_noise(state: ClassificationState, found: Expectation) -> np.ndarray:
     first, second = (p.sums for p in found.posterior)
     if first is None or second is None:
         raise RuntimeError("the E-step did not accumulate")

@@ -11,7 +11,7 @@ from cryopipe.classes2d.expectation import Expectation
 from cryopipe.classes2d.particle_stack import ParticleStack
 from cryopipe.classes2d.rotation import images_of_grids
 from cryopipe.classes2d.schedule import Stage
-from cryopipe.classes2d.state import State
+from cryopipe.classes2d.state import ClassificationState
 from cryopipe.config.classes2d import Classify2d
 from cryopipe.projection.phases import shift_values
 
@@ -22,15 +22,20 @@ _FEWEST = 8
 
 
 def revived(
-    stack: ParticleStack, state: State, found: Expectation, stage: Stage, params: Classify2d, mask: np.ndarray
-) -> State:
+    stack: ParticleStack,
+    state: ClassificationState,
+    found: Expectation,
+    stage: Stage,
+    params: Classify2d,
+    mask: np.ndarray,
+) -> ClassificationState:
     """Give each class that lost nearly all probability the worse explained half of one of the largest classes.
 
     Parameters
     ----------
     stack : ParticleStack
         The particles.
-    state : State
+    state : ClassificationState
         After the M-step.
     found : Expectation
         What the E-step found.

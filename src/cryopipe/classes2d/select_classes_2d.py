@@ -19,7 +19,7 @@ import pandas as pd
 import yaml
 
 from cryopipe.classes2d.core_density import CoreDensity, core_densities
-from cryopipe.classes2d.decisions import FERRITIN, Decision, Verdict, judge_classes, overrule, read_decision
+from cryopipe.classes2d.decisions import FERRITIN, ClassDecision, ClassVerdict, judge_classes, overrule, read_decision
 from cryopipe.classes2d.features import class_features, ring_and_core, spread_over_classes
 from cryopipe.classes2d.particle_stack import open_particle_stack
 from cryopipe.config.classes2d import SelectClasses2d
@@ -37,7 +37,7 @@ CORE_RESOLUTION_A = 14.0
 def rejection_reasons(
     table: StarTable,
     posteriors: pd.DataFrame,
-    verdicts: list[Verdict],
+    verdicts: list[ClassVerdict],
     cores: CoreDensity | None,
     params: SelectClasses2d,
 ) -> list[str]:
@@ -105,7 +105,7 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: SelectClasses
     _write(table, features, verdicts, cores, reasons, outputs, digest, context)
 
 
-def _decision(inputs: dict[str, Any], classes: int, digest: str) -> Decision | None:
+def _decision(inputs: dict[str, Any], classes: int, digest: str) -> ClassDecision | None:
     given = inputs.get("decision")
     paths = [given] if isinstance(given, str | Path) else list(given or [])
     return read_decision(Path(paths[0]), classes=classes, classes_sha256=digest) if paths else None
@@ -125,7 +125,7 @@ def _measure_cores(
     table: StarTable,
     averages: np.ndarray,
     features: pd.DataFrame,
-    verdicts: list[Verdict],
+    verdicts: list[ClassVerdict],
     params: SelectClasses2d,
     context: Context,
 ) -> CoreDensity | None:
@@ -160,7 +160,7 @@ def _measure_cores(
 def _write(
     table: StarTable,
     features: pd.DataFrame,
-    verdicts: list[Verdict],
+    verdicts: list[ClassVerdict],
     cores: CoreDensity | None,
     reasons: list[str],
     outputs: dict[str, Path],

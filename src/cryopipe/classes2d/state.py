@@ -16,7 +16,7 @@ _START_ANGLES = 36
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class ClassificationState:
     """Averages, priors, noise and each particle's best class and shift.
 
     Attributes
@@ -52,7 +52,7 @@ class State:
 
 def starting_state(
     stack: ParticleStack, classes: int, params: Classify2d, rng: np.random.Generator, mask: np.ndarray
-) -> State:
+) -> ClassificationState:
     """Return averages of random disjoint subsets at random angles; the noise is that of the images.
 
     Parameters
@@ -92,10 +92,10 @@ def starting_state(
     averages = images_of_grids(grids, store.box) * mask
     sd = 0.5 * max(float(params.offset_range_A or 0.0), 4.0) / store.pixel_size_A
     share, shift = np.full(classes, 1.0 / classes), stack.prior_shift_px.copy()
-    return State(averages, share, sigma2, shift, sd, member, padded_curves(frc, sigma2))
+    return ClassificationState(averages, share, sigma2, shift, sd, member, padded_curves(frc, sigma2))
 
 
-def class_resolutions(state: State, box_A: float) -> np.ndarray:
+def class_resolutions(state: ClassificationState, box_A: float) -> np.ndarray:
     """Return each class's resolution in Å (FRC of its pseudo-halves falls below 0.5)."""
     return resolution_of(state.frc, box_A)
 

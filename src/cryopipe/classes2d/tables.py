@@ -11,14 +11,19 @@ from cryopipe.classes2d.expectation import Expectation
 from cryopipe.classes2d.particle_stack import ParticleStack
 from cryopipe.classes2d.precision import class_precision
 from cryopipe.classes2d.schedule import Stage
-from cryopipe.classes2d.state import State, class_resolutions
+from cryopipe.classes2d.state import ClassificationState, class_resolutions
 from cryopipe.imaging.geometry import matrix_to_euler
 from cryopipe.io.mrc import format_image_name
 from cryopipe.io.star import StarTable
 
 
 def classified_table(
-    table: StarTable, stack: ParticleStack, state: State, found: Expectation, stage: Stage, order: np.ndarray
+    table: StarTable,
+    stack: ParticleStack,
+    state: ClassificationState,
+    found: Expectation,
+    stage: Stage,
+    order: np.ndarray,
 ) -> StarTable:
     """Return the particles with their class (1-based), pose and statistics.
 
@@ -28,7 +33,7 @@ def classified_table(
         The particles.
     stack : ParticleStack
         Their images.
-    state : State
+    state : ClassificationState
         After the final pass.
     found : Expectation
         Of the final pass.
@@ -56,12 +61,14 @@ def classified_table(
     return table.with_rows(rows)
 
 
-def class_table(state: State, stack: ParticleStack, classes_path: Path, order: np.ndarray) -> pd.DataFrame:
+def class_table(
+    state: ClassificationState, stack: ParticleStack, classes_path: Path, order: np.ndarray
+) -> pd.DataFrame:
     """Return the rows of ``data_model_classes``, in the order of the written averages.
 
     Parameters
     ----------
-    state : State
+    state : ClassificationState
         After the final pass.
     stack : ParticleStack
         The particles.

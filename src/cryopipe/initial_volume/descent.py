@@ -96,7 +96,7 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
-class State:
+class DescentState:
     """A run between two iterations; all of it goes into the checkpoint."""
 
     iteration: int
@@ -113,7 +113,7 @@ def start_state(
     rng: np.random.Generator,
     *,
     sigma2: NDArray[np.float64],
-) -> State:
+) -> DescentState:
     """Reconstruct the first particles in random orientations.
 
     Parameters
@@ -133,17 +133,17 @@ def start_state(
     sums = Reconstruction.empty(setting.box, first.radius, symmetry=setting.symmetry, expected_slices=len(chosen))
     sums.insert(chosen, random_rotations(rng, len(chosen)), np.zeros((len(chosen), 2)), 1 / sigma2)
     volume = _constrain(sums.solve(threads=setting.threads), setting, positive=True)
-    return State(0, volume, np.zeros_like(volume), sigma2, [])
+    return DescentState(0, volume, np.zeros_like(volume), sigma2, [])
 
 
 def iterate(
-    state: State, batch: ParticleSpectra, plan: Iteration, setting: Setting, rng: np.random.Generator
-) -> tuple[State, dict[str, float]]:
+    state: DescentState, batch: ParticleSpectra, plan: Iteration, setting: Setting, rng: np.random.Generator
+) -> tuple[DescentState, dict[str, float]]:
     """Take one mini-batch: expectation over all poses, Wiener map, momentum step, constraints.
 
     Parameters
     ----------
-    state : State
+    state : DescentState
         Not modified.
     batch : ParticleSpectra
         The mini-batch, inside the plan's radius.
@@ -156,7 +156,7 @@ def iterate(
 
     Returns
     -------
-    state : State
+    state : DescentState
         Its history is that of the old one.
     numbers : dict
         ``inverse_temperature``, ``mean_max_probability``, ``relative_step``.
@@ -190,7 +190,7 @@ def iterate(
         "mean_max_probability": float(found.max_probability.mean()),
         "relative_step": size,
     }
-    return State(state.iteration + 1, volume, step, sigma2, state.history), numbers
+    return DescentState(state.iteration + 1, volume, step, sigma2, state.history), numbers
 
 
 def map_slices(

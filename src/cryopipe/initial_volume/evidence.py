@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopipe.initial_volume.descent import Setting, State, map_slices
+from cryopipe.initial_volume.descent import DescentState, Setting, map_slices
 from cryopipe.iteration.particle_store import ParticleStore
 from cryopipe.kernels.devices import Resources
 from cryopipe.projection.noise import NoiseModel
@@ -18,7 +18,7 @@ from cryopipe.search.posterior import Posterior
 from cryopipe.search.shifts import ShiftGrid
 
 
-def score(store: ParticleStore, state: State, setting: Setting) -> float:
+def score(store: ParticleStore, state: DescentState, setting: Setting) -> float:
     """Return the mean log evidence of a particle, over noise that has the images' own mean power.
 
     Every run has a noise spectrum of its own, and its evidence counts over that noise: only against a noise that all
@@ -46,13 +46,13 @@ def image_power(store: ParticleStore) -> NDArray[np.float64]:
     return mean
 
 
-def expectation(store: ParticleStore, state: State, setting: Setting, *, candidates: int = 0) -> Posterior:
+def expectation(store: ParticleStore, state: DescentState, setting: Setting, *, candidates: int = 0) -> Posterior:
     """Search all poses of all particles against the map of a finished run, at full resolution and temperature one.
 
     Parameters
     ----------
     store : ParticleStore
-    state : State
+    state : DescentState
         The finished run.
     setting : Setting
         Point group and grid of shifts.

@@ -35,7 +35,7 @@ from cryopipe.config.initial_volume import InitialRelionSgd
 from cryopipe.context import Context
 from cryopipe.errors import InputError
 from cryopipe.imaging.symmetry import symmetrise_volume
-from cryopipe.initial_volume.descent import Setting, State, Step, iterate, start_state
+from cryopipe.initial_volume.descent import DescentState, Setting, Step, iterate, start_state
 from cryopipe.initial_volume.evidence import expectation, image_power, score
 from cryopipe.initial_volume.schedule import draw_batch, schedule
 from cryopipe.io.mrc import image_size, parse_image_name, write_volume
@@ -57,7 +57,7 @@ def run_seed(
     seed: int,
     sigma2: NDArray[np.float64],
     fingerprint: str,
-) -> State:
+) -> DescentState:
     """Carry one seed through its schedule, from its checkpoint if there is one.
 
     Parameters
@@ -77,12 +77,12 @@ def run_seed(
 
     Returns
     -------
-    State
+    DescentState
         After the last iteration.
     """
     side_A, count = training.side_A, len(training)
     plans = schedule(setting.params, particles=count, side_A=side_A, largest_radius=training.radius)
-    checkpoint = Checkpoint(context.work_dir / f"seed_{seed}.npz", State, fingerprint)
+    checkpoint = Checkpoint(context.work_dir / f"seed_{seed}.npz", DescentState, fingerprint)
     state = checkpoint.load()
     if state is None:
         state = start_state(training, setting, plans[0], context.rng(f"seed {seed} start"), sigma2=sigma2)

@@ -48,7 +48,7 @@ def defects_and_residual(
         Sum of all frames, without the gain.
     field : FlatField
         Response of the pixels by the same sum; its good pixels give the background.
-    decision : Decision
+    decision : GainDecision
         The gain that is used, and its source. A pixel never deviates from its own estimate, so for an estimated gain the
         defects are found in the sum without any gain.
     params : EstimateGain
@@ -118,7 +118,7 @@ def summarise(
     ----------
     sums : FrameSums
         Numbers of movies and frames are taken from it.
-    decision : Decision
+    decision : GainDecision
         The gain that is used, its source and the reason.
     scores : sequence of OrientationScore
         Of the given gain, best first; empty without one.
