@@ -10,7 +10,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from cryopipe.kernels import pose_steps
-from cryopipe.kernels.cpu.pose_steps import propose, settle
+from cryopipe.kernels.cpu.pose_parts.damped_step import propose, settle
 from tests.kernels import scenes
 from tests.kernels.reference import poses as reference
 

@@ -154,7 +154,8 @@ def _one_by_one(
 def _in_step(
     problem: PoseProblem, rules: StepRules, found: FoundPoses, middle: np.ndarray, centre: np.ndarray, slots: np.ndarray
 ) -> None:
-    from cryopipe.kernels.cpu.pose_steps import LAMBDA_START, judge_all, propose_all
+    from cryopipe.kernels.cpu.pose_parts.damped_step import LAMBDA_START
+    from cryopipe.kernels.cpu.pose_steps import judge_all, propose_all
 
     n = len(found.x)
     gradient, promised, objective = np.zeros(found.hessian.shape[:2]), np.zeros(n), np.zeros(n)

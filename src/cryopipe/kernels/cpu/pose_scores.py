@@ -10,21 +10,10 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from cryopipe.kernels.cpu.pose_blocks import (
-    BLOCK,
-    DATA,
-    FREQUENCY,
-    GAIN,
-    REDUCE,
-    TURN,
-    WORKSPACE,
-    Y,
-    centre_data,
-    interpolate,
-    next_cells,
-    sin_cos,
-    take_offset,
-)
+from cryopipe.kernels.cpu.pose_parts.cells import next_cells
+from cryopipe.kernels.cpu.pose_parts.columns import centre_data, interpolate, take_offset
+from cryopipe.kernels.cpu.pose_parts.phases import sin_cos
+from cryopipe.kernels.cpu.pose_parts.workspace import BLOCK, DATA, FREQUENCY, GAIN, REDUCE, TURN, WORKSPACE, Y
 from cryopipe.kernels.cpu.threads import in_parts
 
 #: columns that only scores use: conj(X) C Y / sigma^2, and behind it what take_offset leaves

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numba import njit
 
-from cryopipe.kernels.cpu.pose_blocks import (
+from cryopipe.kernels.cpu.pose_parts.cells import next_cells
+from cryopipe.kernels.cpu.pose_parts.columns import apply_phase, centre_data, differentiate, take_offset
+from cryopipe.kernels.cpu.pose_parts.workspace import (
     BLOCK,
     DATA,
     EXTRA,
@@ -22,11 +24,6 @@ from cryopipe.kernels.cpu.pose_blocks import (
     U,
     V,
     Y,
-    apply_phase,
-    centre_data,
-    differentiate,
-    next_cells,
-    take_offset,
 )
 from cryopipe.kernels.cpu.threads import in_parts
 
@@ -166,7 +163,7 @@ def add_sums(
     with_scale, n_defocus : bool, int
         Which further columns there are.
     row, column, fraction, w : array
-        Buffers of :mod:`cryopipe.kernels.cpu.pose_blocks`.
+        Buffers of :mod:`cryopipe.kernels.cpu.pose_parts`.
     sums : float64 [N_SUMS]
         Receives the sums.
     """

@@ -12,7 +12,9 @@ import numpy as np
 from numba import njit
 
 from cryopipe.kernels.cpu.cells import FASTMATH, ONE
-from cryopipe.kernels.cpu.pose_blocks import BLOCK, WORKSPACE, Y, interpolate, next_cells
+from cryopipe.kernels.cpu.pose_parts.cells import next_cells
+from cryopipe.kernels.cpu.pose_parts.columns import interpolate
+from cryopipe.kernels.cpu.pose_parts.workspace import BLOCK, WORKSPACE, Y
 from cryopipe.kernels.cpu.threads import in_parts
 from cryopipe.kernels.cpu.vectors import add_scaled, prefetch_to_write
 
