@@ -14,7 +14,7 @@ from cryopipe.io.public_archive.archive import (
     parse_list,
     parse_pattern,
 )
-from cryopipe.io.public_archive.download import fetch_page
+from cryopipe.io.public_archive.request import fetch_page
 
 #: Where the listing is kept; without this file the archive is asked again, and what is new goes to the end of the manifest.
 KEPT = "archive.txt"

@@ -16,7 +16,7 @@ from cryopipe.io.public_archive.archive import (
     parse_list,
     parse_pattern,
 )
-from cryopipe.io.public_archive.download import fetch_page
+from cryopipe.io.public_archive.request import fetch_page
 from tests.archive_server import serve
 
 MD5, SHA256 = "0123456789abcdef" * 2, "0123456789ABCDEF" * 4

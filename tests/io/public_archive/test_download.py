@@ -19,7 +19,8 @@ import pytest
 
 from cryopipe.errors import CryopipeError, InputError
 from cryopipe.io.public_archive import download as module
-from cryopipe.io.public_archive.download import download, fetch_page
+from cryopipe.io.public_archive.download import download
+from cryopipe.io.public_archive.request import fetch_page
 from tests.archive_server import Archive, serve
 
 DATA = np.random.default_rng(5).integers(0, 256, 3_000_000, dtype=np.uint8).tobytes()

@@ -11,46 +11,28 @@ import fcntl
 import hashlib
 import http.client
 import os
-import re
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO
 
 from cryopipe.errors import CryopipeError, InputError
+from cryopipe.io.public_archive.request import (
+    BLOCK,
+    LONGEST_WAIT_S,
+    Response,
+    TryAgain,
+    ask,
+    check_address,
+    extent,
+    size_at,
+)
 
 Progress = Callable[[int, int | None], None]
 
-#: Bytes that are read at a time. A choice between frequent signs of progress and few calls.
-_BLOCK = 1 << 20
 #: An attempt that brings this many bytes does not count: a long transfer may break off more often than a short one.
 _WORTHWHILE = 64 << 20
-#: Answers below 500 after which the same request may succeed: timeout, too early, too many requests.
-_PASSING = frozenset({408, 425, 429})
-#: Refusals of a HEAD that say nothing about the file itself.
-_NO_HEAD = frozenset({403, 405, 501})
-#: Longest pause between attempts: a choice between sparing a server that is down and waiting no longer than needed.
-_LONGEST_WAIT_S = 120.0
 _HASHES = {32: "md5", 64: "sha256"}
-
-
-class _TryAgain(Exception):
-    """An attempt failed in a way that another may not."""
-
-    def __init__(self, reason: str, wait_s: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait_s = wait_s
-
-
-class _Response(Protocol):
-    status: int
-    headers: http.client.HTTPMessage
-
-    def read1(self, amount: int) -> bytes: ...
-    def __enter__(self) -> _Response: ...
-    def __exit__(self, *arguments: object) -> None: ...
 
 
 def download(
@@ -102,54 +84,17 @@ def download(
         before = _bytes_there(path)
         try:
             return _attempt(url, path, size, checksum, timeout_s, progress)
-        except (_TryAgain, OSError, http.client.HTTPException) as error:
+        except (TryAgain, OSError, http.client.HTTPException) as error:
             reason = str(error) or type(error).__name__
-            pause = error.wait_s if isinstance(error, _TryAgain) else 0.0
+            pause = error.wait_s if isinstance(error, TryAgain) else 0.0
         failed = 1 if _bytes_there(path) - before >= _WORTHWHILE else failed + 1
         if failed >= attempts:
             raise InputError(f"{url}: not received in {attempts} attempts; the last ended so: {reason}.")
-        time.sleep(min(max(pause, wait_s * 2 ** (failed - 1)), _LONGEST_WAIT_S))
-
-
-def fetch_page(url: str, *, attempts: int = 5, wait_s: float = 2.0, timeout_s: float = 60.0) -> str:
-    """Return the text at ``url`` (a directory's index).
-
-    Parameters
-    ----------
-    url : str
-        Address, http or https.
-    attempts : int
-        Most requests.
-    wait_s : float
-        Pause after the first failure, s; it doubles with every further one, up to two minutes.
-    timeout_s : float
-        Longest silence of the server, s.
-
-    Raises
-    ------
-    InputError
-        The page was not received; the message gives the reason.
-    """
-    check_address(url)
-    for failed in range(1, attempts + 1):
-        try:
-            with _ask(url, {}, "GET", timeout_s) as response:
-                return b"".join(iter(lambda: response.read1(_BLOCK), b"")).decode("utf-8", "replace")
-        except (_TryAgain, OSError, http.client.HTTPException) as error:
-            reason = str(error) or type(error).__name__
-        if failed < attempts:
-            time.sleep(min(wait_s * 2 ** (failed - 1), _LONGEST_WAIT_S))
-    raise InputError(f"{url}: no answer in {attempts} attempts; the last ended so: {reason}.")
-
-
-def check_address(url: str) -> None:
-    """Refuse what is not an http(s) address: file: and ftp: would be opened otherwise."""
-    if not re.match(r"https?://[^/\s]+", url):
-        raise InputError(f"{url!r} is no address that starts with http:// or https://.")
+        time.sleep(min(max(pause, wait_s * 2 ** (failed - 1)), LONGEST_WAIT_S))
 
 
 def _attempt(url: str, path: Path, size: int | None, checksum: str | None, timeout_s: float, progress: Progress) -> int:
-    expected = size if size is not None else _size_at(url, timeout_s)
+    expected = size if size is not None else size_at(url, timeout_s)
     if path.is_file():
         if _fits(path, expected, checksum):
             return path.stat().st_size
@@ -163,11 +108,11 @@ def _attempt(url: str, path: Path, size: int | None, checksum: str | None, timeo
         # a job that outlived the kill of its workflow may still be writing
         fcntl.flock(stream, fcntl.LOCK_EX)
         if not part.exists() or os.fstat(stream.fileno()).st_ino != part.stat().st_ino:
-            raise _TryAgain("another process received it meanwhile")
+            raise TryAgain("another process received it meanwhile")
         total = _receive(url, part, stream, expected, timeout_s, progress)
         if checksum is not None and (found := _digest(part, checksum)) != checksum.lower():
             _discard(stream)
-            raise _TryAgain(f"its {_HASHES[len(checksum)]} is {found} instead of {checksum.lower()}")
+            raise TryAgain(f"its {_HASHES[len(checksum)]} is {found} instead of {checksum.lower()}")
         _settle(stream, part, path)
     return total
 
@@ -213,79 +158,25 @@ def _receive(
     wanted = {"Range": f"bytes={have}-"} if have else {}
     if have and _tag(part).is_file():
         wanted["If-Range"] = _tag(part).read_text()
-    with _ask(url, wanted, "GET", timeout_s) as response:
-        start, total = _extent(response)
+    with ask(url, wanted, "GET", timeout_s) as response:
+        start, total = extent(response)
         if start not in (0, have) or response.status == 416:
             _discard(stream)
-            raise _TryAgain(f"the server sends bytes from {start} although those from {have} were asked for")
+            raise TryAgain(f"the server sends bytes from {start} although those from {have} were asked for")
         if expected is not None and total is not None and total != expected:
             _discard(stream)
-            raise _TryAgain(f"the server sends {total} bytes, but it should have {expected}")
+            raise TryAgain(f"the server sends {total} bytes, but it should have {expected}")
         if start == 0:
             _discard(stream)
             _keep_tag(part, response)
             have = 0
-        while block := response.read1(_BLOCK):
+        while block := response.read1(BLOCK):
             _write(part, stream, block)
             have += len(block)
             progress(have, total)
     if total is not None and have != total:
-        raise _TryAgain(f"the connection ended after {have} of {total} bytes")
+        raise TryAgain(f"the connection ended after {have} of {total} bytes")
     return have
-
-
-def _ask(url: str, headers: dict[str, str], method: str, timeout_s: float) -> _Response:
-    request = urllib.request.Request(
-        url, headers={"User-Agent": "cryopipe", "Accept-Encoding": "identity", **headers}, method=method
-    )
-    try:
-        response: _Response = urllib.request.urlopen(request, timeout=timeout_s)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code == 416 or (method == "HEAD" and error.code in _NO_HEAD):
-            return _Nothing(error.code)
-        if error.code < 500 and error.code not in _PASSING:
-            raise InputError(f"{url}: the server answers {error.code} {error.reason}.") from None
-        after = error.headers.get("Retry-After", "")
-        raise _TryAgain(
-            f"the server answers {error.code} {error.reason}", float(after) if after.isdigit() else 0.0
-        ) from None
-    except urllib.error.URLError as error:
-        raise _TryAgain(f"no connection ({error.reason})") from None
-    return response
-
-
-class _Nothing:
-    """An answer without contents: of a range behind the end of the file, or of a server that knows no HEAD."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-        self.headers = http.client.HTTPMessage()
-
-    def read1(self, amount: int) -> bytes:
-        return b""
-
-    def __enter__(self) -> _Nothing:
-        return self
-
-    def __exit__(self, *arguments: object) -> None:
-        pass
-
-
-def _extent(response: _Response) -> tuple[int, int | None]:
-    """Return where the answer's bytes start and how many the whole file has (None where the server does not say)."""
-    if response.status == 206:
-        found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
-        if found is None:
-            raise _TryAgain(f"the range {response.headers.get('Content-Range')!r} of the answer is not understood")
-        return int(found[1]), None if found[2] == "*" else int(found[2])
-    length = response.headers.get("Content-Length", "")
-    return 0, int(length) if length.isdigit() else None
-
-
-def _size_at(url: str, timeout_s: float) -> int | None:
-    with _ask(url, {}, "HEAD", timeout_s) as response:
-        return _extent(response)[1]
 
 
 def _fits(path: Path, size: int | None, checksum: str | None) -> bool:
@@ -297,7 +188,7 @@ def _fits(path: Path, size: int | None, checksum: str | None) -> bool:
 def _digest(path: Path, like: str) -> str:
     content = hashlib.new(_HASHES[len(like)], usedforsecurity=False)
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
+        while block := stream.read(BLOCK):
             content.update(block)
     return content.hexdigest()
 
@@ -311,7 +202,7 @@ def _tag(part: Path) -> Path:
     return part.with_name(part.name + ".tag")
 
 
-def _keep_tag(part: Path, response: _Response) -> None:
+def _keep_tag(part: Path, response: Response) -> None:
     tag = response.headers.get("ETag", "")
     # weak validators do not promise equal bytes
     tag = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")

@@ -8,7 +8,15 @@ from cryopipe.kernels._dispatch import check, check_on_cpu
 from cryopipe.kernels.cpu.spectra import phases as cpu
 
 
-def shift_spectra(values: np.ndarray, turns: np.ndarray, kx: np.ndarray, ky: np.ndarray, radius: int) -> np.ndarray:
+def shift_spectra(
+    values: np.ndarray,
+    turns: np.ndarray,
+    kx: np.ndarray,
+    ky: np.ndarray,
+    radius: int,
+    *,
+    out: np.ndarray | None = None,
+) -> np.ndarray:
     """Return the moved spectra, complex64 ``[n, K]``.
 
     Parameters
@@ -21,6 +29,8 @@ def shift_spectra(values: np.ndarray, turns: np.ndarray, kx: np.ndarray, ky: np.
         Frequencies, Fourier pixels; kx is not negative.
     radius : int
         No frequency is larger.
+    out : complex64 [n, K], optional
+        Receives the result; may be ``values``.
 
     Raises
     ------
@@ -32,6 +42,7 @@ def shift_spectra(values: np.ndarray, turns: np.ndarray, kx: np.ndarray, ky: np.
     check("turns", turns, np.float64, (len(values), 2))
     check("kx", kx, np.int32, (None,))
     check("ky", ky, np.int32, kx.shape)
-    moved = np.empty((len(values), len(kx)), np.complex64)
+    moved = np.empty((len(values), len(kx)), np.complex64) if out is None else out
+    check("out", moved, np.complex64, values.shape)
     cpu.shift_spectra(values, kx, ky, turns, np.int64(radius), moved)
     return moved
