@@ -5,16 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from cryopipe.kernels.cpu.pose_parts.phases import sin_cos
 from cryopipe.kernels.cpu.threads import in_parts
-
-# sin(2πt)/t on |t| <= 1/4 in powers of t²: Chebyshev interpolation of degree 5, its error below 3e-11,
-# hence the error is that of float32 arithmetic (2e-7).
-_S0 = np.float32(6.283185307072258)
-_S1 = np.float32(-41.341702116741764)
-_S2 = np.float32(81.6052261738358)
-_S3 = np.float32(-76.70427986968328)
-_S4 = np.float32(42.00977921610078)
-_S5 = np.float32(-14.39396588007609)
 
 
 def ctf_values_cpu(
@@ -57,14 +49,7 @@ def _ctf_values(  # type: ignore[no-untyped-def]
             x2, y2 = kx[i] * kx[i], ky[i] * ky[i]
             k2 = x2 + y2
             turn = c0 + k2 * (c1 + c4 * k2) + c2 * (x2 - y2) + c3 * (2.0 * kx[i] * ky[i])
-            # Fold to the nearest half turn: sin(2π(t + m/2)) = (-1)^m sin 2πt, |t| <= 1/4.
-            halves = np.rint(2.0 * turn)
-            t = np.float32(turn - 0.5 * halves)
-            parity = np.float32(halves - 2.0 * np.rint(0.5 * halves))  # 0 for even, ±1 for odd
-            flip = np.float32(1.0) - np.float32(2.0) * parity * parity
-            t2 = t * t
-            sine = t * (_S0 + t2 * (_S1 + t2 * (_S2 + t2 * (_S3 + t2 * (_S4 + t2 * _S5)))))
-            out[i] = factor * flip * sine
+            out[i] = factor * sin_cos(turn)[0]
         if damped:
             quarter = -0.25 * b_factor[row]
             for i in range(out.shape[0]):

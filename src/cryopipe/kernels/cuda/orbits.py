@@ -17,16 +17,8 @@ def sum_over_orbits(
 
     Parameters
     ----------
-    numerator, weight : array
-        Half cube of radius ``radius``, changed in place.
-    radius : int
-        R: the cube has [2R+1, 2R+1, R+1] voxels.
-    steps, first_axis, conjugate : array [24, 3], [24], [24]
-        Table of the orbits: see :func:`cryopipe.kernels.orbits.orbit_table`.
-    order : int
-        Order of the group: the 24 images fall into 24 / order orbits.
-    limit : int
-        Largest squared distance from the origin.
+    numerator, weight, radius, steps, first_axis, conjugate, order, limit
+        As in :func:`cryopipe.kernels.cpu.orbits.sum_over_orbits`; CuPy arrays, and NumPy's for the table.
     """
     import cupy
 

@@ -53,14 +53,8 @@ def score_defoci(
 
     Parameters
     ----------
-    cube, data, ctf, inverse_variance, rotations, shifts, scale, kx, ky : CuPy array
-        As in :func:`cryopipe.kernels.poses.score_defoci`; complex ones as pairs of float32.
-    radius : int
-        Radius of the cube in grid steps.
-    phase, per_unit, spectrum, offset : CuPy array
-        Phase and defocus terms, spectrum of the offset and the offset as there; empty where they are not used.
-    padding, box : float
-        Grid steps per Fourier pixel, side of the images.
+    cube, radius, data, ctf, inverse_variance, rotations, shifts, scale, phase, per_unit, spectrum, offset, kx, ky, padding, box
+        As in :func:`normal_equations`; ``phase`` is given.
     first, step : float
         First change of the defocus, and from one to the next.
     out : CuPy float64 [n, d]

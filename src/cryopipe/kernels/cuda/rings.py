@@ -23,14 +23,8 @@ def ring_sums(values: Any, ring: Any, n_rings: int, out: Any) -> None:
 
     Parameters
     ----------
-    values : float32 [n, K]
-        Values to sum.
-    ring : integer [K]
-        Ring of each place.
-    n_rings : int
-        Number of rings.
-    out : float64 [n, n_rings]
-        Receives the sums.
+    values, ring, n_rings, out
+        As in :func:`cryopipe.kernels.cpu.rings.ring_sums`; CuPy arrays.
     """
     size = 8 * n_rings
     shared = size <= SHARED_BYTES
@@ -46,14 +40,8 @@ def spread_sums(values: Any, position: Any, n_rings: int, sums: Any, weights: An
 
     Parameters
     ----------
-    values : float32 [n, K]
-        Values to sum.
-    position : float [1, K] or [n, K]
-        Place between the rings; a row for all, or one for each.
-    n_rings : int
-        Number of rings.
-    sums, weights : float64 [n, n_rings]
-        Receive the sums of the values and of their shares.
+    values, position, n_rings, sums, weights
+        As in :func:`cryopipe.kernels.cpu.rings.spread_sums`; CuPy arrays.
     """
     size = 16 * n_rings
     shared = size <= SHARED_BYTES

@@ -24,18 +24,8 @@ def accumulate(coefficients: Any, shifts: Any, spacing: int, weights: Any, fill:
 
     Parameters
     ----------
-    coefficients : float32 [y, x]
-        Cubic B-spline coefficients of the frame.
-    shifts : float32 [2, gy, gx]
-        (x, y) at nodes ``spacing`` pixels apart.
-    spacing : int
-        Pixels between nodes.
-    weights : float32 [r]
-        Factor of the frame in each sum.
-    fill : float
-        Value of pixels that come from outside the frame.
-    sums : float32 [r, y, x]
-        Receive the weighted frame.
+    coefficients, shifts, spacing, weights, fill, sums
+        As in :func:`cryopipe.kernels.cpu.warp.accumulate`; CuPy arrays.
     """
     ny, nx = coefficients.shape
     function("warp", "accumulate")(
