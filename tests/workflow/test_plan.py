@@ -161,7 +161,7 @@ def test_a_gain_that_is_not_there_is_named_before_any_job() -> None:
             "particle_diameter_A": 100, "symmetry": "C1",
         }
     }  # fmt: skip
-    with pytest.raises(ConfigError, match=r"dataset\.gain: there is no file .*nowhere\.mrc"):
+    with pytest.raises(ConfigError, match=r"dataset\.gain: the file .*nowhere\.mrc does not exist"):
         Plan.of(tree, root=ROOT, default="")
 
 
