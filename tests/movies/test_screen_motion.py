@@ -134,7 +134,7 @@ def test_first_frames_can_be_skipped() -> None:
     assert measure_motion(settling, ScreenMotion(skip=1)).path == 4.0
     assert motion_flag(motion([0, 5, 5, 5]), ScreenMotion(skip=1)) == "no_motion"
     reason = screen({"a": settling}, ScreenMotion(skip=6))[1][0].reason
-    assert reason == "no_alignment: skip 6 leaves no frame of 6"
+    assert reason == "no_alignment: screen_motion.skip 6 skips all 6 frames"
 
 
 def test_a_frame_that_jumps_out_and_back_is_a_spike_and_left_out_on_request() -> None:
@@ -236,7 +236,7 @@ def test_two_micrographs_of_one_name_and_a_table_without_trajectories_are_refuse
     with pytest.raises(InputError, match=r"two\.star: two micrographs are called a"):
         run(tmp_path, tmp_path / "two.star")
     write_table(tmp_path / "none.star", table.with_rows(table.rows.drop(columns="rlnMicrographMetadata")))
-    with pytest.raises(InputError, match=r"none\.star: no column rlnMicrographMetadata. Make"):
+    with pytest.raises(InputError, match=r"none\.star: the column rlnMicrographMetadata is missing. Make"):
         run(tmp_path, tmp_path / "none.star")
 
 

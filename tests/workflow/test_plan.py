@@ -167,7 +167,9 @@ def test_a_gain_that_is_not_there_is_named_before_any_job() -> None:
 
 def test_a_gain_in_an_archive_is_refused_with_its_address() -> None:
     tree = {"dataset": FACTS | {"movies": "Makefile", "gain": "empiar:10248/data/gain.mrc"}}
-    with pytest.raises(ConfigError, match=r"Fetch https://ftp\.ebi\.ac\.uk/.*/10248/data/gain\.mrc and give the path"):
+    with pytest.raises(
+        ConfigError, match=r"Download https://ftp\.ebi\.ac\.uk/.*/10248/data/gain\.mrc and give the path"
+    ):
         Plan.of(tree, root=ROOT, default="")
 
 
