@@ -554,10 +554,10 @@ def test_an_estimator_takes_part_in_one_run() -> None:
         {"run": "defocus", "estimators": ["gctf"]},
         {"run": "envelope", "estimators": ["gctf"], "envelope_from": None},
     ]
-    with pytest.raises(ConfigError, match="gctf is compared by two runs: leave it out of one of them"):
+    with pytest.raises(ConfigError, match="two runs compare gctf: leave it out of one of them"):
         parse_config({"ctf": {"consensus_ctf": runs}})
 
 
 def test_an_estimator_that_no_step_is_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(ValueError, match="no such branch of estimators; known are ctffind, gctf, xmipp"):
+    with pytest.raises(ValueError, match="not a branch of estimators; choose from ctffind, gctf, xmipp"):
         ConsensusCtf(estimators=["ctfind"])

@@ -315,7 +315,7 @@ def test_without_a_gain_the_estimate_is_used_where_it_removes_more_than_it_adds(
     good = gain > 0
     assert np.corrcoef(gain[good], 1 / response[good])[0, 1] > 0.8  # 320 electrons: 0.87 expected
     assert good.all()
-    assert "electrons per pixel, 101 needed" in summary["reason"]  # 1/σg²
+    assert "electrons per pixel; 101 are needed" in summary["reason"]  # 1/σg²
 
 
 def test_without_a_gain_a_poor_estimate_is_not_used(tmp_path: Path) -> None:
@@ -464,7 +464,7 @@ def test_a_shifted_gain_stops_the_run_with_the_shift(tmp_path: Path) -> None:
     response = camera((192, 160), 0.05, 27)
     inputs = make_run(tmp_path, response, movies=4)
     write_image(tmp_path / "given.mrc", np.roll(1 / response, (2, -3), (0, 1)).astype(np.float32), 1.0)
-    with pytest.raises(InputError, match="shifted by 3, -2 pixels"):
+    with pytest.raises(InputError, match="shift by 3, -2 pixels"):
         run(tmp_path, inputs | {"gain": tmp_path / "given.mrc"})
 
 

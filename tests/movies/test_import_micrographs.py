@@ -75,7 +75,7 @@ def test_each_bad_micrograph_is_quarantined_with_its_reason(tmp_path):
         "pixel": "header states 1.51 Å per pixel, dataset.pixel_size_A 1.5 Å",
         "small": "60 x 38 px in an optics group of 60 x 40 px",
         "nan": "1 values are not finite",
-        "x": "not .png",
+        "x": "this one has .png",
         "gone": "no such MRC file",
     }.items():
         assert words in rejected[item]

@@ -75,7 +75,7 @@ def test_each_bad_movie_is_quarantined_with_its_reason_and_the_counts_add_up(tmp
     assert "cut off" in rejected["short"]
     assert "58 x 40 px in an optics group of 60 x 40 px" in rejected["small"]
     assert "header states 0.5006 Å per pixel, dataset.pixel_size_A 0.5 Å" in rejected["pixel"]
-    assert "frame 1 have the value 0" in rejected["blank"]
+    assert "frame 1 is blank: all pixels have the value 0" in rejected["blank"]
     assert "no such movie" in rejected["gone"]
 
 
@@ -138,7 +138,7 @@ def test_damage_in_the_middle_is_found_when_all_frames_are_checked(tmp_path):
     path.write_bytes(data)
     assert run(tmp_path, [str(path), str(other)])[1] == {}
     _, rejected = run(tmp_path, [str(path), str(other)], check_frames="all")
-    assert "frame 2 have the value 0" in rejected["a"]
+    assert "frame 2 is blank: all pixels have the value 0" in rejected["a"]
 
 
 def test_a_frame_with_a_value_that_is_no_number_is_quarantined(tmp_path):

@@ -115,7 +115,7 @@ def test_the_limits_that_are_said_to_keep_ninety_percent_do(reject: str, criteri
 
 
 def test_a_batch_without_any_trajectory_stops_and_a_small_one_does_not() -> None:
-    with pytest.raises(CryopipeError, match=r"none of the 5 movies has a trajectory \(m0: no_alignment: gone"):
+    with pytest.raises(CryopipeError, match=r"none of the 5 movies has a usable trajectory \(m0: no_alignment: gone"):
         screen({f"m{i}": "gone" for i in range(5)}, ScreenMotion())
     accepted, rejections = screen({f"m{i}": motion([0, 99]) for i in range(4)}, ScreenMotion())
     assert (len(accepted), len(rejections)) == (0, 4)

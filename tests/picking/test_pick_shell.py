@@ -62,7 +62,10 @@ def test_solid_balls_are_found_where_no_cavity_is_stated() -> None:
 
 
 def test_a_cavity_that_is_not_smaller_than_the_particle_is_refused() -> None:
-    with pytest.raises(ValidationError, match="cavity_diameter_A is 130 Å, but the particle is 124 Å"):
+    with pytest.raises(
+        ValidationError,
+        match="cavity_diameter_A is 130 Å, but it must be smaller than the diameter of the particle, 124 Å",
+    ):
         params(cavity_diameter_A=130.0)
 
 

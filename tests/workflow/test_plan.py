@@ -141,9 +141,12 @@ def test_each_movie_belongs_to_one_group_and_each_group_has_movies(tmp_path: Pat
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        ({"pixel_size_A": 1.01}, r"optics group g has 1\.01 Å/px and the dataset 1: .* Make one run for each"),
-        ({"dose_per_frame_e_A2": 2.0}, r"dose_per_frame_e_A2 = 2 and the dataset none, .* Give the dataset's, too"),
-        ({"voltage": 200}, r"dataset\.optics_groups\.0\.voltage: there is no such key; did you mean 'voltage_kV'"),
+        ({"pixel_size_A": 1.01}, r"optics group g has 1\.01 Å/px, but the dataset has 1 Å/px.* make one run for each"),
+        (
+            {"dose_per_frame_e_A2": 2.0},
+            r"dose_per_frame_e_A2 = 2, but the dataset has none, .* Give that of the dataset, too",
+        ),
+        ({"voltage": 200}, r"dataset\.optics_groups\.0\.voltage: this key is not known; did you mean 'voltage_kV'"),
     ],
 )
 def test_groups_that_one_run_cannot_process_are_refused_with_the_remedy(
