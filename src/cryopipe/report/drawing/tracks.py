@@ -64,7 +64,7 @@ def patch_tracks(motion: Motion, local: LocalMotion) -> Markup:
     field = np.stack([local.at(int(f), y, x) for f in frames]) * motion.pixel_size_A  # [frames, 2, y, x]
     whole = motion.shifts_px[frames] * motion.pixel_size_A
     total = field + whole[:, :, None, None]
-    # all tracks are moved alike, so that their middle, not their start, lies where the point is
+    # all tracks are moved by the same vector, so that their middle, not their start, is at the point
     origin = (whole.min(axis=0) + whole.max(axis=0)) / 2
     reach = max(float(np.abs(total - origin[:, None, None]).max()), 1e-3)
     enlarged = 0.45 * min(ny, nx) / _PATCHES * factor / reach  # drawing units per Å
