@@ -76,7 +76,7 @@ def test_each_bad_movie_is_quarantined_with_its_reason_and_the_counts_add_up(tmp
     assert "58 x 40 px in an optics group of 60 x 40 px" in rejected["small"]
     assert "header states 0.5006 Å per pixel, dataset.pixel_size_A 0.5 Å" in rejected["pixel"]
     assert "frame 1 is blank: all pixels have the value 0" in rejected["blank"]
-    assert "no such movie" in rejected["gone"]
+    assert "the movie does not exist" in rejected["gone"]
 
 
 @pytest.mark.parametrize(("ratio", "accepted"), [(1.0009, True), (1.0012, False)])
@@ -243,7 +243,7 @@ def test_a_header_one_percent_off_is_quarantined_in_every_format(tmp_path):
     table, rejected = run(tmp_path, paths)
     assert len(table) == 0
     for item in ("a", "b"):
-        assert "its header states 0.505 Å per pixel, dataset.pixel_size_A 0.5 Å" in rejected[item]
+        assert "the header has 0.505 Å per pixel, but dataset.pixel_size_A has 0.5 Å" in rejected[item]
 
 
 def test_a_given_frame_size_is_that_of_all_batches(tmp_path):

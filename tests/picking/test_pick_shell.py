@@ -121,7 +121,7 @@ def test_the_step_writes_what_relion_calls_coordinates_and_repeats_itself(tmp_pa
 
 
 def test_without_a_ctf_it_says_what_to_do():
-    with pytest.raises(InputError, match="estimate it, or use pick_log"):
+    with pytest.raises(InputError, match="Estimate it, or use pick_log"):
         pick_shell.pick_particles(phantom(0, snr=0.2, ice=0.1, optics=None)[0], 3.0, params(), optics=None)
 
 

@@ -16,10 +16,10 @@ run can find a fit that diverged, an envelope that ends early, or a spectrum wit
 References
 ----------
 Marabini et al. 2015, J. Struct. Biol. 190:348, doi:10.1016/j.jsb.2015.04.003; Sorzano et al. 2007, J. Struct. Biol. 160:249,
-doi:10.1016/j.jsb.2007.08.013; xmipp3 CTF consensus. Known limits: An estimator that starts from the result of another one agrees with it too easily.
-Since xmipp starts from ctffind's CTF, its agreement with a consensus that includes ctffind shows that the refinement did not
-move away, not that the defocus is right. Estimators that use the same spectrum share the errors of that spectrum, so their
-scatter is a lower bound of the error.
+doi:10.1016/j.jsb.2007.08.013; xmipp3 CTF consensus. Known limits: An estimator that starts from the result of another one
+agrees with it too easily. Since xmipp starts from ctffind's CTF, its agreement with a consensus that includes ctffind shows
+that the refinement did not move away, not that the defocus is right. Estimators that use the same spectrum share the errors
+of that spectrum, so their scatter is a lower bound of the error.
 """
 
 from __future__ import annotations
