@@ -210,7 +210,7 @@ def test_other_files_are_refused_with_their_name(tmp_path, name, content, messag
 
 @pytest.mark.parametrize("name", ["m.tif", "m.mrcs", "m.eer"])
 def test_a_missing_movie_is_named(tmp_path, name):
-    with pytest.raises(InputError, match=f"{name}: no such"):
+    with pytest.raises(InputError, match=f"{name}: the .* does not exist"):
         open_movie(tmp_path / name)
 
 
