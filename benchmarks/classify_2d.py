@@ -1,9 +1,9 @@
 """Time 2-D classification at the size of the tutorial: 4,000 particles of 120 px in 50 classes on two cores.
 
-    python benchmarks/classify_2d.py --stages 2     # times some iterations and adds up the schedule
-    python benchmarks/classify_2d.py                # runs all of it
+    python benchmarks/classify_2d.py --stages 2     # times some iterations and estimates the time of all
+    python benchmarks/classify_2d.py                # runs all iterations
 
-Particles are phantoms (hollow octahedral shells, CTF, white noise). Many more of them: `many_particles.py`.
+Particles are phantoms (hollow octahedral shells, CTF, white noise). `many_particles.py` is for many more of them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Predicted beside measured: ``python benchmarks/costs.py results/demo --config config/config.yaml``.
+"""Compare predicted and measured costs: ``python benchmarks/costs.py results/demo --config config/config.yaml``.
 
-Memory is the largest of a step's jobs, CPU seconds and disk are the sums over its jobs. The measurement is what the jobs
-state of themselves in their provenance; the prediction is made anew by the formulas as they are now.
+Memory is that of the largest job of a step. CPU seconds and disk are sums over its jobs. The measured values come from the
+provenance of the jobs. The prediction uses the present formulas.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@
 
 A micrograph is a white object under a CTF (defocus 0.8-2.4 µm, astigmatism to 600 Å, B 50-200 Å²) and white noise.
 Every estimator runs with its defaults in a process of its own, bound to one core; wall and CPU seconds are the median
-over the micrographs, the first being a warm-up that compiles; memory is the peak of the whole process (the libraries
-take 200 MB of it, the micrograph 57 MB). ``tilt`` and ``phase`` are ctffind's options; xmipp starts from
-nothing (in a run it starts from ctffind's CTF and is faster). The bar: 6 s a micrograph.
+over the micrographs, without a first one that compiles. Memory is the peak of the whole process (the libraries take
+200 MB of it, the micrograph 57 MB). ``tilt`` and ``phase`` are options of the estimators. xmipp starts without a previous
+CTF (in a run it starts from ctffind's CTF and is faster). The goal is 6 s per micrograph.
 
-What has to be done, n = 3838 x 3710 = 14.2 Mpx in float32 (57 MB):
+The work to be done, for n = 3838 x 3710 = 14.2 Mpx in float32 (57 MB):
 
 - ctffind: one transform of 3840² (2.5 n log2 n = 0.85 GFLOP; 57 MB read, 118 MB of amplitudes kept), its inverse for
   the lags (0.85 GFLOP), then a fit of 5 starts on 1e5 pixels x 40 flop x some 30 steps (0.6 GFLOP).
@@ -93,7 +93,7 @@ def estimate(case: str, image: np.ndarray, pixel: float, scope: Microscope) -> t
 
 
 def measure(case: str, files: list[Path], pixel: float, send: Any) -> None:
-    """Run one estimator over all micrographs on one core; send a list of figures."""
+    """Run one estimator over all micrographs on one core, and send a list of figures."""
     os.sched_setaffinity(0, {sorted(os.sched_getaffinity(0))[0]})
     rows = []
     with threadpool_limits(1):
@@ -103,7 +103,7 @@ def measure(case: str, files: list[Path], pixel: float, send: Any) -> None:
             d, resolution, more = estimate(case, image, pixel, SCOPE)
             seconds = (time.perf_counter() - wall, time.process_time() - cpu)
             rows.append((seconds, (d.mean_A, d.a_A, d.b_A), resolution, more))
-    # ru_maxrss would be that of the parent, if that was larger
+    # ru_maxrss would be that of the parent if it was larger
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     send.send((rows[1:], int(status["VmHWM"].split()[0]) / 1024))
 

@@ -1,8 +1,8 @@
 """STAR tables, MRC stacks, EER readouts: ``python benchmarks/files.py [star|stack|eer] [GB] [folder]``.
 
-The table has 100,000 particles in 22 columns. The stack has 256 x 256 float32 images; it is written by appending blocks,
-forgotten by the page cache, then read at random places and from end to end. It is removed afterwards. starfile, mrcfile's memory
-map and imagecodecs' decoder do the same for comparison, without any check.
+The table has 100,000 particles in 22 columns. The stack has 256 x 256 float32 images. It is written by appending blocks and
+dropped from the page cache. Then it is read at random places and from end to end. It is removed afterwards. For comparison,
+starfile, mrcfile's memory map and imagecodecs' decoder do the same, without any check.
 """
 
 from __future__ import annotations
@@ -136,7 +136,7 @@ def eer(upsampling: int, *, side: int = 4096, electrons: int = 60_000, repeats: 
 
 
 def readout(side: int, electrons: int) -> bytes:
-    """Return a readout that imagecodecs decodes: it refuses some, by what bits are left at the end."""
+    """Return a readout that imagecodecs decodes. It refuses some, depending on the bits left at the end."""
     for seed in range(100):
         places = np.sort(np.random.default_rng(seed).choice(side * side, electrons, replace=False))
         gaps = np.diff(places, prepend=-1, append=side * side) - 1

@@ -1,10 +1,10 @@
-"""Time, memory and recovery of the gain step at real size, and over seeds.
+"""Time, memory and accuracy of the gain step at real size, and its success over many seeds.
 
 ``python benchmarks/gain.py [--frames 50] [--seeds 100] [--threads 2] [--method flat_field] [--movies 1]``
 
 The large movies, 3838 x 3710 uint8 at 1 e/px/frame, are Poisson counts λ g (1 + specimen) with a gain of 3 %, a
-specimen of 5 % that drifts, and 20 defects; the reference is given mirrored, turned and as a divisor. The table
-over seeds: 512², 50 frames of 1 e/px, all 8 orientations, multiplying or dividing. The last line is JSON.
+specimen of 5 % that drifts, and 20 defects. The reference is given mirrored, rotated and as a divisor. The table over
+seeds has frames of 512², 50 frames of 1 e/px, all 8 orientations, multiplying or dividing. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def response_of(seed: int, shape: tuple[int, int]) -> np.ndarray:
 
 
 def turned_back(gain: np.ndarray, orientation: str, sense: str) -> np.ndarray:
-    """Return the file that becomes the multiplicative ``gain`` when turned by ``orientation`` and used in ``sense``."""
+    """Return the reference from which ``orientation`` and ``sense`` give the multiplicative ``gain``."""
     undone = np.rot90(gain if sense == "multiply" else 1 / gain, -(int(orientation.rsplit("rot", 1)[1]) // 90))
     return np.ascontiguousarray(undone[:, ::-1] if orientation.startswith("mirror") else undone)
 
@@ -84,12 +84,12 @@ def write_large(folder: Path, movies: int, n: int) -> None:
     )
     optics = make_optics(voltage_kV=300.0, cs_mm=2.7, amplitude_contrast=0.1, movie_pixel_size_A=PIXEL_A)
     write_table(folder / "movies.star", StarTable("movies", optics, rows))
-    # the reference knows nothing of the defects
+    # the reference does not contain the defects
     write_image(folder / "given.mrc", turned_back(1 / response_of(1, SHAPE), "mirror_rot180", "divide"), PIXEL_A)
 
 
 def run_large(folder: Path, method: str, threads: int) -> dict[str, Any]:
-    """Run the step on the large movies; return the figures."""
+    """Run the step on the large movies and return the figures."""
     names = {"gain": "gain.mrc", "estimated": "e.mrc", "residual": "r.mrc", "defects": "d.tsv", "summary": "g.json"}
     outputs = {key: folder / value for key, value in names.items()}
     context = Context(step="estimate_gain", work_dir=folder / "work", threads=threads)
@@ -127,7 +127,7 @@ def sum_of_frames(seed: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     response = response_of(seed + 10_000, (SIDE, SIDE))
     field = specimen(rng, (SIDE, SIDE))
-    # the counts of frames in which the specimen is at rest add up to one Poisson number
+    # the sum of the counts of frames in which the specimen does not move is one Poisson number
     moved = [np.roll(field, (i, -i // 2), axis=(0, 1)) for i in range(10)]
     counts = [rng.poisson(np.maximum(5 * response * (1 + m), 0)) for m in moved]
     return response, np.sum(counts, axis=0).astype(np.float32)
@@ -169,7 +169,7 @@ def main() -> None:
     threadpool_limits(1, user_api="blas")  # as in the step
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        # in another process, whose memory does not count
+        # in another process, so that its memory is not counted
         process = multiprocessing.get_context("spawn").Process(
             target=write_large, args=(folder, arguments.movies, arguments.frames)
         )

@@ -1,10 +1,10 @@
-"""Speed of every kernel at sizes of your choice, beside the machine's measured ceilings.
+"""Speed of every kernel at sizes of your choice, compared with the measured ceilings of the machine.
 
 ``python benchmarks/kernels.py [--device cpu|gpu] [--box 128] [--images 200] [--kernels extract_slices ...] [--threads
 2]``
 
-Bytes and FLOPs are counted for the algorithm (stated with each case), so GB/s may exceed the memory's where caches
-hold the cube. The share is that of the nearer ceiling: memory copy or float32 matrix product. The last line is JSON.
+Bytes and FLOPs are counted for the algorithm (stated with each case), so GB/s may exceed that of the memory if the cube is
+in caches. The share is that of the nearer ceiling: memory copy or float32 matrix product. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Case:
 
 
 def half_plane(radius: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frequencies of the half plane in the order of the engines: by shell, then ky, then kx."""
+    """Return frequencies of the half plane in the order of the engines: by shell, then ky, then kx."""
     ky, kx = (a.ravel() for a in np.mgrid[-radius : radius + 1, 0 : radius + 1])
     inside = (kx**2 + ky**2 <= radius**2) & ((kx > 0) | (ky > 0))
     kx, ky = kx[inside].astype(np.int32), ky[inside].astype(np.int32)
@@ -110,7 +110,7 @@ def image_cases(options: argparse.Namespace, move: Callable[[Any], Any]) -> dict
 
 
 def peak_memory_MB(device: str) -> float:
-    """Highest resident memory of this process, or what CuPy's pool holds on the GPU."""
+    """Return the largest resident memory of this process, or the size of CuPy's pool on the GPU."""
     if device == "gpu":
         import cupy
 
@@ -128,7 +128,7 @@ def main() -> int:
     parser.add_argument("--pixels", type=int, default=100_000, help="pixels of a CTF spectrum's band")
     parser.add_argument("--map-side", type=int, default=2048, help="side of the response map for peaks")
     parser.add_argument("--repeat", type=int, default=3, help="the best of so many is reported")
-    parser.add_argument("--kernels", nargs="*", help="names (or their beginnings); all where absent")
+    parser.add_argument("--kernels", nargs="*", help="names (or their beginnings); default: all")
     options = parser.parse_args()
     if options.device == "gpu" and (reason := gpu_unavailable_reason()):
         parser.error(f"no GPU can be used: {reason}")

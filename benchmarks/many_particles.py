@@ -3,12 +3,12 @@
     python benchmarks/many_particles.py refine --folder DIR                 # 2,500, 10,000 and 40,000 particles of box 128
     python benchmarks/many_particles.py classify --folder DIR               # 2,500, 10,000, 40,000 and 100,000 of box 64
 
-Each size runs in a process of its own, within the budget, the largest without a budget as well; the script prints wall
-and CPU seconds, the peak of the resident memory, whether the results have the same bits, and the exponents of growth
-over the sizes. Particles are phantoms (an octahedral shell in some hundred views, with CTF and white noise) that are
-written in chunks and kept in the folder. A few iterations are run (``--iterations``); they hold every kind of pass over
-the images: global search, local refinement, defoci, residuals, reconstruction to a working radius and to the full one.
-The last line is one JSON object.
+Each size runs in a process of its own within the budget, and the largest also without a budget. The script prints wall and
+CPU seconds, the peak of the resident memory, whether the results have the same bits, and the exponents of growth over the
+sizes. Particles are phantoms (an octahedral shell in some hundred views, with CTF and white noise) that are written in
+chunks and kept in the folder. A few iterations are run (``--iterations``). They include every kind of pass over the images:
+global search, local refinement, defoci, residuals, reconstruction to a working radius and to the full one. The last line is
+one JSON object.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def classify(folder: Path, work: Path, options: argparse.Namespace, context: Con
 
 
 def one(options: argparse.Namespace) -> None:
-    """Run one size in this process and print what it took as one line of JSON."""
+    """Run one size in this process and print its time and memory as one line of JSON."""
     folder = options.folder / str(options.count)
     work = folder / f"run_{options.memory_GB:g}"
     shutil.rmtree(work, ignore_errors=True)
@@ -119,7 +119,7 @@ def one(options: argparse.Namespace) -> None:
 
 
 def exponent(runs: list[dict[str, Any]], what: str) -> float:
-    """Return the slope of a quantity over the number of particles, in logarithms, between the two largest sizes."""
+    """Return the exponent with which a quantity grows with the number of particles, between the two largest sizes."""
     (small, large) = runs[-2:]
     return float(np.log(large[what] / small[what]) / np.log(large["particles"] / small["particles"]))
 

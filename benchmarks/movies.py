@@ -2,18 +2,17 @@
 
 ``python benchmarks/movies.py [--frames 50] [--small] [--super] [--threads 2] [--peer relion] [--resolution 3.5]``
 
-The large movie is semi-synthetic: each electron of the real 3838 x 3710 micrograph of ../shared/realdata falls into one
-of the frames at random (which keeps them independent, as Poisson counts are), lands anywhere in its pixel, moved along
-a smooth track and by a bend of 8 px, and is counted with the probability that the camera's pixel counts: the motion is
-known exactly, at every place, and the gain reference is given upside down and turned. What no method can see is
-stated, too: the Cramér-Rao bound of a frame's shift, from the micrograph's spectrum. A shift or a bend that is the same
-in all frames is not motion: the error without it is the one to judge. The error of the shifts as they are is printed
-beside it.
+The large movie is semi-synthetic. Each electron of the real 3838 x 3710 micrograph of ../shared/realdata is put into a random
+frame (so frames are independent, as Poisson counts are), at a random place in its pixel. It is moved along a smooth track and
+by a bend of 8 px, and counted with the probability with which the camera's pixel counts. So the motion is known exactly at
+every place. The gain reference is given mirrored and rotated. The Cramér-Rao bound of a frame's shift, from the spectrum of the
+micrograph, is printed, too: no method can be better. A shift or a bend that is the same in all frames is not motion, so judge
+the error without it. The error with it is printed beside it.
 
-The frames share all that the micrograph holds, also the ring of ice at 3.7 Å, which real frames share in part only:
-the bound up to 8 Å, and ``--resolution 8``, say what is left without it. ``--peer relion`` aligns the same movie with
-RELION's own program, 5 x 5 patches and dose weighting. ``--super`` is a super-resolution movie of 7676 x 7420, for its
-memory. The small movie is drawn from a phantom. The last line is JSON.
+All frames have the whole signal of the micrograph, also the ring of ice at 3.7 Å, of which real frames have only a part in
+common. The bound up to 8 Å, and ``--resolution 8``, show the result without it. ``--peer relion`` aligns the same movie with
+RELION's own program, with 5 x 5 patches and dose weighting. ``--super`` is a super-resolution movie of 7676 x 7420, to measure
+the memory. The small movie is made from a phantom. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -74,7 +73,7 @@ def found_orientation(movie: Path, gain: Path) -> np.ndarray:
 def print_bounds(n: int) -> None:
     """Print the Cramér-Rao bounds of a frame's shift, from the spectrum of the counts, which is 1 without a specimen.
 
-    With the power a(k) of the specimen in one frame, the information on each shift beside the mean of all is
+    With the power a(k) of the specimen in one frame, the information on each shift relative to the mean of all is
     Σ (2πk)² 2 n a² / (1 + n a) over the frequencies of half the plane (Knapp & Carter 1976,
     doi:10.1109/TASSP.1976.1162830, for n receivers).
     """
@@ -97,7 +96,7 @@ INNER = np.linspace(-0.45, 0.45, 19)
 
 
 def errors(shifts: np.ndarray, local: np.ndarray, n: int, bent_movie: bool) -> dict[str, float]:
-    """Return rms errors in px in the inner 90 %: of frames' mean shifts and of the field, and of the field as it is."""
+    """Return rms errors in px in the inner 90 %: of mean shifts and of the field without constant parts, and of the field."""
     steps = track(n) if bent_movie else np.rint(track(n))
     truth = np.stack(
         [(bend(i, n, INNER, INNER) if bent_movie else 0) + (steps[i] - steps[n // 2])[:, None, None]
@@ -116,7 +115,7 @@ def errors(shifts: np.ndarray, local: np.ndarray, n: int, bent_movie: bool) -> d
 def measure(
     name: str, path: Path, pixel_size_A: float, dose: float, threads: int, gain: np.ndarray | None = None, **more: Any
 ) -> tuple[np.ndarray, dict[str, object]]:
-    """Align one movie; return the plain average and the figures."""
+    """Align one movie. Return the plain average and the figures."""
     params = AlignMovies(dose_per_frame_e_A2=dose, pre_exposure_e_A2=0.0, **more)
     with Stopwatch() as watch, open_movie(path) as movie:
         n, *shape = movie.shape
@@ -162,9 +161,9 @@ def row(
 def measure_relion(
     name: str, path: Path, pixel_size_A: float, dose: float, n: int, threads: int, gain: np.ndarray
 ) -> tuple[Path, dict[str, object]]:
-    """Align the movie at ``path`` with RELION: 5 x 5 patches, dose weighting; return its average, too."""
+    """Align the movie at ``path`` with RELION (5 x 5 patches, dose weighting). Return its average and the figures."""
     folder = path.parent
-    # RELION turns the rows of a TIFF upside down on reading, those of an MRC not
+    # RELION flips the rows of a TIFF on reading, but not those of an MRC file
     write_image(folder / "gain_relion.mrc", np.ascontiguousarray(gain[::-1]), pixel_size_A)
     optics = make_optics(voltage_kV=300.0, cs_mm=2.7, amplitude_contrast=0.1, movie_pixel_size_A=pixel_size_A)
     rows = pd.DataFrame({"rlnMicrographMovieName": [path.name], "rlnOpticsGroup": [1]})

@@ -1,16 +1,16 @@
-"""How fast is a reconstruction? Insertion, symmetry, and the way back to a map, against the memory's own speed.
+"""Speed of a reconstruction (insertion, symmetry, and the transform back to a map), compared with that of the memory.
 
     python benchmarks/reconstruct.py --images 300 --box 250 --symmetry O
     python benchmarks/reconstruct.py --images 60 --box 128 --symmetry I --methods
     python benchmarks/reconstruct.py --images 8 --box 512 --symmetry O
 
-Prints a table and, as its last line, the same as a JSON object. The ceiling is a STREAM triad on as many threads in the
-same run. Traffic counts what has to move at least: inserting an image reads and writes every cache line that its voxels
-lie on once (counted for up to 24 of the poses; 192 bytes a sample would do if lines were not 64 bytes wide); symmetry
-reads and writes every voxel of the half sphere once; solving reads them, writes and reads the half-transformed columns
-and writes the map. Insertion is called four times, like the triad, and the best counts. CPU seconds, of both, alone mean
-something on a shared machine; system seconds are mostly pages that are touched for the first time. ``--methods`` compares
-rotating images with rotating volumes for groups that are not axis permutations.
+It prints a table and, as its last line, the same as a JSON object. The ceiling is a STREAM triad with as many threads in the
+same run. Traffic is the least that must be moved. Inserting an image reads and writes once every cache line that has one of
+its voxels (counted for up to 24 of the poses; 192 bytes per sample would do if lines were not 64 bytes wide). Symmetry reads
+and writes every voxel of the half sphere once. Solving reads them, writes and reads the half-transformed columns, and writes
+the map. Insertion is called four times, like the triad, and the best call counts. On a shared machine only CPU seconds mean
+something. System seconds are mostly for pages that are touched for the first time. ``--methods`` compares rotating images
+with rotating volumes for groups that are not axis permutations.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def scene(box: int, count: int, rng: np.random.Generator) -> tuple[ParticleSpect
 
 
 def line_bytes_per_sample(images: ParticleSpectra, rotations: np.ndarray, edge: int) -> float:
-    """Return the bytes of the cache lines that hold an image's voxels, read and written, for each of its samples."""
+    """Return the bytes per sample that are read and written: the cache lines with the voxels of an image."""
     lines = 0
     side, width = 2 * edge + 1, edge + 1
     corners = np.array([(z * side + y) * width + x for z in (0, 1) for y in (0, 1) for x in (0, 1)])
@@ -107,7 +107,7 @@ def run(options: argparse.Namespace, method: Any, ceiling: float) -> tuple[list[
     volume = timed("solve", solving, lambda: half.solve(threads=threads))
     peak = peak_memory_GB()
     plan, size = half.plan, half.numerator.size
-    half.numerator = half.weight = None  # so that the peak of the reference is its own
+    half.numerator = half.weight = None  # so that their memory does not count for the reference
     timed("reference cube", 4.0 * box**3 + 2 * columns + 8.0 * size,
           lambda: reference_cube(volume, radius, threads=threads))  # fmt: skip
     return rows, plan, peak
@@ -151,9 +151,9 @@ def main() -> None:
     times, times_cpu = seconds * ceiling / calls[0].traffic_gb, cpu * ceiling_cpu / calls[0].traffic_gb
     samples = options.images * len(half_plane(options.box, options.box // 2 - 1)) * len(results[0][1].cosets)
     print(
-        f"\ninsertion {samples / seconds / 1e6:.1f} M samples/s, {samples / cpu / 1e6:.1f} M a CPU second, "
-        f"{calls[0].traffic_gb / samples * 1e9:.0f} bytes a sample: {times:.2f} times what the triad takes for its memory "
-        f"traffic, {times_cpu:.2f} times by CPU seconds"
+        f"\ninsertion {samples / seconds / 1e6:.1f} M samples/s, {samples / cpu / 1e6:.1f} M per CPU second, "
+        f"{calls[0].traffic_gb / samples * 1e9:.0f} bytes per sample: {times:.2f} times the time of the triad for the same "
+        f"memory traffic, {times_cpu:.2f} times by CPU seconds"
     )
     last, peak = results[-1][1:]
     predicted = memory_need(options.box, options.box // 2 - 1, interpolated=last.rotates_volumes).peak / 1e9

@@ -1,13 +1,13 @@
-"""Speed of the continuous pose refinement, beside the memory traffic that it needs.
+"""Speed of the continuous pose refinement, compared with the memory traffic that it needs.
 
     python benchmarks/refine_poses.py --images 100 --box 250 --radius 124 --threads 2
 
-The bytes of an evaluation are counted: the cache lines of the cube that an image's samples touch, each once
-(neighbouring samples share them), in the mean of up to 64 of the poses, for it varies twofold with the direction; and 12
-bytes of image and CTF a sample. The ceilings are measured in the same run, before and after the cases: a triad over large
-arrays, and lines of the cube read in the order of a slice (64 bytes here and there, which no memory delivers at the rate
-of a triad). "times" is how many times the triad's time for these bytes a case took: by the wall clock, and by CPU seconds
-of both, which alone mean something on a shared machine. Prints a table and, as its last line, a JSON object.
+The bytes of an evaluation are counted. They are the cache lines of the cube that the samples of an image touch, each once
+(neighbouring samples share them), averaged over up to 64 of the poses because the number varies twofold with the direction,
+plus 12 bytes of image and CTF per sample. The ceilings are measured in the same run, before and after the cases: a triad over
+large arrays, and lines of the cube read in the order of a slice (64 bytes at scattered places, which no memory delivers at the
+rate of a triad). "times" is the time of a case over that of the triad for the same bytes, by wall time and by CPU seconds. On
+a shared machine only the latter means something. It prints a table and, as its last line, a JSON object.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def main() -> None:
     ceilings = measured_ceilings(cube, rotations[:24], pixels)
     print(
         f"{options.images} images, {len(pixels)} pixels, cube {cube.nbytes / 1e6:.0f} MB, {options.threads} threads; an "
-        f"evaluation reads {each / 1e6:.2f} MB, {each / len(pixels):.0f} bytes a sample"
+        f"evaluation reads {each / 1e6:.2f} MB, {each / len(pixels):.0f} bytes per sample"
     )
     measured = {name: timed(case) for name, case in cases.items()}
     again = measured_ceilings(cube, rotations[:24], pixels)
@@ -100,9 +100,9 @@ def main() -> None:
 
 
 def print_head(ceilings: dict[str, float]) -> None:
-    """Print the machine's ceilings and the head of the table."""
+    """Print the ceilings of the machine and the head of the table."""
     print(
-        f"ceilings: triad {ceilings['triad']:.1f} GB/s, {ceilings['triad a CPU s']:.1f} GB a CPU second; single lines "
+        f"ceilings: triad {ceilings['triad']:.1f} GB/s, {ceilings['triad a CPU s']:.1f} GB per CPU second; single lines "
         f"{ceilings['lines']:.1f} GB/s"
     )
     print(
@@ -112,7 +112,7 @@ def print_head(ceilings: dict[str, float]) -> None:
 
 
 def timed(case: Callable[[], int]) -> tuple[float, float, int]:
-    """Return seconds, CPU seconds and slices evaluated: each the least of four calls after one to compile and warm up."""
+    """Return seconds, CPU seconds and evaluated slices, each the least of four calls after one that compiles."""
     evaluations = case()
     return *best_of(4, case), evaluations
 
@@ -151,7 +151,7 @@ def described(
 def simulate(
     rng: np.random.Generator, cube: np.ndarray, rotations: np.ndarray, pixels: FourierPixels
 ) -> tuple[ParticleSpectra, CtfParameters, np.ndarray]:
-    """Return images of the cube's own slices with CTFs and noise of ten times their mean power."""
+    """Return images of slices of the cube, with CTFs and with noise of ten times their mean power."""
     n = len(rotations)
     u = rng.uniform(1e4, 2e4, n)
     parameters = CtfParameters(u, u - 300, rng.uniform(0, 180, n))
@@ -165,9 +165,9 @@ def simulate(
 
 
 def smooth_cube(rng: np.random.Generator, radius: int) -> np.ndarray:
-    """Return a half cube of a compact object with a falling spectrum, so that refinement has something to converge to.
+    """Return a half cube of a compact object with a falling spectrum, so that the refinement can converge.
 
-    White noise smoothed over a few grid steps: neighbouring voxels belong together, as padding makes them.
+    It is white noise smoothed over a few grid steps, so that neighbouring voxels are correlated, as with padding.
     """
     shape = cube_shape(radius)
     noise = rng.standard_normal((*shape, 2), np.float32).view(np.complex64)[..., 0]
@@ -187,14 +187,14 @@ def corners_of(rotation: np.ndarray, pixels: FourierPixels, edge: int) -> np.nda
 
 
 def lines_of(rotation: np.ndarray, pixels: FourierPixels, edge: int) -> int:
-    """Return how many different cache lines of the cube the cells of one slice touch."""
+    """Return the number of different cache lines of the cube that the cells of one slice touch."""
     corner = corners_of(rotation, pixels, edge)
     offsets = [z * (2 * edge + 1) * (edge + 1) + y * (edge + 1) + x for z in (0, 1) for y in (0, 1) for x in (0, 1)]
     return len(np.unique((corner[:, None] + offsets) * 8 // LINE))
 
 
 def line_rate(cube: np.ndarray, rotations: np.ndarray, pixels: FourierPixels) -> float:
-    """Return GB/s at which single cache lines of the cube arrive when a slice's lines are read in the slice's order."""
+    """Return the speed in GB/s at which cache lines of the cube are read in the order of a slice."""
     edge = cube.shape[2] - 1
     offsets = [z * (2 * edge + 1) * (edge + 1) + y * (edge + 1) for z in (0, 1) for y in (0, 1)]
     order = []

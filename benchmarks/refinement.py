@@ -1,16 +1,16 @@
-"""Time and accuracy of the gold-standard refinement on simulated apoferritin, beside RELION's on the same particles.
+"""Time and accuracy of the gold-standard refinement on simulated apoferritin, compared with RELION on the same particles.
 
 ``python benchmarks/refinement.py [--particles 400] [--box 240] [--pixel 1.0] [--snr 0.02] [--start 15] [--symmetry O]
 [--folder DIR] [--peer relion] [--device gpu]``
 
 The particles are projections of the embedded atoms (PDB 6Z6U) with CTF, white noise and heights of 300 Å about the
-defocus that the table states; with ``--symmetry C1`` of seven of its 24 chains, which have no symmetry. The tutorial's
+defocus in the table. With ``--symmetry C1`` only seven of its 24 chains are used, which have no symmetry. The tutorial's
 size is ``--particles 3400 --box 250 --pixel 0.7425 --snr 0.015`` (the demonstration's particles have 0.022 at
-40 e/px in a box of 200 Å; the tutorial preset gives 27.6 e/px in one of 186 Å). The start is the true map at 15 Å, on
-a wrong grey scale. Limits stand beside the result: the map from true poses and true defoci, and the poses found by
-local refinement, from the true poses, against the true map and against a map of half of the particles. The peer is
-``relion_refine_mpi --auto_refine`` with three processes and two half sets. With ``--folder`` particles are kept and
-found again. The last line is one JSON object.
+40 e/px in a box of 200 Å; the tutorial preset gives 27.6 e/px in one of 186 Å). The start is the true map at 15 Å with
+a wrong grey scale. Limits are printed beside the result: the map from true poses and true defoci, and the poses from a
+local refinement that starts at the true poses, against the true map and against a map of half of the particles. The peer
+is ``relion_refine_mpi --auto_refine`` with three processes and two half sets. With ``--folder`` particles are kept and used
+again. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ from cryopipe.simulation.potential import potential_map
 
 DIAMETER_A = 130.0
 HEIGHT_SD_A = 300.0
-#: beyond the atoms' own: motion and radiation damage
+#: B factor in addition to that of the atoms, for motion and radiation damage
 EXTRA_B_A2 = 40.0
 
 
@@ -122,7 +122,7 @@ class Judge:
         return float(resolution_at(curve, 0.5, len(self.truth), self.pixel_size_A))
 
     def poses(self, rotations: np.ndarray, shifts_px: np.ndarray, index: Any = slice(None)) -> dict[str, float]:
-        """Return medians and 90th percentiles of angle and shift errors; ``shifts_px`` is what centres an image."""
+        """Return medians and 90th percentiles of angle and shift errors. ``shifts_px`` are the shifts that centre images."""
         angle = angular_distance_deg(rotations, self.rotations[index], self.operators)
         shift = np.linalg.norm(shifts_px - self.shifts[index], axis=1) * self.pixel_size_A
         return {
@@ -142,7 +142,7 @@ class Judge:
 
 
 def limits(folder: Path, judge: Judge, symmetry: str, threads: int) -> dict[str, dict[str, float]]:
-    """Return what true poses give: map from them (with true and with stated defoci), and the best poses there can be."""
+    """Return the limits: maps from true poses (with true and with stated defoci), and the best possible poses."""
     table = read_table(folder / "particles.star", "particles")
     box = len(judge.truth)
     stated = load_particle_spectra(table, radius=box // 2 - 1, threads=threads)
@@ -162,10 +162,10 @@ def limits(folder: Path, judge: Judge, symmetry: str, threads: int) -> dict[str,
 
 
 def against_other_half(images: Any, judge: Judge, symmetry: str, threads: int) -> dict[str, float]:
-    """Return the errors of poses refined, from the true ones, against a map of half the particles that is as good as can be.
+    """Return the errors of poses that are refined from the true ones against the best possible map of half of the particles.
 
-    What a gold-standard refinement can reach: its references have the noise of half of the particles. Each particle meets
-    the map of the half that it does not belong to, filtered and masked as the refinement does.
+    This is the limit of a gold-standard refinement, because its references have the noise of half of the particles. Each
+    particle is compared with the map of the other half, filtered and masked as in the refinement.
     """
     box, radius = len(judge.truth), images.pixels.radius
     sigma2 = np.full(radius + 1, 0.5)
@@ -240,7 +240,7 @@ def own(
 def relion(folder: Path, judge: Judge, symmetry: str, start_A: float, threads: int) -> dict[str, float]:
     """Run RELION's auto-refine on the same particles and judge it."""
     if shutil.which("relion_refine_mpi") is None:
-        raise SystemExit("relion_refine_mpi is not on the PATH: install RELION or leave --peer out")
+        raise SystemExit("relion_refine_mpi is not on the PATH. Install RELION, or leave --peer out.")
     shutil.rmtree(folder / "relion", ignore_errors=True)
     (folder / "relion").mkdir()
     command = (
@@ -271,7 +271,7 @@ def report(rows: dict[str, dict[str, float]]) -> None:
 
 
 def main() -> None:
-    """Run what the arguments say."""
+    """Run what the arguments ask for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--particles", type=int, default=400)
     parser.add_argument("--box", type=int, default=240)
@@ -288,7 +288,7 @@ def main() -> None:
     numba.set_num_threads(arguments.threads)
     gpus = tuple(visible_devices()) if arguments.device == "gpu" else ()
     if arguments.device == "gpu" and not gpus:
-        raise SystemExit("no CUDA device is visible: install CuPy and make one visible, or leave --device out")
+        raise SystemExit("no CUDA device is visible. Install CuPy and make one visible, or leave --device out.")
     with tempfile.TemporaryDirectory() if arguments.folder is None else nullcontext(arguments.folder) as name:
         folder = Path(name).resolve()
         folder.mkdir(parents=True, exist_ok=True)

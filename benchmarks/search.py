@@ -3,7 +3,8 @@
     python benchmarks/search.py --images 1000 --box 64 --radius 16 --order 3 --symmetry O --shifts 3 --step 1
     python benchmarks/search.py --images 4000 --box 64 --radius 22 --references 50 --psi 60 --shifts 2   (2-D classes)
 
-Seconds are wall; on a shared machine read the CPU seconds. Prints a table and, as its last line, a JSON object.
+Seconds are wall time. On a shared machine only CPU seconds mean something. It prints a table and, as its last line, a JSON
+object.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def sgemm_rate(rng: np.random.Generator) -> float:
 
 
 def best_of(repeats: int, call: Callable[[], object]) -> tuple[float, float]:
-    """Return the least wall time and the CPU time of that run."""
+    """Return the least wall time, and the CPU time of the same run."""
     times = []
     for _ in range(repeats):
         start, cpu = time.perf_counter(), time.process_time()

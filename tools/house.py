@@ -1,9 +1,9 @@
-"""Count the limits that keep the project easy to read, print a table, and exit with 1 where one is passed.
+"""Count the limits that keep the project easy to read, print a table, and exit with 1 if one of them is exceeded.
 
-    .venv/bin/python tools/house.py [--all]      # --all lists what stays within the limits, too
+    .venv/bin/python tools/house.py [--all]      # --all also lists what is within the limits
 
-Everything is counted from the text of the files alone. "Modules" are Python files outside ``tests`` without
-``__init__.py``; a function's lines are those from its ``def`` to its end without its docstring.
+Everything is counted from the text of the files alone. "Modules" are Python files outside ``tests`` except ``__init__.py``.
+The lines of a function are those from its ``def`` to its end, without its docstring.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "cryopipe"
-#: Where code lies that is not a test.
+#: Folders of code that is not a test.
 CODE = ("src", "workflow", "benchmarks", "tools")
-#: Folders of tests that mirror no folder of the package: rules about the project as a whole.
+#: Folders of tests that do not mirror a folder of the package: rules about the project as a whole.
 TESTS_OF_THE_PROJECT = {"layout"}
 #: The fixed entry point of a step. `docs/architecture.md` describes its arguments once, for all steps.
 ENTRY_POINT = ("main", ["inputs", "outputs", "params", "context"])
-#: Runs of this many equal lines are a repeat; the lines that tell nothing do not count.
+#: This many equal lines in a row are a repeat. Lines without information do not count (`telling_lines`).
 REPEATED_LINES = 6
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -34,7 +34,7 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 @dataclass
 class Count:
-    """What one limit finds: a number, the most it may be, and who is responsible, the worst first."""
+    """The result for one limit: the number found, the largest allowed one, and the offenders, the worst first."""
 
     found: float
     limit: float
@@ -60,7 +60,7 @@ def tree_of(path: Path) -> ast.Module:
 
 
 def name_of(path: Path) -> str:
-    """Return a path as it is written in the table."""
+    """Return the text of a path in the table."""
     return str(path.relative_to(ROOT))
 
 
@@ -71,7 +71,7 @@ def files(*endings: str, folders: tuple[str, ...] = CODE) -> list[Path]:
 
 
 def modules() -> list[Path]:
-    """Return the Python files outside tests, those that only mark a package left out."""
+    """Return the Python files outside tests, without those that only mark a package."""
     return [path for path in files(".py") if path.name != "__init__.py"]
 
 
@@ -89,7 +89,7 @@ def functions(tree: ast.Module) -> Iterator[tuple[str, Function]]:
 
 
 def docstring_lines(node: ast.AST) -> range:
-    """Return the lines of a node's docstring, an empty range where it has none."""
+    """Return the lines of the docstring of a node, or an empty range if it has none."""
     body = getattr(node, "body", None)
     if not isinstance(body, list) or not body or not isinstance(body[0], ast.Expr):
         return range(0)
@@ -149,8 +149,8 @@ def rules() -> Count:
 def undocumented_parameters() -> Count:
     """Count the public functions and methods of four or more arguments without a Parameters section.
 
-    The entry point of a step is left out: its four arguments mean the same in every step, and the docstring of each
-    names the files that it reads and writes.
+    Entry points of steps are left out: their four arguments mean the same in every step, and their docstrings name the
+    files that they read and write.
     """
     found = []
     for path in modules():
@@ -173,9 +173,9 @@ def undocumented_parameters() -> Count:
 
 
 def bare_constants() -> Count:
-    """Count the numeric constants of modules that no comment or docstring explains.
+    """Count the numeric constants of modules without a comment or docstring that explains them.
 
-    A comment above a group of constants that follow each other without an empty line is one for all of them.
+    A comment above a group of constants without empty lines between them is for the whole group.
     """
     found = []
     for path in modules():
@@ -201,7 +201,7 @@ def bare_constants() -> Count:
 
 
 def _is_numeric(value: ast.expr) -> bool:
-    """Say whether an expression consists of numbers alone."""
+    """Tell whether an expression consists only of numbers."""
     allowed = (ast.Constant, ast.BinOp, ast.UnaryOp, ast.Tuple, ast.operator, ast.unaryop, ast.Load)
     constants = [node.value for node in ast.walk(value) if isinstance(node, ast.Constant)]
     only_numbers = all(isinstance(c, int | float | complex) and not isinstance(c, bool) for c in constants)
@@ -209,7 +209,7 @@ def _is_numeric(value: ast.expr) -> bool:
 
 
 def telling_lines(path: Path) -> list[tuple[int, str]]:
-    """Return the lines (number, normalised text) of a file that can make a repeat.
+    """Return the lines (number, normalised text) of a file that can be part of a repeat.
 
     Imports, docstrings, comments, empty lines and lines that close a bracket are left out.
     """
@@ -229,7 +229,7 @@ def telling_lines(path: Path) -> list[tuple[int, str]]:
 
 
 def repeats() -> Count:
-    """Count the pairs of places with six or more equal lines in a row; overlapping runs are one place."""
+    """Count the pairs of places with six or more equal lines in a row. Overlapping runs are one place."""
     places: dict[tuple[str, ...], list[tuple[Path, int]]] = defaultdict(list)
     lines = {path: telling_lines(path) for path in files(".py", ".smk", ".cu", ".cuh")}
     for path, telling in lines.items():
@@ -250,7 +250,7 @@ def repeats() -> Count:
 
 
 def test_folders() -> Count:
-    """Count what mirrors nothing of the package: folders of tests, and files beside them (the rule is in CONTRIBUTING.md)."""
+    """Count folders of tests, and files beside them, that do not mirror the package (the rule is in CONTRIBUTING.md)."""
     tests = ROOT / "tests"
     holding = {path.parent.relative_to(tests) for path in tests.rglob("test_*.py")} - {Path()}
     strangers = [
@@ -278,7 +278,7 @@ LIMITS: dict[str, Callable[[], Count]] = {
 
 
 def main(arguments: list[str]) -> int:
-    """Print the table; return 1 where a limit is passed."""
+    """Print the table. Return 1 if a limit is exceeded."""
     counts = {name: count() for name, count in LIMITS.items()}
     for name, count in counts.items():
         verdict = "ok" if count.kept else "PASSED"

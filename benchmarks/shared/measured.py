@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: a stopwatch, the memory of a process, the speed of the machine's memory."""
+"""Measuring tools of the benchmarks: a stopwatch, the memory of a process, and the speed of the machine's memory."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import numpy as np
 
 
 class Stopwatch:
-    """Seconds by the clock and of processor time in a ``with`` block; on a shared machine read the latter.
+    """Wall time and CPU time of a ``with`` block. On a shared machine only the CPU time means something.
 
-    With ``children`` the processor time is that of programs that ended in the block instead of our own.
+    With ``children`` the CPU time is that of programs that ended in the block, not that of this process.
     """
 
     def __init__(self, *, children: bool = False) -> None:
@@ -32,12 +32,12 @@ class Stopwatch:
 
     @property
     def cpu_seconds(self) -> float:
-        """Processor time in the block, of the program and of the system for it."""
+        """CPU time in the block, of the program and of the system."""
         return self.user_seconds + self.system_seconds
 
 
 def best_of(repeats: int, call: Callable[[], object]) -> tuple[float, float]:
-    """Return the least seconds and the least CPU seconds of several calls after a first one that compiles."""
+    """Return the least wall time and the least CPU time of several calls, after a first call that compiles."""
     call()
     times, cpu_times = [], []
     for _ in range(repeats):
@@ -61,7 +61,7 @@ def _triad(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> None:
 
 
 def triad(floats: int = 1 << 26) -> tuple[float, float]:
-    """Return the memory's speed, GB/s and GB per CPU second: best of eight passes over three arrays of 256 MB."""
+    """Return the speed of the memory in GB/s and in GB per CPU second: best of eight passes over three arrays of 256 MB."""
     a, b, c = np.ones(floats, np.float32), np.ones(floats, np.float32), np.empty(floats, np.float32)
     seconds, cpu_seconds = best_of(8, lambda: _triad(a, b, c))
     return 12 * floats / seconds / 1e9, 12 * floats / cpu_seconds / 1e9

@@ -1,8 +1,7 @@
-"""Movies whose motion is known at every place: the frames of `movies.py`.
+"""Movies with known motion at every place, for the benchmark `movies.py`.
 
-The large movie is semi-synthetic: each electron of a real micrograph falls into one of the frames at random, lands
-anywhere in its pixel, moved along a smooth track and by a bend, and is counted with the probability that the camera's
-pixel counts.
+The large movie is semi-synthetic. Each electron of a real micrograph is put into a random frame, at a random place in its
+pixel. It is moved along a smooth track and by a bend, and counted with the probability with which the camera's pixel counts.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from cryopipe.io.movies import write_movie
 from cryopipe.io.mrc import read_image, write_image
 
 REAL = Path(__file__).resolve().parents[2] / "shared/realdata/micrographs/fei-extended.mrc"
-#: Grey values of the micrograph for one electron, and its pixel size.
+#: Grey value of one electron in the micrograph, and pixel size of the micrograph.
 COUNTS_PER_ELECTRON = 106.0
 PIXEL_A = 0.85378
-#: Pixels around the frame from which electrons move into it: more than the motion.
+#: Margin in pixels from which electrons move into the frame: more than the motion.
 MARGIN = 32
 
 
@@ -38,7 +37,7 @@ def course(n: int) -> np.ndarray:
 
 
 def bend(i: int, n: int, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-    """Motion [2, a, b] of the specimen beside the track at rows y and columns x (-1/2 to 1/2): 8 px edge to edge."""
+    """Local motion [2, a, b] of the specimen at rows y and columns x (-1/2 to 1/2): 8 px from edge to edge."""
     v, u = y[:, None], x[None, :]
     return course(n)[i] * np.stack([0.6 * u + v**2, u * v - 0.6 * v])
 
@@ -82,7 +81,7 @@ def sensitivity_of(shape: tuple[int, int]) -> np.ndarray:
 
 
 def write_large(movie: Path, gain: Path, n: int) -> None:
-    """Write the semi-synthetic movie, and its gain as it came from another program: turned by 180°."""
+    """Write the semi-synthetic movie, and its gain as from another program: rotated by 180°."""
     image, _ = read_image(REAL)
     counts = np.pad(np.maximum(np.rint(image / COUNTS_PER_ELECTRON), 0).astype(np.int64), MARGIN, mode="reflect")
     frames = np.zeros((n, *image.shape), dtype=np.uint8)
@@ -93,7 +92,7 @@ def write_large(movie: Path, gain: Path, n: int) -> None:
 
 
 def write_super(movie: Path, n: int) -> None:
-    """Write a super-resolution movie of noise, twice as fine as the large one: all that counts is its size."""
+    """Write a super-resolution movie of noise with twice the sampling of the large one. Only its size matters."""
     image, _ = read_image(REAL)
     shape = tuple(2 * length for length in image.shape)
     frames = [np.random.default_rng(i).poisson(0.2, shape).astype(np.uint8) for i in range(2)]
@@ -101,7 +100,7 @@ def write_super(movie: Path, n: int) -> None:
 
 
 def in_a_child(work: Callable[..., None], *arguments: object) -> None:
-    """Make a movie in another process, whose memory does not count."""
+    """Make a movie in another process, so that its memory is not counted."""
     process = multiprocessing.get_context("spawn").Process(target=work, args=arguments)
     process.start()
     process.join()

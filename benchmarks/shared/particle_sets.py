@@ -1,4 +1,4 @@
-"""Simulated particles on disk for the benchmarks, written in chunks, so that any number of them fits."""
+"""Simulated particles on disk for the benchmarks. They are written in chunks, so that any number fits into memory."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def write_particles(
     projections : callable
         Returns the noise-free projections of some of the particles, float32 ``[n, y, x]``.
     stated, true : CtfParameters
-        Values of the table, and those of the images.
+        CTFs in the table, and those of the images.
     pixel_size_A, snr : float
-        Of the images.
+        Pixel size and signal-to-noise ratio of the images.
     rng : Generator
-        Noise and coordinates.
+        Source of noise and coordinates.
     a_micrograph : int
-        Particles of a micrograph.
+        Number of particles per micrograph.
     """
     count = int(stated.count or 0)
     stack = folder / "particles.mrcs"
@@ -80,17 +80,17 @@ def write_particles(
 def write_phantoms(
     folder: Path, count: int, *, box: int, pixel_size_A: float, snr: float, views: int = 400
 ) -> BlobModel:
-    """Write particles of a hollow octahedral shell of 120 Å in a few hundred views, which take no time to make.
+    """Write particles of a hollow octahedral shell of 120 Å in a few hundred views, which are made quickly.
 
     Parameters
     ----------
     folder : Path
     count, box : int
-        Particles, and their edge in px.
+        Number of particles, and side of their images in px.
     pixel_size_A, snr : float
-        Of the images.
+        Pixel size and signal-to-noise ratio of the images.
     views : int
-        Different orientations.
+        Number of different orientations.
 
     Returns
     -------

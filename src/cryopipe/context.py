@@ -1,4 +1,4 @@
-"""What a step knows of its run besides inputs and parameters: seed, threads, device, log, a folder that survives kills."""
+"""What a step knows about its run besides inputs and parameters: seed, threads, device, log, folder of checkpoints."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ Device = Literal["cpu", "gpu"]
 
 @dataclass(frozen=True)
 class Context:
-    """Run-time facts handed to ``main(inputs, outputs, params, context)`` of every step.
+    """Run-time facts that ``main(inputs, outputs, params, context)`` of every step receives.
 
     Attributes
     ----------
     step : str
         Name of the step (= rule = script = module).
     work_dir : Path
-        Folder of this job that Snakemake does not know, hence does not delete: per-item results and checkpoints live here.
+        Folder of this job for checkpoints and results of single items. Snakemake does not know it, so it does not delete it.
     seed : int
-        The seed of the configuration. Never use it directly: ask :meth:`rng` with an item's name.
+        The seed of the configuration. Never use it directly: call :meth:`rng` with the name of an item.
     threads : int
         Number of CPU threads this job may use.
     device : {"cpu", "gpu"}
-        Already resolved; ``auto`` never reaches a step.
+        The device. ``auto`` is resolved before a step starts.
     gpus : tuple of int
-        CUDA devices of this job, the first of them CuPy's current one; empty on the CPU.
+        CUDA devices of this job. The first is CuPy's current device. Empty on the CPU.
     max_failed_fraction : float
         Share of the run's items that may be quarantined before the run stops.
     items_in_run : int
-        Movies or micrographs of the whole run, of which the job's may be one batch of many; 0 where nobody knows.
+        Number of movies or micrographs of the whole run, not only of the batch of this job; 0 if it is not known.
     code : str
-        Digest of the code behind the step; part of the fingerprint of what the step keeps.
+        Digest of the code behind the step. It is part of the fingerprint of everything that the step keeps.
     memory_bytes : int, optional
-        Memory for the particles of the job (`cryopipe.iteration.particle_store`); None: as much as they take. No result
+        Memory for the particles of the job (`cryopipe.iteration.particle_store`). None: as much as they take. No result
         depends on it.
     log : logging.Logger
-        Goes to the job's log file and, from level WARNING on, to the terminal.
+        Writes to the log file of the job and, from level WARNING on, to the terminal.
     """
 
     step: str
@@ -63,7 +63,7 @@ class Context:
         return bool(self._drawn)
 
     def item_seed(self, item: str) -> int:
-        """Return a 63-bit seed that depends on (config seed, step, item) alone: never on order, worker or thread."""
+        """Return a 63-bit seed that depends on (seed of the configuration, step, item) alone, not on order or threads."""
         self._drawn.add(item)
         digest = hashlib.sha256(f"{self.seed}\0{self.step}\0{item}".encode()).digest()
         return int.from_bytes(digest[:8], "little") >> 1
@@ -73,5 +73,5 @@ class Context:
         return np.random.default_rng(self.item_seed(item))
 
     def progress(self, done: int, total: int, what: str) -> None:
-        """Say on the job's log (and, through the step logger, on the terminal) how far the job is."""
+        """Write to the log of the job (and, through the step logger, to the terminal) how far the job is."""
         self.log.info("%s: %d of %d %s", self.step, done, total, what)

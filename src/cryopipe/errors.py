@@ -1,4 +1,4 @@
-"""Errors a user can act upon: each message names the file, the value and the remedy."""
+"""Errors that a user can act upon: each message names the file, the value and the remedy."""
 
 
 class CryopipeError(Exception):
@@ -6,16 +6,16 @@ class CryopipeError(Exception):
 
 
 class InputError(CryopipeError):
-    """An input (file, table, value) cannot be used; the message names it, what is wrong and what to do."""
+    """An input (file, table, value) cannot be used. The message names it, the fault and the remedy."""
 
 
 class ConfigError(InputError):
-    """The configuration cannot be used; raised before any job starts."""
+    """The configuration cannot be used. This is raised before any job starts."""
 
 
 class ItemError(InputError):
-    """One item (movie, micrograph) cannot be processed; it goes into quarantine and the run goes on."""
+    """One item (movie, micrograph) cannot be processed. It goes into quarantine and the run goes on."""
 
 
 class DeviceError(CryopipeError):
-    """A GPU was asked for and none can run a kernel, or it is too small for the job."""
+    """A GPU was asked for, but none can run a kernel, or it is too small for the job."""

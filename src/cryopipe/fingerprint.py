@@ -1,9 +1,9 @@
-"""What a kept result depends on, as one short text: the rule for items and checkpoints alike.
+"""The fingerprint of everything that a kept result depends on. Items and checkpoints follow the same rule.
 
-A result that is kept on disk (the row of an item, the checkpoint of an iteration) may be used again only where everything
+A result that is kept on disk (the row of an item, the checkpoint of an iteration) may be used again only if everything
 that made it is the same: the parameters, the facts that it was made from (a row with its optics), the content of every
-file that was read, the code and, where random numbers were drawn, the seed. `cryopipe.items.process_items` applies the
-rule to items; a step that keeps a checkpoint asks :func:`fingerprint` for its stamp.
+file that was read, the code and, if random numbers were drawn, the seed. `cryopipe.items.process_items` applies the
+rule to items. A step that keeps a checkpoint calls :func:`fingerprint`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from pydantic import BaseModel
 
 from cryopipe.context import Context
 
-#: Of files above this size only the ends are read: whole movies would take longer than many a step. 64 MiB are a
-#: micrograph of 4096 x 4096 pixels in float32, which takes some 0.1 s.
+#: Of files above this size only the two ends are read, because reading whole movies would take longer than many steps. 64
+#: MiB are a micrograph of 4096 x 4096 pixels in float32, which takes some 0.1 s.
 WHOLE_FILE_LIMIT = 64 << 20
-#: How much is read of either end of a large file; the headers of all formats lie within.
+#: How much of each end of a large file is read. This includes the headers of all formats.
 END = 1 << 20
 _BLOCK = 8 << 20
 
@@ -43,23 +43,23 @@ def fingerprint(
     Parameters
     ----------
     context : Context
-        Its step, code and, where ``seeded``, its seed.
+        Step, code and, if ``seeded``, seed.
     params : BaseModel
         All parameters of the step.
     *facts
-        What the result is made from besides files: rows joined with their optics, tables, arrays, numbers, text. A path
-        among them counts as its name alone.
+        What the result is made from besides files: rows joined with their optics, tables, arrays, numbers, text. Of a path
+        among them only the name counts.
     files : iterable of Path
-        Every file that is read on the way to the result; its content counts, and whether it is there.
+        All files that are read for the result. Their content counts, and whether they exist.
     ignore : iterable of str
-        Names of parameters that change no result (how often a download is tried).
+        Names of parameters that do not change the result (such as how often a download is tried).
     seeded : bool
         Whether random numbers are drawn.
 
     Raises
     ------
     TypeError
-        A fact has a type whose content is not known here.
+        A fact has a type of unknown content.
     """
     known = {
         "step": context.step,
@@ -74,10 +74,10 @@ def fingerprint(
 
 
 def file_digest(path: Path) -> str | None:
-    """Return a digest of a file's content, None where there is no file that can be read.
+    """Return a digest of the content of a file, or None if it cannot be read.
 
-    It is ``sha256:<hex>``. Of a file above 64 MiB it is ``sha256-ends:<size>:<hex>@<time>``, over its first and last
-    MiB; the time of its last change (ns) stands for what lies between. A digest is computed once in a process.
+    It is ``sha256:<hex>``. For a file above 64 MiB it is ``sha256-ends:<size>:<hex>@<time>``, over its first and last
+    MiB, where the time of the last change (ns) represents the rest. A process computes each digest once.
     """
     try:
         state = Path(path).stat()
@@ -101,7 +101,7 @@ def _content(path: str, size: int, changed_ns: int, *_state: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return ``value`` as what JSON can write, the same for the same content."""
+    """Return ``value`` in a form that JSON can write, the same for the same content."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Path):
@@ -116,7 +116,7 @@ def _plain(value: Any) -> Any:
         content = np.ascontiguousarray(value)
         return [content.dtype.str, content.shape, hashlib.sha256(content.data).hexdigest()]
     if isinstance(value, pd.DataFrame):
-        # quicker than cell by cell: a table may have a million particles
+        # faster than cell by cell, since a table may have a million particles
         cells = pd.util.hash_pandas_object(value, index=False).to_numpy()
         return [list(value.columns), _plain(cells)]
     if isinstance(value, Mapping):
@@ -126,5 +126,5 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequence):
         return [_plain(part) for part in value]
     raise TypeError(
-        f"{type(value).__name__} cannot be part of a fingerprint: give its content as numbers, text or tables"
+        f"{type(value).__name__} cannot be part of a fingerprint. Give its content as numbers, text or tables."
     )

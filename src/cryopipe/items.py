@@ -1,4 +1,4 @@
-"""Work through the items of a batch one by one: resume after a kill, quarantine what fails, stop when too much fails."""
+"""Process the items of a batch one by one: resume after a kill, quarantine items that fail, stop if too many fail."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from cryopipe.io.atomic import atomic_write
 
 Row = dict[str, Any]
 T = TypeVar("T")
-#: Failures in one batch of several below which it does not stop the run by itself: few say nothing about the share in all
-#: batches, which is looked at when the batch is done.
+#: If there are several batches, fewer failures than this in one batch do not stop the run at once: they tell little about
+#: the share in all batches, which is checked when the batch is done.
 FEWEST_FAILURES = 5
 
 
 @dataclass(frozen=True)
 class Rejection:
-    """One item that does not go on: ``kind`` is "quarantined" (could not be processed) or "rejected" (judged unfit)."""
+    """One item that does not go on. ``kind`` is "quarantined" (could not be processed) or "rejected" (judged unfit)."""
 
     item: str
     kind: str
@@ -34,20 +34,20 @@ class Rejection:
 
 
 class FailureLike(Protocol):
-    """What a message needs of a rejection, fresh or read from a table."""
+    """What a message needs to know about a rejection, new or read from a table."""
 
     @property
     def item(self) -> str:
-        """Its name."""
+        """Name of the item."""
 
     @property
     def reason(self) -> str:
-        """Why it failed."""
+        """Why the item failed."""
 
 
 @dataclass(frozen=True)
 class ItemResults:
-    """Rows of the items that went through (in input order) and the rejections; together they count up to the input."""
+    """Rows of the items that succeeded (in input order) and the rejections. Together they are all items of the input."""
 
     rows: list[Row]
     rejections: list[Rejection]
@@ -64,40 +64,40 @@ def process_items(
     ignore: Iterable[str] = (),
     threads: int = 1,
 ) -> ItemResults:
-    """Run ``work(name, item)`` for every item, keeping each result on disk so that a killed job continues where it was.
+    """Run ``work(name, item)`` for every item. Each result is kept on disk, so that a killed job goes on where it was.
 
-    A kept row is used again where its fingerprint (`cryopipe.fingerprint`) is the same: ``params``, the item itself, the
-    content of the files that ``reads`` names, the code, and the seed where random numbers were drawn. Hence ``work`` may
-    use these and nothing else: what belongs to an item, such as the optics of its row, is part of the item.
+    A kept row is used again if its fingerprint (`cryopipe.fingerprint`) is the same: ``params``, the item itself, the
+    content of the files that ``reads`` names, the code, and the seed if random numbers were drawn. So ``work`` must use
+    nothing else: everything that belongs to an item, such as the optics of its row, must be part of the item.
 
     Parameters
     ----------
     items : mapping
-        Name (unique, file-name safe) to all facts that ``work`` needs: a row joined with its optics, or a dataclass or
-        tuple that holds it. The name is the key of seeds, files and quarantine.
+        For each name all facts that ``work`` needs: a row joined with its optics, or a dataclass or tuple that contains it.
+        The name must be unique and fit for a file name. Seeds, files and quarantine use it.
     work : callable
-        Returns a JSON-serialisable row. Raising an `InputError`, `OSError` or `ValueError` puts the item into quarantine;
-        any other exception is a defect of the program and stops the run.
+        Returns a row that JSON can write. If it raises an `InputError`, `OSError` or `ValueError`, the item is quarantined.
+        Any other exception is a defect of the program and stops the run.
     context : Context
-        Its ``work_dir`` keeps ``<item>.json``; its log gets progress and the traceback of each quarantined item. As soon as
-        more than its ``max_failed_fraction`` of the items are quarantined the run stops: a batch that is the whole run by any
-        number (but never by a single item), one of several by `FEWEST_FAILURES`.
+        Its ``work_dir`` keeps ``<item>.json``. Its log gets progress and the traceback of each quarantined item. The run
+        stops as soon as more than ``max_failed_fraction`` of the items are quarantined. If the batch is the whole run, one
+        failure may suffice, unless it is the only item. If there are several batches, at least `FEWEST_FAILURES` are needed.
     params : BaseModel
-        The step's parameters.
+        Parameters of the step.
     reads : callable
-        All files that ``work`` reads for an item, those that serve every item included.
+        Returns all files that ``work`` reads for an item, also those that are read for every item.
     makes : callable
-        The files that ``work`` writes for an item; a kept row is used again only if all of them exist in the size that
-        they had.
+        Returns the files that ``work`` writes for an item. A kept row is used again only if all of them exist with the
+        size that they had.
     ignore : iterable of str
-        Names of parameters that change no result.
+        Names of parameters that do not change the result.
     threads : int
-        Threads over items. Rows come back in input order whatever the number.
+        Items that are processed at the same time. The order of the rows is that of the input in any case.
 
     Raises
     ------
     CryopipeError
-        Too many items failed; the message lists the first reasons.
+        Too many items failed. The message lists the first reasons.
     """
     state = context.work_dir / "items"
     state.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def process_items(
         stamp = fingerprint(context, params, item, files=reads(name, item), ignore=ignored, seeded=False)
         result: Row | Rejection | None = _kept_row(kept, name, stamp, context.seed, makes)
         if result is None:
-            # before the files that the old row refers to are written over: a row and its files are of one making
+            # forget the old row before its files are overwritten, so that a row always belongs to its files
             kept.unlink(missing_ok=True)
             result = _attempt(name, item, work, context)
             if isinstance(result, Rejection):
@@ -135,13 +135,13 @@ def process_items(
     else:
         results = [one(entry) for entry in items.items()]
     if again:
-        context.log.info("%s: %d of %d items are kept from before", context.step, again, len(items))
+        context.log.info("%s: %d of %d items are kept from an earlier run", context.step, again, len(items))
     rows = [r for r in results if not isinstance(r, Rejection)]
     return ItemResults(rows, [r for r in results if isinstance(r, Rejection)])
 
 
 def _attempt(name: str, item: T, work: Callable[[str, T], Row], context: Context) -> Row | Rejection:
-    """Return the item's row, or its quarantine with the reason, which the log gets as well."""
+    """Return the row of the item, or its quarantine with the reason, which is also logged."""
     try:
         return work(name, item)
     except (InputError, OSError, ValueError) as error:
@@ -151,14 +151,14 @@ def _attempt(name: str, item: T, work: Callable[[str, T], Row], context: Context
 
 
 def _refuse_failures(failed: list[Rejection], total: int, context: Context) -> None:
-    """Stop the run when a batch of ``total`` items has more failures than may be."""
+    """Stop the run if a batch of ``total`` items has more failures than allowed."""
     fewest = FEWEST_FAILURES if context.items_in_run > total else 1
     if total > 1 and len(failed) >= fewest and len(failed) > context.max_failed_fraction * total:
         raise CryopipeError(failure_message(context, failed, f"{total} items"))
 
 
 def failure_message(context: Context, failed: Sequence[FailureLike], whole: str) -> str:
-    """Return what to tell a person when too many items failed, with the first reasons."""
+    """Return the message for too many failed items, with the first reasons."""
     reasons = "; ".join(f"{r.item}: {r.reason}" for r in failed[:5])
     return (
         f"{context.step}: {len(failed)} of {whole} failed, more than the allowed share of {context.max_failed_fraction:.0%}. "
@@ -179,5 +179,5 @@ def _kept_row(kept: Path, name: str, stamp: str, seed: int, makes: Callable[[str
 
 
 def _sizes(files: Iterable[Path]) -> dict[str, int]:
-    """Return the sizes in bytes of files, -1 of one that is missing."""
+    """Return the sizes of files in bytes, -1 for a missing file."""
     return {str(path): Path(path).stat().st_size if Path(path).exists() else -1 for path in files}

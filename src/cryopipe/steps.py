@@ -57,20 +57,22 @@ def steps() -> Mapping[str, Step]:
 
 
 def step_of(name: str) -> Step:
-    """Return the step that ``name`` (``<step>``, or ``<step>/<run>``) is, or is a run of."""
+    """Return the step of ``name``, which is ``<step>`` or ``<step>/<run>``."""
     return steps()[name.split("/")[0]]
 
 
 def name_of(path: Path) -> str:
-    """Return the name of the step, or run of a step, whose folder of results ``path`` lies in.
+    """Return the name of the step, or run of a step, in whose folder of results ``path`` is.
 
     Raises
     ------
     CryopipeError
-        The path is not one of a step's result.
+        The path is not in the folder of a step.
     """
     *_, before, folder = ("", "", *path.parent.parts)
     name = f"{before}/{folder}" if before in steps() and steps()[before].runs else folder
     if name.split("/")[0] not in steps():
-        raise CryopipeError(f"{path} does not lie in the folder of a step: <stage>/<step>/ or <stage>/<step>/<run>/.")
+        raise CryopipeError(
+            f"{path} is not in the folder of a step. Move it to <stage>/<step>/ or <stage>/<step>/<run>/ of a run."
+        )
     return name

@@ -76,4 +76,4 @@ def test_doctor_checks_every_kernel_and_fails_on_a_wrong_number(
     wrong = [dataclasses.replace(row, passed=False) for row in checks.run()]
     monkeypatch.setattr(checks, "run", lambda: wrong)
     assert main(["doctor"]) == 1
-    assert "do not trust results of this machine" in capsys.readouterr().out
+    assert "do not trust the results of this machine" in capsys.readouterr().out

@@ -92,7 +92,7 @@ def test_the_default_file_with_a_dataset_is_the_default_configuration() -> None:
 def test_a_typo_in_a_key_is_named_with_the_key_that_was_meant() -> None:
     tree = REAL | {"movies": {"align_movies": {"max_shfit_A": 50}}}
     with pytest.raises(
-        ConfigError, match=r"movies\.align_movies\.max_shfit_A: there is no such key; did you mean 'max_shift_A'"
+        ConfigError, match=r"movies\.align_movies\.max_shfit_A: this key is not known; did you mean 'max_shift_A'"
     ):
         parse_config(tree)
 
@@ -163,7 +163,7 @@ def test_a_file_that_is_not_there_or_not_yaml_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
         load_config(tmp_path / "nowhere.yaml")
     (tmp_path / "broken.yaml").write_text("a: [1\n")
-    with pytest.raises(ConfigError, match=r"broken\.yaml: not valid YAML"):
+    with pytest.raises(ConfigError, match=r"broken\.yaml: this is not valid YAML"):
         load_config(tmp_path / "broken.yaml")
 
 
@@ -188,12 +188,12 @@ def test_a_block_is_laid_over_the_run_of_its_name_and_runs_follow_one_another() 
         ({"ctf": {"consensus_ctf": [{"run": "A b"}]}}, r"consensus_ctf\.0\.run: .*\(given: 'A b'\)"),
         ({"ctf": {"consensus_ctf": [{"run": "a", "max_defocs_A": 1}]}}, "did you mean 'max_defocus_A'"),
         ({"picking": {"pick_log": [{}, {}]}}, r"picking\.pick_log: this step is done once"),
-        ({"picking": {"pickers": []}}, "pickers is empty, but at least one has to run"),
-        ({"picking": {"pickers": ["pick_lgo"]}}, r"picking\.pickers\.0: .*known are pick_log.*\(given: 'pick_lgo'\)"),
-        ({"picking": {"pickers": ["pick_log", "pick_log"]}}, "pickers must name each once"),
-        ({"picking": {"coordinates_from": "nobody"}}, r"picking\.coordinates_from: there is no such branch"),
+        ({"picking": {"pickers": []}}, "pickers is empty, but at least one branch must run"),
+        ({"picking": {"pickers": ["pick_lgo"]}}, r"picking\.pickers\.0: .*choose from pick_log.*\(given: 'pick_lgo'\)"),
+        ({"picking": {"pickers": ["pick_log", "pick_log"]}}, "pickers must name each branch once"),
+        ({"picking": {"coordinates_from": "nobody"}}, r"picking\.coordinates_from: this is not a branch"),
         ({"initial_volume": {"initial_volumes": []}}, "initial_volumes is empty"),
-        ({"movies": {"import_movies": {"paths": ["a.tif"]}}}, r"movies\.import_movies\.paths is filled by the run"),
+        ({"movies": {"import_movies": {"paths": ["a.tif"]}}}, r"the run fills movies\.import_movies\.paths"),
     ],
 )  # fmt: skip
 def test_runs_and_branches_that_cannot_be_are_refused_with_key_and_remedy(

@@ -156,7 +156,7 @@ def test_phases_that_differ_from_frequency_zero_on_never_agree() -> None:
     shifted = branch("gctf", [("a", 12000.0, 12000.0, 0.0)], rlnPhaseShift=100.0)
     first = branch("ctffind", [("a", 12000.0, 12000.0, 0.0)], rlnPhaseShift=0.0)
     _, rejected = judged(first, shifted)
-    assert "ctffind and gctf agree to inf Å only" in rejected["a"].reason
+    assert "ctffind and gctf agree only to inf Å" in rejected["a"].reason
     accepted, _ = judged(first, shifted, max_agreement_A=9999.0, min_agreeing=1)
     assert accepted.rows["crpCtfAgreementCtffindGctf"][0] == 9999.0  # STAR files hold no infinity
 
@@ -220,7 +220,7 @@ def test_the_largest_agreeing_set_is_found_and_of_equal_sets_the_closest() -> No
         (("m", 10250.0, 9750.0, 0.0), 4.0, {"max_relative_astigmatism": 0.04},
          "astigmatism is 0.050 of the defocus, 0.04 is allowed"),
         (("m", 10250.0, 9750.0, 0.0), 4.0, {"max_relative_astigmatism": 0.06}, None),
-        (("m", 15500.0, 15000.0, 0.0), 9.5, {}, "CTF fitted to 9.5 Å only, 8 Å is asked for"),
+        (("m", 15500.0, 15000.0, 0.0), 9.5, {}, "CTF fitted only to 9.5 Å, but 8 Å is required"),
         (("m", 15500.0, 15000.0, 0.0), 9.5, {"max_resolution_A": None}, None),
         (("m", 15500.0, 15000.0, 0.0), 8.0, {}, None),
     ],
@@ -319,9 +319,9 @@ def test_two_of_three_that_agree_overrule_the_third_whatever_the_order_of_branch
     assert (first.rows["rlnDefocusU"][0], first.rows["crpCtfDefocusFrom"][0]) == (10000.0, "gctf")
     assert results[0]["crpCtfAgreementCtffindGctf"][0] == pytest.approx(14.03, abs=0.01)  # √(2 λ 5000)
     _, rejected = judged(*branches, min_agreeing=3)
-    assert "2 of 3 estimates agree, 3 are asked for" in rejected["a"].reason
+    assert "2 of 3 estimates agree, but 3 are required" in rejected["a"].reason
     _, rejected = judged(*three(10000.0, 12000.0, 14000.0))
-    assert "1 of 3 estimates agree, 2 are asked for" in rejected["a"].reason
+    assert "1 of 3 estimates agree, but 2 are required" in rejected["a"].reason
 
 
 def test_combined_values_and_their_uncertainty_are_those_of_the_agreeing_estimates() -> None:
@@ -344,9 +344,9 @@ def test_failures_of_branches_are_accounted_for_once_with_what_each_says() -> No
     second = branch("gctf", [*row, ("d", 1e4, 9900.0, 0.0)], failures={"a": "too small", "c": "flat micrograph"})
     accepted, rejected = judged(first, second)
     assert list(accepted.rows["crpItem"]) == ["b"]
-    assert rejected["a"] == Rejection("a", "rejected", "no estimate by gctf: too small")
-    assert rejected["d"] == Rejection("d", "rejected", "no estimate by ctffind: not finite")
-    both = "no estimate by ctffind: flat micrograph; no estimate by gctf: flat micrograph"
+    assert rejected["a"] == Rejection("a", "rejected", "no estimate from gctf: too small")
+    assert rejected["d"] == Rejection("d", "rejected", "no estimate from ctffind: not finite")
+    both = "no estimate from ctffind: flat micrograph; no estimate from gctf: flat micrograph"
     assert rejected["c"] == Rejection("c", "quarantined", both)
 
 
@@ -354,7 +354,7 @@ def test_a_micrograph_that_no_branch_names_is_accounted_for_too_and_a_foreign_on
     first, second = branch("ctffind", [("x", 1e4, 9900.0, 0.0)]), branch("gctf", [("x", 1e4, 9900.0, 0.0)])
     accepted, rejected = judged(first, second, items=["lost"])
     assert len(accepted) == 0
-    assert "no estimate by ctffind: it is not in its table" in rejected["lost"].reason
+    assert "no estimate from ctffind: the micrograph is not in its table" in rejected["lost"].reason
 
 
 def test_one_failure_of_three_does_not_cost_the_micrograph() -> None:
@@ -397,9 +397,9 @@ def test_a_table_without_ctfs_and_a_repeated_name_are_refused() -> None:
     bare = table([("a", 1e4, 9e3, 0.0)])
     with pytest.raises(InputError, match="no rlnDefocusU"):
         judged(Branch("ctffind", bare.with_rows(bare.rows.drop(columns="rlnDefocusU")), {}))
-    with pytest.raises(InputError, match="a stands twice in branch ctffind"):
+    with pytest.raises(InputError, match="a occurs twice in branch ctffind"):
         judged(branch("ctffind", [("a", 1e4, 9e3, 0.0), ("a", 1e4, 9e3, 0.0)]))
-    with pytest.raises(InputError, match="a enters twice"):
+    with pytest.raises(InputError, match="a occurs twice"):
         judged(branch("ctffind", [("a", 1e4, 9e3, 0.0)]), items=["a", "a"])
 
 
@@ -464,7 +464,7 @@ def test_the_second_pass_joins_the_envelope_of_one_with_the_defocus_of_the_other
     rejected = [{r.item: r.reason for r in read_rejections(found["rejected"])} for found in (one, two)]
     # each micrograph leaves once: b in the first pass, c and d in the second, a not at all
     assert [sorted(found) for found in rejected] == [[b], [c, d]]
-    assert rejected[1][c] == "no estimate by xmipp: no rings"
+    assert rejected[1][c] == "no estimate from xmipp: no rings"
     assert rejected[1][d] == "envelope ends at 25 Å is above 20 Å"
 
 
@@ -554,10 +554,10 @@ def test_an_estimator_takes_part_in_one_run() -> None:
         {"run": "defocus", "estimators": ["gctf"]},
         {"run": "envelope", "estimators": ["gctf"], "envelope_from": None},
     ]
-    with pytest.raises(ConfigError, match="gctf is compared by two runs: leave it out of one of them"):
+    with pytest.raises(ConfigError, match="two runs compare gctf: leave it out of one of them"):
         parse_config({"ctf": {"consensus_ctf": runs}})
 
 
 def test_an_estimator_that_no_step_is_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(ValueError, match="no such branch of estimators; known are ctffind, gctf, xmipp"):
+    with pytest.raises(ValueError, match="not a branch of estimators; choose from ctffind, gctf, xmipp"):
         ConsensusCtf(estimators=["ctfind"])

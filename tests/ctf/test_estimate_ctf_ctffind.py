@@ -315,7 +315,7 @@ def test_a_header_that_contradicts_the_table_is_quarantined(tmp_path: Path) -> N
     table = make_table(tmp_path, {"a": image}, 1.4)
     write_image(tmp_path / "a.mrc", image, 1.5)
     assert len(run(tmp_path, table)) == 0
-    assert "its header states 1.5" in read_rejections(tmp_path / "out" / "rejected.tsv")[0].reason
+    assert "the header has 1.5" in read_rejections(tmp_path / "out" / "rejected.tsv")[0].reason
 
 
 @pytest.mark.realdata

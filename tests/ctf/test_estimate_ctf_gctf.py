@@ -144,7 +144,7 @@ def test_flat_small_and_coarse_micrographs_are_refused() -> None:
         (
             rng.random((600, 190)).astype(np.float32),
             1.4,
-            "room for windows of 126 pixels only, estimate_ctf_gctf needs 128",
+            "room only for windows of 126 pixels, but estimate_ctf_gctf needs 128",
         ),
         (rng.random((1024, 1024)).astype(np.float32), 14.0, "no band to fit"),
     ):

@@ -180,8 +180,8 @@ def test_tables_without_rows_keep_their_columns(tmp_path):
         ("data_x\nloop_\n_rlnCoordinateX #1\n_rlnImageName #2\n1 a\n2\n", "line 6: 1 values for 2 columns"),
         ("data_x\nloop_\n_rlnCoordinateX #1\nhello\n", "'hello' is not a number"),
         ("data_x\nloop_\n_rlnClassNumber #1\n1.5\n", "'1.5' is not a whole number"),
-        ("data_x\nloop_\n_rlnClassNumber #1\n_rlnClassNumber #2\n1 2\n", "stands twice"),
-        ("data_x\n_a 1\ndata_x\n_b 1\n", "block data_x stands twice"),
+        ("data_x\nloop_\n_rlnClassNumber #1\n_rlnClassNumber #2\n1 2\n", "occurs twice"),
+        ("data_x\n_a 1\ndata_x\n_b 1\n", "block data_x occurs twice"),
         ("data_x\n_rlnVoltage\n", "not a pair"),
     ],
 )
@@ -214,7 +214,7 @@ def test_whole_numbers_written_with_decimals_are_whole(tmp_path):
 
 
 def test_missing_and_binary_files_are_refused(tmp_path):
-    with pytest.raises(InputError, match="no such STAR file"):
+    with pytest.raises(InputError, match="the STAR file does not exist"):
         read_blocks(tmp_path / "none.star")
     (tmp_path / "b.star").write_bytes(b"data_\xff\xfe\x00")
     with pytest.raises(InputError, match="not a STAR file"):
@@ -224,13 +224,13 @@ def test_missing_and_binary_files_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        (pd.DataFrame({"rlnClassNumber": [1.0]}), "holds whole numbers"),
+        (pd.DataFrame({"rlnClassNumber": [1.0]}), "must have whole numbers"),
         (pd.DataFrame({"rlnCoordinateX": ["a"]}), "holds float"),
         (pd.DataFrame({"rlnMicrographName": [1]}), "holds text"),
         (pd.DataFrame({"two words": [1]}), "cannot be a column name"),
         (pd.DataFrame({"crpReason": ["a\nb"]}), "line break"),
         (pd.DataFrame({"crpReason": ["a\tb"]}), "line break or a tab"),
-        (pd.DataFrame([[1, 2]], columns=["rlnClassNumber", "rlnClassNumber"]), "stands twice"),
+        (pd.DataFrame([[1, 2]], columns=["rlnClassNumber", "rlnClassNumber"]), "occurs twice"),
         (pd.DataFrame({"crpReason": ["a", None]}, dtype=object), "mixes text"),
     ],
 )

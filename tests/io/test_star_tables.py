@@ -164,7 +164,9 @@ def test_an_old_table_that_says_no_pixel_size_or_voltage_is_refused(tmp_path):
 
 def test_a_table_of_another_kind_is_refused(tmp_path):
     write_table(tmp_path / "p.star", particles())
-    with pytest.raises(InputError, match=r"no block data_micrographs in it, only data_optics, data_particles"):
+    with pytest.raises(
+        InputError, match=r"the block data_micrographs is missing, there is only data_optics, data_particles"
+    ):
         read_table(tmp_path / "p.star", "micrographs")
 
 

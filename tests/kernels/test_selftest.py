@@ -25,7 +25,7 @@ def test_every_kernel_of_the_package_has_a_check(monkeypatch: pytest.MonkeyPatch
     )
     assert set(checks.kernels()) == {check.kernel for check in checks.CHECKS}
     monkeypatch.setattr(checks, "CHECKS", checks.CHECKS[:2])
-    with pytest.raises(RuntimeError, match="no check of coherence, ctf_values, orbits"):
+    with pytest.raises(RuntimeError, match="no check for coherence, ctf_values, orbits"):
         checks.run()
 
 
@@ -39,4 +39,4 @@ def test_a_wrong_kernel_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_device_facts_name_a_gpu_or_the_reason_for_none() -> None:
     text = " ".join(machine.device_facts())
-    assert "compute capability" in text or "none usable" in text
+    assert "compute capability" in text or "none can be used" in text

@@ -435,7 +435,7 @@ def test_a_movie_that_does_not_fit_the_gain_is_quarantined_and_the_others_go_on(
     write_movie(tmp_path / "m0.tif", iter(frames), 1.5)
     assert list(run(tmp_path, inputs).rows["crpItem"]) == ["m1"]
     reason = read_rejections(tmp_path / "out" / "rejected.tsv")[0].reason
-    assert f"frames have {SIZE[0]} x {SIZE[1]} pixels, the gain {SIZE[1]} x {SIZE[0]}" in reason
+    assert f"frames have {SIZE[0]} x {SIZE[1]} pixels, but the gain has {SIZE[1]} x {SIZE[0]}" in reason
 
 
 def test_a_frame_with_a_value_that_is_no_number_quarantines_its_movie(tmp_path: Path) -> None:

@@ -213,7 +213,7 @@ def test_pixels_in_a_dead_block_are_drawn_from_the_frame() -> None:
 
 
 def test_a_defect_outside_the_frame_is_refused() -> None:
-    with pytest.raises(InputError, match="x 70, y 3 lies outside the frame of 64 x 64"):
+    with pytest.raises(InputError, match="x 70, y 3 is outside the frame of 64 x 64"):
         plan_repair(np.array([[3, 70]]), (64, 64))
 
 
@@ -315,7 +315,7 @@ def test_without_a_gain_the_estimate_is_used_where_it_removes_more_than_it_adds(
     good = gain > 0
     assert np.corrcoef(gain[good], 1 / response[good])[0, 1] > 0.8  # 320 electrons: 0.87 expected
     assert good.all()
-    assert "electrons per pixel, 101 needed" in summary["reason"]  # 1/σg²
+    assert "electrons per pixel; 101 are needed" in summary["reason"]  # 1/σg²
 
 
 def test_without_a_gain_a_poor_estimate_is_not_used(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ def test_movies_that_are_corrected_already_are_not_corrected_again(tmp_path: Pat
     write_image(tmp_path / "given.mrc", (1 / response).astype(np.float32), 1.0)
     summary, gain = run(tmp_path, inputs | {"gain": tmp_path / "given.mrc"})
     assert summary["source"] == "none"
-    assert "corrected already" in summary["reason"]
+    assert "already corrected" in summary["reason"]
     assert gain[gain > 0].std() == 0
 
 
@@ -347,7 +347,7 @@ def test_one_corrected_movie_is_not_corrected_again_although_its_frames_share_a_
     write_image(tmp_path / "given.mrc", (1 / response).astype(np.float32), 1.0)
     summary, _ = run(tmp_path, inputs | {"gain": tmp_path / "given.mrc"})
     assert summary["source"] == "none"
-    assert "corrected already" in summary["reason"]
+    assert "already corrected" in summary["reason"]
     assert summary["electrons_per_pixel"] == pytest.approx(800.0, rel=0.05)
 
 
@@ -363,7 +363,7 @@ def test_corrected_movies_without_a_gain_pass_as_they_are(tmp_path: Path) -> Non
     inputs = make_run(tmp_path, camera((192, 160), 0.05, 29), movies=4, corrected=True)
     summary, gain = run(tmp_path, inputs)
     assert summary["source"] == "none"
-    assert "corrected already" in summary["reason"]
+    assert "already corrected" in summary["reason"]
     assert np.all(gain == 1)
 
 
@@ -372,7 +372,7 @@ def test_a_gain_that_does_not_matter_passes_although_its_orientation_is_open(tmp
     write_image(tmp_path / "given.mrc", camera((192, 160), 0.005, 35).astype(np.float32), 1.0)
     summary, _ = run(tmp_path, inputs | {"gain": tmp_path / "given.mrc"})
     assert summary["source"] == "given"
-    assert "orientation not determined, but the gain varies by only 0.496%" in summary["reason"]
+    assert "orientation not found, but the gain varies by only 0.496%" in summary["reason"]
 
 
 def test_a_gain_of_another_shape_stops_the_run_with_its_file_and_the_remedy(tmp_path: Path) -> None:
@@ -422,7 +422,7 @@ def test_a_movie_of_another_size_is_left_out_with_a_warning_and_the_gain_is_that
         summary, gain = run(tmp_path, inputs)
     assert summary["movies"] == 2
     assert gain.shape == (80, 96)
-    assert f"mov_{odd} is left out: frames of 80 x 96 pixels, most movies have 96 x 80" in caplog.text
+    assert f"mov_{odd} is left out: its frames have 80 x 96 pixels, but most movies have 96 x 80" in caplog.text
     caplog.clear()
     alone, gain_of_the_others = run(tmp_path, {"movies": [t for i, t in enumerate(inputs["movies"]) if i != odd]})
     assert alone == summary
@@ -464,7 +464,7 @@ def test_a_shifted_gain_stops_the_run_with_the_shift(tmp_path: Path) -> None:
     response = camera((192, 160), 0.05, 27)
     inputs = make_run(tmp_path, response, movies=4)
     write_image(tmp_path / "given.mrc", np.roll(1 / response, (2, -3), (0, 1)).astype(np.float32), 1.0)
-    with pytest.raises(InputError, match="shifted by 3, -2 pixels"):
+    with pytest.raises(InputError, match="shift by 3, -2 pixels"):
         run(tmp_path, inputs | {"gain": tmp_path / "given.mrc"})
 
 

@@ -50,7 +50,7 @@ def test_a_dose_weighted_twin_is_found_by_its_ending(tmp_path):
     make_micrograph(tmp_path / "c_DW.mrc", shape=(40, 58))
     table, rejected = run(tmp_path, paths, dose_weighted_suffix="_DW")
     assert list(table.rows["crpMicrographNameDW"]) == [twin]
-    assert "b_DW.mrc: no such MRC file" in rejected["b"]
+    assert "b_DW.mrc: the MRC file does not exist" in rejected["b"]
     assert "58 x 40 px" in rejected["c"]
 
 
@@ -75,8 +75,8 @@ def test_each_bad_micrograph_is_quarantined_with_its_reason(tmp_path):
         "pixel": "header states 1.51 Å per pixel, dataset.pixel_size_A 1.5 Å",
         "small": "60 x 38 px in an optics group of 60 x 40 px",
         "nan": "1 values are not finite",
-        "x": "not .png",
-        "gone": "no such MRC file",
+        "x": "this one has .png",
+        "gone": "the MRC file does not exist",
     }.items():
         assert words in rejected[item]
 

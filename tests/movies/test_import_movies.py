@@ -75,8 +75,8 @@ def test_each_bad_movie_is_quarantined_with_its_reason_and_the_counts_add_up(tmp
     assert "cut off" in rejected["short"]
     assert "58 x 40 px in an optics group of 60 x 40 px" in rejected["small"]
     assert "header states 0.5006 Å per pixel, dataset.pixel_size_A 0.5 Å" in rejected["pixel"]
-    assert "frame 1 have the value 0" in rejected["blank"]
-    assert "no such movie" in rejected["gone"]
+    assert "frame 1 is blank: all pixels have the value 0" in rejected["blank"]
+    assert "the movie does not exist" in rejected["gone"]
 
 
 @pytest.mark.parametrize(("ratio", "accepted"), [(1.0009, True), (1.0012, False)])
@@ -91,7 +91,7 @@ def test_a_header_of_exactly_one_angstrom_counts_as_not_set_and_is_logged(tmp_pa
         table, rejected = run(tmp_path, [make_movie(tmp_path / "a.mrcs", pixel_A=1.0)])
     assert len(table) == 1
     assert rejected == {}
-    assert "no pixel size in the header of 1 movies (a ...)" in caplog.text
+    assert "the headers of 1 movies (a ...) have no pixel size" in caplog.text
 
 
 def test_a_movie_with_another_number_of_frames_is_warned_of_or_refused(tmp_path, caplog):
@@ -99,7 +99,7 @@ def test_a_movie_with_another_number_of_frames_is_warned_of_or_refused(tmp_path,
     with caplog.at_level(logging.WARNING, logger="cryopipe"):
         table, _ = run(tmp_path, paths)
     assert len(table) == 3
-    assert "c has 3 frames, most movies 6" in caplog.text
+    assert "c has 3 frames, but most movies have 6" in caplog.text
     table, rejected = run(tmp_path, paths, frames=6)
     assert list(rejected) == ["c"]
     assert "3 frames, but 6 are expected" in rejected["c"]
@@ -138,7 +138,7 @@ def test_damage_in_the_middle_is_found_when_all_frames_are_checked(tmp_path):
     path.write_bytes(data)
     assert run(tmp_path, [str(path), str(other)])[1] == {}
     _, rejected = run(tmp_path, [str(path), str(other)], check_frames="all")
-    assert "frame 2 have the value 0" in rejected["a"]
+    assert "frame 2 is blank: all pixels have the value 0" in rejected["a"]
 
 
 def test_a_frame_with_a_value_that_is_no_number_is_quarantined(tmp_path):
@@ -235,7 +235,7 @@ def test_bytes_that_mean_either_of_two_things_are_refused_and_not_read_as_one_of
     for name, frames in (("a", less_128), ("b", bar.round().astype(np.int8))):
         table, rejected = run(tmp_path, [bytes_movie(tmp_path / f"{name}.tif", frames)])
         assert len(table) == 0
-        assert "the file does not tell which. Write the movie with the values that were measured" in rejected[name]
+        assert "the file does not tell which. Write the movie with the measured values" in rejected[name]
 
 
 def test_a_header_one_percent_off_is_quarantined_in_every_format(tmp_path):
@@ -243,14 +243,14 @@ def test_a_header_one_percent_off_is_quarantined_in_every_format(tmp_path):
     table, rejected = run(tmp_path, paths)
     assert len(table) == 0
     for item in ("a", "b"):
-        assert "its header states 0.505 Å per pixel, dataset.pixel_size_A 0.5 Å" in rejected[item]
+        assert "the header has 0.505 Å per pixel, but dataset.pixel_size_A has 0.5 Å" in rejected[item]
 
 
 def test_a_given_frame_size_is_that_of_all_batches(tmp_path):
     paths = [make_movie(tmp_path / f"{name}.tif", shape=(40, 58)) for name in "ab"]
     table, rejected = run(tmp_path, [*paths, make_movie(tmp_path / "c.tif")], frame_size=(60, 40))
     assert list(table.rows["crpItem"]) == ["c"]
-    assert "frames of 58 x 40 px, but 60 x 40 are expected" in rejected["a"]
+    assert "frames have 58 x 40 px, but 60 x 40 are expected" in rejected["a"]
     assert list(rejected) == ["a", "b"]
 
 
@@ -312,9 +312,9 @@ def test_readouts_that_fill_no_frame_add_no_exposure(tmp_path, caplog):
             tmp_path, [str(tmp_path / "a.eer")], eer_grouping=10, dose_per_frame_e_A2=1.25, pre_exposure_e_A2=2.0
         )
         assert (table.rows["crpFrames"][0], table.rows["crpTotalExposure"][0]) == (2, 4.5)
-        assert "in an EER frame" not in caplog.text
+        assert "an EER frame of" not in caplog.text
         run(tmp_path, [str(tmp_path / "a.eer")], eer_grouping=10, dose_per_frame_e_A2=0.02)
-    assert "0.02 e/Å² in an EER frame of 10 readouts: choose eer_grouping" in caplog.text
+    assert "an EER frame of 0.02 e/Å² (10 readouts) is unusual: choose eer_grouping" in caplog.text
 
 
 def test_movies_of_several_groups_carry_the_facts_of_their_own(tmp_path):

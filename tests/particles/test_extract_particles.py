@@ -104,7 +104,7 @@ def test_a_planted_plane_is_removed_and_the_background_is_standard():
 
 
 def test_a_background_that_is_too_small_is_refused():
-    with pytest.raises(InputError, match="enlarge box_A"):
+    with pytest.raises(InputError, match="Increase box_A"):
         background_mask(64, 44)
 
 

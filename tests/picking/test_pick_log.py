@@ -122,7 +122,7 @@ def test_an_empty_micrograph_gives_few_picks():
 
 
 def test_without_a_ctf_it_cannot_be_corrected():
-    with pytest.raises(InputError, match=r"estimate it, or set pick_log\.correct_ctf: false"):
+    with pytest.raises(InputError, match=r"Estimate it, or set pick_log\.correct_ctf: false"):
         pick_log.pick_particles(phantom(0, snr=0.2, ice=0.1, optics=None)[0], 3.0, params(correct_ctf=True))
 
 
@@ -136,4 +136,4 @@ def test_a_micrograph_that_contradicts_its_pixel_size_is_quarantined_with_the_re
     micrographs = write_inputs(tmp_path, {"mic": phantom(0, snr=0.2, ice=0.1, optics=OPTICS)[0]}, header_pixel=1.5)
     out = run(tmp_path, micrographs, "bad")
     assert len(read_table(out, "coordinates")) == 0
-    assert "its header states 1.5 Å per pixel" in (tmp_path / "bad.tsv").read_text()
+    assert "the header has 1.5 Å per pixel" in (tmp_path / "bad.tsv").read_text()

@@ -62,7 +62,10 @@ def test_solid_balls_are_found_where_no_cavity_is_stated() -> None:
 
 
 def test_a_cavity_that_is_not_smaller_than_the_particle_is_refused() -> None:
-    with pytest.raises(ValidationError, match="cavity_diameter_A is 130 Å, but the particle is 124 Å"):
+    with pytest.raises(
+        ValidationError,
+        match="cavity_diameter_A is 130 Å, but it must be smaller than the diameter of the particle, 124 Å",
+    ):
         params(cavity_diameter_A=130.0)
 
 
@@ -118,7 +121,7 @@ def test_the_step_writes_what_relion_calls_coordinates_and_repeats_itself(tmp_pa
 
 
 def test_without_a_ctf_it_says_what_to_do():
-    with pytest.raises(InputError, match="estimate it, or use pick_log"):
+    with pytest.raises(InputError, match="Estimate it, or use pick_log"):
         pick_shell.pick_particles(phantom(0, snr=0.2, ice=0.1, optics=None)[0], 3.0, params(), optics=None)
 
 

@@ -85,13 +85,13 @@ def test_half_maps_that_prove_nothing_are_refused(change: object, text: str) -> 
 
 def test_a_curve_too_short_or_not_finite_is_refused() -> None:
     for curve in (np.ones(5), np.full(32, np.nan)):
-        with pytest.raises(InputError, match="finite throughout"):
+        with pytest.raises(InputError, match="finite everywhere"):
             next_search_radius(curve, searched=20, shared=9, largest=31)
 
 
 def test_shells_out_of_order_are_refused() -> None:
     for options in ({"shared": 25, "largest": 20}, {"searched": 40}, {"growth": 1.0}):
-        with pytest.raises(InputError, match="are needed"):
+        with pytest.raises(InputError, match="these must be"):
             march(8.0, **options)
 
 

@@ -64,7 +64,7 @@ def test_a_map_of_another_pixel_size_is_refused_with_both(dataset: Dataset, tmp_
 
 def test_astigmatism_of_unknown_micrographs_is_refused(dataset: Dataset, tmp_path: Path) -> None:
     rows = dataset.table.rows.drop(columns="rlnMicrographName")
-    refused(dataset, rows, tmp_path, dataset.pixel_size_A, "needs rlnMicrographName", refine_astigmatism=True)
+    refused(dataset, rows, tmp_path, dataset.pixel_size_A, "rlnMicrographName is missing", refine_astigmatism=True)
 
 
 def refused(

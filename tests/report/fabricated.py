@@ -44,7 +44,7 @@ def write_run(folder: Path, count: int, *, drawn: int = 3) -> dict[str, Any]:
             write_losses(folder, "movies/screen_motion", drifted, "motion over the movie 35.2 Å exceeds 15 Å"),
             write_losses(folder, "ctf/estimate_ctf_ctffind", []),
             write_losses(folder, "ctf/estimate_ctf_gctf", entering[:1], "no <rings>", kind="quarantined"),
-            write_losses(folder, "ctf/consensus_ctf/defocus", bad, "agree to 9.1 Å only"),
+            write_losses(folder, "ctf/consensus_ctf/defocus", bad, "agree only to 9.1 Å"),
         ],
     }
     truth = dict(zip(entering, rng.uniform(8e3, 2e4, len(entering)), strict=True))

@@ -41,7 +41,7 @@ def test_failures_of_branches_side_by_side_are_counted_once_where_they_join() ->
         Loss("estimate_ctf_gctf", "micrographs", "b", "quarantined", "too small"),
         Loss("estimate_ctf_xmipp", "micrographs", "d", "quarantined", "flat"),
         Loss("consensus_ctf/defocus", "micrographs", "a", "quarantined", "no estimate"),
-        Loss("consensus_ctf/defocus", "micrographs", "b", "rejected", "no estimate by gctf"),
+        Loss("consensus_ctf/defocus", "micrographs", "b", "rejected", "no estimate from gctf"),
         Loss("consensus_ctf/envelope", "micrographs", "c", "rejected", "iceness"),
     ]
     counts, rows = count(losses, accepted={"micrographs": 7}, steps=steps)
@@ -80,7 +80,7 @@ def test_a_picker_whose_picks_go_on_accounts_for_itself_and_one_beside_it_does_n
 
 def test_runs_of_a_step_are_counted_one_after_the_other() -> None:
     losses = [
-        Loss("consensus_ctf/defocus", "micrographs", "a", "rejected", "agree to 9 Å only"),
+        Loss("consensus_ctf/defocus", "micrographs", "a", "rejected", "agree only to 9 Å"),
         Loss("consensus_ctf/envelope", "micrographs", "b", "rejected", "iceness 1.4"),
     ]
     steps = ["consensus_ctf/defocus", "consensus_ctf/envelope"]

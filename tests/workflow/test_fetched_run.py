@@ -138,7 +138,7 @@ def test_failures_that_are_few_in_each_batch_and_many_in_the_run_stop_it(tmp_pat
     stopped = snakemake("--cores", "1", "--until", "import_movies", directory=tmp_path / "run", config=config)
     assert stopped.returncode != 0
     assert (
-        "2 of the 6 items of the run, all batches together, failed, more than the allowed share of 30%"
+        "2 of the 6 items of the run (all batches together) failed, more than the allowed share of 30%"
         in stopped.stderr
     )
     assert "empty (0 bytes)" in stopped.stderr

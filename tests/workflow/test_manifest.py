@@ -29,7 +29,7 @@ def test_a_file_that_is_gone_stays_listed() -> None:
 
 
 def test_two_files_of_one_name_are_refused() -> None:
-    with pytest.raises(ConfigError, match="share the name 'm1'"):
+    with pytest.raises(ConfigError, match="have the same name 'm1'"):
         extended([], ["x/m1.tif", "y/m1.tif"])
 
 

@@ -141,9 +141,12 @@ def test_each_movie_belongs_to_one_group_and_each_group_has_movies(tmp_path: Pat
 @pytest.mark.parametrize(
     ("group", "message"),
     [
-        ({"pixel_size_A": 1.01}, r"optics group g has 1\.01 Å/px and the dataset 1: .* Make one run for each"),
-        ({"dose_per_frame_e_A2": 2.0}, r"dose_per_frame_e_A2 = 2 and the dataset none, .* Give the dataset's, too"),
-        ({"voltage": 200}, r"dataset\.optics_groups\.0\.voltage: there is no such key; did you mean 'voltage_kV'"),
+        ({"pixel_size_A": 1.01}, r"optics group g has 1\.01 Å/px, but the dataset has 1 Å/px.* make one run for each"),
+        (
+            {"dose_per_frame_e_A2": 2.0},
+            r"dose_per_frame_e_A2 = 2, but the dataset has none, .* Give that of the dataset, too",
+        ),
+        ({"voltage": 200}, r"dataset\.optics_groups\.0\.voltage: this key is not known; did you mean 'voltage_kV'"),
     ],
 )
 def test_groups_that_one_run_cannot_process_are_refused_with_the_remedy(
@@ -161,13 +164,15 @@ def test_a_gain_that_is_not_there_is_named_before_any_job() -> None:
             "particle_diameter_A": 100, "symmetry": "C1",
         }
     }  # fmt: skip
-    with pytest.raises(ConfigError, match=r"dataset\.gain: there is no file .*nowhere\.mrc"):
+    with pytest.raises(ConfigError, match=r"dataset\.gain: the file .*nowhere\.mrc does not exist"):
         Plan.of(tree, root=ROOT, default="")
 
 
 def test_a_gain_in_an_archive_is_refused_with_its_address() -> None:
     tree = {"dataset": FACTS | {"movies": "Makefile", "gain": "empiar:10248/data/gain.mrc"}}
-    with pytest.raises(ConfigError, match=r"Fetch https://ftp\.ebi\.ac\.uk/.*/10248/data/gain\.mrc and give the path"):
+    with pytest.raises(
+        ConfigError, match=r"Download https://ftp\.ebi\.ac\.uk/.*/10248/data/gain\.mrc and give the path"
+    ):
         Plan.of(tree, root=ROOT, default="")
 
 

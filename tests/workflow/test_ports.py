@@ -39,7 +39,7 @@ def test_micrographs_are_those_that_this_run_makes_or_imports(tmp_path: Path) ->
 
 
 def test_a_port_that_no_step_declares_is_a_mistake_of_the_rule(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no step makes 'mikrographs'"):
+    with pytest.raises(ConfigError, match="no step makes the port 'mikrographs'"):
         _ = ports(tmp_path)["mikrographs"]
 
 
@@ -113,7 +113,10 @@ CONDITIONS = ("always", "simulation", "movies", "archive", "micrographs", "truth
             ],
             r"wait for one another: consensus_ctf/a <- consensus_ctf/b <- consensus_ctf/a",
         ),
-        ([{"run": "a", "start_from": "nowhere"}], r"consensus_ctf/a asks for the result of nowhere, which is no step"),
+        (
+            [{"run": "a", "start_from": "nowhere"}],
+            r"consensus_ctf/a asks for the result of nowhere, which is not a step",
+        ),
     ],
 )
 def test_circles_and_unknown_starts_are_refused_before_any_job(
@@ -131,14 +134,16 @@ def test_an_estimator_that_starts_from_itself_is_refused(tmp_path: Path) -> None
 def test_a_start_that_makes_nothing_of_the_kind_is_refused(tmp_path: Path) -> None:
     found = ports(tmp_path, ctf={"consensus_ctf": [{"run": "a", "start_from": "align_movies"}]})
     start = found.start("consensus_ctf", "micrographs_with_ctf", otherwise="micrographs")
-    with pytest.raises(ConfigError, match="run a: start_from is align_movies, which makes no micrographs_with_ctf"):
+    with pytest.raises(
+        ConfigError, match="run a: start_from is align_movies, which does not make micrographs_with_ctf"
+    ):
         start(Wildcards(run="a", batch="batch_0001"))
 
 
 def test_a_fan_in_without_branches_is_refused(tmp_path: Path) -> None:
     known = resolve(parse_config({"simulation": {}}))
     found = Ports(known, {"pickers": ([], "")}, dict.fromkeys(CONDITIONS, True), list)
-    with pytest.raises(ConfigError, match="pickers: no branch runs that it could join"):
+    with pytest.raises(ConfigError, match="pickers: none of its branches runs"):
         found.branches("pickers")
 
 

@@ -214,7 +214,7 @@ def test_more_gpus_than_the_machine_has_are_an_error(tmp_path: Path, monkeypatch
     monkeypatch.setattr(devices, "gpu_count", lambda: 2)
     with (
         emulated_gpus(2),
-        pytest.raises(DeviceError, match="was given 4 GPUs, this machine has 2"),
+        pytest.raises(DeviceError, match="was given 4 GPUs, but this machine has 2"),
         gpu_lease("gpu", 4, tmp_path),
     ):
         pass

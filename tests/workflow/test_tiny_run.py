@@ -214,7 +214,7 @@ def test_a_fault_of_the_configuration_is_one_message_before_any_job(
     config = edited_config({"refinement": {"refine_homogeneous": {"symetry": "O"}}})
     done = snakemake("--cores", "2", directory=tmp_path / "run", config=config)
     assert done.returncode != 0
-    assert "refinement.refine_homogeneous.symetry: there is no such key; did you mean 'symmetry'?" in done.stderr
+    assert "refinement.refine_homogeneous.symetry: this key is not known; did you mean 'symmetry'?" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "run" / "simulation").exists()
 

@@ -15,7 +15,7 @@ _HEADINGS = ("step", "jobs", "memory", "CPU time", "time", "GPU memory", "disk")
 
 
 def check_text(plan: Plan, cores: int) -> str:
-    """Return what the run would do and a table of what its steps will need, where it is granted ``cores``."""
+    """Return what the run would do, and a table of what its steps will need on ``cores`` cores."""
     costs = Costs(plan)
     predicted = costs.predict(cores)
     return "\n".join([*_facts(costs), "", *_table(predicted), "", *_notes(costs, cores)])

@@ -1,4 +1,4 @@
-"""``cryopipe doctor``: whether this machine computes what the pipeline needs, and with which device."""
+"""``cryopipe doctor``: whether the kernels of the pipeline give right numbers on this machine, and on which device."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def doctor() -> int:
     for row in checks.run():
         failed += not row.passed
         print(f"{row.name:<34}{row.device:<8}{row.seconds:>9.2f}  {'ok' if row.passed else 'WRONG'}  {row.detail}")
-    print("\nall checks passed" if not failed else f"\n{failed} checks failed: do not trust results of this machine")
+    print(
+        "\nall checks passed" if not failed else f"\n{failed} checks failed: do not trust the results of this machine"
+    )
     return 1 if failed else 0
 
 

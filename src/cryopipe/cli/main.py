@@ -1,4 +1,4 @@
-"""Parse the command line and call what was asked for."""
+"""Parse the command line and run the command."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"cryopipe {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("doctor", help="device, driver, memory and a numeric self-test of every kernel")
-    check = commands.add_parser("check", help="validate a configuration and say what the run would do")
+    check = commands.add_parser("check", help="validate a configuration and print what the run would do")
     check.add_argument("config", type=Path)
     check.add_argument(
-        "--cores", type=_positive, default=os.cpu_count() or 1, help="cores of the machine (default: those of this one)"
+        "--cores",
+        type=_positive,
+        default=os.cpu_count() or 1,
+        help="cores of the machine (default: all cores of this machine)",
     )
     check.add_argument("--json", action="store_true", help="print the prediction as JSON")
-    params = commands.add_parser("params", help="print the complete parameters of all steps, derived values filled in")
+    params = commands.add_parser("params", help="print all parameters of all steps, with derived values filled in")
     params.add_argument("config", type=Path)
     arguments = parser.parse_args(argv)
     try:

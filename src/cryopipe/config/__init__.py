@@ -1,1 +1,1 @@
-"""The one definition of every parameter: pydantic models, one module a stage; schema, defaults and docs come from them."""
+"""The only definition of all parameters: pydantic models, one module per stage. Schema, defaults and docs come from them."""

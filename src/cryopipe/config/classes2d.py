@@ -20,13 +20,13 @@ from cryopipe.config.declaration.runs import Stage
             "classes": "given(step.classes, clip(particles / 40, 8, 50))",
             "angles": "3.14 * step.particle_diameter_A / step.max_resolution_A",
             "spectra": "8e-6 * particles * pixels",
-            # six blocks of one half of the particles, of at most 134 MB
+            # six blocks of half of the particles, of at most 134 MB each
             "blocks": "min(805, 4.5 * spectra)",
             "sums": "24e-6 * classes * 1.6 * angles * pixels",
             "tile": "min(1074, 8e-6 * particles * 21 * classes * 1.6 * angles)",
         },
         memory_MB="350 + min(spectra, max(budget_MB - 805, 0)) + blocks + sums + tile",
-        # 8 operations for a particle, shift, class, angle and Fourier pixel, 40 % of the finest ones over the iterations
+        # 8 operations per particle, shift, class, angle and Fourier pixel; on average 40 % of the pixels of the last iteration
         cpu_seconds="2.5 + 0.1 * step.iterations + step.iterations * 8 * particles * 21 * classes * angles * 0.4 * pixels / 8e10",
         parallel=0.9,
         gpu_memory_MB="1000 + sums + 58e-6 * 64 * 21 * classes * 1.6 * angles",
@@ -47,7 +47,7 @@ class Classify2d(Params):
     """Step ``classify_2d``: class averages by expectation maximisation."""
 
     particle_diameter_A: float | None = parameter(
-        "Outer diameter of the particle; sets mask, box and angular steps.",
+        "Outer diameter of the particle, for mask, box and angular steps.",
         unit="Å",
         derived="dataset.particle_diameter_A",
         ge=30,
@@ -65,20 +65,23 @@ class Classify2d(Params):
     start_resolution_A: float = parameter("Resolution of the first iteration.", unit="Å", default=30.0, ge=8, le=100)
     iterations: int = parameter("Iterations before the final pass.", default=24, ge=2, le=200)
     uncertainty: float = parameter(
-        "Length of the annealing, in units of 30 % of the iterations: with larger values particles take more iterations to "
+        "Length of the annealing, in units of 30 % of the iterations. With larger values particles take more iterations to "
         "settle in one class.",
         default=2.0,
         gt=0,
         le=3.3,
     )
     initial_spread: float = parameter(
-        "Share of all (class, angle, shift) states that a particle is spread over in the first iteration.",
+        "Share of all (class, angle, shift) states over which a particle is spread in the first iteration.",
         default=0.05,
         gt=0,
         lt=1,
     )
     tau_fudge: float = parameter(
-        "Regularisation: larger trusts the averages' fine detail more.", default=2.0, gt=0, le=10
+        "Regularisation (RELION's T): with larger values class averages have more fine detail.",
+        default=2.0,
+        gt=0,
+        le=10,
     )
     offset_range_A: float | None = parameter(
         "Range of the first search for the particle's centre.",
@@ -86,7 +89,9 @@ class Classify2d(Params):
         derived="0.12 * dataset.particle_diameter_A",
         ge=0,
     )
-    mask_diameter_factor: float = parameter("Diameter of the soft mask over the particle's.", default=1.2, ge=1, le=3)
+    mask_diameter_factor: float = parameter(
+        "Diameter of the soft mask, in particle diameters.", default=1.2, ge=1, le=3
+    )
     recentre: bool = parameter("Centre the averages by their centre of mass after each iteration.", default=True)
 
 
@@ -104,7 +109,7 @@ class Classify2d(Params):
             "box": "min(1.5 * dataset.particle_diameter_A / pixel_A, box_px)",
             "pixels": "1.57 * min(box * pixel_A / 12, box / 2) ** 2",
             "spectra": "8e-6 * particles * pixels",
-            # images that are read at a time
+            # images that are read at the same time
             "images": "min(5e-6 * particles * box_px ** 2, 100)",
         },
         memory_MB="275 + images + min(spectra, max(budget_MB - 805, 0)) + min(805, 4.5 * spectra)",
@@ -120,44 +125,47 @@ class SelectClasses2d(Params):
         "Outer diameter of the particle.", unit="Å", derived="dataset.particle_diameter_A", ge=30, le=2000
     )
     remove_ferritin: bool = parameter(
-        "For ferritin: reject particles with a dense core (loaded with iron), as classes and one by one.", default=False
+        "For ferritin: reject classes and single particles with a dense (iron-loaded) core.", default=False
     )
     core_threshold: float = parameter(
-        "Density of a class's centre over that of its ring above which the class is iron-loaded.",
+        "A class is iron-loaded if the density of its centre over that of its ring is above this.",
         default=0.9,
         gt=0,
         le=5,
     )
     particle_core_threshold: float = parameter(
-        "Density of a particle's core over that of its shell above which the particle is iron-loaded.",
+        "A particle is iron-loaded if the density of its core over that of its shell is above this.",
         default=1.5,
         gt=0,
         le=10,
     )
     core_significance: float = parameter(
-        "The core's density also exceeds this many of its standard errors.", unit="sd", default=3.0, ge=0
+        "The density of the core must also exceed this many of its standard errors.", unit="sd", default=3.0, ge=0
     )
     core_diameter_fraction: float = parameter(
-        "Diameter of the core over that of the particle.", default=0.45, gt=0, le=0.6
+        "Diameter of the core, in particle diameters.", default=0.45, gt=0, le=0.6
     )
     cavity_diameter_fraction: float = parameter(
-        "Diameter of the cavity over that of the particle.", default=0.62, gt=0.1, lt=1
+        "Diameter of the cavity, in particle diameters.", default=0.62, gt=0.1, lt=1
     )
     min_class_fraction: float = parameter(
-        "Classes with fewer particles than this share of the mean class are junk.", default=0.15, ge=0, lt=1
+        "Classes with fewer particles than this share of the mean class size are junk.", default=0.15, ge=0, lt=1
     )
     max_resolution_A: float = parameter(
-        "Classes worse than this, and than max_resolution_factor times the median, are junk.",
+        "Classes with a resolution worse than this and than max_resolution_factor times the median are junk.",
         unit="Å",
         default=25.0,
         gt=0,
     )
     max_resolution_factor: float = parameter("See max_resolution_A.", default=1.8, ge=1)
     min_signal: float = parameter(
-        "Least contrast of a class: inside minus outside, over the standard deviation outside.", default=2.0, ge=0
+        "Smallest contrast of a class: inside minus outside, over the standard deviation outside.", default=2.0, ge=0
     )
     max_edge_score: float = parameter(
-        "Share of a class's positive power outside the particle above which it is junk.", default=0.35, gt=0, le=1
+        "A class is junk if more than this share of its positive power is outside the particle.",
+        default=0.35,
+        gt=0,
+        le=1,
     )
     max_eca_fraction: float = parameter(
         "A class is junk if its particles are spread over more than this share of all classes.",

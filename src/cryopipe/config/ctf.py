@@ -50,10 +50,10 @@ class EstimateCtfCtffind(Params):
     """Step ``estimate_ctf_ctffind``: defocus and astigmatism by correlation of the amplitude spectrum with |CTF|."""
 
     box: int = parameter(
-        "Side of the amplitude spectrum that is fitted; even.", unit="px", default=512, ge=128, le=2048
+        "Side of the amplitude spectrum that is fitted; an even number.", unit="px", default=512, ge=128, le=2048
     )
     fit_pixel_size_A: float = parameter(
-        "Spectra of finer images are cropped to this pixel size, so that the box resolves more rings.",
+        "Spectra of images with smaller pixels are cropped to this pixel size, so that the box resolves more rings.",
         unit="Å",
         default=1.4,
         ge=0.5,
@@ -65,18 +65,18 @@ class EstimateCtfCtffind(Params):
     max_defocus_A: float = parameter("Largest defocus searched.", unit="Å", default=50000.0, le=200000)
     defocus_step_A: float = parameter("Step of the search.", unit="Å", default=100.0, ge=20, le=1000)
     max_astigmatism_A: float = parameter(
-        "Largest difference of the two defoci that the search tries; the refinement is free.",
+        "Largest difference of the two defoci in the search; the refinement has no limit.",
         unit="Å",
         default=3000.0,
         ge=0,
     )
     astigmatism_tolerance_A: float | None = parameter(
-        "Expected astigmatism: larger ones are penalised; null: free.", unit="Å", default=None, gt=0
+        "Expected astigmatism; larger values are penalised. null: no penalty.", unit="Å", default=None, gt=0
     )
-    candidates: int = parameter("Peaks of the search that are refined.", default=5, ge=1, le=50)
+    candidates: int = parameter("Number of peaks of the search that are refined.", default=5, ge=1, le=50)
     find_phase_shift: bool = parameter("Fit the phase shift of a phase plate, too.", default=False)
     find_tilt: bool = parameter(
-        "Fit the tilt of the specimen from tiles of three quarters of the box; defocus is then that of the centre.",
+        "Fit the tilt of the specimen from tiles of three quarters of the box; the defocus is then that of the centre.",
         default=False,
     )
 
@@ -114,30 +114,32 @@ class EstimateCtfGctf(Params):
     """Step ``estimate_ctf_gctf``: defocus, astigmatism and self-consistency from logarithmic amplitudes of windows."""
 
     box: int = parameter(
-        "Side of the windows whose amplitudes are averaged; even. At most two thirds of the micrograph's shorter side, "
-        "so that at least two by two of them fit.",
+        "Side of the windows whose amplitudes are averaged; an even number. It is at most two thirds of the micrograph's "
+        "shorter side, so that at least two by two windows fit.",
         unit="px",
         default=512,
         ge=128,
         le=2048,
     )
     fit_pixel_size_A: float = parameter(
-        "Finer micrographs are resampled to this pixel size, so that the windows resolve more rings.",
+        "Micrographs with smaller pixels are resampled to this pixel size, so that the windows resolve more rings.",
         unit="Å",
         default=1.4,
         ge=0.5,
         le=3,
     )
     convolution_px: int = parameter(
-        "Width of the box-car average that is taken for the background.", unit="px", default=43, ge=5, le=401
+        "Width of the box-car average that estimates the background.", unit="px", default=43, ge=5, le=401
     )
     min_resolution_A: float = parameter("Coarsest resolution of the fit.", unit="Å", default=30.0, ge=10, le=50)
     max_resolution_A: float = parameter("Finest resolution of the fit.", unit="Å", default=4.0, ge=2, le=10)
     min_defocus_A: float = parameter("Smallest defocus searched.", unit="Å", default=3000.0, ge=500)
     max_defocus_A: float = parameter("Largest defocus searched.", unit="Å", default=50000.0, le=200000)
     defocus_step_A: float = parameter("Step of the search.", unit="Å", default=100.0, ge=20, le=1000)
-    astigmatism_A: float = parameter("Astigmatism of the starting points; the fit is free.", unit="Å", default=1000.0)
-    b_factor_A2: float = parameter("High frequencies weigh exp(-B k²/4).", unit="Å²", default=150.0, ge=0)
+    astigmatism_A: float = parameter(
+        "Astigmatism of the starting points; the fit has no limit.", unit="Å", default=1000.0
+    )
+    b_factor_A2: float = parameter("Frequencies are weighted by exp(-B k²/4).", unit="Å²", default=150.0, ge=0)
     find_phase_shift: bool = parameter("Fit the phase shift of a phase plate, too.", default=False)
 
     @model_validator(mode="after")
@@ -178,8 +180,8 @@ class EstimateCtfXmipp(Params):
     """Step ``estimate_ctf_xmipp``: the whole power spectrum, rings with envelope and background, and quality criteria."""
 
     window: int = parameter(
-        "Side of the windows whose power is averaged; even. At most two thirds of the micrograph's shorter side, so "
-        "that at least two by two of them fit.",
+        "Side of the windows whose power is averaged; an even number. It is at most two thirds of the micrograph's shorter "
+        "side, so that at least two by two windows fit.",
         unit="px",
         default=512,
         ge=128,
@@ -187,7 +189,7 @@ class EstimateCtfXmipp(Params):
     )
     overlap: float = parameter("Share of a window's side that the next one overlaps.", default=0.7, ge=0, le=0.9)
     border_windows: int = parameter(
-        "Rows and columns of windows left out at each side (films have dark edges, cameras none).",
+        "Rows and columns of windows that are left out at each side (films have dark edges, cameras do not).",
         default=0,
         ge=0,
         le=8,
@@ -196,8 +198,8 @@ class EstimateCtfXmipp(Params):
         "Share of a window's side over which each edge falls to 0.", default=0.025, ge=0.002, le=0.5
     )
     downsample: bool = parameter(
-        "Fit at 1.75 Å, then 2.75 Å, then the micrograph's own pixel size until the quality criteria pass; false: "
-        "own pixel size.",
+        "Fit at 1.75 Å, then 2.75 Å, then the pixel size of the micrograph, until the quality criteria pass; false: only at "
+        "the pixel size of the micrograph.",
         default=True,
     )
     min_frequency: float = parameter(
@@ -206,24 +208,22 @@ class EstimateCtfXmipp(Params):
     max_frequency: float = parameter(
         "Fine end of the fit, cycles per pixel of the downsampled micrograph.", default=0.35, ge=0.1, le=0.48
     )
-    use_previous: bool = parameter("Start from the previous CTF of a micrograph where there is one.", default=True)
+    use_previous: bool = parameter("Start from the previous CTF of a micrograph, if there is one.", default=True)
     previous_from: Estimator = parameter(
-        "Estimator whose CTF is the previous one; it runs for this, whether a consensus compares it or not.",
+        "Estimator whose CTF is the previous one. It runs even if no consensus compares it.",
         default="ctffind",
     )
     previous_change: float = parameter(
-        "Largest change of a previous defocus, as a share of U.", default=0.1, gt=0, le=0.5
+        "Largest change of the previous defocus, as a share of U.", default=0.1, gt=0, le=0.5
     )
-    fix_previous: bool = parameter(
-        "Keep the previous defocus as it is; fit envelope and background alone.", default=False
-    )
+    fix_previous: bool = parameter("Keep the previous defocus; fit only envelope and background.", default=False)
     min_defocus_A: float = parameter(
-        "Smallest defocus searched where there is no previous one.", unit="Å", default=2000.0, ge=500
+        "Smallest defocus searched if there is no previous one.", unit="Å", default=2000.0, ge=500
     )
     max_defocus_A: float = parameter("Largest defocus searched.", unit="Å", default=50000.0, le=200000)
     defocus_step_A: float = parameter("Step of the search.", unit="Å", default=100.0, ge=20, le=500)
     max_astigmatism_A: float = parameter(
-        "Largest difference of the two defoci that the search tries; the fit is free.", unit="Å", default=3000.0, ge=0
+        "Largest difference of the two defoci in the search; the fit has no limit.", unit="Å", default=3000.0, ge=0
     )
     find_phase_shift: bool = parameter("Fit the phase shift of a phase plate, too.", default=False)
 
@@ -236,10 +236,10 @@ class EstimateCtfXmipp(Params):
         _check_defoci(self.min_defocus_A, self.max_defocus_A)
         _check_even("window", self.window)
         if self.fix_previous and not self.use_previous:
-            raise ValueError("fix_previous keeps a previous CTF, so use_previous must be true")
+            raise ValueError("fix_previous keeps the previous CTF, so use_previous must be true")
         if self.max_frequency < 2 * self.min_frequency:
             raise ValueError(
-                f"max_frequency ({self.max_frequency}) must be twice min_frequency ({self.min_frequency}) or more"
+                f"max_frequency ({self.max_frequency}) must be at least twice min_frequency ({self.min_frequency})"
             )
         return self
 
@@ -256,60 +256,60 @@ class ConsensusCtf(RunParams):
     """Step ``consensus_ctf``: micrographs whose CTF can be trusted, and the defocus that independent estimators agree on."""
 
     estimators: list[Estimator] = parameter(
-        "Estimators that are run and have to agree, and with the run that this one starts from, if there is one. The "
-        "decision does not depend on their order; the row of the first one that agrees goes on.",
+        "Estimators that run and are compared, also with the run that this one starts from, if there is one. The decision "
+        "does not depend on their order. The row of the first one that agrees goes on.",
         default=["ctffind", "gctf"],
     )
     min_agreeing: int | None = parameter(
-        "How many estimates of a micrograph must agree with one another; null: more than half of the branches, and "
-        "both where there are two.",
+        "How many estimates of a micrograph must agree with one another; null: more than half of the branches (both, if "
+        "there are two).",
         default=None,
         ge=1,
     )
     agreement: Literal["crossing", "area", "legacy_linear"] = parameter(
-        "How two estimates are compared. crossing: first frequency where the phases differ by 90°; area: radius of the "
-        "disc as large as the area where they differ by less; legacy_linear: that area, linearly, as xmipp does.",
+        "How two estimates are compared. crossing: first frequency at which the phases differ by 90°; area: radius of a "
+        "disc with the area of the frequencies where they differ by less; legacy_linear: linear in that area, as in xmipp.",
         default="crossing",
     )
     max_agreement_A: float | None = parameter(
-        "Two estimates agree if they do so at least to this resolution; null: 5 Å (crossing, area) or 15 Å "
+        "Two estimates agree if they do so up to this resolution or a finer one; null: 5 Å (crossing, area) or 15 Å "
         "(legacy_linear).",
         unit="Å",
         default=None,
         gt=0,
     )
     defocus_from: Literal["first", "mean", "consensus_ctf"] | Estimator = parameter(
-        "Whose defocus goes on where it agrees. first: that of the first branch that agrees; mean: the average of "
-        "those that agree, as tensors (the default: estimators err independently, in part); consensus_ctf: that of the "
-        "run that this one starts from; otherwise that of the named estimator.",
+        "Which defocus goes on. first: that of the first branch that agrees; mean: the average, as tensors, of those that "
+        "agree (the default, because the errors of estimators are partly independent); consensus_ctf: that of the run that "
+        "this one starts from; otherwise that of the named estimator, if it agrees.",
         default="mean",
     )
     envelope_from: Estimator | None = parameter(
-        "Whose envelope and quality criteria go on; null: none is taken over.", default=None
+        "Estimator whose envelope and quality criteria go on; null: none.", default=None
     )
     include_secondary: bool = parameter(
-        "Columns that the first branch that agrees lacks are taken from the others that agree.", default=False
+        "Take columns that the first agreeing branch lacks from the other agreeing branches.", default=False
     )
     min_defocus_A: float = parameter("Smallest defocus accepted (both axes).", unit="Å", default=4000.0, ge=0)
     max_defocus_A: float = parameter("Largest defocus accepted (both axes).", unit="Å", default=40000.0, gt=0)
     max_astigmatism_A: float | None = parameter(
-        "Largest difference of the two defoci; null: any. xmipp's 2020 limit, 1000 Å, also costs sound micrographs far "
-        "from focus.",
+        "Largest difference of the two defoci; null: no limit. The limit of xmipp in 2020, 1000 Å, also rejects good "
+        "micrographs with a large defocus.",
         unit="Å",
         default=None,
         gt=0,
     )
     max_relative_astigmatism: float | None = parameter(
-        "Largest difference of the two defoci as a share of their mean; null: any.", default=0.1, gt=0, le=2
+        "Largest difference of the two defoci as a share of their mean; null: no limit.", default=0.1, gt=0, le=2
     )
     max_resolution_A: float | None = parameter(
-        "At least one of the estimates that agree must follow the rings to this resolution; null: no such limit.",
+        "At least one of the agreeing estimates must fit the rings up to this resolution; null: no limit.",
         unit="Å",
         default=8.0,
         gt=0,
     )
     min_first_zero_A: float | None = parameter(
-        "The first zero must not lie at a finer resolution than this (crpCtfFirstZero); null: no limit, here and below.",
+        "The first zero must not be at a finer resolution than this (crpCtfFirstZero); null: no limit, here and below.",
         unit="Å",
         default=5.0,
         gt=0,
@@ -328,14 +328,14 @@ class ConsensusCtf(RunParams):
     )
     min_corr13: float | None = parameter(
         "Smallest correlation of data and model between the first and the third zero (crpCtfCorr13). Recalibrated: "
-        "spectra of noise reach 0.09, usable micrographs lie at 0.21-0.48 (xmipp's 2020 limits are 0.27 and 0.05).",
+        "spectra of noise reach 0.09, usable micrographs have 0.21-0.48 (the limits of xmipp in 2020 are 0.27 and 0.05).",
         default=0.12,
         ge=-1,
         le=1,
     )
     min_margin: float | None = parameter(
         "Smallest contrast between first extremum and first zero, in standard deviations over the azimuths "
-        "(crpCtfMargin). Spectra of noise reach 0.5, usable micrographs lie at 1.7-5.9.",
+        "(crpCtfMargin). Spectra of noise reach 0.5, usable micrographs have 1.7-5.9.",
         default=1.0,
     )
     max_first_min_first_zero_ratio: float | None = parameter(
@@ -345,21 +345,21 @@ class ConsensusCtf(RunParams):
         gt=0,
     )
     max_astigmatic_validity_A: float | None = parameter(
-        "Coarsest resolution from which on a round CTF would be wrong (crpCtfAstigmaticValidity).",
+        "Coarsest resolution at which a CTF without astigmatism would become wrong (crpCtfAstigmaticValidity).",
         unit="Å",
         default=9.0,
         gt=0,
     )
     min_psd_corr90: float | None = parameter(
-        "Smallest correlation of the enhanced spectrum with itself turned by 90° (crpCtfPsdCorr90). Off: noise and "
-        "usable micrographs overlap (at most 0.07; 0.07-0.26).",
+        "Smallest correlation of the enhanced spectrum with itself rotated by 90° (crpCtfPsdCorr90). Off by default, "
+        "because noise (at most 0.07) and usable micrographs (0.07-0.26) overlap.",
         default=None,
         ge=-1,
         le=1,
     )
     max_iceness: float | None = parameter(
         "Largest ratio of the power at 4.0-3.6 Å to that at 4.4-4.0 Å (crpCtfIceness). Recalibrated: 0.95-1.01 without "
-        "ice; xmipp's 1.03 (1.00 in its consensus) is within the noise of a small micrograph.",
+        "ice; the limit 1.03 of xmipp (1.00 in its consensus) is within the noise of a small micrograph.",
         default=1.05,
         gt=0,
     )
@@ -371,7 +371,7 @@ class ConsensusCtf(RunParams):
 
     @property
     def prefix(self) -> str:
-        """Beginning of the names of the columns that the run adds."""
+        """Prefix of the names of the columns that the run adds."""
         return f"crpCtf{self.run.title().replace('_', '') if self.start_from else ''}Consensus"
 
     def asks_for(self) -> list[str]:
@@ -395,7 +395,7 @@ class ConsensusCtf(RunParams):
         return self
 
 
-#: The two passes: independent estimators give the defocus, then the envelope of one comes to the defocus agreed before.
+#: The two default runs: independent estimators agree on the defocus, then the envelope of another estimator is added.
 CONSENSUS_RUNS = [
     ConsensusCtf(run="defocus"),
     ConsensusCtf(
@@ -421,9 +421,9 @@ class CtfStage(Stage):
     @classmethod
     def _one_run_each(cls, runs: list[ConsensusCtf]) -> list[ConsensusCtf]:
         if not runs:
-            raise ValueError("at least one run must be given: the micrographs that go on are those that it accepts")
+            raise ValueError("at least one run must be given, because it accepts the micrographs that go on")
         counted = Counter(name for run in runs for name in run.estimators)
         twice = [name for name, count in counted.items() if count > 1]
         if twice:
-            raise ValueError(f"{', '.join(twice)} is compared by two runs: leave it out of one of them")
+            raise ValueError(f"two runs compare {', '.join(twice)}: leave it out of one of them")
         return runs

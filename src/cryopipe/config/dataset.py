@@ -1,4 +1,4 @@
-"""The facts of a dataset and of a run: all that a user must give; everything else is derived or has a default."""
+"""The facts of a dataset and of a run, which the user must give. Everything else is derived or has a default."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import model_validator
 from cryopipe.config.declaration.base import Params, parameter
 from cryopipe.errors import ConfigError
 
-#: Facts that a group of movies may have of its own; null in the group means that of the dataset.
+#: Facts that may differ from group to group. If a fact of a group is null, that of the dataset holds.
 GROUP_FACTS = (
     "pixel_size_A",
     "voltage_kV",
@@ -23,10 +23,10 @@ GROUP_FACTS = (
 
 
 class OpticsGroup(Params):
-    """Movies of one acquisition among several; a fact that is null is that of the whole dataset."""
+    """Movies of one acquisition, if there are several. A fact that is null is that of the whole dataset."""
 
     name: str = parameter("Name of the optics group.")
-    files: str = parameter("Glob that the path (or archive name) of each of its movies matches; ``*`` crosses folders.")
+    files: str = parameter("Glob for the paths (or archive names) of its movies; ``*`` also matches ``/``.")
     pixel_size_A: float | None = parameter("Pixel size of the movies.", unit="Å", default=None, gt=0.1, lt=20)
     voltage_kV: float | None = parameter("Acceleration voltage.", unit="kV", default=None, ge=60, le=1000)
     cs_mm: float | None = parameter("Spherical aberration.", unit="mm", default=None, ge=0, le=10)
@@ -40,25 +40,25 @@ class OpticsGroup(Params):
 class Dataset(Params):
     """The eight facts (movies or micrographs, gain, pixel size, voltage, Cs, dose, diameter, symmetry), each given once.
 
-    With a ``simulation`` section instead of ``movies`` or ``micrographs`` all of them come from the simulation.
+    With a ``simulation`` section instead of ``movies`` or ``micrographs``, all facts come from the simulation.
     """
 
     movies: str | None = parameter(
-        "Movie files (MRC, MRCS, TIFF, EER): a path or glob, relative to the folder of the Snakefile; or files of EMPIAR that "
-        "are downloaded, empiar:<number>/<path pattern>, for example empiar:10248/data/*.tif.",
+        "Movie files (MRC, MRCS, TIFF, EER): a path or glob, relative to the folder of the Snakefile. Files of EMPIAR are "
+        "downloaded: empiar:<number>/<path pattern>, for example empiar:10248/data/*.tif.",
         default=None,
     )
     micrographs: str | None = parameter(
         "Aligned micrographs, instead of movies: a path or glob. The run then starts at the CTF stage.", default=None
     )
     optics_groups: list[OpticsGroup] = parameter(
-        "Groups of movies that differ in voltage, Cs, amplitude contrast or exposure: name, files (a glob) and the facts "
-        "that are their own (voltage_kV, cs_mm, amplitude_contrast, dose_per_frame_e_A2, pre_exposure_e_A2; the pixel "
-        "size is that of the dataset). Each movie must belong to exactly one; empty: all are one group.",
+        "Groups of movies that differ in voltage, Cs, amplitude contrast or exposure. Each has a name, files (a glob) and "
+        "the facts in which it differs (voltage_kV, cs_mm, amplitude_contrast, dose_per_frame_e_A2, pre_exposure_e_A2). "
+        "The pixel size must be that of the dataset. Each movie must belong to exactly one group. Empty: one group of all.",
         default=[],
     )
     gain: str | None = parameter(
-        "Gain reference file, any orientation, multiplying or dividing; null if there is none.", default=None
+        "Gain reference file, in any orientation, to multiply or to divide by; null if there is none.", default=None
     )
     pixel_size_A: float | None = parameter(
         "Pixel size of the movies (or micrographs).", unit="Å", default=None, gt=0.1, lt=20
@@ -74,7 +74,7 @@ class Dataset(Params):
         "Outer diameter of the particle.", unit="Å", default=None, ge=30, le=2000
     )
     cavity_diameter_A: float | None = parameter(
-        "Diameter of the particle's cavity, for a hollow particle such as ferritin; null: it is solid.",
+        "Diameter of the cavity of a hollow particle, such as ferritin; null if the particle is solid.",
         unit="Å",
         default=None,
         gt=0,
@@ -82,7 +82,7 @@ class Dataset(Params):
     )
     symmetry: str | None = parameter("Point group in RELION's notation: C1, C4, D7, T, O, I1 ...", default=None)
     model: str | None = parameter(
-        "Atomic model (PDB or mmCIF) whose density judges the map; null if there is none.", default=None
+        "Atomic model (PDB or mmCIF) with which the map is compared; null if there is none.", default=None
     )
 
     @model_validator(mode="after")
@@ -90,18 +90,18 @@ class Dataset(Params):
         groups = self.optics_groups
         names = [group.name for group in groups]
         if len(set(names)) < len(names):
-            raise ValueError(f"optics_groups: a name occurs twice among {', '.join(names)}")
+            raise ValueError(f"optics_groups: a name occurs twice among {', '.join(names)}. Rename one of them")
         for group in groups:
             pixel_A, others_A = group.pixel_size_A, self.pixel_size_A
             if pixel_A is not None and others_A is not None and abs(pixel_A - others_A) > 1e-3 * others_A:
                 raise ValueError(
-                    f"optics group {group.name} has {pixel_A:g} Å/px and the dataset {others_A:g}: images of different pixel "
-                    "sizes are not processed in one run. Make one run for each"
+                    f"optics group {group.name} has {pixel_A:g} Å/px, but the dataset has {others_A:g} Å/px. One run cannot "
+                    "process different pixel sizes; make one run for each"
                 )
             if group.dose_per_frame_e_A2 is not None and self.dose_per_frame_e_A2 is None:
                 raise ValueError(
-                    f"optics group {group.name} has dose_per_frame_e_A2 = {group.dose_per_frame_e_A2:g} and the dataset none, "
-                    "which switches dose weighting off for all. Give the dataset's, too"
+                    f"optics group {group.name} has dose_per_frame_e_A2 = {group.dose_per_frame_e_A2:g}, but the dataset has "
+                    "none, which switches dose weighting off for all groups. Give that of the dataset, too"
                 )
         return self
 
@@ -126,32 +126,32 @@ def group_of(name: str, groups: Sequence[OpticsGroup]) -> OpticsGroup:
         which = " and ".join(g.name for g in found) or "none"
         raise ConfigError(
             f"dataset.optics_groups: {name} must belong to exactly one group, but {which} of "
-            f"{', '.join(g.name for g in groups)} matches it. Correct the groups' files."
+            f"{', '.join(g.name for g in groups)} matches it. Correct the globs (files) of the groups."
         )
     return found[0]
 
 
 class Run(Params):
-    """How the run is carried out; nothing here changes a result."""
+    """How the run is carried out. Apart from the seed nothing here changes a result."""
 
-    name: str = parameter("Name of the run; its results lie in results/<name>.", default="demo")
-    seed: int = parameter("Seed of every random number of the run.", default=0, ge=0)
+    name: str = parameter("Name of the run; its results are in results/<name>.", default="demo")
+    seed: int = parameter("Seed of all random numbers of the run.", default=0, ge=0)
     batch_size: int = parameter(
-        "Movies or micrographs per job; batches are cut from an append-only manifest.", default=50, ge=1
+        "Movies or micrographs per job (batch). New files are added to the end of the list.", default=50, ge=1
     )
     device: Literal["auto", "cpu", "gpu"] = parameter(
-        "auto: a GPU where the job was given one that works, else the CPU; gpu: an error where there is none.",
+        "auto: a GPU if the job has one that works, otherwise the CPU; gpu: an error if there is none.",
         default="auto",
     )
     memory_GB: float | None = parameter(
-        "Memory for the particles of one job; what does not fit is read from the disk again. null: half of what is free when "
-        "the job starts.",
+        "Memory for the particles of one job; particles that do not fit are read from disk again. null: half of the memory "
+        "that is free when the job starts.",
         unit="GB",
         default=None,
         gt=0,
     )
     max_failed_fraction: float = parameter(
-        "Share of the run's movies or micrographs, over all batches, that a step may quarantine before the run stops.",
+        "Share of all movies or micrographs of the run that a step may quarantine; above it the run stops.",
         default=0.2,
         ge=0,
         le=1,

@@ -1,8 +1,8 @@
 """Fill every parameter that a user left open from the facts of the dataset.
 
-The formula of a derived parameter is its ``derived`` text, evaluated as it is (`cryopipe.config.declaration.formula`) over
-``dataset`` (the facts), ``run``, ``wavelength`` (of the electrons, Å) and ``preset`` (the simulation's). What the user gave is
-never touched.
+The formula of a derived parameter is its ``derived`` text, which is evaluated as written
+(`cryopipe.config.declaration.formula`). It may use ``dataset`` (the facts), ``run``, ``wavelength`` (of the electrons, Å) and
+``preset`` (of the simulation). A value that the user gave is never changed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ REQUIRED_FACTS = ("pixel_size_A", "voltage_kV", "cs_mm", "particle_diameter_A", 
 
 
 def facts(config: Config) -> Dataset:
-    """Return the dataset's facts, taken from the simulation where there is one.
+    """Return the facts of the dataset. If there is a simulation, they are taken from it.
 
     Raises
     ------
     ConfigError
-        A required fact is missing, or a fact is given that differs from that of the simulation.
+        A required fact is missing, or a given fact differs from that of the simulation.
     """
     dataset = config.dataset
     if config.simulation is not None:
@@ -40,9 +40,9 @@ def facts(config: Config) -> Dataset:
     missing = [name for name in REQUIRED_FACTS if getattr(dataset, name) is None]
     if missing:
         raise ConfigError(
-            "missing facts of the dataset: "
+            "these facts of the dataset are missing: "
             + ", ".join(f"dataset.{name}" for name in missing)
-            + ". Give each once, in section dataset."
+            + ". Give them in section dataset."
         )
     return dataset
 
@@ -54,7 +54,7 @@ def resolve(config: Config) -> dict[str, Params]:
     names = {
         "dataset": known,
         "run": config.run,
-        # relativistic, as everywhere (docs/conventions.md); config may not import the optics, a layer above it
+        # relativistic, as everywhere (docs/conventions.md); config must not import the optics, which is a floor above it
         "wavelength": 12.2643247 / (volts * (1 + 0.978466e-6 * volts)) ** 0.5,
     }
     return {step: _fill(params, names) for step, (_, params) in step_params(config).items()}
@@ -69,5 +69,5 @@ def _fill(params: Params, names: dict[str, Any]) -> Params:
             values[name] = params.value(name)  # type: ignore[attr-defined]
         elif derived and getattr(params, name) is None:
             values[name] = evaluate(derived, names)
-    # validated again: a derived value has to respect the limits of its field like any other
+    # validate again, because a derived value must respect the limits of its field, too
     return type(params).model_validate(params.model_dump() | values)

@@ -1,4 +1,4 @@
-"""What the parameter models generate: JSON schema, commented default configuration, parameter page, tables of steps."""
+"""Files generated from the parameter models: JSON schema, commented default configuration, parameter page, step tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def schema() -> str:
-    """Return the JSON schema of a configuration: editors complete keys and explain them from it."""
+    """Return the JSON schema of a configuration. Editors use it to complete and explain keys."""
     made = Config.model_json_schema()
     for params in DECLARATIONS:
         for name in per_batch(params):
@@ -40,13 +40,13 @@ def default_yaml() -> str:
     head = [
         "# yaml-language-server: $schema=config.schema.json",
         "# Every parameter with its default. Generated (python -m cryopipe.config.generate --fix): do not edit, copy from it.",
-        "# null means: derived from the facts of the dataset (the formula is in the comment) or switched off.",
+        "# null means: derived from the facts of the dataset (the comment has the formula), or switched off.",
     ]
     return "\n".join([*head, *_yaml_lines(Config, 0)]) + "\n"
 
 
 def parameter_page() -> str:
-    """Return the parameter page of the documentation, Markdown, one table a step."""
+    """Return the parameter page of the documentation in Markdown, with one table per step."""
     lines = [
         "# Parameters",
         "",
@@ -76,21 +76,21 @@ GENERATED = {
 
 
 def drifted(root: Path = ROOT) -> list[str]:
-    """Return the generated files that no longer say what the models say."""
+    """Return the generated files that differ from what the models generate now."""
     return [
         name for name, text in _made(root).items() if not (root / name).exists() or (root / name).read_text() != text
     ]
 
 
 def fix(root: Path = ROOT) -> None:
-    """Write all generated files, and the generated tables of the files below ``root`` that hold some."""
+    """Write all generated files below ``root``, and the generated tables in other files."""
     for name, text in _made(root).items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
 
 
 def _made(root: Path) -> dict[str, str]:
-    """Return ``{path below the repository: its text}`` as it should be."""
+    """Return ``{path below the repository: text that it should have}``."""
     holding = [name for name in TABLES if (root / name).exists()]
     return {name: generate() for name, generate in GENERATED.items()} | {
         name: with_tables(name, (root / name).read_text()) for name in holding
@@ -98,7 +98,7 @@ def _made(root: Path) -> dict[str, str]:
 
 
 def main() -> int:
-    """Compare the generated files with the models; ``--fix`` writes them."""
+    """Compare the generated files with the models. ``--fix`` writes them."""
     arguments = argparse.ArgumentParser(description=main.__doc__)
     arguments.add_argument("--fix", action="store_true", help="write the files instead of comparing")
     if arguments.parse_args().fix:
@@ -111,7 +111,7 @@ def main() -> int:
 
 def _model_of(info: FieldInfo) -> type[BaseModel] | None:
     if get_origin(info.annotation) is list:
-        return None  # a list of models is a value, no section
+        return None  # a list of models is a value, not a section
     for option in (info.annotation, *getattr(info.annotation, "__args__", ())):
         if inspect.isclass(option) and issubclass(option, BaseModel):
             return option
@@ -128,7 +128,7 @@ def _is_runs(info: FieldInfo) -> bool:
 
 
 def _runs(info: FieldInfo) -> list[str]:
-    """Return what the parameter page says of the runs of a step that is done several times."""
+    """Return what the parameter page states about the runs of a step that is done several times."""
     if not _is_runs(info):
         return []
     runs = [
@@ -136,8 +136,8 @@ def _runs(info: FieldInfo) -> list[str]:
         for run in info.default
         for own in [run.model_dump(mode="json", exclude_unset=True, exclude={"run"})]
     ]
-    said = "What a block with the name of one of these does not give is as here."
-    return [f"A list, one block for each run. By default: {'; '.join(runs)}. {said}", ""]
+    said = "A block with the name of one of these runs needs only the values that differ from it."
+    return [f"A list with one block per run. By default: {'; '.join(runs)}. {said}", ""]
 
 
 def _doc(model: type[BaseModel]) -> str:
@@ -167,7 +167,7 @@ def _limits(info: FieldInfo) -> str:
 
 
 def _choices(annotation: Any, metadata: Sequence[Any] = ()) -> list[str]:
-    """Return the texts that a field may be: literals, and the labels of branches."""
+    """Return the texts that a field may have: literals, and the labels of branches."""
     own = [label for mark in metadata if isinstance(mark, BranchOf) for label in mark.labels]
     own += [value for value in get_args(annotation) if isinstance(value, str)]
     inner = [arg for arg in get_args(annotation) if not isinstance(arg, str | BranchOf)]
@@ -196,7 +196,7 @@ def _yaml_lines(model: type[BaseModel], depth: int) -> Iterator[str]:
             flow = yaml.safe_dump(_plain(_default(info)), default_flow_style=True, width=10_000, allow_unicode=True)
             yield f"{pad}{name}: {flow.splitlines()[0]}"
         elif name == "simulation":
-            # a default file with a simulation beside a dataset would be ambiguous: shown, but commented out
+            # with both a simulation and a dataset a configuration would be ambiguous, so this is commented out
             yield f"{pad}{name}: null"
             yield from (f"# {line}" if line.strip() else line for line in _yaml_lines(inner, depth + 1))
         else:
@@ -205,7 +205,7 @@ def _yaml_lines(model: type[BaseModel], depth: int) -> Iterator[str]:
 
 
 def _yaml_of_runs(runs: Sequence[RunParams], depth: int) -> Iterator[str]:
-    """Write the first run of a list with all parameters, the others with what distinguishes them."""
+    """Write the first run of a list with all parameters, and the others only with those in which they differ."""
     pad = "  " * depth
     for i, run in enumerate(runs):
         given = run.model_dump(mode="json", exclude_unset=i > 0)

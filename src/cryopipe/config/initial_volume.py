@@ -48,14 +48,17 @@ from cryopipe.config.declaration.runs import Stage, check_choice
     ),
 )
 class InitialRelionSgd(Params):
-    """Step ``initial_relion_sgd``: a map from nothing by stochastic gradient descent, as in RELION 3.1."""
+    """Step ``initial_relion_sgd``: an initial map by stochastic gradient descent without a reference, as in RELION 3.1."""
 
     symmetry: str | None = parameter("Point group imposed on the map.", derived="dataset.symmetry")
     particle_diameter_A: float | None = parameter(
-        "Outer diameter of the particle; sets the masks.", unit="Å", derived="dataset.particle_diameter_A"
+        "Outer diameter of the particle, for the masks.", unit="Å", derived="dataset.particle_diameter_A"
     )
     seeds: int = parameter(
-        "Independent runs; the one with the best held-out likelihood is kept.", default=8, ge=1, le=20
+        "Number of independent runs. The one with the best likelihood of held-out particles is kept.",
+        default=8,
+        ge=1,
+        le=20,
     )
     initial_iterations: int = parameter(
         "Mini-batches at the initial resolution and batch size.", default=4, ge=1, le=1000
@@ -65,15 +68,15 @@ class InitialRelionSgd(Params):
     )
     final_iterations: int = parameter("Mini-batches at the final resolution and batch size.", default=8, ge=1, le=1000)
     initial_resolution_A: float | None = parameter(
-        "Resolution of the first phase. Solid particles start well at a fifth of their diameter; what orients a hollow shell "
-        "lies between 20 and 10 Å (ferritin: 15 Å).",
+        "Resolution of the first phase. Solid particles start well at a fifth of their diameter. The features that orient a "
+        "hollow shell are between 20 and 10 Å (ferritin: 15 Å).",
         unit="Å",
         derived="clip(dataset.particle_diameter_A / 5, 24, 40)",
         ge=5,
         le=100,
     )
     final_resolution_A: float | None = parameter(
-        "Resolution of the last phase: what the orientation grid can tell apart at the particle's border.",
+        "Resolution of the last phase: the finest that the orientation grid resolves at the border of the particle.",
         unit="Å",
         derived="clip(0.08 * dataset.particle_diameter_A, 10, 20)",
         ge=4,
@@ -82,7 +85,7 @@ class InitialRelionSgd(Params):
     initial_batch: int = parameter("Particles of a mini-batch in the first phase.", default=400, ge=8, le=10000)
     final_batch: int = parameter("Particles of a mini-batch in the last phase.", default=800, ge=8, le=100000)
     momentum: float = parameter(
-        "Share of the previous step that is kept (RELION: 0.9 for 300 mini-batches; fewer need less).",
+        "Momentum: share of the previous step that is kept (RELION: 0.9 for 300 mini-batches; fewer need less).",
         default=0.5,
         ge=0,
         lt=1,
@@ -91,7 +94,7 @@ class InitialRelionSgd(Params):
         "Step size of the gradient (RELION: 0.5 for 300 mini-batches).", default=1.0, gt=0, le=1
     )
     healpix_order: int = parameter(
-        "Order of the orientation grid (60°/2^order) once the resolution is finer than 20 Å; one less before.",
+        "Order of the orientation grid (60°/2^order) once the resolution is finer than 20 Å; before, it is one less.",
         default=3,
         ge=1,
         le=4,
@@ -111,31 +114,31 @@ class InitialRelionSgd(Params):
         le=20,
     )
     initial_effective_poses: float = parameter(
-        "Share of all poses that a particle is spread over at the start (annealing; 0 switches it off).",
+        "Share of all poses over which a particle is spread at the start (annealing; 0 switches it off).",
         default=0.0,
         ge=0,
         le=0.5,
     )
     regularisation: float = parameter(
-        "Added to the weight of every Fourier voxel, in units of its shell's mean weight.", default=0.1, gt=0, le=10
+        "Added to the weight of each Fourier voxel, in units of the mean weight of its shell.", default=0.1, gt=0, le=10
     )
     positive_share: float = parameter(
-        "Share of the iterations, from the first, after which negative density is removed (RELION: the first phase).",
+        "Negative density is removed after each iteration in this first share of all (RELION: in the first phase).",
         default=0.0,
         ge=0,
         le=1,
     )
     mask_diameter_factor: float = parameter(
-        "Diameter of the map's soft mask over the particle's.", default=1.2, ge=1, le=3
+        "Diameter of the soft mask of the map, in particle diameters.", default=1.2, ge=1, le=3
     )
     image_mask_diameter_factor: float = parameter(
-        "Diameter of the images' soft mask over the particle's; the CTF carries detail beyond the particle's edge.",
+        "Diameter of the soft mask of the images, in particle diameters; the CTF spreads detail beyond the particle's edge.",
         default=2.0,
         ge=1,
         le=4,
     )
     held_out: int = parameter(
-        "Particles kept out of all mini-batches to judge the seeds (at most a fifth of all).",
+        "Particles that are held out of all mini-batches to judge the runs (at most a fifth of all).",
         default=300,
         ge=10,
         le=5000,
@@ -147,7 +150,7 @@ InitialVolume = Annotated[str, BranchOf("initial_volumes")]
 
 
 class InitialVolumeStage(Stage):
-    """Stage initial_volume: a map from nothing."""
+    """Stage initial_volume: an initial map from the particles alone."""
 
     initial_volumes: list[InitialVolume] = parameter(
         "Methods that run, each on all selected particles.", default=["initial_relion_sgd"]

@@ -1,4 +1,4 @@
-"""From a YAML file (or the dictionary that Snakemake holds) to a validated configuration, with messages for people."""
+"""From a YAML file (or Snakemake's dictionary) to a validated configuration, with messages for users."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load_config(path: str | Path) -> Config:
     Raises
     ------
     ConfigError
-        One message that lists every fault with its key, its value and what would be right.
+        One message that lists every fault with its key, its value and what is allowed.
     """
     path = Path(path)
     try:
@@ -33,12 +33,12 @@ def load_config(path: str | Path) -> Config:
     try:
         tree = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        raise ConfigError(f"{path}: this is not valid YAML: {error}. Correct the file.") from error
     return parse_config(tree or {}, source=str(path))
 
 
 def parse_config(tree: Mapping[str, Any], *, source: str = "config") -> Config:
-    """Validate a configuration given as a dictionary; ``source`` names it in messages."""
+    """Validate a configuration that is given as a dictionary. ``source`` is its name in messages."""
     try:
         config = Config.model_validate(dict(tree))
     except ValidationError as error:
@@ -52,7 +52,7 @@ def parse_config(tree: Mapping[str, Any], *, source: str = "config") -> Config:
     ]
     if filled:
         raise ConfigError(
-            f"{source}: {', '.join(filled)} is filled by the run for each batch. Leave it out; give the files in section dataset."
+            f"{source}: the run fills {', '.join(filled)} for each batch. Leave it out, and give the files in section dataset."
         )
     return config
 
@@ -61,8 +61,8 @@ def _describe(fault: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in fault["loc"]) or "(top level)"
     if fault["type"] == "extra_forbidden":
         close = difflib.get_close_matches(str(fault["loc"][-1]), _keys_beside(fault["loc"]), n=1, cutoff=0.5)
-        hint = f"did you mean '{close[0]}'?" if close else f"known here: {', '.join(_keys_beside(fault['loc']))}."
-        return f"{key}: there is no such key; {hint}"
+        hint = f"did you mean '{close[0]}'?" if close else f"keys here: {', '.join(_keys_beside(fault['loc']))}."
+        return f"{key}: this key is not known; {hint}"
     value = "" if isinstance(fault["input"], Mapping | BaseModel) else f" (given: {fault['input']!r})"
     return f"{key}: {fault['msg'].removeprefix('Value error, ')}{value}"
 

@@ -1,4 +1,4 @@
-"""The whole configuration: one section for each stage, one block for each step, in the order of the data flow."""
+"""The whole configuration: one section per stage and one block per step, in the order of the data flow."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Config(Params):
     run: Run = Run()
     dataset: Dataset = Dataset()
     simulation: SimulationStage | None = Field(
-        default=None, description="Simulate the movies; null where dataset names real ones."
+        default=None, description="Simulate the movies; null if the dataset has real ones."
     )
     movies: MoviesStage = MoviesStage()
     ctf: CtfStage = CtfStage()
@@ -50,7 +50,7 @@ class Config(Params):
         given = [name for name, value in sources.items() if value is not None]
         if len(given) != 1:
             raise ValueError(
-                f"exactly one of {', '.join(sources)} must be given, but {' and '.join(given) or 'none'} is"
+                f"exactly one of {', '.join(sources)} must be given, but {' and '.join(given) or 'none'} is given"
             )
         return self
 
@@ -69,7 +69,7 @@ def _steps_in(section: FieldInfo) -> dict[str, type[Params]]:
 
 
 def step_params(config: Config) -> dict[str, tuple[str, Params]]:
-    """Return ``{step: (stage, params)}`` of every step whose section is given, in the order of the data flow.
+    """Return ``{step: (stage, params)}`` of all steps whose section is given, in the order of the data flow.
 
     A step that may be done several times has one entry for each run, ``<step>/<run>``.
     """

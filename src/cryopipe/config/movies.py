@@ -9,7 +9,7 @@ from cryopipe.config.declaration.base import Params, parameter
 from cryopipe.config.declaration.declare import Cost, Declaration, Reference
 from cryopipe.config.declaration.runs import Stage
 
-#: What it costs to open images, decode some of them and write a table.
+#: Cost of opening images, decoding some of them and writing a table.
 _COST_OF_REGISTRATION = Cost(
     memory_MB="215 + 5e-6 * frame_px",
     cpu_seconds="0.9 + images * (0.02 + 0.03e-6 * frame_px)",
@@ -38,7 +38,7 @@ _COST_OF_REGISTRATION = Cost(
     ),
 )
 class FetchMovies(Params):
-    """Step ``fetch_movies``: download the movies of a batch from a public archive, where dataset.movies names one."""
+    """Step ``fetch_movies``: download the movies of a batch from a public archive, if dataset.movies names one."""
 
     paths: list[str] = parameter(
         "The files of this batch; filled from the manifest of the run.", default=[], per_batch=True
@@ -46,29 +46,31 @@ class FetchMovies(Params):
     sizes: dict[str, int] = parameter("Their sizes in bytes; filled from the list.", default={}, per_batch=True)
     checksums: dict[str, str] = parameter("Their checksums; filled from the list.", default={}, per_batch=True)
     base_url: str = parameter(
-        "Folder of all entries of the archive: EMPIAR's, or that of a mirror.",
+        "Address of the archive's entries: EMPIAR or a mirror.",
         default="https://ftp.ebi.ac.uk/empiar/world_availability",
     )
     listing: str | None = parameter(
-        "List of the entry's files, one line per file: checksum (MD5 or SHA-256) and size in bytes where known, then the path, "
-        "as md5sum and sha256sum write; null: the archive's HTML indices are read, once per run.",
+        "List of the entry's files, one line per file: checksum (MD5 or SHA-256) and size in bytes if known, then the path, "
+        "as written by md5sum and sha256sum. null: the HTML indices of the archive are read, once per run.",
         default=None,
     )
     folder: str | None = parameter(
-        "Where the movies go (in it: <number of the entry>/<path>), relative to the folder of the Snakefile, for runs that "
-        "share them; null: into the run's folder.",
+        "Folder for the movies (<number of the entry>/<path> in it), relative to the folder of the Snakefile, so that several "
+        "runs can use them. null: the folder of the run.",
         default=None,
     )
-    connections: int = parameter("Files of a batch that are received at the same time.", default=2, ge=1, le=16)
+    connections: int = parameter("Files of a batch that are downloaded at the same time.", default=2, ge=1, le=16)
     attempts: int = parameter("Attempts without progress after which a file is quarantined.", default=5, ge=1, le=50)
     wait_s: float = parameter(
-        "Pause after the first failed attempt; it doubles each time, up to two minutes.",
+        "Pause after the first failed attempt; it doubles with each further one, up to two minutes.",
         unit="s",
         default=2.0,
         ge=0,
         le=120,
     )
-    timeout_s: float = parameter("Silence of the server that ends an attempt.", unit="s", default=60.0, ge=0.1, le=3600)
+    timeout_s: float = parameter(
+        "An attempt ends if the server sends nothing for this time.", unit="s", default=60.0, ge=0.1, le=3600
+    )
 
 
 @Declaration(
@@ -88,10 +90,12 @@ class ImportMovies(Params):
     )
     optics_group_name: str = parameter("Name of the optics group of these movies.", default="opticsGroup1")
     optics_groups: list[OpticsGroup] | None = parameter(
-        "Groups of movies with facts of their own.", derived="dataset.optics_groups"
+        "Groups of movies that differ in some facts.", derived="dataset.optics_groups"
     )
     frames: int | None = parameter(
-        "Number of frames that every movie must have; null: they may differ (a warning above 5 %).", default=None, ge=1
+        "Number of frames that every movie must have; null: it may differ (with a warning above 5 %).",
+        default=None,
+        ge=1,
     )
     frame_size: tuple[int, int] | None = parameter(
         "Columns and rows that every movie must have; null: the most frequent size of each batch.",
@@ -104,7 +108,7 @@ class ImportMovies(Params):
     eer_grouping: int = parameter("Camera readouts that make one frame of an EER movie.", default=40, ge=1, le=1000)
     eer_upsampling: Literal[1, 2, 4] = parameter("Pixels of an EER frame along one pixel of the camera.", default=1)
     pixel_size_A: float | None = parameter(
-        "Pixel size of the movies as they are read (EER: after upsampling).", unit="Å", derived="dataset.pixel_size_A"
+        "Pixel size of the movies when read (EER: after upsampling).", unit="Å", derived="dataset.pixel_size_A"
     )
     voltage_kV: float | None = parameter("Acceleration voltage.", unit="kV", derived="dataset.voltage_kV")
     cs_mm: float | None = parameter("Spherical aberration.", unit="mm", derived="dataset.cs_mm")
@@ -112,7 +116,7 @@ class ImportMovies(Params):
         "Fraction of amplitude contrast.", derived="dataset.amplitude_contrast"
     )
     dose_per_frame_e_A2: float | None = parameter(
-        "Exposure of one frame (of an EER movie: of eer_grouping readouts), to check it against the counts.",
+        "Exposure of one frame (of an EER movie: of eer_grouping readouts). It is compared with the counts.",
         unit="e/Å²",
         derived="dataset.dose_per_frame_e_A2",
     )
@@ -131,18 +135,18 @@ class ImportMovies(Params):
     references=(),
 )
 class ImportMicrographs(Params):
-    """Step ``import_micrographs``: register and check aligned micrographs, where there are no movies."""
+    """Step ``import_micrographs``: register and check aligned micrographs, if there are no movies."""
 
     paths: list[str] = parameter(
         "The micrographs of this batch; filled from the manifest of the run.", default=[], per_batch=True
     )
     optics_group_name: str = parameter("Name of the optics group of these micrographs.", default="opticsGroup1")
     optics_groups: list[OpticsGroup] | None = parameter(
-        "Groups of micrographs with facts of their own.", derived="dataset.optics_groups"
+        "Groups of micrographs that differ in some facts.", derived="dataset.optics_groups"
     )
     dose_weighted_suffix: str | None = parameter(
-        "Ending of the stem of the dose-weighted twin beside each micrograph (x.mrc, x_DW.mrc: _DW); "
-        "null: the given micrograph serves both purposes.",
+        "Suffix of the dose-weighted micrograph beside each micrograph (_DW for x.mrc and x_DW.mrc); "
+        "null: the given micrograph is used for both purposes.",
         default=None,
     )
     pixel_size_A: float | None = parameter("Pixel size of the micrographs.", unit="Å", derived="dataset.pixel_size_A")
@@ -180,12 +184,12 @@ class ImportMicrographs(Params):
     ),
 )
 class EstimateGain(Params):
-    """Step ``estimate_gain``: the camera's gain seen by the movies; orientation and sense of a given one; defects."""
+    """Step ``estimate_gain``: the camera's gain from the movies, orientation and sense of a given gain, and defects."""
 
     method: Literal["flat_field", "rank"] = parameter(
-        "flat_field: mean of all frames over its own smooth background (any data); rank: rows and columns made to "
-        "share one "
-        "distribution of grey values as in xmipp_movie_estimate_gain (integer counts only).",
+        "flat_field: mean of all frames divided by its smooth background (any data); rank: all rows and columns get the "
+        "same "
+        "distribution of grey values, as in xmipp_movie_estimate_gain (integer counts only).",
         default="flat_field",
     )
     frame_step: int = parameter("Use every n-th frame of a movie.", default=1, ge=1)
@@ -200,8 +204,8 @@ class EstimateGain(Params):
     orientation: Literal[
         "auto", "rot0", "rot90", "rot180", "rot270", "mirror_rot0", "mirror_rot90", "mirror_rot180", "mirror_rot270"
     ] = parameter(
-        "How the given gain must be turned: mirrored along x if so named, then rotated counter-clockwise in array axes "
-        "(numpy.rot90); auto: found by correlation.",
+        "Orientation of the given gain: it is mirrored along x if the name has mirror, then rotated counter-clockwise in "
+        "array axes (numpy.rot90); auto: found by correlation.",
         default="auto",
     )
     sense: Literal["auto", "multiply", "divide"] = parameter(
@@ -214,10 +218,10 @@ class EstimateGain(Params):
         ge=6,
     )
     min_margin: float = parameter(
-        "The best orientation must score this many times more than the second.", default=5.0, ge=1.5
+        "The score of the best orientation must be this many times that of the second.", default=5.0, ge=1.5
     )
     hot_sigma: float = parameter(
-        "A pixel is hot when its mean exceeds its surroundings by this many robust standard deviations.",
+        "A pixel is hot if its mean exceeds its surroundings by this many robust standard deviations.",
         unit="σ",
         default=6.0,
         ge=4,
@@ -234,7 +238,7 @@ class EstimateGain(Params):
     cost=Cost(
         names={
             "Mpx": "1e-6 * frame_px",
-            # MB per 10⁶ Å² and frame: spectra of the patches, at most 1 GB, beside the frames binned to the finest detail
+            # MB per 10⁶ Å² and frame: spectra of the patches (at most 1 GB), and the frames binned to the finest detail
             "spectra": "min(1000, 1.2 * (3.5 / step.finest_resolution_A) ** 2 * frames * Mpx * dataset.pixel_size_A ** 2)",
             "binned": "min(2, 0.65 * dataset.pixel_size_A ** 2) * frames * Mpx",
             "decoded": "frames * Mpx * frame_bytes",
@@ -262,7 +266,7 @@ class AlignMovies(Params):
     """Step ``align_movies``: global and local motion of the frames, plain and dose-weighted averages."""
 
     max_resolution_A: float | None = parameter(
-        "Correlations are low-passed to this resolution (half amplitude); null: 20 Å, and 15 Å above 1 e/Å² per frame.",
+        "Correlations are low-passed to this resolution (half amplitude); null: 20 Å, or 15 Å above 1 e/Å² per frame.",
         unit="Å",
         default=None,
         ge=5,
@@ -272,28 +276,28 @@ class AlignMovies(Params):
         "Largest shift between two frames that is searched.", unit="Å", default=50.0, ge=2, le=500
     )
     robust_iterations: int = parameter(
-        "Rounds of re-weighting the frame pairs by how well they fit the trajectory.", default=20, ge=0, le=100
+        "Rounds in which frame pairs are weighted by how well they fit the trajectory.", default=20, ge=0, le=100
     )
     refine_iterations: int = parameter(
-        "Rounds of moving each frame against the sum of all others, at most.", default=5, ge=0, le=50
+        "Largest number of rounds in which each frame is moved against the sum of all others.", default=5, ge=0, le=50
     )
     local: bool = parameter(
-        "Follow how the specimen bends, in patches, beside the motion of whole frames (frames too small: no).",
+        "Find local motion in patches, in addition to global motion (not in frames that are too small for patches).",
         default=True,
     )
     patch_A: float = parameter(
-        "Side of a patch; their number follows from the frame.", unit="Å", default=500.0, ge=100, le=2000
+        "Side of a patch; the size of the frame gives their number.", unit="Å", default=500.0, ge=100, le=2000
     )
     finest_resolution_A: float = parameter(
-        "Finest detail of the refinement, which gives every frequency the weight of what frames share in it; "
-        "vitreous ice has a ring at 3.7 Å.",
+        "Finest detail used by the refinement of the motion. It weighs each frequency by the signal that frames share "
+        "there; vitreous ice has a ring at 3.7 Å.",
         unit="Å",
         default=3.5,
         ge=2,
         le=100,
     )
     binning: int = parameter("Fourier binning of the averages (2 for super-resolution movies).", default=1, ge=1, le=8)
-    float16: bool = parameter("Write averages as float16 MRC (mode 12): half the size.", default=False)
+    float16: bool = parameter("Write averages as float16 MRC (mode 12), which halves their size.", default=False)
     frame_cache_GB: float = parameter(
         "Decoded frames of a movie stay in memory up to this size; larger movies are read twice.",
         unit="GB",
@@ -320,7 +324,7 @@ class ScreenMotion(Params):
     """Step ``screen_motion``: leave out movies that moved too much."""
 
     criterion: Literal["legacy2020", "path"] = parameter(
-        "legacy2020: largest step and largest travel along x or y; path: Euclidean steps and the length of the path.",
+        "legacy2020: largest step and largest range along x or y; path: largest Euclidean step and length of the path.",
         default="legacy2020",
     )
     max_frame_shift_A: float | None = parameter(
@@ -330,15 +334,15 @@ class ScreenMotion(Params):
         gt=0,
     )
     max_movie_shift_A: float | None = parameter(
-        "Largest shift over the movie; null: 15 Å (legacy2020) or 45 Å (path).", unit="Å", default=None, gt=0
+        "Largest motion over the movie; null: 15 Å (legacy2020) or 45 Å (path).", unit="Å", default=None, gt=0
     )
     reject: Literal["frame", "movie", "and", "or"] = parameter(
         "Which of the two limits must be exceeded to reject a movie.", default="or"
     )
-    skip: int = parameter("First frames that do not count (the specimen settles).", default=0, ge=0, le=100)
+    skip: int = parameter("Number of first frames to ignore, while the specimen settles.", default=0, ge=0, le=100)
     ignore_spikes: bool = parameter(
-        "Leave a single frame that jumps out and back (a mistaken shift, no motion) out of the measures; it is flagged "
-        "either way.",
+        "Ignore a single frame that jumps out and back (a wrong shift, not motion) in the measures. It is flagged in any "
+        "case.",
         default=False,
     )
 

@@ -38,40 +38,47 @@ class ExtractParticles(Params):
         "Outer diameter of the particle.", unit="Å", derived="dataset.particle_diameter_A", ge=30, le=2000
     )
     downsample: float | None = parameter(
-        "Fourier cropping of the micrograph before cutting: image pixel over micrograph pixel.",
+        "Fourier cropping of the micrograph before extraction: pixel size of the images over that of the micrograph.",
         derived="max(1, 0.7 / dataset.pixel_size_A)",
         ge=1,
         le=32,
     )
     box_A: float | None = parameter(
-        "Smallest length of the images: particle plus what the CTF spreads at 3 Å and 1 µm of defocus, to either side. "
-        "Rounded up to an even, FFT-friendly number of pixels.",
+        "Smallest side of the images: the particle, plus on both sides the distance to which the CTF spreads detail of 3 Å "
+        "at 1 µm defocus. It is rounded up to an even number of pixels that suits FFTs.",
         unit="Å",
         derived="max(1.5 * dataset.particle_diameter_A, dataset.particle_diameter_A + 2 * wavelength * 10000 / 3)",
         gt=0,
     )
     box_px: int | None = parameter(
-        "Length of the images in their own pixels; overrides box_A.", unit="px", default=None, ge=16
+        "Side of the images in their own pixels; it overrides box_A.", unit="px", default=None, ge=16
     )
     remove_dust: bool = parameter("Replace outlying pixels of the micrograph.", default=True)
-    dust_threshold: float = parameter("Pixels further from the mean than this are dust.", unit="sd", default=5.0, ge=3)
+    dust_threshold: float = parameter(
+        "Pixels that differ from the mean by more than this are dust.", unit="sd", default=5.0, ge=3
+    )
     dust_fill: Literal["random", "median"] = parameter(
         "What replaces dust: noise about the local mean, or the median of the neighbours.", default="random"
     )
-    invert_contrast: bool = parameter("Protein dark in the micrograph becomes bright in the images.", default=True)
+    invert_contrast: bool = parameter(
+        "Invert the contrast: protein is dark in the micrograph and bright in the images.", default=True
+    )
     phase_flip: bool = parameter(
-        "Flip the CTF's phases on the whole micrograph. Off: the signed CTF is modelled later, which loses nothing.",
+        "Flip the phases of the CTF on the whole micrograph. Off by default: later steps model the signed CTF, which loses "
+        "nothing.",
         default=False,
     )
     normalise: Literal["ramp", "background", "image", "none"] = parameter(
-        "ramp: subtract the plane through the background, then background mean 0, sd 1; background: without plane; "
-        "image: mean 0 and sd 1 of all pixels.",
+        "ramp: subtract a plane fitted to the background, then set the background to mean 0 and sd 1; background: the same "
+        "without the plane; image: set all pixels to mean 0 and sd 1.",
         default="ramp",
     )
     background_diameter_A: float | None = parameter(
         "Pixels outside this circle are background.", unit="Å", derived="1.25 * dataset.particle_diameter_A", gt=0
     )
-    half_precision: bool = parameter("Store float16: half the disk; RELION 3 cannot read it.", default=False)
+    half_precision: bool = parameter(
+        "Store float16, which needs half the disk space; RELION 3 cannot read it.", default=False
+    )
 
 
 class ParticlesStage(Stage):

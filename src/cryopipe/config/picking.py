@@ -10,7 +10,7 @@ from cryopipe.config.declaration.base import Params, parameter
 from cryopipe.config.declaration.declare import BranchOf, Cost, Declaration, Reference
 from cryopipe.config.declaration.runs import Stage, check_choice
 
-#: What filtering micrographs at 20 Å costs, whatever the filter.
+#: Cost of filtering micrographs at 20 Å, with any filter.
 _COST_OF_FILTERS = Cost(
     names={"Mpx": "1e-6 * micrograph_px"},
     memory_MB="285 + 14 * Mpx",
@@ -21,7 +21,7 @@ _COST_OF_FILTERS = Cost(
 
 
 class SizePicker(Params):
-    """What pickers have in common that know the particle by its size alone."""
+    """Parameters of pickers that know only the size of the particle."""
 
     particle_diameter_A: float | None = parameter(
         "Outer diameter of the particle.", unit="Å", derived="dataset.particle_diameter_A", ge=30, le=2000
@@ -34,15 +34,18 @@ class SizePicker(Params):
         gt=0,
     )
     outlier_zscore: float = parameter(
-        "Pixels of the micrograph further from the mean than this become the mean.", unit="sd", default=8.0, gt=2
+        "Pixels of the micrograph that differ from the mean by more than this are set to the mean.",
+        unit="sd",
+        default=8.0,
+        gt=2,
     )
     max_merit_ratio: float = parameter(
-        "Picks with a figure of merit above this many times the micrograph's median pick are ice or carbon: dropped.",
+        "Picks whose figure of merit is above this many times the median of the micrograph are left out as ice or carbon.",
         default=5.0,
         gt=1,
     )
     max_roughness: float = parameter(
-        "Picks at places of this many times the median pick's contrast are carbon, ice or aggregates: dropped.",
+        "Picks with this many times the median contrast of the picks are left out as carbon, ice or aggregates.",
         default=2.0,
         gt=1,
     )
@@ -75,10 +78,11 @@ class PickLog(SizePicker):
     max_diameter_A: float | None = parameter(
         "Largest blob that counts as a particle.", unit="Å", derived="1.2 * dataset.particle_diameter_A", gt=0
     )
-    correct_ctf: bool = parameter("Undo the CTF's rise up to its first peak before filtering.", default=False)
+    correct_ctf: bool = parameter(
+        "Correct the rise of the CTF from zero frequency to its first peak before filtering.", default=False
+    )
     adjust_threshold: float = parameter(
-        "Threshold of the figure of merit: this many standard deviations of the responses in the diameter range above "
-        "their mean.",
+        "Threshold of the figure of merit: mean plus this many standard deviations of the responses in the diameter range.",
         unit="sd",
         default=-1.0,
         ge=-5,
@@ -117,7 +121,7 @@ class PickShell(SizePicker):
     """Step ``pick_shell``: particles found by the matched filter of a ball, or a hollow ball, under the CTF."""
 
     cavity_diameter_A: float | None = parameter(
-        "Diameter of the cavity, null for a solid particle; a wrong value costs little, as the outer border decides.",
+        "Diameter of the cavity; null for a solid particle. A wrong value does little harm, as the outer border decides.",
         unit="Å",
         derived="dataset.cavity_diameter_A",
         ge=0,
@@ -147,7 +151,8 @@ class PickShell(SizePicker):
         cavity_A, diameter_A = self.cavity_diameter_A, self.particle_diameter_A
         if cavity_A is not None and diameter_A is not None and cavity_A >= diameter_A:
             raise ValueError(
-                f"cavity_diameter_A is {cavity_A:g} Å, but the particle is {diameter_A:g} Å in diameter: a cavity is smaller"
+                f"cavity_diameter_A is {cavity_A:g} Å, but it must be smaller than the diameter of the particle, "
+                f"{diameter_A:g} Å"
             )
         return self
 

@@ -30,7 +30,7 @@ from cryopipe.config.declaration.runs import Stage
             "search": "4 * shifts * orientations * coarse / 8e10",
             "tile": "min(1074, 4e-6 * particles / 2 * shifts * orientations)",
         },
-        # 24 bytes a voxel while both halves are reconstructed to the resolution reached, 17 while one is at full size;
+        # 24 bytes per voxel while both halves are reconstructed to the resolution reached, 17 while one is at full size;
         # 150 MB of the 450 are for kernels that are compiled for the first time
         memory_MB="450 + 20 * cube + min(spectra, max(budget_MB - 805, 0)) + max(min(805, 4.5 * spectra), tile)",
         cpu_seconds="2 + 0.25 * cube + "
@@ -51,10 +51,10 @@ class RefineHomogeneous(Params):
 
     symmetry: str | None = parameter("Point group imposed on the map.", derived="dataset.symmetry")
     particle_diameter_A: float | None = parameter(
-        "Outer diameter of the particle; sets masks and search ranges.", unit="Å", derived="dataset.particle_diameter_A"
+        "Outer diameter of the particle, for masks and search ranges.", unit="Å", derived="dataset.particle_diameter_A"
     )
     initial_lowpass_A: float | None = parameter(
-        "Low-pass filter of the initial map; whatever it holds beyond is forgotten.",
+        "Low-pass filter of the initial map; its finer details are not used.",
         unit="Å",
         derived="clip(dataset.particle_diameter_A / 6, 15, 40)",
         ge=5,
@@ -67,9 +67,9 @@ class RefineHomogeneous(Params):
         ge=10,
         le=100,
     )
-    max_iterations: int = parameter("Iterations, at most.", default=14, ge=1, le=50)
+    max_iterations: int = parameter("Largest number of iterations.", default=14, ge=1, le=50)
     global_iterations: int = parameter(
-        "First iterations in which every particle is searched over all orientations.", default=3, ge=1
+        "Number of first iterations in which every particle is searched over all orientations.", default=3, ge=1
     )
     healpix_order: int = parameter("Order of the global orientation grid (60°/2^order).", default=3, ge=1, le=4)
     offset_range_A: float | None = parameter(
@@ -79,16 +79,24 @@ class RefineHomogeneous(Params):
         ge=0,
         le=200,
     )
-    candidates: int = parameter("Poses of the global search that are refined continuously.", default=4, ge=1, le=32)
+    candidates: int = parameter(
+        "Best poses of the global search, per particle, that are refined continuously.", default=4, ge=1, le=32
+    )
     mask_start_resolution_A: float = parameter(
         "The dynamic mask is used once the map is better than this.", unit="Å", default=12.0, ge=3, le=60
     )
     mask_threshold: float = parameter(
-        "Dynamic mask: density threshold over the map's 99.9th percentile.", default=0.2, gt=0, lt=1
+        "Dynamic mask: density threshold as a share of the map's 99.9th percentile.", default=0.2, gt=0, lt=1
     )
-    mask_near_A: float = parameter("Dynamic mask: distance to which it is one.", unit="Å", default=6.0, ge=0, le=50)
+    mask_near_A: float = parameter(
+        "Dynamic mask: distance from the thresholded density up to which it is one.", unit="Å", default=6.0, ge=0, le=50
+    )
     mask_far_A: float = parameter(
-        "Dynamic mask: distance from which on it is zero.", unit="Å", default=14.0, gt=0, le=100
+        "Dynamic mask: distance from the thresholded density beyond which it is zero.",
+        unit="Å",
+        default=14.0,
+        gt=0,
+        le=100,
     )
     refine_scale: bool = parameter("Refine the grey scale of every particle.", default=False)
     refine_defocus: bool = parameter("Refine the defocus of every particle once the map is good enough.", default=True)
@@ -96,7 +104,7 @@ class RefineHomogeneous(Params):
         "Defocus is refined once the map is better than this.", unit="Å", default=6.0, gt=1, le=20
     )
     defocus_range_A: float = parameter(
-        "Defocus search range, to either side.", unit="Å", default=2000.0, gt=0, le=10000
+        "Largest change of the defocus, up or down.", unit="Å", default=2000.0, gt=0, le=10000
     )
     defocus_prior_A: float = parameter(
         "Standard deviation of the particles' heights about the micrograph's defocus.",
@@ -106,12 +114,12 @@ class RefineHomogeneous(Params):
         le=10000,
     )
     refine_astigmatism: bool = parameter(
-        "Where the defocus is refined, refine the astigmatism of every micrograph as well, from all of its particles in a half "
+        "When the defocus is refined, refine the astigmatism of every micrograph, too, from all of its particles in a half "
         "set together.",
         default=False,
     )
     astigmatism_prior_A: float = parameter(
-        "Standard deviation of the true astigmatism's components (half of U - V) about those of the micrograph's CTF.",
+        "Standard deviation of the components of the true astigmatism (half of U - V) about those of the micrograph's CTF.",
         unit="Å",
         default=200.0,
         gt=0,

@@ -22,13 +22,13 @@ class Report(Params):
 
     title: str | None = parameter("Title of the report.", derived="run.name")
     max_pictures: int = parameter(
-        "Items shown with pictures in each section, at most: the worst by each criterion and an even sample.",
+        "Largest number of items with pictures in a section: the worst by each criterion and an even sample.",
         default=24,
         ge=0,
         le=500,
     )
     max_table_rows: int = parameter(
-        "Rows of a table, at most: the worst by each criterion and an even sample; report.json has all.",
+        "Largest number of rows in a table: the worst by each criterion and an even sample. report.json has all rows.",
         default=1000,
         ge=10,
         le=20000,

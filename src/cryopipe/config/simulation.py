@@ -58,7 +58,7 @@ class SimulateMovies(Params):
     """Step ``simulate_movies``: movies of apoferritin (or any model) in ice whose truth is known."""
 
     preset: Literal["tiny", "demo", "tutorial"] = parameter(
-        "What null values are taken from: tiny (tests), demo (minutes), tutorial (EMPIAR-10248's sizes).",
+        "Preset for values that are null: tiny (tests), demo (minutes), tutorial (sizes of EMPIAR-10248).",
         default="demo",
     )
     movies: int | None = parameter("Number of movies.", derived="preset", ge=1, le=10000)
@@ -68,10 +68,10 @@ class SimulateMovies(Params):
     pixel_size_A: float | None = parameter("Pixel size.", unit="Å", derived="preset", ge=0.3, le=5)
     dose_per_frame_e_A2: float | None = parameter("Exposure of a frame.", unit="e/Å²", derived="preset", gt=0, le=50)
     particles_per_movie: int | None = parameter(
-        "Particles to place in a movie; fewer are placed where they would overlap.", derived="preset", ge=1, le=5000
+        "Particles to place in a movie; fewer are placed if they would overlap.", derived="preset", ge=1, le=5000
     )
     defocus_range_A: tuple[float, float] | None = parameter(
-        "Range of the movies' mean defocus.", unit="Å", derived="preset"
+        "Range of the mean defocus of the movies.", unit="Å", derived="preset"
     )
     voltage_kV: float = parameter("Acceleration voltage.", unit="kV", default=300.0, ge=60, le=1000)
     cs_mm: float = parameter("Spherical aberration.", unit="mm", default=2.7, ge=0, le=10)
@@ -81,22 +81,22 @@ class SimulateMovies(Params):
     )
     symmetry: str = parameter("Point group of the particle.", default="O")
     particle_diameter_A: float = parameter(
-        "Diameter that the pipeline is told.", unit="Å", default=125.0, ge=30, le=2000
+        "Particle diameter that the pipeline uses.", unit="Å", default=125.0, ge=30, le=2000
     )
-    spacing: float = parameter("Least distance of two particles over the diameter.", default=1.04, ge=0.8, le=5)
+    spacing: float = parameter("Smallest distance of two particles, in diameters.", default=1.04, ge=0.8, le=5)
     iron_fraction: float = parameter("Share of particles whose cavity holds an iron core.", default=0.1, ge=0, le=1)
     astigmatism_A: float = parameter("Typical difference of the two defoci.", unit="Å", default=200.0, ge=0, le=5000)
     ice_thickness_A: float = parameter(
         "Mean thickness of the ice; particles lie at all heights in it.", unit="Å", default=350.0, gt=0, le=3000
     )
     b_factor_A2: float = parameter(
-        "Envelope of microscope, camera and specimen, exp(-B k²/4), besides the model's own B factors.",
+        "Envelope of microscope, camera and specimen, exp(-B k²/4), in addition to the B factors of the model.",
         unit="Å²",
         default=40.0,
         ge=0,
     )
     ice_noise: float = parameter(
-        "Power of the ice's own structure over that of amorphous ice of this thickness; it makes the Thon rings.",
+        "Power of the structure of the ice, relative to amorphous ice of this thickness; it makes the Thon rings.",
         default=1.0,
         ge=0,
     )
@@ -105,14 +105,14 @@ class SimulateMovies(Params):
         "Typical local motion in the corners of the field over a movie.", unit="Å", default=1.5, ge=0, le=20
     )
     special_movies: bool = parameter(
-        "Of 4 movies or more, one that drifts far and one with a bad CTF; of 8 or more, one with a carbon edge; ice "
-        "contaminants on a third.",
+        "With 4 movies or more, one drifts far and one has a bad CTF. With 8 or more, one has a carbon edge. A third has "
+        "ice contaminants.",
         default=True,
     )
     detective_quantum_efficiency: float = parameter(
-        "Of the camera at low frequency; it falls to half at Nyquist.", default=0.6, gt=0, le=1
+        "DQE of the camera at low frequency; it falls to half at Nyquist.", default=0.6, gt=0, le=1
     )
-    gain_sigma: float = parameter("Standard deviation of the pixels' gain.", default=0.03, ge=0, le=0.3)
+    gain_sigma: float = parameter("Standard deviation of the gain over the pixels.", default=0.03, ge=0, le=0.3)
     movie_format: Literal["tif", "mrcs"] = parameter(
         "TIFF with LZW compression (8 bit), or MRC stacks (16 bit).", default="tif"
     )
@@ -127,12 +127,12 @@ class SimulateMovies(Params):
         return self
 
     def value(self, name: str) -> Any:
-        """Return a value as given, else as the preset has it."""
+        """Return the given value, or that of the preset if it is null."""
         given = getattr(self, name)
         return PRESETS[self.preset][name] if given is None else given
 
     def facts(self) -> dict[str, Any]:
-        """Return the facts of the dataset that is simulated, by their names in section ``dataset``."""
+        """Return the facts of the simulated dataset, by their names in section ``dataset``."""
         return {
             "pixel_size_A": self.value("pixel_size_A"),
             "voltage_kV": self.voltage_kV,

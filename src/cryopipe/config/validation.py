@@ -6,7 +6,7 @@ from cryopipe.config.declaration.base import Params, parameter
 from cryopipe.config.declaration.declare import Cost, Declaration, Reference
 from cryopipe.config.declaration.runs import Stage
 
-#: Source of the FSC's threshold 0.143 and of sharpening by a B-factor.
+#: Source of the FSC threshold 0.143 and of sharpening by a B factor.
 _ROSENTHAL_HENDERSON = Reference(
     "Rosenthal & Henderson 2003, Optimal determination of particle orientation", "10.1016/j.jmb.2003.07.013"
 )
@@ -40,22 +40,27 @@ class Postprocess(Params):
     """Step ``postprocess``: solvent mask, corrected FSC, sharpening."""
 
     mask_lowpass_A: float = parameter(
-        "Low-pass filter of the map that the solvent mask is made from.", unit="Å", default=12.0, ge=3, le=100
+        "Low-pass filter of the map from which the solvent mask is made.", unit="Å", default=12.0, ge=3, le=100
     )
     mask_threshold: float = parameter(
-        "Density threshold of the solvent mask over the filtered map's 99.9th percentile.", default=0.15, gt=0, lt=1
+        "Density threshold of the solvent mask, as a share of the filtered map's 99.9th percentile.",
+        default=0.15,
+        gt=0,
+        lt=1,
     )
     mask_extend_A: float = parameter("Distance by which the binary mask grows.", unit="Å", default=4.0, ge=0, le=50)
     mask_edge_A: float = parameter("Width of the mask's soft edge.", unit="Å", default=8.0, gt=0, le=50)
     b_factor_A2: float | None = parameter(
-        "B-factor applied as exp(-B/4d²), negative sharpens; null: from the Guinier plot.", unit="Å²", default=None
+        "B factor, applied as exp(-B/4d²); a negative one sharpens. null: from the Guinier plot.",
+        unit="Å²",
+        default=None,
     )
     guinier_start_A: float = parameter("Low-resolution end of the Guinier fit.", unit="Å", default=10.0, ge=3, le=30)
     lowpass_A: float | None = parameter(
         "Final low-pass filter; null: at the resolution of the corrected FSC.", unit="Å", default=None, gt=0
     )
     mtf: str | None = parameter(
-        "STAR file of the detector's MTF (rlnResolutionInversePixel, rlnMtfValue); null: none is divided out.",
+        "STAR file of the detector's MTF (rlnResolutionInversePixel, rlnMtfValue); null: no MTF is divided out.",
         default=None,
     )
     mtf_pixel_size_A: float | None = parameter(
@@ -91,14 +96,14 @@ class ValidateTruth(Params):
         gt=0,
     )
     mask_threshold: float = parameter(
-        "Truth-derived mask: density threshold over the 99.9th percentile of the true map at 12 Å.",
+        "Mask from the true map: density threshold as a share of its 99.9th percentile at 12 Å.",
         default=0.1,
         gt=0,
         lt=1,
     )
     mask_extend_A: float = parameter("Distance by which the binary mask grows.", unit="Å", default=4.0, ge=0, le=50)
     mask_edge_A: float = parameter("Width of the mask's soft edge.", unit="Å", default=8.0, gt=0, le=50)
-    kinds: tuple[str, ...] = parameter("Kinds of true particles that count as the particle sought.", default=("apo",))
+    kinds: tuple[str, ...] = parameter("Kinds of true particles that the pipeline should find.", default=("apo",))
 
 
 @Declaration(
@@ -123,9 +128,11 @@ class ValidateModel(Params):
         "Outer diameter of the particle.", unit="Å", derived="dataset.particle_diameter_A"
     )
     assembly: str | None = parameter(
-        "Biological assembly to build where the file names it; null takes the coordinates as they are.", default="1"
+        "Biological assembly to build, if the file has it; null: the coordinates as they are.", default="1"
     )
-    b_factor_A2: float = parameter("B-factor added to every atom's.", unit="Å²", default=0.0, ge=0, le=1000)
+    b_factor_A2: float = parameter(
+        "B factor that is added to those of all atoms.", unit="Å²", default=0.0, ge=0, le=1000
+    )
     allow_hand: bool = parameter("Also try the mirror image of the map.", default=True)
     mask_extend_A: float = parameter(
         "Distance from the atoms at which the mask starts to fall.", unit="Å", default=4.0, ge=0, le=50

@@ -1,25 +1,25 @@
 """Step ``consensus_ctf``: keep the micrographs whose CTF can be trusted, by limits and by agreement of estimators.
 
-The first run (``defocus``): estimators that know nothing of one another, by default ctffind and gctf, give the defocus. Two
-estimates agree up to the frequency where their phases part by 90° (`agreement`); more than half of the branches have to agree
-with one another (`verdict`), what they agree on has to keep the limits (`criteria`), and the row that goes on carries
-their mean, their scatter and the agreement of all pairs (`combine`). Branches are joined by item, never by order, and
-the decision depends on neither order. A micrograph that an estimator could not work on is in that branch's list of
-failures; here it is listed once, with the reason of each branch.
+In the first run (``defocus``) independent estimators, by default ctffind and gctf, give the defocus. Two estimates agree up
+to the frequency at which their phases differ by 90° (`agreement`). More than half of the branches must agree with one another
+(`verdict`), and their result must keep the limits (`criteria`). The row that goes on has their mean, their scatter and the
+agreement of all pairs (`combine`). Branches are joined by item, and the decision does not depend on the order of branches or
+rows. A micrograph that an estimator could not process is in that branch's list of failures. Here it is listed once, with the
+reason of each branch.
 
-The second run (``envelope``) starts from the first: what enters is what that accepted, and its outcome is one of the branches.
-The estimators of this run (by default xmipp, which fits the whole spectrum) are compared with it; the row that goes on has
-the envelope of the one and the defocus of the other, and names both (``crpCtfDefocusFrom``, ``crpCtfEnvelopeFrom``). Limits on
-xmipp's criteria take effect here, because its columns are here. What this run can find is a fit that ran away, an envelope that
-ends early, a spectrum with ice or drift.
+The second run (``envelope``) starts from the first. It judges the micrographs that the first run accepted, and the result of
+that run is one of the branches. The estimators of this run (by default xmipp, which fits the whole spectrum) are compared with
+it. The row that goes on has the envelope of the estimator and the defocus of the first run, and names both
+(``crpCtfDefocusFrom``, ``crpCtfEnvelopeFrom``). Limits on xmipp's criteria act in this run, because it has their columns. This
+run can find a fit that diverged, an envelope that ends early, or a spectrum with ice or drift.
 
 References
 ----------
 Marabini et al. 2015, J. Struct. Biol. 190:348, doi:10.1016/j.jsb.2015.04.003; Sorzano et al. 2007, J. Struct. Biol. 160:249,
-doi:10.1016/j.jsb.2007.08.013; xmipp3 CTF consensus. Known limits: an estimator that started from another one's answer agrees
-with it too easily: xmipp started from ctffind's CTF refines that very answer, so its agreement with a consensus that holds
-ctffind shows that the refinement stayed, not that the defocus is right. Estimators of one spectrum share the errors of
-the spectrum, so their scatter is a lower bound of the error.
+doi:10.1016/j.jsb.2007.08.013; xmipp3 CTF consensus. Known limits: An estimator that starts from the result of another one
+agrees with it too easily. Since xmipp starts from ctffind's CTF, its agreement with a consensus that includes ctffind shows
+that the refinement did not move away, not that the defocus is right. Estimators that use the same spectrum share the errors
+of that spectrum, so their scatter is a lower bound of the error.
 """
 
 from __future__ import annotations
@@ -33,5 +33,5 @@ from cryopipe.ctf.consensus.run import run_pass
 
 
 def main(inputs: dict[str, Any], outputs: dict[str, Path], params: ConsensusCtf, context: Context) -> None:
-    """Judge a batch; inputs ``micrographs``, ``branches`` and ``failures`` (one of each for each branch)."""
+    """Judge a batch. Inputs are ``micrographs``, and for each branch one of ``branches`` and one of ``failures``."""
     run_pass(inputs, outputs, params, context, prefix=params.prefix)

@@ -1,6 +1,6 @@
-"""The CTF's phase on given frequencies, in the parameters in which a fit has no singularity: z, a, b and phase shift.
+"""The phase of the CTF as a function of z, a, b and the phase shift, parameters in which a fit has no singularity.
 
-Defocus towards azimuth θ is Δ = z + a cos 2θ + b sin 2θ, so that a = (U - V)/2 cos 2α and b = (U - V)/2 sin 2α.
+The defocus along azimuth θ is Δ = z + a cos 2θ + b sin 2θ, so a = (U - V)/2 cos 2α and b = (U - V)/2 sin 2α.
 χ = π λ k² (Δ - ½ λ² k² Cs) + phase shift + arcsin(w) (cisTEM and RELION agree up to the sign of the CTF).
 """
 
@@ -39,9 +39,9 @@ class Defocus:
     Attributes
     ----------
     mean_A, a_A, b_A : float
-        z, a, b of the module's text, Å.
+        z, a, b in the docstring of the module, Å.
     phase_shift_rad : float
-        Of a phase plate.
+        Phase shift of a phase plate, radians.
     """
 
     mean_A: float
@@ -87,14 +87,14 @@ def from_uv(u_A: float, v_A: float, angle_deg: float, phase_shift_deg: float = 0
 def phase(
     k2: np.ndarray, defocus_A: np.ndarray | float, microscope: Microscope, phase_shift_rad: float = 0.0
 ) -> np.ndarray:
-    """Return χ in radians, as the text of the module defines it.
+    """Return χ in radians, as defined in the docstring of the module.
 
     Parameters
     ----------
     k2 : ndarray
         Squared spatial frequencies, 1/Å².
     defocus_A : ndarray or float
-        Defocus at each frequency, or one for all, Å; shapes broadcast.
+        Defocus at each frequency, or one for all, Å. Shapes broadcast.
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     phase_shift_rad : float
@@ -106,7 +106,7 @@ def phase(
 
 
 def equivalent_k2(chi: np.ndarray, defocus: Defocus, microscope: Microscope) -> np.ndarray:
-    """Return the k² (1/Å²) at which the *mean* defocus gives the phase ``chi``, NaN beyond the turning point."""
+    """Return the k² (1/Å²) at which the *mean* defocus gives the phase ``chi``, or NaN beyond the turning point."""
     wavelength, cs_A = microscope.wavelength_A, microscope.cs_mm * 1e7
     turns = (chi - defocus.phase_shift_rad - microscope.offset) / (np.pi * wavelength)  # z q - ½ λ² Cs q²
     curvature = 0.5 * wavelength**2 * cs_A

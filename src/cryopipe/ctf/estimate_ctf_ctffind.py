@@ -1,15 +1,16 @@
-"""Step ``estimate_ctf_ctffind``: defocus, astigmatism and the resolution of Thon rings, as CTFFIND4/5 does.
+"""Step ``estimate_ctf_ctffind``: defocus, astigmatism and the resolution of Thon rings, as in CTFFIND4/5.
 
-The amplitude spectrum of the plain average (`spectrum`) is correlated with |CTF| (`fit`); the equiphase average tells
-how far the fit holds (`diagnostics`). By option the specimen's tilt is found from tiles (`tilt`), whose spectra are then
-brought to the defocus of the centre (`tile_spectra`) and fitted instead of the whole one: rings reach further.
+The amplitude spectrum of the plain average (`spectrum`) is correlated with |CTF| (`fit`). The equiphase average shows up to
+which resolution the fit is good (`diagnostics`). By option the tilt of the specimen is found from tiles (`tilt`). Then the
+spectra of the tiles are brought to the defocus of the centre (`tile_spectra`), and their sum is fitted instead of the whole
+spectrum, because its rings reach a finer resolution.
 
 References
 ----------
 Rohou & Grigorieff 2015, J. Struct. Biol. 192:216, doi:10.1016/j.jsb.2015.08.008; Elferich et al. 2024, eLife
-13:RP97227, doi:10.7554/eLife.97227. Known limits: no thickness of the specimen; a tilt is reported, but particles get
-the defocus of the centre; below about 0.4 µm there are too few rings in the band for a safe answer, which the fitted
-resolution then shows.
+13:RP97227, doi:10.7554/eLife.97227. Known limits: The thickness of the specimen is not estimated. A tilt is reported, but
+particles get the defocus of the centre. Below about 0.4 µm defocus there are too few rings in the band for a safe result.
+The fitted resolution shows this.
 """
 
 from __future__ import annotations
@@ -52,15 +53,16 @@ from cryopipe.items import Row
 
 _COLUMNS = CTF_COLUMNS | {"crpCtfAliasingResolution": "float64", "crpIciness": "float64"}
 _TILT_COLUMNS = {"crpCtfTilt": "float64", "crpCtfTiltAxis": "float64"}
-#: Value of crpIciness where the spectrum ends before the ice ring; a real one is a square and not negative.
+#: Value of crpIciness if the spectrum ends before the ice ring. A measured value is a square, so it is not negative.
 _UNKNOWN_ICE = -1.0
-#: The search tries some 3e5 combinations; the best of them reaches 4.5 to 5 standard deviations on noise.
+#: Significance below which rings count as not found. The search tries some 3e5 combinations; on noise the best of them
+#: reaches 4.5 to 5 standard deviations.
 _LEAST_SIGNIFICANCE = 6.0
-#: Equivalent noise bandwidth of the tiles' Hann window along an axis: neighbouring pixels are not independent.
+#: Equivalent noise bandwidth of the Hann window of the tiles along an axis, because neighbouring pixels are not independent.
 _TAPER_PX = 1.5
-#: A tilt is fitted to this resolution at least: of 3.5, 4 and 5 Å the best on phantoms.
+#: A tilt is fitted up to this resolution or a finer one. Of 3.5, 4 and 5 Å it was the best on phantoms.
 _TILT_RESOLUTION_A = 4.0
-#: The spectrum at the common defocus is searched this far around the defocus that the tiles gave.
+#: Range (Å) around the defocus from the tiles in which the spectrum at the common defocus is searched.
 _NEAR_A = 1000.0
 # Matplotlib's text layout keeps global state.
 _DRAWING = threading.Lock()
@@ -75,7 +77,7 @@ class CtfEstimate:
     fit : Fit
         Defocus and score.
     resolution_A, aliasing_A : float
-        Where the fit ends; where rings come too close for the box.
+        Resolution of the fit, and resolution at which rings are too close for the box.
     iciness : float or None
         Strength of the ice ring.
     profiles : Profiles
@@ -85,7 +87,7 @@ class CtfEstimate:
     image_pixel_size_A : float
         Pixel size that belongs to ``image``.
     tilt : Tilt or None
-        Where it was asked for; the fit is then that of the centre of the micrograph.
+        Tilt, if it was asked for. The fit is then that of the centre of the micrograph.
     """
 
     fit: Fit
@@ -111,9 +113,9 @@ def ctf_by_amplitudes(
     Parameters
     ----------
     micrograph : ndarray ``[y, x]``
-        Plain average of the aligned frames (exposure weighting would take the rings away).
+        Average of the aligned frames without dose weighting, which would remove the rings.
     pixel_size_A : float
-        Of the micrograph.
+        Pixel size of the micrograph.
     microscope : Microscope
         Voltage, Cs, amplitude contrast.
     params : EstimateCtfCtffind
@@ -124,7 +126,7 @@ def ctf_by_amplitudes(
     Raises
     ------
     InputError
-        The micrograph is too small or flat, or its pixels are too large for the resolutions asked for.
+        The micrograph is too small or flat, or its pixels are too large for the requested resolutions.
     """
     check_band(pixel_size_A, params.min_resolution_A)
     spectrum = make_spectrum(
@@ -152,7 +154,7 @@ def ctf_by_amplitudes(
     if params.find_tilt:
         tilt, spectrum, fit = _tilted(micrograph, pixel_size_A, microscope, params, limits, fit)
         profiles = make_profiles(spectrum, fit.defocus, microscope, params.min_resolution_A)
-    # Where the rings as a whole do not stand out of the noise, agreement in a window is chance.
+    # If the rings as a whole are not above the noise, agreement in a window is chance.
     seen = fit.significance / (1.0 if tilt is None else _TAPER_PX) >= _LEAST_SIGNIFICANCE
     resolution = fit_resolution_A(profiles, params.min_resolution_A) if seen else params.min_resolution_A
     return CtfEstimate(
@@ -175,7 +177,7 @@ def _tilted(
     limits: SearchRange,
     fit: Fit,
 ) -> tuple[Tilt, Spectrum, Fit]:
-    """Return the tilt, the spectrum of the tiles at the defocus of the centre and its fit; ``fit`` is the flat one."""
+    """Return the tilt, the spectrum of the tiles at the defocus of the centre and its fit. ``fit`` is that without tilt."""
     image, fitted_A = fit_image(micrograph, pixel_size_A, params.fit_pixel_size_A)
     tiles = tile_spectra(image, fitted_A, params.box * 3 // 8 * 2, min_resolution_A=params.min_resolution_A)
 
@@ -195,7 +197,7 @@ def _tilted(
         return tilt, spectrum, fit_ctf(spectrum, microscope, reach)
 
     first, _, centred = around(fit, None)
-    # The second round has the astigmatism of the centre, not of the washed-out rings.
+    # The second round uses the astigmatism of the centre, not that of the blurred rings.
     return around(centred, first)
 
 
@@ -261,7 +263,7 @@ def measure(micrograph: CtfMicrograph, params: EstimateCtfCtffind) -> Row:
 
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: EstimateCtfCtffind, context: Context) -> None:
-    """Estimate the CTFs of a batch; input ``micrographs``."""
+    """Estimate the CTFs of a batch. The input is ``micrographs``."""
     columns = _COLUMNS | (_TILT_COLUMNS if params.find_tilt else {})
     files = CtfFiles(diagnostics=("ctf.mrc", "avrot.txt"), pictures=("ctf", "epa"))
     estimate = partial(measure, params=params)

@@ -1,14 +1,14 @@
-"""Step ``estimate_ctf_gctf``: defocus, astigmatism and their self-consistency from logarithmic amplitudes, as Gctf does.
+"""Step ``estimate_ctf_gctf``: defocus, astigmatism and their self-consistency from logarithmic amplitudes, as in Gctf.
 
 This is a second opinion: it shares only the formula of the CTF with the other estimators. Its spectrum is the logarithm of
-windows' mean amplitudes (`gctf.spectrum`), its fit a global search on the rotational average and a local one in two
-dimensions (`gctf.fit`), by option with the phase shift of a phase plate, its resolution that of the equiphase average.
-Fits of parts of the band and of the micrograph validate it (`gctf.validation`).
+the mean amplitudes of windows (`gctf.spectrum`). The fit is a global search on the rotational average and then a local
+search in two dimensions, by option with the phase shift of a phase plate (`gctf.fit`). The resolution comes from the
+equiphase average. Fits of parts of the band and of the micrograph validate the result (`gctf.validation`).
 
 References
 ----------
-K. Zhang 2016, J. Struct. Biol. 193:1, doi:10.1016/j.jsb.2015.11.003. Known limits: no defocus per particle or
-frame; rings of an astigmatism of several thousand Å vanish from the rotational average that is searched.
+K. Zhang 2016, J. Struct. Biol. 193:1, doi:10.1016/j.jsb.2015.11.003. Known limits: There is no defocus per particle or
+frame. With an astigmatism of several thousand Å the rings vanish from the rotational average that is searched.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from cryopipe.ctf.micrograph import (
 from cryopipe.io.atomic import atomic_write
 from cryopipe.items import Row
 
-#: Step of the polar image that the picture is smoothed on, and standard deviation along the rings, degrees.
+#: Step of the polar image on which the picture is smoothed, and standard deviation along the rings, degrees.
 _TURN_DEG, _SMOOTHED_DEG = 0.5, 4.0
 
 
@@ -49,9 +49,9 @@ def ctf_by_log_amplitudes(
     Parameters
     ----------
     micrograph : ndarray ``[y, x]``
-        Plain average of the aligned frames.
+        Average of the aligned frames without dose weighting.
     pixel_size_A : float
-        Of the micrograph.
+        Pixel size of the micrograph.
     microscope : Microscope
         Voltage, Cs, amplitude contrast.
     params : EstimateCtfGctf
@@ -84,9 +84,9 @@ def ctf_by_log_amplitudes(
 
 
 def diagnostic_image(fit: LogFit, spectrum: LogSpectrum, microscope: Microscope) -> np.ndarray:
-    """Return ``[box, box]`` float32, 0..1: left half the spectrum, right half |CTF| to the fit's resolution.
+    """Return ``[box, box]`` float32, 0 to 1: the left half is the spectrum, the right half |CTF| up to the fit's resolution.
 
-    The spectrum is averaged along the rings over some 10° and scaled radius by radius, so that weak rings are seen.
+    The spectrum is averaged along the rings over some 10° and scaled at each radius, so that weak rings are visible.
     """
     box = spectrum.box
     right = _along_rings(np.fft.fftshift(spectrum.values, axes=0)[:, : box // 2])
@@ -103,13 +103,13 @@ def diagnostic_image(fit: LogFit, spectrum: LogSpectrum, microscope: Microscope)
 
 
 def _along_rings(right: np.ndarray) -> np.ndarray:
-    """Return a half plane ``[box, box // 2]`` smoothed along rings, each ring in units of its own scatter."""
+    """Return a half plane ``[box, box // 2]`` smoothed along rings, each ring divided by its standard deviation."""
     half = right.shape[1]
     angles = np.radians(np.arange(-90.0, 90.0, _TURN_DEG))
     radii = np.arange(int(np.sqrt(2.0) * half) + 1)
     y, x = (np.outer(radii, f(angles)) for f in (np.sin, np.cos))
     polar = ndimage.map_coordinates(right, [y + half, x], order=1, mode="nearest")  # [radius, angle]
-    # a turn by 180° is the Friedel mate: the angles are periodic
+    # a rotation by 180° gives the Friedel mate, so the angles are periodic
     smooth = ndimage.gaussian_filter1d(polar, _SMOOTHED_DEG / _TURN_DEG, axis=1, mode="wrap")
     smooth = ndimage.gaussian_filter1d(smooth, 0.7, axis=0)
     spread = np.sqrt(ndimage.uniform_filter1d((smooth**2).mean(axis=1), 9, mode="nearest"))
@@ -148,7 +148,7 @@ def measure(micrograph: CtfMicrograph, params: EstimateCtfGctf) -> Row:
 
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: EstimateCtfGctf, context: Context) -> None:
-    """Estimate the CTFs of a batch; input ``micrographs``."""
+    """Estimate the CTFs of a batch. The input is ``micrographs``."""
     columns = CTF_COLUMNS | {"rlnCtfValidationScore": "float64"}
     files = CtfFiles(diagnostics=("ctf.mrc", "EPA.log"), pictures=("ctf",))
     estimate = partial(measure, params=params)

@@ -1,19 +1,19 @@
-"""Step ``estimate_ctf_xmipp``: the whole power spectrum - rings, damping envelope, background - as Xmipp models it.
+"""Step ``estimate_ctf_xmipp``: fit the whole power spectrum (rings, damping envelope, background), as Xmipp does.
 
-This is a third opinion: it shares only the formula of the CTF with the other estimators. An averaged periodogram
-(`periodogram`) is fitted as background + [K E CTF]² in one separable least-squares problem (`stages`, `fit`),
-from a previous CTF or from the transform of the profile over k² (`initial_defocus`). The enhanced spectrum (`enhanced_spectrum`)
-and the model give the quality criteria (`criteria`). The micrograph is downsampled to 1.75 Å, 2.75 Å or not at all,
-whichever passes the criteria first (`estimate`).
+This is a third opinion: it shares only the formula of the CTF with the other estimators. The model background + [K E CTF]²
+is fitted to an averaged periodogram (`periodogram`) in one separable least-squares problem (`stages`, `fit`). The fit starts
+from a previous CTF, or from the transform of the profile over k² (`initial_defocus`). The enhanced spectrum
+(`enhanced_spectrum`) and the model give the quality criteria (`criteria`). The micrograph is downsampled to 1.75 Å, then to
+2.75 Å, then not at all, until the criteria pass (`estimate`).
 
 References
 ----------
 Sorzano et al. 2007, J. Struct. Biol. 160:249, doi:10.1016/j.jsb.2007.08.013; Vargas et al. 2013, J. Struct. Biol.
 181:136, doi:10.1016/j.jsb.2012.12.006. ``rlnCtfFigureOfMerit`` is the correlation of data and model in the band, both
-less the background; ``rlnCtfMaxResolution`` the resolution to which the fitted rings are 3 standard errors above
-noise, at best twice the pixel size of the downsampled micrograph. Known limits: one defocus per micrograph; the
-envelope's parameters are degenerate, so use its curve; started from another estimator's answer, agreement with that one
-tells little.
+minus the background. ``rlnCtfMaxResolution`` is the resolution up to which the fitted rings are 3 standard errors above the
+noise, at best twice the pixel size of the downsampled micrograph. Known limits: There is one defocus per micrograph. The
+parameters of the envelope are degenerate, so use its curve. If the fit starts from the CTF of another estimator, agreement
+with that estimator proves little.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cryopipe.io.star_blocks import write_blocks
 from cryopipe.items import Row
 
 _CTF = ("rlnDefocusU", "rlnDefocusV", "rlnDefocusAngle")
-#: What the model takes up in the two diagnostic pictures.
+#: The part of the two diagnostic pictures that shows the model.
 _PICTURES = ("halfplane", "quadrant")
 _COLUMNS = {
     **CTF_COLUMNS,
@@ -46,7 +46,7 @@ _COLUMNS = {
 
 
 def previous_ctfs(table: StarTable, previous: StarTable | None) -> dict[str, PreviousCtf]:
-    """Return the CTF that each item starts from: of table ``previous``, joined by item, else of the table's own columns.
+    """Return the CTF from which each item starts: that of table ``previous``, joined by item, or else of ``table`` itself.
 
     Raises
     ------
@@ -56,10 +56,12 @@ def previous_ctfs(table: StarTable, previous: StarTable | None) -> dict[str, Pre
     if previous is not None:
         missing = [name for name in (*_CTF, "crpItem") if name not in previous.rows]
         if missing and len(previous):
-            raise InputError(f"the table of previous CTFs has no {', '.join(missing)}. Estimate its CTFs first.")
+            raise InputError(f"the table of previous CTFs lacks {', '.join(missing)}. Estimate its CTFs first.")
         if len(previous) and previous.rows["crpItem"].duplicated().any():
             twice = previous.rows["crpItem"][previous.rows["crpItem"].duplicated()].iloc[0]
-            raise InputError(f"micrograph {twice} stands twice in the table of previous CTFs. Names must be unique.")
+            raise InputError(
+                f"micrograph {twice} occurs twice in the table of previous CTFs. Give each a name of its own."
+            )
     source = table if previous is None else previous
     if any(name not in source.rows for name in _CTF):
         return {}
@@ -104,14 +106,14 @@ def measure(micrograph: CtfMicrograph, params: EstimateCtfXmipp) -> Row:
 
 
 def _as_it_was(previous: PreviousCtf, *, keep_phase_shift: bool) -> Row:
-    """Return the columns of a CTF that was held fast, to the last digit, which the tensor would not keep."""
+    """Return the columns of a CTF that was kept, to the last digit, which the conversion to a tensor would change."""
     values = (previous.u_A, previous.v_A, previous.angle_deg)
     kept: Row = dict(zip(_CTF, values, strict=True)) | {"rlnCtfAstigmatism": previous.u_A - previous.v_A}
     return kept | ({"rlnPhaseShift": previous.phase_shift_deg} if keep_phase_shift else {})
 
 
 def write_pictures(micrograph: CtfMicrograph, estimate: SpectrumEstimate) -> Path:
-    """Write the half-plane and quadrant pictures as MRC and PNG; return the path of the half plane's MRC file."""
+    """Write the half-plane and quadrant pictures as MRC and PNG. Return the path of the MRC file of the half plane."""
     defocus, pixel_size_A = estimate.fit.defocus, estimate.periodogram.pixel_size_A
     shown = diagnostic_pictures(estimate.enhanced, defocus, micrograph.microscope, estimate.resolution_A)
     for kind, picture in zip(_PICTURES, shown, strict=True):
@@ -121,7 +123,7 @@ def write_pictures(micrograph: CtfMicrograph, estimate: SpectrumEstimate) -> Pat
 
 
 def main(inputs: dict[str, Path], outputs: dict[str, Path], params: EstimateCtfXmipp, context: Context) -> None:
-    """Estimate the CTFs of a batch; inputs ``micrographs`` and, if there is one, ``previous``."""
+    """Estimate the CTFs of a batch. Inputs are ``micrographs`` and, if there is one, ``previous``."""
     table = read_table(inputs["micrographs"], "micrographs")
     earlier = read_table(inputs["previous"], "micrographs") if "previous" in inputs else None
     starts = previous_ctfs(table, earlier) if params.use_previous else {}

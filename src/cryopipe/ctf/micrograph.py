@@ -1,7 +1,7 @@
-"""What the estimators of CTFs share: micrographs in, tables with CTF columns, pictures and quarantine out.
+"""What all CTF estimators share: they read micrographs, and write tables with CTF columns, pictures and rejections.
 
-An estimator is a function from one micrograph to the columns that it adds to the micrograph's row; everything around it
-is here, so that a further estimator consists of its method alone.
+An estimator is a function from one micrograph to the columns that it adds to the micrograph's row. Everything else is
+here, so that a further estimator consists only of its method.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ class CtfMicrograph:
     Attributes
     ----------
     item : str
-        Its name.
+        Name of the micrograph.
     path : Path
         The file.
-    image : ndarray ``(y, x)`` float32
-        Plain average of the aligned frames (dose weighting would take the rings away).
+    image : ndarray ``[y, x]`` float32
+        Average of the aligned frames without dose weighting, which would remove the rings.
     pixel_size_A : float
         Å per pixel.
     microscope : Microscope
@@ -58,7 +58,7 @@ class CtfMicrograph:
     folder : Path
         Folder of the step's results.
     start : object
-        Further knowledge of this micrograph (a CTF to start from), or None.
+        Further knowledge about this micrograph (a CTF to start from), or None.
     """
 
     item: str
@@ -103,12 +103,12 @@ def microscope_of(row: Mapping[str, Any], path: Path) -> Microscope:
     """
     missing = [name for name in MICROSCOPE if name not in row]
     if missing:
-        raise InputError(f"{path}: the optics table has no {', '.join(missing)}. Make it with an import step.")
+        raise InputError(f"{path}: the optics table lacks {', '.join(missing)}. Make it with an import step.")
     return Microscope(*(float(row[name]) for name in MICROSCOPE))
 
 
 def check_band(pixel_size_A: float, min_resolution_A: float) -> None:
-    """Refuse pixels so large that there is nothing to fit between ``min_resolution_A`` and Nyquist.
+    """Refuse pixels that are so large that there is no band to fit between ``min_resolution_A`` and Nyquist.
 
     Raises
     ------
@@ -117,8 +117,8 @@ def check_band(pixel_size_A: float, min_resolution_A: float) -> None:
     """
     if 2.0 * pixel_size_A > 0.8 * min_resolution_A:
         raise InputError(
-            f"pixels of {pixel_size_A:g} Å end at {2 * pixel_size_A:g} Å: there is no band to fit below min_resolution_A "
-            f"{min_resolution_A:g} Å. Use less binned micrographs."
+            f"with pixels of {pixel_size_A:g} Å the spectrum ends at {2 * pixel_size_A:g} Å: there is no band to fit finer "
+            f"than min_resolution_A {min_resolution_A:g} Å. Use less binned micrographs."
         )
 
 
@@ -134,7 +134,7 @@ def ctf_columns(defocus: Defocus, *, image: Path, merit: float, resolution_A: fl
     merit : float
         Figure of merit of the fit.
     resolution_A : float
-        Resolution (Å) to which it holds.
+        Resolution (Å) of the fit.
     """
     phase_shift_deg = float(np.degrees(defocus.phase_shift_rad))
     u_A, v_A = defocus.u_A, defocus.v_A
@@ -149,10 +149,10 @@ def write_picture(mrc: Path, png: Path, picture: np.ndarray, pixel_size_A: float
     ----------
     mrc, png : Path
         The two files.
-    picture : ndarray ``(y, x)``
+    picture : ndarray ``[y, x]``
         Grey values 0 to 1.
     pixel_size_A : float
-        Å per pixel, for the header of the MRC file; in a spectrum, of the image that it belongs to.
+        Å per pixel, for the header of the MRC file. For a spectrum it is that of the transformed image.
     """
     write_image(mrc, picture, pixel_size_A)
     with atomic_path(png) as temporary:
@@ -170,25 +170,25 @@ def estimate_ctfs(
     files: CtfFiles,
     starts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Estimate the CTFs of a batch: the ``main`` of an estimator.
+    """Estimate the CTFs of a batch. This is the ``main`` of an estimator.
 
-    Micrographs are worked on side by side, one thread each.
+    Micrographs are processed in parallel, one thread each.
 
     Parameters
     ----------
     inputs, outputs : mapping
-        ``micrographs`` each; outputs have ``rejected`` as well.
+        Both have ``micrographs``, outputs also ``rejected``.
     params : BaseModel
-        The step's parameters.
+        Parameters of the step.
     context : Context
-        Of the job.
+        Context of the job.
     estimate : callable
-        Returns the values of ``columns`` of one micrograph and writes its ``files``. It must not use anything but the
-        parameters and what the micrograph holds.
+        Returns the values of ``columns`` for one micrograph and writes its ``files``. It must use only the parameters
+        and the attributes of the micrograph.
     columns : mapping
-        The columns to add, with their types. Columns of these names that the table has already are replaced.
+        The columns to add, with their types. Columns with the same names in the table are replaced.
     files : CtfFiles
-        What it writes.
+        Files that ``estimate`` writes.
     starts : mapping, optional
         ``{item: its CtfMicrograph.start}``.
     """

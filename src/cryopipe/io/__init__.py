@@ -1,1 +1,1 @@
-"""Reading and writing the field's files: STAR, MRC, TIFF, EER. No other package knows mrcfile or tifffile."""
+"""Reading and writing the file formats of the field: STAR, MRC, TIFF, EER. No other package uses mrcfile or tifffile."""

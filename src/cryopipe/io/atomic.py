@@ -1,4 +1,4 @@
-"""Write to a temporary name, flush to disk, rename: a file that exists is complete."""
+"""Write a file under a temporary name, flush it to disk and rename it. So a file that exists is complete."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` with the same suffix; on success flush it and rename it to ``path``.
+    """Yield a temporary path beside ``path`` with the same suffix. On success, flush it and rename it to ``path``.
 
-    On an exception the temporary file is removed and ``path`` stays as it was.
+    On an exception the temporary file is removed and ``path`` is not changed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +37,7 @@ def atomic_write(path: str | Path, data: bytes | str) -> None:
 
 
 def _umask() -> int:
-    # mkstemp makes files that only their owner reads; results are shared, so the usual permission bits come back.
+    # mkstemp makes files that only their owner can read; results are shared, so the usual permissions are set again.
     current = os.umask(0)
     os.umask(current)
     return current

@@ -13,12 +13,12 @@ from cryopipe.io.atomic import atomic_write
 
 
 def fsc_frame(curves: Mapping[str, NDArray[np.float64]], *, box: int, pixel_size_A: float) -> pd.DataFrame:
-    """Return a table of curves by shell.
+    """Return a table of curves with one row per shell.
 
     Parameters
     ----------
     curves : mapping
-        Column name to curve ``[shells]``; all of one length.
+        ``{column name: curve [shells]}``, all with the same length.
     box : int
         Side of the maps in px.
     pixel_size_A : float
@@ -55,7 +55,7 @@ def masked_fsc_frame(
     Parameters
     ----------
     corrected, unmasked, masked, randomised : array float64 [shells]
-        Masked and corrected for the mask; without the mask; masked; masked after phase randomisation.
+        Masked and corrected for the mask; unmasked; masked; masked after phase randomisation.
     box : int
         Side of the maps in px.
     pixel_size_A : float
@@ -71,7 +71,7 @@ def masked_fsc_frame(
 
 
 def write_emdb_fsc(path: str | Path, curve: NDArray[np.float64], *, box: int, pixel_size_A: float, title: str) -> None:
-    """Write a curve as EMDB's FSC XML: x is the spatial frequency in 1/Å, y the correlation.
+    """Write a curve in EMDB's XML format for FSCs: x is the spatial frequency in 1/Å, y the correlation.
 
     Parameters
     ----------
@@ -84,7 +84,7 @@ def write_emdb_fsc(path: str | Path, curve: NDArray[np.float64], *, box: int, pi
     pixel_size_A : float
         Å per pixel of the maps.
     title : str
-        What curve it is.
+        Title of the curve.
     """
     points = "\n".join(
         f"  <coordinate>\n    <x>{shell / (box * pixel_size_A):.6f}</x>\n    <y>{value:.6f}</y>\n  </coordinate>"

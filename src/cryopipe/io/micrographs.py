@@ -1,4 +1,4 @@
-"""Rows of a micrograph table, and the image that a row names: one way to read it, one check of its pixel size."""
+"""Rows of a micrograph table, and reading the image of a row with a check of its pixel size."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cryopipe.errors import InputError
 from cryopipe.io.mrc import read_image
 from cryopipe.io.star import StarTable
 
-#: Every hand-over of a pixel size stops above this relative difference.
+#: Largest relative difference of two pixel sizes of the same file.
 PIXEL_TOLERANCE = 1e-3
-#: Columns of the optics that say how a micrograph was taken: voltage (kV), spherical aberration (mm), amplitude contrast.
+#: Columns of the optics of a micrograph: voltage (kV), spherical aberration (mm), amplitude contrast.
 MICROSCOPE = ("rlnVoltage", "rlnSphericalAberration", "rlnAmplitudeContrast")
 _NEEDED = ("crpItem", "rlnMicrographName", "rlnMicrographPixelSize")
 
@@ -28,10 +28,10 @@ class Micrograph:
     ----------
     path : Path
         The file.
-    image : ndarray ``(y, x)`` float32
-        Its pixels.
+    image : ndarray ``[y, x]`` float32
+        Pixels.
     pixel_size_A : float
-        Å per pixel, as the table states it.
+        Å per pixel, from the table.
     """
 
     path: Path
@@ -47,24 +47,24 @@ def micrograph_rows(table: StarTable, source: Path, *, columns: Sequence[str] = 
     table : StarTable
         Micrographs.
     source : Path
-        Its file, for messages.
+        File of the table, for messages.
     columns : sequence of str
         Columns that every row must have.
 
     Raises
     ------
     InputError
-        A column is missing, or two micrographs share a name.
+        A column is missing, or two micrographs have the same name.
     """
     rows = table.with_optics()
     for column in columns:
         if column not in rows and len(rows):
-            raise InputError(f"{source}: the micrographs have no column {column}. Make the table with an earlier step.")
+            raise InputError(f"{source}: the table has no column {column}. Make the table with an earlier step.")
     found: dict[str, dict[str, Any]] = {}
     for row in rows.to_dict("records"):
         item = str(row["crpItem"])
         if item in found:
-            raise InputError(f"{source}: two micrographs are called {item}. Names must be unique: rename one of them.")
+            raise InputError(f"{source}: two micrographs are called {item}. Rename one of them.")
         found[item] = {str(name): value for name, value in row.items()}
     return found
 
@@ -81,9 +81,9 @@ def read_micrograph(row: dict[str, Any], *, dose_weighted: bool) -> Micrograph:
     Parameters
     ----------
     row : dict
-        Of :func:`micrograph_rows`.
+        Row from :func:`micrograph_rows`.
     dose_weighted : bool
-        Dose-weighted sums are for picking and extraction; CTFs need the plain sum, whose rings reach further.
+        Dose-weighted sums are for picking and extraction. CTFs need the plain sum, whose rings reach a finer resolution.
 
     Raises
     ------
@@ -98,18 +98,19 @@ def read_micrograph(row: dict[str, Any], *, dose_weighted: bool) -> Micrograph:
 
 
 def check_pixel_size(path: Path, header_A: float | None, stated_A: float | None, source: str) -> None:
-    """Compare the pixel size of a file's header with the one that is stated for it.
+    """Compare the pixel size in the header of a file with the stated one.
 
     Parameters
     ----------
     path : Path
         The file.
     header_A : float or None
-        Of its header, Å. None means not set, and so does exactly 1 Å, which many programs write where they know nothing.
+        Pixel size in the header, Å. None means that it is not set. Exactly 1 Å means the same, because many programs write
+        it if they do not know the pixel size.
     stated_A : float or None
-        What holds, Å; None where nothing is stated.
+        Stated pixel size, Å. None if there is none.
     source : str
-        Who states it: "the table", "dataset.pixel_size_A".
+        Where it is stated: "the table", "dataset.pixel_size_A".
 
     Raises
     ------
@@ -120,6 +121,6 @@ def check_pixel_size(path: Path, header_A: float | None, stated_A: float | None,
         return
     if not abs(header_A - stated_A) <= PIXEL_TOLERANCE * stated_A:
         raise InputError(
-            f"{path}: its header states {header_A:.5g} Å per pixel, {source} {stated_A:.5g} Å. Correct dataset.pixel_size_A "
-            "or the header, whichever is wrong."
+            f"{path}: the header has {header_A:.5g} Å per pixel, but {source} has {stated_A:.5g} Å. Correct "
+            "dataset.pixel_size_A or the header, whichever is wrong."
         )

@@ -1,7 +1,7 @@
-"""Movies as a stream of frames: MRC stacks, TIFF and EER, never more than the asked frame in memory.
+"""Movies as a stream of frames: MRC stacks, TIFF and EER. Only the requested frame is in memory.
 
-Frames come in the order and orientation of the file: TIFF rows too, although RELION, IMOD and MotionCor2 flip them on
-reading; the orientation of a gain reference is found by measurement, so nothing here needs to be flipped.
+Frames have the order and orientation of the file. This is also so for TIFF, although RELION, IMOD and MotionCor2 flip its rows
+on reading. Nothing needs to be flipped here, because the orientation of a gain reference is found by measurement.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ MOVIE_SUFFIXES = (*_MRC_SUFFIXES, *_TIFF_SUFFIXES, *_EER_SUFFIXES)
 
 
 def open_movie(path: str | Path, *, eer_grouping: int = 40, eer_upsampling: int = 1) -> Movie:
-    """Open a movie of any format that is read; the suffix tells which.
+    """Open a movie of any supported format. The suffix decides which.
 
     Parameters
     ----------
     path : path
         ``.mrc .mrcs .st``, ``.tif .tiff .gain`` or ``.eer``.
     eer_grouping : int
-        Camera readouts of an EER movie that make one frame; an incomplete last group is left out, as in RELION.
+        Number of camera readouts in one frame of an EER movie. An incomplete last group is left out, as in RELION.
     eer_upsampling : {1, 2, 4}
         Pixels of an EER frame along one camera pixel.
 
     Raises
     ------
     InputError
-        The file is missing, empty, cut off, of an unknown format or its frames differ in size or type.
+        The file is missing, empty, cut off or of an unknown format, or its frames differ in size or type.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -51,7 +51,9 @@ def open_movie(path: str | Path, *, eer_grouping: int = 40, eer_upsampling: int 
         return TiffMovie(path)
     if suffix in _EER_SUFFIXES:
         return EerMovie(path, eer_grouping, eer_upsampling)
-    raise InputError(f"{path}: {suffix or 'no suffix'} is no movie format; known are {' '.join(MOVIE_SUFFIXES)}.")
+    raise InputError(
+        f"{path}: {suffix or 'no suffix'} is not a movie format. Convert the file to one of {' '.join(MOVIE_SUFFIXES)}."
+    )
 
 
 class _MrcMovie(Movie):

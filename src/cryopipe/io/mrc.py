@@ -1,13 +1,13 @@
 """Images, stacks and volumes in MRC files.
 
-Read are modes 0, 1, 2, 6, 12 and 101 as float32; written are float32 (mode 2), float16 (mode 12, on request) and
-integer types as they are. A file exists only complete: it is written beside its place and renamed. RELION tells
-stacks from volumes by the suffix (``.mrcs``, ``.mrc``), other programs by the space group (0, 1); both are kept right.
+Modes 0, 1, 2, 6, 12 and 101 are read as float32. float32 (mode 2), float16 (mode 12, on request) and integer types are
+written. A file that exists is complete, because it is written under another name and renamed. RELION distinguishes stacks
+and volumes by the suffix (``.mrcs``, ``.mrc``), other programs by the space group (0, 1). Both are set correctly.
 
 mrcfile reads and makes the headers and writes the files (`mrc_header`, `mrc_write`). The pixels are read here, in a dozen
-lines: mrcfile has no mode 101 and no unsigned bytes, reads a file as a whole, and its way to parts of a stack, ``mrcfile.mmap``,
-counts as memory of the process what it has read, and lets the kernel end the process (SIGBUS) when a file becomes shorter
-(``tests/io/test_mrc_library.py``).
+lines, for three reasons (``tests/io/test_mrc_library.py``). mrcfile has neither mode 101 nor unsigned bytes. It reads a file
+as a whole. And if ``mrcfile.mmap`` is used for parts of a stack, what it has read counts as memory of the process, and the
+kernel ends the process (SIGBUS) if the file becomes shorter.
 """
 
 from __future__ import annotations
@@ -49,29 +49,29 @@ def read_image(path: str | Path) -> tuple[np.ndarray, float | None]:
     image : ndarray of float32
         [y, x]
     pixel_size_A : float or None
-        From the header, Å; None where it is not set.
+        Pixel size in the header, Å. None if it is not set.
 
     Raises
     ------
     InputError
-        The file is missing, damaged, holds more than one section, or has values that are not finite.
+        The file is missing or damaged, has more than one section, or has values that are not finite.
     """
     info = read_header(path)
     if info.shape[0] != 1:
         raise InputError(
-            f"{path}: one image is expected, but there are {info.shape[0]} sections. Is it a movie or a stack?"
+            f"{path}: one image is expected, but there are {info.shape[0]} sections. Give a single image, not a movie or stack."
         )
     return _finite(read_sections(info, [0]), info, np.zeros(1, np.int64))[0], info.pixel_size_A
 
 
 def read_volume(path: str | Path) -> tuple[np.ndarray, float | None]:
-    """Read a volume [z, y, x] as float32, with the pixel size (Å, or None); errors as `read_image`.
+    """Read a volume [z, y, x] as float32, and its pixel size (Å, or None). Errors are those of `read_image`.
 
-    The space group is not asked: old files leave it 0. Axes must be stored in the order x, y, z.
+    The space group is not checked, since it is 0 in old files. Axes must be stored in the order x, y, z.
     """
     info = read_header(path)
     if info.shape[0] < 2:
-        raise InputError(f"{path}: a volume is expected, but there is one section only.")
+        raise InputError(f"{path}: a volume is expected, but the file has only one section. Give a map.")
     return _finite(read_sections(info, range(info.shape[0])), info, np.arange(info.shape[0])), info.pixel_size_A
 
 
@@ -83,19 +83,19 @@ def read_stack(path: str | Path, indices: Sequence[int] | np.ndarray | None = No
     path : path
         MRC stack.
     indices : sequence of int, optional
-        Images wanted, zero-based, in any order; all of them by default.
+        Indices of the images to read, zero-based, in any order. All images by default.
 
     Returns
     -------
     images : ndarray of float32
         [n, y, x] in the order of ``indices``.
     pixel_size_A : float or None
-        From the header, Å; None where it is not set.
+        Pixel size in the header, Å. None if it is not set.
 
     Raises
     ------
     InputError
-        As `read_image`, or an index lies outside the stack.
+        As for `read_image`, or an index is outside the stack.
     """
     info = read_header(path)
     wanted = np.arange(info.shape[0]) if indices is None else np.asarray(indices, dtype=np.int64)
@@ -106,7 +106,7 @@ def read_stack(path: str | Path, indices: Sequence[int] | np.ndarray | None = No
 
 
 def read_sections(info: MrcInfo, indices: Sequence[int] | np.ndarray, *, raw: bool = False) -> np.ndarray:
-    """Read sections of a file whose header is known: [n, y, x] float32, or the file's own type if ``raw``."""
+    """Read sections of a file whose header is known: [n, y, x] float32, or in the type of the file if ``raw``."""
     _, ny, nx = info.shape
     kind = info.dtype.newbyteorder("=") if raw else np.dtype(np.float32)
     images = np.empty((len(indices), ny, nx), dtype=kind)  # [n, y, x]
@@ -119,7 +119,7 @@ def read_sections(info: MrcInfo, indices: Sequence[int] | np.ndarray, *, raw: bo
             if stream.readinto(target) != info.section_bytes:
                 raise InputError(f"{info.path}: the file became shorter while it was read. Copy it again.")
             if info.mode == PACKED_4_BIT:
-                # the first pixel is in the low half; an odd row ends with half a byte of padding
+                # the first pixel is in the low half of a byte; an odd row ends with half a byte of padding
                 image[:, 0::2] = section[:, : (nx + 1) // 2] & 15
                 image[:, 1::2] = section[:, : nx // 2] >> 4
             elif not as_stored:
@@ -128,7 +128,7 @@ def read_sections(info: MrcInfo, indices: Sequence[int] | np.ndarray, *, raw: bo
 
 
 def parse_image_name(name: str) -> tuple[int, Path]:
-    """Split RELION's ``000001@stack.mrcs`` into zero-based index and path; without ``@`` it is the first image.
+    """Split RELION's ``000001@stack.mrcs`` into zero-based index and path. Without ``@`` it is the first image.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def parse_image_name(name: str) -> tuple[int, Path]:
 
 
 def format_image_name(index: int, path: str | Path) -> str:
-    """Return RELION's name of image ``index`` (zero-based) of a stack: ``000001@stack.mrcs`` counts from 1."""
+    """Return RELION's name of image ``index`` (zero-based) of a stack, which counts from 1: ``000001@stack.mrcs``."""
     if index < 0:
         raise InputError(f"{path}: image index {index} is negative.")
     return f"{index + 1:06d}@{path}"

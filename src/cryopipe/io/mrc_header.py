@@ -1,10 +1,10 @@
-"""Facts about an MRC file without its pixels: mrcfile reads the header, here it is checked and understood.
+"""Facts about an MRC file without its pixels. mrcfile reads the header; here it is checked and interpreted.
 
-mrcfile 1.5.4 compares neither header nor file size when it reads a header alone, takes mode 0 for signed bytes always, and
-takes the byte order from the machine stamp, which files of RELION 2 and older programs do not have
-(``tests/io/test_mrc_library.py``). So sizes are checked here; mode 0 is unsigned where IMOD's stamp marks it so or, without a
-stamp, where the header's minimum and maximum can only be those of unsigned bytes; and the byte order is the one in which
-the dimensions make sense. Mode 101 of IMOD, two 4-bit pixels per byte, is known here and not to mrcfile.
+When mrcfile 1.5.4 reads only a header, it does not compare it with the size of the file. It always takes mode 0 for signed
+bytes. And it takes the byte order from the machine stamp, which files of RELION 2 and older programs do not have
+(``tests/io/test_mrc_library.py``). So sizes are checked here. Mode 0 is unsigned if IMOD's stamp marks it so. Without a stamp
+it is unsigned if the header's minimum and maximum can only be those of unsigned bytes. The byte order is the one in which the
+dimensions make sense. Mode 101 of IMOD (two 4-bit pixels per byte) is known here, but not in mrcfile.
 MRC2014: Cheng et al. 2015, doi:10.1016/j.jsb.2015.04.002.
 """
 
@@ -23,8 +23,8 @@ from cryopipe.errors import InputError
 HEADER_BYTES = 1024
 #: IMOD's mode of two 4-bit pixels per byte.
 PACKED_4_BIT = 101
-#: The letters IMOD as a little-endian number, and the bit of the flags after it that marks bytes as signed (IMOD's
-#: format of MRC files).
+#: The letters IMOD as a little-endian number, and that bit of the flags after it which marks bytes as signed (from IMOD's
+#: description of its MRC format).
 _IMOD_STAMP = 1146047817
 _IMOD_SIGNED_BYTES = 1
 _TYPES = {0: "i1", 1: "i2", 2: "f4", 6: "u2", 12: "f2", PACKED_4_BIT: "u1"}
@@ -39,17 +39,17 @@ class MrcInfo:
     path : Path
         The file.
     shape : tuple of int
-        Sections, rows, columns: [z, y, x] or [n, y, x].
+        Sections, rows, columns: (z, y, x) or (n, y, x).
     mode : int
         MRC mode.
     dtype : numpy.dtype
         Type of the pixels after unpacking, in the file's byte order.
     pixel_size_A : float or None
-        Along x, Å; None where the header leaves it open (cell or sampling 0).
+        Pixel size along x, Å. None if the header does not state it (cell or sampling 0).
     is_volume : bool
         Space group 1 and more than one section (space group 0 marks images and stacks).
     data_offset : int
-        Where the pixels start, bytes.
+        Byte at which the pixels start.
     row_bytes, section_bytes : int
         Length of a row and a section in the file.
     """
@@ -71,14 +71,15 @@ def read_header(path: str | Path) -> MrcInfo:
     Raises
     ------
     InputError
-        The file is missing, empty, compressed, not an MRC file, of an unsupported mode, or shorter than its header promises.
+        The file is missing, empty, compressed or not an MRC file, its mode is not supported, or it is shorter than its
+        header states.
     """
     path = Path(path)
     header, size = _mrcfile_header(path)
     nx, ny, nz = (int(header[n]) for n in ("nx", "ny", "nz"))
     mode, extended = int(header["mode"]), int(header["nsymbt"])
     if mode not in _TYPES:
-        raise InputError(f"{path}: MRC mode {mode} is not supported; convert it to mode 2 (float32) or 6 (uint16).")
+        raise InputError(f"{path}: MRC mode {mode} is not supported. Convert it to mode 2 (float32) or 6 (uint16).")
     dtype = np.dtype(_TYPES[mode]).newbyteorder(header["mode"].dtype.byteorder)
     if mode == 0 and not _signed_bytes(header):
         dtype = np.dtype("u1")
@@ -86,7 +87,7 @@ def read_header(path: str | Path) -> MrcInfo:
     expected = HEADER_BYTES + extended + nz * ny * row_bytes
     if size < expected:
         raise InputError(
-            f"{path}: cut off: {size} bytes, but {nz} x {ny} x {nx} pixels of mode {mode} "
+            f"{path}: the file is cut off: it has {size} bytes, but {nz} x {ny} x {nx} pixels of mode {mode} "
             f"need {expected}. Copy it again."
         )
     return MrcInfo(
@@ -103,15 +104,15 @@ def read_header(path: str | Path) -> MrcInfo:
 
 
 def _mrcfile_header(path: Path) -> tuple[np.ndarray, int]:
-    """Return the header as mrcfile reads it, in the byte order in which it makes sense, and the size of the file."""
+    """Return the header from mrcfile, in the byte order in which it makes sense, and the size of the file."""
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        raise InputError(f"{path}: no such MRC file.") from None
+        raise InputError(f"{path}: the MRC file does not exist. Correct the path.") from None
     if size == 0:
         raise InputError(f"{path}: the file is empty (0 bytes). Copy it again.")
     if size < HEADER_BYTES:
-        raise InputError(f"{path}: {size} bytes are less than an MRC header (1024). Copy it again.")
+        raise InputError(f"{path}: the file has {size} bytes, less than an MRC header (1024). Copy it again.")
     try:
         with mrcfile.open(path, header_only=True) as mrc:
             header, compressed = mrc.header, type(mrc) is not mrcfile.mrcfile.MrcFile
@@ -123,7 +124,9 @@ def _mrcfile_header(path: Path) -> tuple[np.ndarray, int]:
         found = np.frombuffer(header.tobytes(), dtype=dtype).reshape(())
         if 0 <= found["mode"] <= 1000 and all(0 < found[n] < 2**20 for n in ("nx", "ny")) and 0 < found["nz"] < 2**24:
             return found, size
-    raise InputError(f"{path}: not an MRC file: its first 16 bytes are not dimensions in either byte order.")
+    raise InputError(
+        f"{path}: this is not an MRC file: its first 16 bytes are not dimensions in either byte order. Copy it again."
+    )
 
 
 def _permissive_header(path: Path) -> np.ndarray:
@@ -134,14 +137,14 @@ def _permissive_header(path: Path) -> np.ndarray:
             with mrcfile.open(path, header_only=True, permissive=True) as mrc:
                 return mrc.header
     except (ValueError, OSError) as error:
-        raise InputError(f"{path}: not an MRC file, or damaged ({error}). Copy it again.") from None
+        raise InputError(f"{path}: this is not an MRC file, or it is damaged ({error}). Copy it again.") from None
 
 
 def _signed_bytes(header: np.ndarray) -> bool:
     stamp, flags = np.frombuffer(header["extra2"].tobytes()[40:48], dtype=header["nx"].dtype)
     if int(stamp) == _IMOD_STAMP:
         return bool(int(flags) & _IMOD_SIGNED_BYTES)
-    # As IMOD does for files without its stamp; MRC2014 prescribes signed bytes, which fits headers without statistics.
+    # As in IMOD for files without its stamp. MRC2014 prescribes signed bytes, which fits headers without statistics.
     return bool(header["dmin"] < 0 or header["dmax"] < 128)
 
 

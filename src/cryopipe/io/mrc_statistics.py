@@ -1,4 +1,4 @@
-"""Minimum, maximum, mean and standard deviation of images as they come, for MRC headers."""
+"""Minimum, maximum, mean and standard deviation of images that are added one by one, for MRC headers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 class Statistics:
-    """Minimum, maximum, mean and standard deviation of images that come one by one, in double precision."""
+    """Minimum, maximum, mean and standard deviation of images that are added one by one, in double precision."""
 
     def __init__(self) -> None:
         self.count, self.sum, self.squares = 0, 0.0, 0.0
@@ -14,7 +14,7 @@ class Statistics:
 
     def add(self, images: np.ndarray) -> None:
         """Add images [n, y, x]."""
-        # image by image: a double precision copy of a whole stack would not fit where the stack just does
+        # image by image, since a copy of a whole stack in double precision may not fit into memory
         for image in images:
             self.count += image.size
             self.sum += float(image.sum(dtype=np.float64))

@@ -1,9 +1,9 @@
 """Write images, stacks and volumes to MRC files, whole or image by image.
 
-mrcfile 1.5.4 writes images and volumes; a stack that grows image by image gets its header from mrcfile, but is written
-here, because mrcfile has to know the number of images at the start (``new_mmap``) or holds them all in memory. Three
-habits of mrcfile are overruled (``tests/io/test_mrc_library.py``): it writes in place, so that a job that is killed leaves a part
-of a file under its name; it writes the time of day into a label, so that the same data do not give the same bytes; and it
+mrcfile 1.5.4 writes images and volumes. A stack that grows image by image gets its header from mrcfile, but is written
+here, because mrcfile must know the number of images at the start (``new_mmap``) or keeps all of them in memory. Three
+properties of mrcfile are changed (``tests/io/test_mrc_library.py``). It writes in place, so a killed job leaves a part of
+a file under its final name. It writes the time of day into a label, so the same data do not give the same bytes. And it
 computes mean and standard deviation in single precision.
 """
 
@@ -21,7 +21,7 @@ from cryopipe.io.atomic import atomic_path
 from cryopipe.io.mrc_header import HEADER_BYTES
 from cryopipe.io.mrc_statistics import Statistics
 
-#: Types that MRC2014 stores as they are; mrcfile would widen uint8 to uint16 and take complex numbers as well.
+#: Types that MRC2014 can store. mrcfile would widen uint8 to uint16, and also accept complex numbers.
 _STORED = ("int8", "int16", "uint16", "float16", "float32")
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
@@ -34,16 +34,16 @@ def write_image(path: str | Path, image: np.ndarray, pixel_size_A: float, *, hal
     path : path
         File to make or replace.
     image : ndarray
-        float32, float16, int8, int16 or uint16; never float64.
+        float32, float16, int8, int16 or uint16, but not float64.
     pixel_size_A : float
         Å, for the header.
     half : bool
-        Store floats as float16 (mode 12): half the space, 3 significant digits. RELION 3 cannot read it.
+        Store floats as float16 (mode 12), with half the space and 3 significant digits. RELION 3 cannot read it.
 
     Raises
     ------
     InputError
-        Wrong type, shape, suffix, pixel size, or values that are not finite or too large for float16. No file is made.
+        Type, shape, suffix or pixel size are wrong, or values are not finite or too large for float16. No file is made.
     """
     _write(path, image, 2, (".mrc",), pixel_size_A, half=half)
 
@@ -95,9 +95,9 @@ def write_stack(path: str | Path, images: np.ndarray, pixel_size_A: float, *, ha
 
 
 class StackWriter:
-    """Append images to a new stack, image by image; the file appears complete when the ``with`` block ends.
+    """Append images to a new stack, image by image. The complete file appears when the ``with`` block ends.
 
-    After an exception inside the block, and without any image, there is no file.
+    After an exception inside the block, or without any image, no file is made.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ class StackWriter:
     half : bool
         Store as float16.
     suffixes : tuple of str
-        What its name may end in.
+        Allowed endings of its name.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class StackWriter:
         return self
 
     def append(self, images: np.ndarray) -> int:
-        """Append one image [y, x] or several [n, y, x]; return the zero-based index of the first."""
+        """Append one image [y, x] or several [n, y, x]. Return the zero-based index of the first."""
         if self._stream is None:
             raise InputError(f"{self.path}: the stack is not open; use `with StackWriter(...) as stack`.")
         images = images[None] if images.ndim == 2 else images
@@ -148,7 +148,10 @@ class StackWriter:
             self._stream.seek(HEADER_BYTES)
         elif self._like.shape[1:] != stored.shape[1:] or self._like.dtype != stored.dtype:
             first = f"{self._like.shape[1:]} {self._like.dtype}"
-            raise InputError(f"{self.path}: image of {stored.shape[1:]} {stored.dtype} in a stack of {first}.")
+            raise InputError(
+                f"{self.path}: an image of {stored.shape[1:]} {stored.dtype} does not fit into a stack of {first}. "
+                "Write it to another stack."
+            )
         self._statistics.add(stored)
         self._stream.write(np.ascontiguousarray(stored).data)
         self.count += len(stored)
@@ -167,7 +170,7 @@ class StackWriter:
             stream.write(self._header.tobytes())
         stream.close()
         if error is None and self.count == 0:
-            # MRC has no stack of zero images: the temporary file goes and no file comes.
+            # MRC has no stack of zero images, so the temporary file is removed and no file is made.
             kind, error = _NoImagesError, _NoImagesError()
         self._context.__exit__(kind, error, trace)
 
@@ -186,13 +189,13 @@ def _write(
     statistics = Statistics()
     statistics.add(stored if ndim == 3 else stored[None])
     with atomic_path(path) as temporary, mrcfile.new(temporary, overwrite=True) as mrc:
-        # mrcfile makes two dimensions an image (space group 0) and three a volume (space group 1)
+        # mrcfile writes two dimensions as an image (space group 0) and three as a volume (space group 1)
         mrc.set_data(stored)
         _complete(mrc.header, pixel_size_A, statistics)
 
 
 def _complete(header: Any, pixel_size_A: float, statistics: Statistics) -> None:
-    """Set cell and statistics in a header of mrcfile, and take out its label with the time of day."""
+    """Set cell and statistics in a header of mrcfile, and remove its label with the time of day."""
     header.cella = tuple(np.float32(int(header[n]) * pixel_size_A) for n in ("mx", "my", "mz"))
     header.dmin, header.dmax, header.dmean, header.rms = statistics.values()
     header.label = b""
@@ -201,28 +204,28 @@ def _complete(header: Any, pixel_size_A: float, statistics: Statistics) -> None:
 
 def _check_target(path: Path, suffixes: tuple[str, ...], pixel_size_A: float) -> None:
     if path.suffix not in suffixes:
-        raise InputError(f"{path}: the name must end in {' or '.join(suffixes)}; other programs go by it.")
+        raise InputError(f"{path}: the name must end in {' or '.join(suffixes)}, because other programs rely on it.")
     if not (np.isfinite(pixel_size_A) and pixel_size_A > 0):
         raise InputError(f"{path}: a pixel size of {pixel_size_A} Å cannot be written; it must be positive.")
 
 
 def _check_shape(array: np.ndarray, ndim: int, path: Path) -> None:
     if array.ndim != ndim:
-        raise InputError(f"{path}: an array of {ndim} dimensions is expected, not of shape {array.shape}.")
+        raise InputError(f"{path}: the array must have {ndim} dimensions, but its shape is {array.shape}.")
     if array.size == 0:
-        raise InputError(f"{path}: an array of shape {array.shape} has no pixels, and MRC has no empty files.")
+        raise InputError(f"{path}: the array of shape {array.shape} has no pixels, and MRC files cannot be empty.")
 
 
 def _storable(array: np.ndarray, path: Path, *, half: bool) -> np.ndarray:
-    """Return ``array`` in the type that goes to the file, little-endian; refuse what MRC or RELION cannot hold."""
+    """Return ``array`` in the type of the file, little-endian. Refuse what MRC or RELION cannot store."""
     if array.dtype.name not in _STORED:
         raise InputError(
-            f"{path}: {array.dtype} cannot be stored in MRC; convert it to float32 (or int16, uint16) first."
+            f"{path}: {array.dtype} cannot be stored in MRC. Convert it to float32 (or int16, uint16) first."
         )
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
             raise InputError(
-                f"{path}: {np.count_nonzero(~np.isfinite(array))} values are not finite; nothing is written."
+                f"{path}: {np.count_nonzero(~np.isfinite(array))} values are not finite, so nothing is written."
             )
         if half:
             largest = float(np.abs(array).max(initial=0))
@@ -232,5 +235,5 @@ def _storable(array: np.ndarray, path: Path, *, half: bool) -> np.ndarray:
                 )
             array = array.astype(np.float16)
     elif half:
-        raise InputError(f"{path}: float16 is for floats, not for {array.dtype}.")
+        raise InputError(f"{path}: only floats can be stored as float16, not {array.dtype}. Write it without float16.")
     return array.astype(array.dtype.newbyteorder("<"), copy=False)

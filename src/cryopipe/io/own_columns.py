@@ -1,8 +1,8 @@
-"""The columns that cryopipe adds to the tables of the field (``crp...``): type, unit, where each is written, and its meaning.
+"""The columns that cryopipe adds to RELION's (``crp...``): type, unit, where each is written, and its meaning.
 
-This is the one place that explains them: `cryopipe.io.star_columns` takes their types from here, the glossary of the
-documentation (``docs/columns.md``) and the legends of the report take their words from here. A name may hold one
-placeholder in angle brackets: ``crpCtf<Estimator>DefocusU`` is the column of each CTF estimator.
+They are explained only here. `cryopipe.io.star_columns` takes their types from here. The glossary (``docs/columns.md``) and
+the legends of the report take their words from here. A name may have one placeholder in angle brackets:
+``crpCtf<Estimator>DefocusU`` is the column of each CTF estimator.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ ColumnType = Literal["text", "int", "float"]
 
 @dataclass(frozen=True)
 class OwnColumn:
-    """One column of ours.
+    """One of our own columns.
 
     Attributes
     ----------
     name : str
-        As in the STAR file, without the leading underscore; may hold a placeholder ``<...>``.
+        Name in the STAR file, without the leading underscore. It may have a placeholder ``<...>``.
     type : {"text", "int", "float"}
         Type of its values.
     unit : str
-        Å, px, °, e/Å² ...; empty for pure numbers and text.
+        Å, px, °, e/Å² ... It is empty for pure numbers and text.
     table : str
-        Step, and its table or file, that writes the column first.
+        The step that writes the column first, and its table or file.
     meaning : str
         One sentence.
     """
@@ -41,7 +41,7 @@ class OwnColumn:
 
     @property
     def pattern(self) -> re.Pattern[str]:
-        """Pattern that the whole name of such a column matches."""
+        """Pattern for the whole name of such a column."""
         parts = re.split(r"<\w+>", self.name)
         return re.compile("[A-Z][A-Za-z0-9]*".join(map(re.escape, parts)) + r"\Z")
 
@@ -51,12 +51,12 @@ def _group(table: str, *rows: tuple[str, ColumnType, str, str]) -> tuple[OwnColu
 
 
 def _consensus(prefix: str, words: str) -> tuple[OwnColumn, ...]:
-    """Return what a consensus of CTFs writes; ``words`` names its estimates."""
+    """Return the columns of a CTF consensus. ``words`` names its estimates."""
     return _group(
         "consensus_ctf, micrographs",
         (f"{prefix}Estimates", "int", "", f"Number of {words}."),
         (f"{prefix}Agreeing", "text", "", f"Names of the {words} that agree, joined by +."),
-        (f"{prefix}Crossing", "float", "Å", f"Resolution where phases of the {words} differ by 90°; worst pair."),
+        (f"{prefix}Crossing", "float", "Å", f"Resolution at which phases of the {words} differ by 90°; worst pair."),
         (f"{prefix}Area", "float", "Å", f"Radius of the disc in which phases of the {words} differ by less; worst pair."),
         (f"{prefix}Legacy", "float", "Å", f"Agreement of the {words} as xmipp measures it; worst pair."),
         (f"{prefix}DefocusDifference", "float", "Å", f"Largest of |ΔU| and |ΔV| among the {words} that agree."),
@@ -96,15 +96,15 @@ _MOVIES = (
     ),
     *_group(
         "fetch_movies, movies",
-        ("crpSource", "text", "", "Name of the file in the archive that it was downloaded from."),
-        ("crpChecksum", "text", "", "Checksum that the archive states for the file; none where it states none."),
+        ("crpSource", "text", "", "Name of the file in the archive from which it was downloaded."),
+        ("crpChecksum", "text", "", "Checksum of the file in the archive's list; none if it has none."),
         ("crpBytes", "int", "byte", "Size of the movie file."),
     ),
     *_group(
         "import_movies, movies",
         ("crpFrames", "int", "", "Number of frames of the movie."),
         ("crpMeanCounts", "float", "", "Mean of the decoded frames, per pixel and frame."),
-        ("crpHeaderPixelSize", "float", "Å", "Pixel size that the header of the file states; 0 where it states none."),
+        ("crpHeaderPixelSize", "float", "Å", "Pixel size in the header of the file; 0 if it has none."),
         ("crpTotalExposure", "float", "e/Å²", "Exposure of the specimen at the end of the last frame."),
         ("crpFirst64KiBSha256", "text", "", "SHA-256 of the first 64 KiB of the file."),
     ),
@@ -113,7 +113,7 @@ _MOVIES = (
         ("crpMicrographNameDW", "text", "", "File of the dose-weighted sum of the frames."),
         ("crpAlignmentResidual", "float", "Å", "Root mean square deviation of frame pairs from the global track, per axis."),
         ("crpAlignmentAgreeing", "float", "", "Share of frame pairs whose shift fits the global track."),
-        ("crpLocalPatches", "int", "", "Number of patches of the local motion; 0 where none was fitted."),
+        ("crpLocalPatches", "int", "", "Number of patches of the local motion; 0 if none was fitted."),
         ("crpLocalResidual", "float", "Å", "Root mean square deviation of the patches from the local field, per axis."),
     ),
     *_group(
@@ -137,7 +137,7 @@ _MOVIES = (
 _CTF = (
     *_group(
         "estimate_ctf_ctffind, micrographs",
-        ("crpCtfAliasingResolution", "float", "Å", "Beyond this resolution rings are closer than the spectrum's box resolves."),
+        ("crpCtfAliasingResolution", "float", "Å", "Beyond this resolution rings are too dense for the box."),
         ("crpIciness", "float", "", "Square of the mean amplitude at 3.9-3.5 Å over that at 30-6 Å: crystalline ice."),
         ("crpCtfTilt", "float", "°", "Tilt of the specimen."),
         ("crpCtfTiltAxis", "float", "°", "Direction of the tilt axis, from x towards y."),
@@ -145,19 +145,19 @@ _CTF = (
     *_group(
         "estimate_ctf_xmipp, micrographs",
         ("crpCtfFirstZero", "float", "Å", "Resolution of the first zero of the CTF, mean over the azimuths."),
-        ("crpCtfFirstZeroRatio", "float", "", "Ratio of the extremes of the first zero over the azimuths; 1 for a round CTF."),
+        ("crpCtfFirstZeroRatio", "float", "", "Ratio of the extremes of the first zero over azimuths; 1 without astigmatism."),
         ("crpCtfEnvelopeResolution", "float", "Å", "Finest resolution at which the envelope exceeds a tenth."),
         ("crpCtfDamping", "float", "", "Value of the envelope at the end of the fit."),
         ("crpCtfCorr13", "float", "", "Correlation of data and model between the first and the third zero."),
-        ("crpCtfFittingScore", "float", "", "Mean squared distance of data and model, in units of the noise."),
-        ("crpCtfMargin", "float", "", "First minimum less first zero of the CTF, in standard deviations along the zero."),
+        ("crpCtfFittingScore", "float", "", "Mean squared difference of data and model, in units of the noise."),
+        ("crpCtfMargin", "float", "", "First minimum minus first zero of the CTF, in standard deviations along the zero."),
         ("crpCtfFirstMinFirstZeroRatio", "float", "", "Scatter along the first minimum over that along the first zero."),
         ("crpCtfAstigmaticValidity", "float", "Å", "Beyond this resolution a CTF without astigmatism would be wrong."),
-        ("crpCtfPsdCorr90", "float", "", "Correlation of the enhanced spectrum with itself turned by 90°."),
-        ("crpCtfPsdRadialIntegral", "float", "", "Sum of the moduli of the enhanced spectrum's rings, over the largest."),
+        ("crpCtfPsdCorr90", "float", "", "Correlation of the enhanced spectrum with itself rotated by 90°."),
+        ("crpCtfPsdRadialIntegral", "float", "", "Sum of the moduli of the enhanced spectrum's rings over the largest."),
         ("crpCtfPsdVariance", "float", "", "Scatter of the spectra of the windows."),
         ("crpCtfPsdPca1", "float", "", "Variance of the windows' logarithmic spectra along their first principal component."),
-        ("crpCtfPsdPcaRunsTest", "float", "", "Runs test of that component's sign (normal deviate); negative: neighbours alike."),
+        ("crpCtfPsdPcaRunsTest", "float", "", "Runs test of its sign (normal deviate); negative if neighbours are similar."),
         ("crpCtfIceness", "float", "", "Mean power at 4.0-3.6 Å over that at 4.4-4.0 Å: crystalline ice."),
         ("crpCtfHistogramNormality", "float", "", "Kullback-Leibler divergence of the grey values from a Gaussian."),
         ("crpCtfEnvelopeBFactor", "float", "Å²", "B factor that describes the envelope."),
@@ -167,10 +167,10 @@ _CTF = (
     ),
     *_group(
         "estimate_ctf_xmipp, model file",
-        ("crpCtfK", "float", "", "Square root of the power at frequency zero where the CTF is 1."),
-        ("crpCtfChromaticAberration", "float", "mm", "Chromatic aberration of the envelope."),
-        ("crpCtfEnergySpread", "float", "eV", "Energy spread of the envelope."),
-        ("crpCtfLensInstability", "float", "ppm", "Instability of the lens current of the envelope."),
+        ("crpCtfK", "float", "", "Square root of the power at frequency zero if the CTF is 1."),
+        ("crpCtfChromaticAberration", "float", "mm", "Chromatic aberration, from the envelope."),
+        ("crpCtfEnergySpread", "float", "eV", "Energy spread, from the envelope."),
+        ("crpCtfLensInstability", "float", "ppm", "Instability of the lens current, from the envelope."),
         ("crpCtfConvergence", "float", "mrad", "Half angle of the illumination."),
         ("crpCtfLongitudinalDrift", "float", "Å", "Drift along the beam."),
         ("crpCtfTransversalDrift", "float", "Å", "Drift across the beam."),
@@ -197,15 +197,15 @@ _CTF = (
     *_consensus("crpCtfEnvelopeConsensus", "estimates of the pass that fits the envelope"),
     *_group(
         "consensus_ctf, micrographs",
-        ("crpCtfDefocusFrom", "text", "", "Estimator whose defocus the row carries; + joins several whose mean it is."),
-        ("crpCtfEnvelopeFrom", "text", "", "Estimator whose envelope the row carries; none where it has none."),
-        ("crpCtfAgreement<Pair>", "float", "Å", "Resolution where the phases of the two estimators differ by 90°."),
-        ("crpCtf<Estimator>DefocusU", "float", "Å", "Larger defocus by that estimator."),
-        ("crpCtf<Estimator>DefocusV", "float", "Å", "Smaller defocus by that estimator."),
-        ("crpCtf<Estimator>DefocusAngle", "float", "°", "Direction of the larger defocus by that estimator, from x towards y."),
-        ("crpCtf<Estimator>MaxResolution", "float", "Å", "Resolution to which that estimator sees rings."),
-        ("crpCtf<Estimator>FigureOfMerit", "float", "", "Correlation of spectrum and model by that estimator."),
-        ("crpCtf<Estimator>Image", "text", "", "Picture of spectrum and model by that estimator."),
+        ("crpCtfDefocusFrom", "text", "", "Estimator that gave the defocus of the row; joined by + for a mean."),
+        ("crpCtfEnvelopeFrom", "text", "", "Estimator that gave the envelope of the row; none if it has none."),
+        ("crpCtfAgreement<Pair>", "float", "Å", "Resolution at which the phases of the two estimators differ by 90°."),
+        ("crpCtf<Estimator>DefocusU", "float", "Å", "Larger defocus from that estimator."),
+        ("crpCtf<Estimator>DefocusV", "float", "Å", "Smaller defocus from that estimator."),
+        ("crpCtf<Estimator>DefocusAngle", "float", "°", "Direction of the larger defocus from that estimator, from x towards y."),
+        ("crpCtf<Estimator>MaxResolution", "float", "Å", "Resolution up to which that estimator finds rings."),
+        ("crpCtf<Estimator>FigureOfMerit", "float", "", "Correlation of spectrum and model of that estimator."),
+        ("crpCtf<Estimator>Image", "text", "", "Picture of spectrum and model of that estimator."),
     ),
 )  # fmt: skip
 _PARTICLES = (
@@ -218,17 +218,17 @@ _PARTICLES = (
     *_group(
         "select_classes_2d, class features",
         ("crpCoreRatio", "float", "", "Density of the centre of the average over that of its shell."),
-        ("crpSignal", "float", "", "Mean inside the particle less the mean around it, in standard deviations around."),
+        ("crpSignal", "float", "", "Mean inside the particle minus that around it, in standard deviations."),
         ("crpEdgeScore", "float", "", "Share of the average's positive power outside the particle: neighbours and doublets."),
-        ("crpCircularity", "float", "", "Power of the shell's angular harmonics over that of its mean; 0: perfect ring."),
-        ("crpECA", "float", "", "Mean effective number of classes of the members; 1 where each is certain of its class."),
-        ("crpKept", "int", "", "1 where the class is kept, 0 where it is dropped."),
-        ("crpDecidedBy", "text", "", "Who decided about the class: the criterion, or a person."),
-        ("crpKeptParticles", "int", "", "Number of the class's particles that are kept."),
+        ("crpCircularity", "float", "", "Power of the shell's angular harmonics over that of its mean; 0 for a ring."),
+        ("crpECA", "float", "", "Mean effective number of classes per particle; 1 if all are certain."),
+        ("crpKept", "int", "", "1 if the class is kept, 0 if it is rejected."),
+        ("crpDecidedBy", "text", "", "Who decided about the class: the criterion, or the user."),
+        ("crpKeptParticles", "int", "", "Number of particles of the class that are kept."),
     ),
     *_group(
         "select_classes_2d, particles",
-        ("crpReason", "text", "", "Why the particle or class was dropped; none where it was kept."),
+        ("crpReason", "text", "", "Why the particle or class was rejected; none if it was kept."),
         ("crpCoreDensity", "float", "", "Density of the particle's core over that of its shell."),
         ("crpCoreDensityError", "float", "", "Standard error of the core density."),
     ),
@@ -237,8 +237,8 @@ _PARTICLES = (
 _MAPS = (
     *_group(
         "refine_homogeneous, FSC file",
-        ("crpResolutionUnmasked", "float", "Å", "Resolution where the FSC of the unmasked half maps falls below 0.143."),
-        ("crpResolutionMasked", "float", "Å", "Resolution where the FSC of the masked half maps falls below 0.143."),
+        ("crpResolutionUnmasked", "float", "Å", "Resolution at which the FSC of the unmasked half maps falls below 0.143."),
+        ("crpResolutionMasked", "float", "Å", "Resolution at which the FSC of the masked half maps falls below 0.143."),
     ),
     *_group(
         "validate_model, FSC file",
@@ -253,7 +253,7 @@ _MAPS = (
 _TRUTH = (
     *_group(
         "simulate_movies, truth of the particles",
-        ("crpHeight", "float", "Å", "Height above the middle of the specimen; the defocus is smaller by so much."),
+        ("crpHeight", "float", "Å", "Height above the middle of the specimen; the defocus is smaller by this."),
         ("crpKind", "text", "", "Kind of the simulated particle (apo, iron) or movie (ok, drift, bad_ctf, carbon)."),
     ),
     *_group(
@@ -268,7 +268,7 @@ _TRUTH = (
     ),
 )  # fmt: skip
 
-#: All of them, in the order of the data flow.
+#: All own columns, in the order of the data flow.
 OWN_COLUMNS: tuple[OwnColumn, ...] = (*_MOVIES, *_CTF, *_PARTICLES, *_MAPS, *_TRUTH)
 _NAMED = {column.name: column for column in OWN_COLUMNS if "<" not in column.name}
 _PATTERNED = tuple((column.pattern, column) for column in OWN_COLUMNS if "<" in column.name)
@@ -276,19 +276,19 @@ _PATTERNED = tuple((column.pattern, column) for column in OWN_COLUMNS if "<" in 
 
 @cache
 def own_column(name: str) -> OwnColumn | None:
-    """Return what is declared of the column ``name`` (without the leading underscore), or None where nothing is."""
+    """Return the declaration of the column ``name`` (without the leading underscore), or None."""
     return _NAMED.get(name) or next((column for pattern, column in _PATTERNED if pattern.match(name)), None)
 
 
 def column_page() -> str:
-    """Return the glossary of the documentation as Markdown, one table for each place where columns are written."""
+    """Return the glossary of the documentation in Markdown, with one table per table or file that has such columns."""
     lines = [
         "# Columns",
         "",
-        "The tables of cryopipe use RELION's column names (`rln...`) with RELION's meanings and units. The columns below are its",
-        "own. Generated from `src/cryopipe/io/own_columns.py` (`python -m cryopipe.config.generate --fix`).",
+        "The tables of cryopipe use RELION's column names (`rln...`) with RELION's meanings and units. The columns below are",
+        "cryopipe's own. Generated from `src/cryopipe/io/own_columns.py` (`python -m cryopipe.config.generate --fix`).",
         "",
-        "A name in angle brackets means one column for each CTF estimator, pair of estimators, or map.",
+        "A word in angle brackets means one column for each CTF estimator, pair of estimators, or map.",
     ]
     for table in dict.fromkeys(column.table for column in OWN_COLUMNS):
         lines += ["", f"## {table}", "", "| column | type | unit | meaning |", "|---|---|---|---|"]

@@ -1,9 +1,10 @@
-"""Tables of movies, micrographs, coordinates and particles: rows and the optics groups that they belong to.
+"""Tables of movies, micrographs, coordinates and particles: rows and their optics groups.
 
-Read are STAR files of RELION 3.0 (optics in every row, pixel size from `rlnDetectorPixelSize` and `rlnMagnification`,
-origins in pixels), 3.1, 4 and 5 (a block ``data_optics``, origins in Å); written is the layout of 3.1 and later.
-In memory there is only the later layout: `rlnOriginXAngst` in Å, `rlnOpticsGroup` from 1, coordinates in pixels of the
-aligned micrograph, zero-based. Paths in a table are relative to the working directory of the run.
+STAR files of all versions from RELION 3.0 on are read. Those of 3.0 have optics in every row, the pixel size from
+`rlnDetectorPixelSize` and `rlnMagnification`, and origins in pixels. Those of 3.1, 4 and 5 have a block ``data_optics`` and
+origins in Å. In memory and in files that are written there is only the later layout: `rlnOriginXAngst` in Å,
+`rlnOpticsGroup` from 1, zero-based coordinates in pixels of the aligned micrograph. Paths in a table are relative to the
+working directory of the run.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _ALIASES = ("", "images")
 
 
 class RejectionLike(Protocol):
-    """What a line of a rejection list needs: `cryopipe.items.Rejection` has it."""
+    """What a line of a rejection list needs; `cryopipe.items.Rejection` has it."""
 
     @property
     def item(self) -> str: ...
@@ -59,7 +60,7 @@ class RejectionLike(Protocol):
 
 
 class RejectionRow(NamedTuple):
-    """One line of a rejection list as it is read."""
+    """One line of a rejection list."""
 
     item: str
     kind: str
@@ -75,7 +76,7 @@ class StarTable:
     kind : {"movies", "micrographs", "coordinates", "particles"}
         What a row is.
     optics : DataFrame
-        One row per optics group, `rlnOpticsGroup` from 1; may be empty for coordinates and for empty tables.
+        One row per optics group, `rlnOpticsGroup` from 1. It may be empty for coordinates and for empty tables.
     rows : DataFrame
         One row per item, with `rlnOpticsGroup` unless ``optics`` is empty. Index 0..n-1.
     """
@@ -93,11 +94,11 @@ class StarTable:
         return pd.concat([own, optics_of(self).drop(columns="rlnOpticsGroup", errors="ignore")], axis=1)
 
     def with_rows(self, rows: pd.DataFrame, *, kind: Kind | None = None) -> StarTable:
-        """Return a table of the same optics with other ``rows`` (renumbered from 0), of another ``kind`` if given."""
+        """Return a table with the same optics and other ``rows`` (renumbered from 0), of another ``kind`` if given."""
         return StarTable(kind or self.kind, self.optics, rows.reset_index(drop=True))
 
     def single(self, column: str) -> float:
-        """Return the value of ``column`` that all optics groups share (a pixel size, a voltage) within 0.1 %.
+        """Return the value of ``column`` (such as a pixel size) if it is the same in all optics groups within 0.1 %.
 
         Raises
         ------
@@ -106,13 +107,13 @@ class StarTable:
         """
         if column not in self.optics or self.optics.empty:
             raise InputError(
-                f"the optics table of these {self.kind} has no {column}. It must come from an earlier step."
+                f"the optics table of these {self.kind} lacks {column}. Make the table with an earlier step."
             )
         values = self.optics[column].to_numpy(dtype=np.float64)
         if not np.allclose(values, values[0], rtol=1e-3, atol=0):
             raise InputError(
                 f"the optics groups of these {self.kind} differ in {column}: {', '.join(map(str, values))}. "
-                "Process them one at a time."
+                "Process each group in a run of its own."
             )
         return float(values[0])
 
@@ -128,15 +129,18 @@ def optics_of(table: StarTable) -> pd.DataFrame:
     if table.optics.empty:
         return pd.DataFrame(index=table.rows.index)
     if "rlnOpticsGroup" not in table.rows:
-        raise InputError(f"these {table.kind} have no column rlnOpticsGroup although there is an optics table.")
+        raise InputError(
+            f"these {table.kind} have an optics table, but no column rlnOpticsGroup. Add the column, or make the table again."
+        )
     indexed = table.optics.set_index("rlnOpticsGroup", drop=False)
     if indexed.index.has_duplicates:
-        raise InputError(f"an optics group number stands twice: {list(indexed.index)}.")
+        raise InputError(f"an optics group number occurs twice: {list(indexed.index)}. Renumber the optics groups.")
     groups = table.rows["rlnOpticsGroup"]
     unknown = sorted(set(groups) - set(indexed.index))
     if unknown:
         raise InputError(
-            f"rows refer to optics group {unknown[0]}, but the optics table has only {list(indexed.index)}."
+            f"rows refer to optics group {unknown[0]}, but the optics table has only {list(indexed.index)}. Add the group, "
+            "or correct rlnOpticsGroup."
         )
     return indexed.loc[groups].set_axis(table.rows.index, axis=0)
 
@@ -152,7 +156,7 @@ def make_optics(
     image_size: int | None = None,
     name: str = "opticsGroup1",
 ) -> pd.DataFrame:
-    """Return an optics table of one group; pixel sizes that are not given are left out.
+    """Return an optics table with one group. Pixel sizes that are not given are left out.
 
     Parameters
     ----------
@@ -167,7 +171,7 @@ def make_optics(
     image_size : int, optional
         Side of the particle images, px.
     name : str
-        Of the optics group.
+        Name of the optics group.
     """
     values: dict[str, object] = {
         "rlnOpticsGroupName": name,
@@ -188,7 +192,7 @@ def make_optics(
 
 
 def read_table(path: str | Path, kind: Kind) -> StarTable:
-    """Read a table of ``kind``, whatever RELION version wrote it.
+    """Read a table of ``kind`` in the layout of any RELION version from 3.0 on.
 
     Raises
     ------
@@ -196,18 +200,18 @@ def read_table(path: str | Path, kind: Kind) -> StarTable:
         The file cannot be read, has another kind of table, or lacks optics (kV, Cs, pixel size).
     """
     if kind not in _KINDS:
-        raise InputError(f"{path}: {kind!r} is no kind of table; choose one of {', '.join(_KINDS)}.")
+        raise InputError(f"{path}: {kind!r} is not a kind of table. Choose one of {', '.join(_KINDS)}.")
     blocks = read_blocks(path)
     found = next((name for name in (kind, *_ALIASES) if name in blocks), None)
     if found is None:
         raise InputError(
-            f"{path}: no block data_{kind} in it, only {', '.join('data_' + n for n in blocks)}. "
+            f"{path}: the block data_{kind} is missing, there is only {', '.join('data_' + n for n in blocks)}. "
             f"Give the table of {kind}."
         )
     rows = blocks[found]
     if "optics" in blocks:
         table = StarTable(kind, blocks["optics"], rows)
-        optics_of(table)  # every row must find its group
+        optics_of(table)  # an error if a row has no group
         return table
     return StarTable(kind, *optics_from_rows(rows, kind, str(path)))
 
@@ -226,22 +230,24 @@ def write_table(path: str | Path, table: StarTable, *, version: int = 30001) -> 
             values = frame[name].to_numpy()
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 row = int(np.argmin(np.isfinite(values)))
-                raise InputError(f"{path}: column {name}, row {row + 1} is {values[row]}: not a finite number.")
+                raise InputError(
+                    f"{path}: column {name}, row {row + 1} is {values[row]}, but it must be a finite number."
+                )
     blocks = {} if table.optics.empty and table.kind == "coordinates" else {"optics": table.optics}
     write_blocks(path, blocks | {table.kind: table.rows}, version=version)
 
 
 def concatenate(tables: Iterable[StarTable]) -> StarTable:
-    """Join tables of one kind; equal optics groups become one, the others are renumbered from 1.
+    """Join tables of one kind. Equal optics groups become one, and all groups are numbered from 1.
 
     Raises
     ------
     InputError
-        No table, different kinds or columns, or groups of one name that differ (pixel sizes by more than 0.1 %).
+        There is no table, kinds or columns differ, or groups with the same name differ (pixel sizes by more than 0.1 %).
     """
     tables = list(tables)
     if not tables:
-        raise InputError("nothing to join: the list of tables is empty.")
+        raise InputError("the list of tables is empty, so there is nothing to join.")
     kinds = {table.kind for table in tables}
     if len(kinds) > 1:
         raise InputError(f"tables of different kinds cannot be joined: {', '.join(sorted(kinds))}.")
@@ -255,7 +261,7 @@ def concatenate(tables: Iterable[StarTable]) -> StarTable:
         if odd:
             raise InputError(
                 f"tables {filled[0] + 1} and {i + 1} of {len(tables)} cannot be joined: "
-                f"only one of them has {', '.join(sorted(odd))}."
+                f"only one of them has {', '.join(sorted(odd))}. Make both with the same step."
             )
         if "rlnOpticsGroup" in rows and numbers[i]:
             rows = rows.assign(rlnOpticsGroup=rows["rlnOpticsGroup"].map(numbers[i]).astype(np.int64))
@@ -264,7 +270,7 @@ def concatenate(tables: Iterable[StarTable]) -> StarTable:
 
 
 def write_rejections(path: str | Path, rejections: Iterable[RejectionLike]) -> None:
-    """Write a TSV with header ``item  kind  reason``, atomically; tabs and line breaks become spaces."""
+    """Write a TSV with header ``item  kind  reason``, atomically. Tabs and line breaks become spaces."""
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n", quoting=csv.QUOTE_NONE, quotechar=None)
     writer.writerow(["item", "kind", "reason"])
@@ -274,13 +280,15 @@ def write_rejections(path: str | Path, rejections: Iterable[RejectionLike]) -> N
 
 
 def read_rejections(path: str | Path) -> list[RejectionRow]:
-    """Read what :func:`write_rejections` wrote."""
+    """Read a list that :func:`write_rejections` wrote."""
     path = Path(path)
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
-        raise InputError(f"{path}: no such list of rejections.") from None
+        raise InputError(f"{path}: the list of rejections does not exist. Run its step again.") from None
     fields = [line.split("\t") for line in lines]
     if not fields or fields[0] != ["item", "kind", "reason"] or any(len(row) != 3 for row in fields):
-        raise InputError(f"{path}: not a list of rejections: three columns item, kind, reason are expected.")
+        raise InputError(
+            f"{path}: a list of rejections must have the three columns item, kind, reason. Run its step again."
+        )
     return [RejectionRow(*row) for row in fields[1:]]

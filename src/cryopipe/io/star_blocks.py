@@ -1,13 +1,13 @@
-"""The blocks of a STAR file as data frames: the text of the format, nothing about its meaning.
+"""The blocks of a STAR file as data frames: the text of the format, without its meaning.
 
-starfile reads the files, those of RELION 1 to 5 and its own, where `star_scan` finds nothing that it would misread; the
-columns get their types by contract instead of by guess. The numbers of float columns are those that starfile, that is
-pandas, reads (it rounds correctly from version 3.1 on); all other columns are read as words.
+starfile reads the files (those of RELION 1 to 5 and its own) if `star_scan` finds nothing that it would misread. The types of
+columns come from contracts and are not guessed. The numbers in float columns are read by starfile, that is by pandas, which
+rounds correctly from version 3.1 on. All other columns are read as words.
 
-Written are RELION's two forms, ``loop_`` tables and name-value lists, each behind a ``# version`` comment as RELION's own
-writer does (`metadata_table.cpp`). starfile writes lists and the heads of loops, without its first line, which has the time
-of day: the same tables give the same bytes. The rows of a loop are written by the pandas call that starfile makes, without
-its quoting, which takes a fifth of the time and is wrong for words with quotes in them
+Files are written in RELION's two forms, ``loop_`` tables and name-value lists, each after a ``# version`` comment as in
+RELION (`metadata_table.cpp`). starfile writes lists and the heads of loops. Its first line, which has the time of day, is
+removed, so that the same tables give the same bytes. The rows of a loop are written by the same pandas call as in starfile,
+but without its quoting, which takes a fifth of the time and is wrong for words that contain quotes
 (``tests/io/test_star_library.py``). Floats have the shortest form that gives the same number back.
 """
 
@@ -28,14 +28,14 @@ from cryopipe.io.atomic import atomic_write
 from cryopipe.io.star_columns import cast_column, column_type
 from cryopipe.io.star_scan import Block, scan
 
-#: RELION 3.1/4 and RELION 5 write these; the layout of single-particle tables is the same.
+#: Versions that RELION 3.1/4 and RELION 5 write. The layout of single-particle tables is the same.
 STAR_VERSIONS = (30001, 50001)
 #: Words that need no quotes.
 _PLAIN = re.compile(r"""(?!data_|loop_|[#_])[^\s'"]+\Z""")
 
 
 def read_blocks(path: str | Path) -> dict[str, pd.DataFrame]:
-    """Read every block of a STAR file, columns typed by contract.
+    """Read all blocks of a STAR file. The types of columns come from their contracts.
 
     Parameters
     ----------
@@ -45,23 +45,27 @@ def read_blocks(path: str | Path) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict of str to DataFrame
-        Name behind ``data_`` (may be empty) to its table; a simple name-value list gives a table of one row.
+        ``{name after data_ (may be empty): table}``. A name-value list gives a table with one row.
 
     Raises
     ------
     InputError
-        The file is missing, not text, has no block, or a row has too few or too many values (a truncated file).
+        The file is missing, is not text or has no block, or a row has too few or too many values (a truncated file).
     """
     path = Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise InputError(f"{path}: no such STAR file.") from None
+        raise InputError(f"{path}: the STAR file does not exist. Correct the path.") from None
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: not a STAR file: byte {error.start} is not text.") from error
+        raise InputError(
+            f"{path}: this is not a STAR file: byte {error.start} is not text. Give another file."
+        ) from error
     blocks, odd = scan(text, path)
     if not blocks:
-        raise InputError(f"{path}: no data_ block in it: empty, cut off or not a STAR file.")
+        raise InputError(
+            f"{path}: there is no data_ block: the file is empty, cut off or not a STAR file. Make it again."
+        )
     tables = {} if odd else _starfile_tables(path, blocks)
     return {block.name: _typed(block, tables.get(block.name), path) for block in blocks}
 
@@ -76,14 +80,15 @@ def write_blocks(
     path : path
         File to make or replace.
     blocks : mapping
-        Name to a DataFrame (written as ``loop_``; may have no rows) or a mapping (written as a name-value list).
+        ``{name: block}``. A DataFrame is written as ``loop_`` and may have no rows. A mapping is written as a name-value
+        list.
     version : {30001, 50001}
         RELION's file version: 3.1 and 4, or 5.
 
     Raises
     ------
     InputError
-        A column has no legal name, or its contract and its values disagree.
+        The name of a column is not legal, or its values do not fit its contract.
     """
     if version not in STAR_VERSIONS:
         raise InputError(f"{path}: STAR version {version} is unknown; choose one of {STAR_VERSIONS}.")
@@ -96,10 +101,10 @@ def write_blocks(
 
 
 def _starfile_tables(path: Path, blocks: list[Block]) -> dict[str, pd.DataFrame]:
-    """Read the blocks with starfile: float columns of loops as it guesses them, all others as words."""
-    # starfile goes by name: what is read as words in one block is so in all
+    """Read the blocks with starfile: float columns of loops with its types, all others as words."""
+    # starfile decides by name, so a column that is read as words in one block is so in all blocks
     words = {c for block in blocks for c in block.columns if not block.is_loop or column_type(c) != "float"}
-    # it reads through linecache, which keeps the old lines of a file that could not be parsed before
+    # starfile reads through linecache, which may have old lines of a file that could not be parsed before
     linecache.clearcache()
     found = starfile.read(path, always_dict=True, parse_as_string=list(words))
     return {
@@ -120,17 +125,17 @@ def _typed(block: Block, table: pd.DataFrame | None, path: Path) -> pd.DataFrame
         if table is not None and is_float and table[name].dtype.kind in "iuf":
             columns[name] = pd.Series(table[name].to_numpy(np.float64))
             continue
-        # starfile has made a float column with a word in it to something else: the error is to show the word
+        # starfile has changed the type of a float column with a word in it, and the error must show the word
         words = (counted or block.words())[i] if table is None or is_float else table[name].tolist()
         cast = cast_column(name, words, str(path))
-        # said explicitly: pandas would infer text from the values, hence not in a table without rows
+        # stated explicitly, since pandas infers text from the values, which a table without rows does not have
         columns[name] = pd.Series(cast, dtype="str" if cast.dtype == object else cast.dtype)
     return pd.DataFrame(columns)
 
 
 def _loop_text(block: str, table: pd.DataFrame, where: str) -> str:
     if not table.columns.is_unique:
-        raise InputError(f"{where}: a column name stands twice among {', '.join(map(str, table.columns))}. Keep one.")
+        raise InputError(f"{where}: a column name occurs twice among {', '.join(map(str, table.columns))}. Keep one.")
     ready = pd.DataFrame({_legal(name, where): _ready(name, table[name].to_numpy(), where) for name in table.columns})
     rows = ready.to_csv(sep="\t", header=False, index=False, na_rep="nan", quoting=csv.QUOTE_NONE, lineterminator="\n")
     return f"{_starfile_text(block, ready.head(0))}\n{rows if len(ready) else ''}"
@@ -142,21 +147,23 @@ def _list_text(block: str, values: Mapping[str, object], where: str) -> str:
 
 
 def _starfile_text(block: str, content: pd.DataFrame | dict[str, object]) -> str:
-    """Return starfile's text of a block without the line that has the time."""
+    """Return the text of a block from starfile, without the line that has the time."""
     # words are quoted already
     return starfile.to_string({block: content}, quote_character="").split("\n", 1)[1].strip()
 
 
 def _ready(name: str, values: np.ndarray, where: str) -> Sequence[object] | np.ndarray:
-    """Return the values of a column as they are to be printed: float64, int64 or quoted words."""
+    """Return the values of a column in the form in which they are written: float64, int64 or quoted words."""
     kind = column_type(name)
     numeric = values.dtype.kind in "biuf"
     if len(values) and (numeric if kind == "text" else kind is not None and not numeric):
         raise InputError(
-            f"{where}: column {name} holds {kind}, but its values are {values.dtype} such as {values[0]!r}."
+            f"{where}: column {name} must have {kind}, but its values are {values.dtype} such as {values[0]!r}. Convert them."
         )
     if kind == "int" and values.dtype.kind == "f":
-        raise InputError(f"{where}: column {name} holds whole numbers, but its values are {values.dtype}.")
+        raise InputError(
+            f"{where}: column {name} must have whole numbers, but its values are {values.dtype}. Convert them."
+        )
     if not numeric:
         return np.array([_quoted(value, name, where) for value in values], dtype=object)
     if values.dtype.kind == "f" and values.dtype != np.float64:
@@ -173,14 +180,18 @@ def _quoted(value: object, name: str, where: str) -> str:
     if _PLAIN.match(value):
         return value
     if any(c in value for c in "\n\r\t"):
-        raise InputError(f"{where}: column {name}: {value!r} has a line break or a tab, which STAR cannot hold.")
+        raise InputError(
+            f"{where}: column {name}: {value!r} has a line break or a tab, which STAR cannot store. Remove it."
+        )
     quote = '"' if '"' not in value else "'"
     if quote in value:
-        raise InputError(f"{where}: column {name}: {value!r} has both kinds of quotes, which STAR cannot hold.")
+        raise InputError(
+            f"{where}: column {name}: {value!r} has both kinds of quotes, which STAR cannot store. Rename it."
+        )
     return f"{quote}{value}{quote}"
 
 
 def _legal(name: object, where: str) -> str:
     if not isinstance(name, str) or not re.fullmatch(r"[^\s#_][^\s#]*", name):
-        raise InputError(f"{where}: {name!r} cannot be a column name; use one word such as rlnImageName or crpWeight.")
+        raise InputError(f"{where}: {name!r} cannot be a column name. Use one word such as rlnImageName or crpWeight.")
     return name

@@ -1,9 +1,9 @@
-"""The column contracts of STAR tables: which type each column has, and what guesses are refused.
+"""The column contracts of STAR tables: the type of each column, which is not guessed from its values.
 
-A micrograph named ``001`` must stay text and a coordinate ``406`` must become a float64; both go wrong when types are
-guessed from the values. Names and meanings follow RELION's ``metadata_label.h``; columns that RELION does not know
-start with ``crp`` and are declared in `cryopipe.io.own_columns`. A column without a contract is typed by its spelling:
-whole numbers in their shortest form become int64, other numbers float64, anything else (also ``007``) stays text.
+A micrograph named ``001`` must stay text, and a coordinate ``406`` must become a float64. Both go wrong if types are guessed
+from the values. Names and meanings follow RELION's ``metadata_label.h``. Columns that RELION does not know start with ``crp``
+and are declared in `cryopipe.io.own_columns`. The type of a column without a contract follows from its spelling: whole
+numbers in their shortest form become int64, other numbers float64, and anything else (also ``007``) stays text.
 """
 
 from __future__ import annotations
@@ -54,17 +54,17 @@ _TYPES: dict[str, ColumnType] = {
     **dict.fromkeys(_INT.split(), "int"),
     **dict.fromkeys(_FLOAT.split(), "float"),
 }
-#: Endings that make a column text wherever it comes from, so that new name and reason columns need no entry above.
+#: Columns with these endings are text, so that new name and reason columns need no entry above.
 _TEXT_ENDINGS = ("Name", "NameDW", "File", "Item", "Kind", "Reason", "Sha256")
 
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})\Z")
 _NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?\Z|[-+]?(nan|inf)\Z", re.IGNORECASE)
-#: 007 and 1_2 are names although Python reads them as numbers.
+#: 007 and 1_2 are names, although Python reads them as numbers.
 _FLOAT_SPELLING = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?\Z|[-+]?(nan|inf)\Z")
 
 
 def column_type(name: str) -> ColumnType | None:
-    """Return the contract of column ``name`` (without the leading underscore), or None where there is none."""
+    """Return the contract of column ``name`` (without the leading underscore), or None if there is none."""
     own = own_column(name)
     known = own.type if own is not None else _TYPES.get(name)
     if known is None and name.endswith(_TEXT_ENDINGS):
@@ -73,12 +73,12 @@ def column_type(name: str) -> ColumnType | None:
 
 
 def cast_column(name: str, values: Sequence[str], source: str) -> np.ndarray:
-    """Turn the words of a column into an array [n] of its contract's type (int64, float64 or object of str).
+    """Convert the words of a column to an array [n] of the type of its contract (int64, float64 or object of str).
 
     Raises
     ------
     InputError
-        A word cannot be read as what the column holds; the message names file, column, row and word.
+        A word does not fit the type of the column. The message names file, column, row and word.
     """
     kind = column_type(name) or _spelled_type(values)
     if kind == "text":
@@ -90,7 +90,7 @@ def cast_column(name: str, values: Sequence[str], source: str) -> np.ndarray:
         raise InputError(f"{source}: column {name}, row {row + 1}: {word!r} is not a number. Mend the file.") from None
     if kind == "float":
         return numbers
-    # RELION prints whole numbers plainly, but other programs write 1.000; only a real fraction is an error.
+    # RELION writes whole numbers without a point, but other programs write 1.000; only a real fraction is an error.
     bad = ~(np.abs(numbers) < 2.0**53) | (numbers != np.rint(numbers))
     if bad.any() and not all(_WHOLE.match(v) for v in values):
         row = int(np.argmax(bad))

@@ -19,8 +19,8 @@ _OPTICS_COLUMNS = (
     "rlnBeamTiltClass",
     "rlnMtfFileName",
 )
-#: The pixel sizes that an old row's detector pixel and magnification stand for. Those of old particles are the
-#: particles' own; like relion_convert_star, we take the movie's to be the same: 3.0 did not record a rescaling.
+#: The pixel size columns that detector pixel and magnification of an old row give. For old particles it is that of the particle
+#: images. As in relion_convert_star, the movie is assumed to have the same, because 3.0 did not record a rescaling.
 _PIXEL_COLUMNS = {
     "movies": ("rlnMicrographOriginalPixelSize",),
     "micrographs": ("rlnMicrographOriginalPixelSize", "rlnMicrographPixelSize"),
@@ -36,12 +36,12 @@ def optics_from_rows(rows: pd.DataFrame, kind: str, source: str) -> tuple[pd.Dat
     Returns
     -------
     optics, rows : DataFrame
-        A group for each combination of optical values, in order of appearance. Origins in pixels become Å.
+        One group for each combination of optical values, in order of appearance. Origins in pixels become Å.
 
     Raises
     ------
     InputError
-        The rows do not say voltage, Cs or pixel size (coordinates need none of them).
+        The rows lack voltage, Cs or pixel size (coordinates do not need them).
     """
     rows = rows.copy()
     pixel_A = _pixel_size_A(rows, source)
@@ -60,13 +60,13 @@ def optics_from_rows(rows: pd.DataFrame, kind: str, source: str) -> tuple[pd.Dat
     if missing or pixel_A is None:
         lacking = ", ".join([*missing, *(["a pixel size"] if pixel_A is None else [])])
         raise InputError(
-            f"{source}: no block data_optics, and the rows lack {lacking}. "
-            "Convert it with relion_convert_star or add the columns."
+            f"{source}: there is no block data_optics, and the rows lack {lacking}. "
+            "Convert the file with relion_convert_star, or add the columns."
         )
     shared = [c for c in _OPTICS_COLUMNS if c in rows]
     keys = rows[shared].copy()
     for column in _PIXEL_COLUMNS[kind]:
-        # the quotient of rounded columns carries noise in its last digits, which must not split groups
+        # the quotient of rounded columns differs in its last digits, which must not split groups
         keys[column] = np.round(pixel_A, 6)
     optics = keys.drop_duplicates().reset_index(drop=True)
     numbers = keys.merge(optics.assign(rlnOpticsGroup=np.arange(1, len(optics) + 1)), how="left")["rlnOpticsGroup"]
@@ -79,19 +79,19 @@ def optics_from_rows(rows: pd.DataFrame, kind: str, source: str) -> tuple[pd.Dat
 
 
 def merge_optics(tables: Sequence[pd.DataFrame]) -> tuple[pd.DataFrame, list[dict[int, int]]]:
-    """Merge the optics groups of several tables: groups of one name must agree and become one.
+    """Merge the optics groups of several tables. Groups with the same name must agree and become one.
 
     Returns
     -------
     optics : DataFrame
         Merged groups, numbered from 1 in order of appearance.
     numbers : list of dict
-        For each table, old group number to new.
+        For each table ``{old group number: new one}``.
 
     Raises
     ------
     InputError
-        Two groups of one name differ: pixel sizes by more than 0.1 %, or any other value.
+        Two groups with the same name differ: pixel sizes by more than 0.1 %, or any other value.
     """
     merged: dict[str, dict[str, object]] = {}
     numbers: list[dict[int, int]] = []
@@ -121,7 +121,7 @@ def _compare_groups(name: str, known: dict[str, object], group: dict) -> None:
             continue
         raise InputError(
             f"optics group {name}: {column} is {one} in one table and {other} in another. "
-            "One of them is wrong, or they are different groups and need different names."
+            "Correct one of them, or give different groups different names."
         )
 
 

@@ -1,11 +1,11 @@
-"""The raw words of a STAR file, and whether starfile would read them as they are.
+"""The raw words of a STAR file, and whether starfile would read them correctly.
 
-starfile 0.5.13 reads many files otherwise than they are written, most of them without a word. It fills short rows, takes
-``#`` inside a name for a comment and ``'`` for ``"``, reads ``nan`` as no value even among names, drops backslashes, fails
-on an empty loop that a comment follows, gives an empty block the rows of the next one, ends a loop at a row that starts
-with ``data_``, overwrites a column called ``name``, and keeps one of two blocks or columns of the same name.
-``tests/io/test_star_library.py`` shows each case. So words are counted here in every file; a file without such words goes
-to starfile, any other is made of the words that are counted here.
+starfile 0.5.13 misreads some files, mostly without a message. It fills short rows. It takes ``#`` inside a name for a comment
+and ``'`` for ``"``. It reads ``nan`` as a missing value even among names, and drops backslashes. It fails on an empty loop
+that is followed by a comment, gives an empty block the rows of the next one, and ends a loop at a row that starts with
+``data_``. It overwrites a column called ``name``, and keeps only one of two blocks or columns with the same name.
+``tests/io/test_star_library.py`` shows each case. So the words of every file are counted here. A file without such words is
+read by starfile. The content of any other file is made from the words that were found here.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from pathlib import Path
 from cryopipe.errors import InputError
 
 _QUOTED = re.compile(r"""'([^']*)'(?=\s|$)|"([^"]*)"(?=\s|$)|(\S+)""")
-#: Text that has none of these marks, and no # in a row, is read by starfile as it is written.
+#: starfile reads a text correctly if it has none of these marks, and no # in a row.
 _MARKS = ('"', "'", "\\", "nan", "NaN", "<NA>")
 
 
 @dataclass
 class Block:
-    """A block as it is in the text: a loop has column names and lines of rows, a list names and their values."""
+    """A block of the text. A loop has column names and lines with rows. A list has names and their values."""
 
     name: str
     is_loop: bool = False
@@ -37,7 +37,7 @@ class Block:
         return len(self.lines) if self.is_loop else int(bool(self.values))
 
     def words(self) -> Sequence[Sequence[str]]:
-        """Return the words column by column; a list is one row."""
+        """Return the words column by column. A list has one row."""
         if not self.is_loop:
             return [[value] for value in self.values]
         rows = [row_words(line, len(self.columns)) for line in self.lines]
@@ -50,7 +50,7 @@ def scan(text: str, path: Path) -> tuple[list[Block], bool]:
     Raises
     ------
     InputError
-        Text before the first block, a name that occurs twice, or a row of too few or too many values.
+        There is text before the first block, a name occurs twice, or a row has too few or too many values.
     """
     blocks: list[Block] = []
     odd = any(mark in text for mark in _MARKS)
@@ -63,7 +63,7 @@ def scan(text: str, path: Path) -> tuple[list[Block], bool]:
             count, columns = len(row_words(line, len(block.columns))), len(block.columns)
             if count != columns:
                 raise InputError(
-                    f"{path}, line {number}: {count} values for {columns} columns. "
+                    f"{path}, line {number}: the row has {count} values for {columns} columns. "
                     "The file is cut off or damaged; make it again."
                 )
             odd = odd or "#" in line or line.startswith("data_")
@@ -71,7 +71,7 @@ def scan(text: str, path: Path) -> tuple[list[Block], bool]:
         elif line.startswith("data_"):
             blocks.append(Block(line.split("#", 1)[0][len("data_") :].strip()))
         elif block is None:
-            raise InputError(f"{path}, line {number}: {line[:60]!r} stands before the first data_ block.")
+            raise InputError(f"{path}, line {number}: {line[:60]!r} is before the first data_ block. Mend the file.")
         else:
             odd = _add_name(block, line, f"{path}, line {number}") or odd
     _refuse_twins("block data_", [block.name for block in blocks], path)
@@ -94,12 +94,12 @@ def row_words(line: str, count: int) -> list[str]:
 def _is_row(block: Block, line: str) -> bool:
     if not (block.is_loop and block.columns) or line == "loop_" or (line[0] == "_" and not block.lines):
         return False
-    # a file name may start with data_: a row of it has several words, the head of a block one
+    # a file name may start with data_, but a row has several words and the head of a block has one
     return not line.startswith("data_") or len(line.split("#", 1)[0].split()) > 1
 
 
 def _add_name(block: Block, line: str, where: str) -> bool:
-    """Take the head of a loop, one of its column names, or an entry of a list; return whether starfile misreads it."""
+    """Add the head of a loop, one of its column names, or an entry of a list. Return whether starfile misreads it."""
     if line.startswith("loop_") and not block.is_loop and not block.columns:
         block.is_loop = True
     elif block.is_loop and line[0] == "_" and not block.lines:
@@ -117,4 +117,4 @@ def _add_name(block: Block, line: str, where: str) -> bool:
 def _refuse_twins(what: str, names: list[str], path: Path) -> None:
     twins = [name for name, count in Counter(names).items() if count > 1]
     if twins:
-        raise InputError(f"{path}: {what}{twins[0]} stands twice. Keep one.")
+        raise InputError(f"{path}: {what}{twins[0]} occurs twice. Keep one.")

@@ -1,8 +1,8 @@
-"""The checkpoint of an iterative method: one file, atomic, read back by the run that wrote it and by no other.
+"""The checkpoint of an iterative method: one file, written atomically. Only the run that wrote it reads it back.
 
 A state is a dataclass. Its fields may be arrays, numbers, texts, further dataclasses, tuples of these, and lists of
-dataclasses of numbers (`cryopipe.iteration.history`). A file that is missing, damaged, of another state or of another
-fingerprint does not count: the method starts from the beginning.
+dataclasses of numbers (`cryopipe.iteration.history`). If the file is missing or damaged, or has another state or
+fingerprint, the method starts from the beginning.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _FINGERPRINT = "fingerprint"
 
 @dataclass(frozen=True)
 class Checkpoint(Generic[State]):
-    """Where a method's state between two iterations lies.
+    """Where the state of a method is kept between two iterations.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Checkpoint(Generic[State]):
     kind : type
         The dataclass of the state.
     fingerprint : str
-        Of everything that determines the result: parameters, seed, particles, initial map.
+        Fingerprint of everything that determines the result: parameters, seed, particles, initial map.
     """
 
     path: Path
@@ -47,14 +47,14 @@ class Checkpoint(Generic[State]):
     fingerprint: str
 
     def save(self, state: State) -> None:
-        """Write the state, in place of the one before."""
+        """Write the state in place of the previous one."""
         arrays = {_FINGERPRINT: np.array(self.fingerprint)}
         _encode("state", state, arrays)
         with atomic_path(self.path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **arrays)  # type: ignore[arg-type]
 
     def load(self) -> State | None:
-        """Return the state, or None where there is none that this run could have written."""
+        """Return the state, or None if there is none that this run could have written."""
         try:
             with np.load(self.path, allow_pickle=False) as kept:
                 if str(kept[_FINGERPRINT]) != self.fingerprint:
@@ -75,14 +75,14 @@ def run_fingerprint(context: Context, params: Params, table: StarTable, *, files
     Parameters
     ----------
     context : Context
-        Its step, code and seed.
+        Step, code and seed.
     params : Params
-        Of the step.
+        Parameters of the step.
     table : StarTable
-        Its particles. Stacks count by name, size and time of their last change: reading them would take as long as an
-        iteration.
+        Particles. Their stacks enter with name, size and time of last change, because reading them would take as long
+        as an iteration.
     files : sequence of path
-        Further files, which count by their content.
+        Further files, which enter with their content.
     """
     stacks = sorted({str(parse_image_name(name)[1]) for name in table.rows["rlnImageName"]})
     states = {name: [(state := Path(name).stat()).st_size, state.st_mtime_ns] for name in stacks}

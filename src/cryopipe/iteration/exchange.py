@@ -1,6 +1,6 @@
 """All that passes between the two half sets of a refinement: an FSC curve, and the maps' shells coarser than a limit.
 
-A half's next reference is made from its own sums and this alone; the independence of the halves rests on it.
+The next reference of a half is made from its own sums and from this alone. So the halves stay independent.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cryopipe.reconstruction.dynamic_mask import dynamic_mask
 from cryopipe.reconstruction.prior import ssnr_from_fsc
 from cryopipe.reconstruction.reconstruct import Reconstruction
 
-#: from this order on (T, O, I) a point group leaves no part of a shell with less information than another
+#: from this order on (T, O, I) a point group gives all parts of a shell the same information
 ISOTROPIC_ORDER = 12
 
 
@@ -31,9 +31,9 @@ class Shared:
     Attributes
     ----------
     fsc : array float64 [reconstruct radius + 1]
-        Between the unfiltered half maps; corrected for the mask where one was used.
+        Between the unfiltered half maps. It is corrected for the mask if one was used.
     shell : float
-        Where the curve falls below 0.143, in shells.
+        Interpolated shell at which the curve falls below 0.143.
     coarse : array float32 [z, y, x]
         Mean of both halves; only its shells up to ``join_radius`` are ever used.
     join_radius : int
@@ -69,7 +69,7 @@ def compare(
     join_radius : int
         Shells up to this one are averaged.
     pixel_size_A : float
-        Of the working box.
+        Pixel size of the working box.
     mask_options : dict, optional
         Options of :func:`cryopipe.reconstruction.dynamic_mask.dynamic_mask`; None: no mask.
     rng : Generator
@@ -78,7 +78,7 @@ def compare(
         CPU threads.
     """
     mean = 0.5 * (maps[0] + maps[1])
-    mask = _mask(mean, pixel_size_A, mask_options, threads)  # without one, the unmasked curve judges
+    mask = _mask(mean, pixel_size_A, mask_options, threads)  # without a mask the unmasked curve is used
     curve = half_map_fsc(maps[0], maps[1], mask=mask, rng=rng, threads=threads)
     fsc = np.array(curve[: radius + 1])
     fsc[0] = 1.0
@@ -86,7 +86,7 @@ def compare(
 
 
 def crossing_shell(fsc: NDArray[np.float64]) -> float:
-    """Return the interpolated shell at which a curve first falls below 0.143; its last shell if it never does."""
+    """Return the interpolated shell at which a curve first falls below 0.143, or the last shell if it never does."""
     below = np.flatnonzero(fsc[1:] < THRESHOLD)
     if len(below) == 0:
         return float(len(fsc) - 1)
@@ -115,9 +115,9 @@ def next_reference(
     own : array float32 [z, y, x]
         The half's unfiltered map.
     sums : Reconstruction
-        Its accumulators.
+        Accumulators of the half.
     shared : Shared
-        What came from the comparison.
+        Result of the comparison.
     threads : int
         CPU threads.
     """
@@ -149,7 +149,7 @@ def masked_reference(
     mask_options: dict[str, float] | None,
     threads: int,
 ) -> NDArray[np.float32]:
-    """Return a reference inside the solvent mask of itself, or inside a soft sphere where no options are given.
+    """Return a reference inside its own solvent mask, or inside a soft sphere if no options are given.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ def masked_reference(
     pixel_size_A : float
         Of the map.
     diameter_A : float
-        Of the particle; the sphere has 1.25 times it.
+        Diameter of the particle. That of the sphere is 1.25 times as large.
     mask_options : dict, optional
         Options of :func:`cryopipe.reconstruction.dynamic_mask.dynamic_mask`; None: the sphere.
     threads : int
@@ -173,7 +173,7 @@ def masked_reference(
 def _mask(
     volume: NDArray[np.float32], pixel_size_A: float, options: dict[str, float] | None, threads: int
 ) -> NDArray[np.float32] | None:
-    """Return the dynamic mask; None where none is wanted yet or the map has no solid density."""
+    """Return the dynamic mask, or None if none is wanted yet or the map has no solid density."""
     if options is None:
         return None
     try:

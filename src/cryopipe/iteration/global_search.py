@@ -1,4 +1,4 @@
-"""The global search of one iteration: one map in all orientations of a displaced grid, compared with blocks of images."""
+"""The global search of one iteration: a map in all orientations of a displaced grid is compared with blocks of images."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from cryopipe.search.grid import orientation_grid, orientation_weights, random_d
 from cryopipe.search.options import SearchOptions
 from cryopipe.search.shifts import ShiftGrid, shift_grid
 
-#: Images from which the grey scale of a foreign map is found
+#: Number of images from which the grey scale of a foreign map is found.
 GREY_SAMPLE = 150
 
 
@@ -36,12 +36,12 @@ class GlobalOptions:
     healpix_order : int
         Order of the grid of orientations (60°/2^order).
     offset_range_A : float
-        Range of shifts about each image's last one.
+        Range of shifts about the last shift of each image.
     candidates : int
-        Poses that go on to continuous refinement.
+        Number of poses per image that go on to continuous refinement.
     resolution_A : float
-        Finest resolution of the search. Finer details than 12 Å would need a finer grid than order 3: 7.5° move the rim
-        of 125 Å by 8 Å.
+        Finest resolution of the search. Details finer than 12 Å would need a finer grid than order 3: a rotation by
+        7.5° moves the rim of a particle of 125 Å by 8 Å.
     """
 
     symmetry: str
@@ -64,7 +64,7 @@ class GlobalSearch:
     ----------
     options : GlobalOptions
     radius : int
-        Shells that are compared.
+        Outermost shell that is compared.
     grid : array float64 [o, 3, 3]
         Orientations, displaced.
     references : ReferenceSlices
@@ -95,13 +95,13 @@ class GlobalSearch:
         noise: NoiseModel,
         resources: Resources,
     ) -> GlobalSearch:
-        """Return the search with a map for images of its box.
+        """Return the search that compares images with a map of the same box.
 
         Parameters
         ----------
         reference : array float32 [z, y, x]
         pixels : FourierPixels
-            Of the images to come.
+            Fourier pixels of the images that will be searched.
         pixel_size_A : float
             Of the map and the images.
         options : GlobalOptions
@@ -118,7 +118,7 @@ class GlobalSearch:
         grid = random_displacement(rng, options.healpix_order) @ grid
         cube = reference_cube(reference, pixels.radius, threads=resources.cpu_threads)
         references = ReferenceSlices(ReferenceMap(cube).slices(grid, pixels), prior)
-        # a third of the finest period: at most a sixth of it is left to the continuous refinement
+        # steps of a third of the finest period: the continuous refinement starts at most a sixth of it away
         step = pixels.box / pixels.radius / 3
         shifts = shift_grid(max(options.offset_range_A / pixel_size_A, step), step)
         return cls(options, pixels.radius, grid, references, shifts, noise, resources)
@@ -166,10 +166,10 @@ def grey_scale(
     noise: NoiseModel,
     resources: Resources,
 ) -> float:
-    """Return the factor that brings a map of unknown grey scale to that of the images.
+    """Return the factor that brings a map of unknown grey scale to the scale of the images.
 
-    Poses are found with the present factor, then the factor by least squares at these poses. This is done three times,
-    starting from a factor that makes the map weak (poses then follow the cross term alone).
+    Poses are found with the present factor. Then least squares at these poses gives the next factor. This is done three
+    times, from a first factor that makes the map weak (poses then depend on the cross term alone).
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""One iteration of two half sets: each advances by itself, then they share what they may.
+"""One iteration of two half sets: each advances by itself, then they exchange what the gold standard allows.
 
-A gold-standard method is a strategy over this: it says what each iteration does (`cryopipe.iteration.half_set.Task`) and
-when to stop. Source: Scheres & Chen 2012 (doi:10.1038/nmeth.2115).
+A gold-standard method is a strategy that uses this. It decides what each iteration does
+(`cryopipe.iteration.half_set_state.Task`) and when to stop. Source: Scheres & Chen 2012 (doi:10.1038/nmeth.2115).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from cryopipe.iteration.halves import Halves
 from cryopipe.kernels.devices import Resources
 from cryopipe.projection.working_box import resize_map, working_box
 
-#: how much further than the present resolution an iteration reconstructs
+#: Factor by which an iteration reconstructs beyond the present resolution.
 REACH = 1.3
 REACH_SHELLS = 8
 
@@ -71,15 +71,15 @@ class Pair:
 def start_pair(
     halves: Halves, initial: NDArray[np.float32], *, radius: int, lowpass_A: float, diameter_A: float
 ) -> Pair:
-    """Return the state before the first iteration: the low-passed initial map for both halves, no poses.
+    """Return the state before the first iteration: both halves have the low-passed initial map and no poses.
 
     Parameters
     ----------
     halves : Halves
     initial : array float32 [z, y, x]
-        At the images' box and pixel size.
+        Initial map with the box and the pixel size of the images.
     radius : int
-        Shells that decide the first poses.
+        Outermost shell that the first poses are determined from.
     lowpass_A : float
         Low-pass filter of the initial map.
     diameter_A : float
@@ -95,7 +95,7 @@ def start_pair(
 
 
 def reach(radius: int, largest: int) -> int:
-    """Return the shells to reconstruct when poses use ``radius``."""
+    """Return the outermost shell to reconstruct when poses use shells up to ``radius``."""
     return min(max(int(np.ceil(REACH * radius)), radius + REACH_SHELLS), largest)
 
 
@@ -122,7 +122,7 @@ def advance_pair(
     context : Context
         Random numbers, threads, devices.
     name, resolution_A : str, float
-        Name of the iteration, from which random numbers follow, and resolution of the one before.
+        Name of the iteration, which seeds its random numbers, and resolution of the iteration before.
     exchange : callable
         :func:`cryopipe.iteration.exchange.compare`, or a stand-in that tests what passes between the halves.
     """
@@ -162,7 +162,7 @@ def advance_pair(
 def final_halves(
     pair: Pair, halves: Halves, *, symmetry: str, threads: int, gpu: bool = False
 ) -> list[NDArray[np.float32]]:
-    """Reconstruct both halves from all frequencies of the full box: unfiltered and unmasked.
+    """Reconstruct both halves from all frequencies of the full box, unfiltered and unmasked.
 
     Parameters
     ----------

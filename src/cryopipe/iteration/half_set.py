@@ -1,8 +1,8 @@
 """One half set of a gold-standard refinement: its poses, noise and map, and the step that improves them.
 
-Nothing here sees the other half. What passes between the halves is in :mod:`cryopipe.iteration.exchange`. Images come in
-blocks from the particle store, twice in an iteration: for poses, CTFs and residuals, and, once the noise of the whole
-half is known, for the reconstruction.
+Nothing here sees the other half. What passes between the halves is in :mod:`cryopipe.iteration.exchange`. The particle
+store gives images in blocks, twice in an iteration: first for poses, CTFs and residuals, then, when the noise of the
+whole half is known, for the reconstruction.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ def advance(
     rng : Generator
         Displaces the grid and draws the particles of a random re-search.
     resources : Resources
-        Threads; CUDA devices: images are searched and refined on all of them, and reconstructed on the current one.
+        Threads and CUDA devices. Images are searched and refined on all devices, and reconstructed on the current one.
 
     Returns
     -------
     state : HalfSet
     sums : Reconstruction
-        Accumulators in the working box, to ``task.reconstruct_radius``; on the GPU where there is one.
+        Accumulators in the working box, up to ``task.reconstruct_radius``. They are on the GPU if there is one.
     """
     to_box = task.box / half.store.box
     improver = Improver.against(reference, state, half, task, options, rng, resources)
@@ -112,7 +112,7 @@ def reconstruct(
     symmetry : str
         Point group.
     box : int, optional
-        Working box; that of the images by default.
+        Working box. The default is that of the images.
     weights : array [n], optional
         Factor on each image.
     gpu : bool

@@ -1,4 +1,4 @@
-"""What is known of one half set between two iterations, and what an iteration is asked to do with it."""
+"""The state of one half set between two iterations, and the task of an iteration."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cryopipe.projection.noise import ImagePower
 
 @dataclass(frozen=True, eq=False)
 class HalfSet:
-    """State of one half set; changes of CTFs against the table in Å.
+    """State of one half set.
 
     Attributes
     ----------
@@ -24,9 +24,10 @@ class HalfSet:
     scale : array float64 [n]
         Grey scale of each image, median 1.
     ctf_change_A : array float64 [n, 3]
-        Mean defocus and the astigmatism's two components (see `cryopipe.poses.ctf.changed_parameters`).
+        Changes against the table: mean defocus and the two components of astigmatism (see
+        `cryopipe.poses.ctf.changed_parameters`).
     sigma2 : array float64 [shells]
-        Noise variance of each of real and imaginary part.
+        Noise variance of the real part (and of the imaginary part).
     angle_change_deg : float
         Median change of the orientation in the last iteration.
     """
@@ -39,7 +40,7 @@ class HalfSet:
 
     @classmethod
     def start(cls, store: ParticleStore) -> HalfSet:
-        """Return the state before any pose is known; the noise model is that of the images' power."""
+        """Return the state before any pose is known. Its noise spectrum is the power spectrum of the images."""
         n = len(store)
         power = ImagePower(store.pixels(store.radius))
         for _, images in store.blocks(store.radius):
@@ -54,12 +55,12 @@ class CtfOptions:
     Attributes
     ----------
     range_A : float
-        The mean defocus moves by at most this.
+        Largest change of the mean defocus.
     prior_A : float
         Standard deviation of the particles' heights about the table's defocus.
     astigmatism_prior_A : float or None
-        Standard deviation of the components of a micrograph's astigmatism about those of the table; None: the
-        astigmatism stays.
+        Standard deviation of the components of a micrograph's astigmatism about those of the table. None: the
+        astigmatism is not refined.
     """
 
     range_A: float
@@ -74,9 +75,9 @@ class HalfSetOptions:
     Attributes
     ----------
     search : GlobalOptions
-        Of the global search; its point group is imposed on the map.
+        Options of the global search. Its point group is imposed on the map.
     ctf : CtfOptions
-        Used where the task asks for defoci.
+        Used if the task asks for defoci.
     refine_scale : bool
         Whether every image has a grey scale of its own.
     """
@@ -93,13 +94,13 @@ class Task:
     Attributes
     ----------
     radius : int
-        Shells that decide poses.
+        Outermost shell that poses are determined from.
     reconstruct_radius : int
-        Shells that are reconstructed; those beyond ``radius`` tell how far the next iteration can go.
+        Outermost shell that is reconstructed. Shells beyond ``radius`` show how far the next iteration can go.
     box : int
         Working box of references and reconstructions.
     search : {"all", "weak"}
-        Whether all particles are searched globally, or those of low confidence and ``random_share`` of the others.
+        Whether all particles are searched globally, or only those of low confidence and ``random_share`` of the others.
     random_share : float
     defocus : bool
         Whether defoci are refined.

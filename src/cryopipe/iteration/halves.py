@@ -14,7 +14,7 @@ from cryopipe.io.star import StarTable
 from cryopipe.iteration.particle_store import ParticleStore
 from cryopipe.reconstruction.half_sets import half_sets_of
 
-#: fewer particles in a half set give no map
+#: Least number of particles in a half set. Fewer do not give a map.
 _FEWEST = 4
 
 
@@ -29,7 +29,7 @@ class Half:
     rows : array int64 [n]
         Their rows in the table.
     micrographs : array [n] or None
-        Each particle's micrograph, where blocks must hold whole micrographs; particles of one follow each other.
+        Micrograph of each particle, if blocks must hold whole micrographs. Particles of one micrograph are neighbours.
     """
 
     store: ParticleStore
@@ -52,11 +52,11 @@ class Halves:
 
     @property
     def store(self) -> ParticleStore:
-        """The first half's store: box, pixel size and largest radius are those of both."""
+        """The store of the first half. Its box, pixel size and largest radius are those of both halves."""
         return self.first.store
 
     def gather(self, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        """Return values of both halves' particles in the order of the table."""
+        """Return values of the particles of both halves, in the order of the table."""
         whole = np.zeros((sum(map(len, self)), *parts[0].shape[1:]), parts[0].dtype)
         for half, part in zip(self, parts, strict=True):
             whole[half.rows] = part
@@ -66,28 +66,31 @@ class Halves:
 def load_halves(
     table: StarTable, *, memory_bytes: int | None = None, threads: int = 1, whole_micrographs: bool = False
 ) -> Halves:
-    """Split a table's particles into half sets; their images stay where they are until they are asked for.
+    """Split the particles of a table into half sets. No image is read until a method asks for it.
 
     Parameters
     ----------
     table : StarTable
         Particles in canonical order.
     memory_bytes : int, optional
-        Budget of the particle store of both halves together.
+        Memory budget of the particle store, which holds both halves.
     threads : int
         Threads that read images.
     whole_micrographs : bool
-        Order each half by micrographs and never part one over two blocks; the table then needs rlnMicrographName.
+        Order each half by micrographs and never divide a micrograph between two blocks. The table then needs
+        rlnMicrographName.
 
     Raises
     ------
     InputError
-        Too few particles for two halves.
+        There are too few particles for two halves.
     """
     subset = half_sets_of(table)
     rows = [np.flatnonzero(subset == half) for half in (1, 2)]
     if min(map(len, rows)) < _FEWEST:
-        raise InputError(f"{len(table)} particles are too few for two half sets; hundreds are sensible.")
+        raise InputError(
+            f"{len(table)} particles are too few for two half sets. Give some hundreds: look at what the steps before rejected."
+        )
     # unmasked: at 2.4 Å a defocus of 1.8 µm carries detail 150 Å away, and a mask would cut it off (2.44 against 2.37 Å)
     store = ParticleStore.open(table, memory_bytes=memory_bytes, threads=threads)
     halves = []

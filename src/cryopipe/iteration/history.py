@@ -1,4 +1,4 @@
-"""What each iteration of a method is remembered by: one row of numbers, the same in checkpoint and table."""
+"""The history of an iterative method: one row of numbers per iteration, the same in checkpoint and table."""
 
 from __future__ import annotations
 
@@ -29,5 +29,5 @@ def rows_to_array(rows: Sequence[Any]) -> NDArray[np.float64]:
 
 
 def rows_of_array(kind: type[Row], values: NDArray[np.float64]) -> list[Row]:
-    """Return the rows that `rows_to_array` made an array of."""
+    """Return the rows from an array that `rows_to_array` made."""
     return [kind(*row) for row in values.tolist()]

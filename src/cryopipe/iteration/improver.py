@@ -1,4 +1,4 @@
-"""What one iteration compares with each block of a half set's images, to find their poses, CTFs and residuals."""
+"""The comparison of a reference with each block of images of a half set: it finds their poses, CTFs and residuals."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class Improver:
     task : Task
     options : HalfSetOptions
     parameters : CtfParameters
-        CTFs of the table, of all particles of the half.
+        CTFs in the table, for all particles of the half.
     micrographs : array [n] or None
-        Each particle's micrograph, for the astigmatism.
+        Micrograph of each particle; needed for the astigmatism.
     noise : NoiseModel
-        Before the iteration.
+        Noise model from before the iteration.
     reference : ReferenceMap
     chosen : array bool [n]
         Particles that are searched globally.
     search : GlobalSearch or None
-        None where no particle is chosen.
+        None if no particle is chosen.
     resources : Resources
         Threads and devices.
     """
@@ -99,11 +99,11 @@ class Improver:
         return cls(task, options, parameters, half.micrographs, noise, current, chosen, search, resources)
 
     def improve(self, state: HalfSet, rows: slice, images: ParticleSpectra) -> Residuals:
-        """Improve poses and CTFs of a block of the state in place and return what they leave unexplained."""
+        """Improve poses and CTFs of a block of the state in place, and return the residuals."""
         parameters = self.parameters.subset(rows)
 
         def with_state() -> ParticleSpectra:
-            """Return the images that decide poses, with the CTFs and scales of the state."""
+            """Return the images from which poses are determined, with the CTFs and scales of the state."""
             changed = with_ctfs(images, parameters, state.ctf_change_A[rows]).scaled(state.scale[rows])
             return changed.crop(self.task.radius)
 
@@ -128,7 +128,7 @@ class Improver:
         return measure_residuals(used, self.noise, self.reference, poses.rotations, poses.shifts_px, devices=devices)
 
     def _posed(self, images: ParticleSpectra, known: Poses, chosen: NDArray[np.bool_]) -> Poses:
-        """Refine poses from where they are, search ``chosen`` ones [n] globally; the better pose wins."""
+        """Refine the known poses, search the ``chosen`` images [n] globally, too, and return the better pose of each."""
         result, weak = known, self.task.search == "weak"
         if weak:
             local = refine_poses(
@@ -140,7 +140,7 @@ class Improver:
             return result
         part = images if len(rows) == len(images) else images.subset(rows)
         found = self.search.best_poses(part, self.reference, result.shifts_px[rows])
-        # against zero likelihood before the first search, any pose of a global search is better
+        # before the first search the likelihood is zero, so any pose of a global search is better
         wins = found.log_likelihood > (result.log_likelihood[rows] if weak else -np.inf)
         confidence = result.confidence[rows]
         result.put(rows[wins], found, wins)
@@ -150,10 +150,10 @@ class Improver:
 
 
 def with_ctfs(images: ParticleSpectra, parameters: CtfParameters, change_A: NDArray[np.float64]) -> ParticleSpectra:
-    """Return images that carry the CTFs of ``parameters`` with changes [n, 3] of their own; flipped ones keep their signs."""
+    """Return the images with the CTFs of ``parameters`` plus changes [n, 3]. Phase-flipped images keep their signs."""
     return with_defocus_change(images, parameters, needed_columns(change_A))
 
 
 def needed_columns(change_A: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the changes of the mean defocus [n] alone where no astigmatism has changed, else all [n, 3]."""
+    """Return the changes of the mean defocus [n] alone if no astigmatism has changed, otherwise all changes [n, 3]."""
     return change_A if change_A[:, 1:].any() else change_A[:, 0]

@@ -1,9 +1,9 @@
-"""How far in frequency the next search may go, decided by a single number that two half maps give.
+"""How far in frequency the next search may go: a single number that follows from two half maps.
 
-A half's poses may use the shells in which the halves agree: there its reference holds signal. Shells that the halves
-share (joined, or below the low-pass of a common start) agree by construction and prove nothing, so agreement is
-counted only beyond them. What a half learns of the other is the one number returned: an upper limit on the shells of
-its own reference.
+The poses of a half may use the shells in which the halves agree, because there its reference holds signal. Shells that
+the halves share (joined, or below the low-pass of a common start) agree by construction. This proves nothing, so
+agreement counts only beyond them. The number returned is all that a half learns of the other: an upper limit on the
+shells of its own reference.
 
 References: Scheres & Chen 2012, doi:10.1038/nmeth.2115 (gold standard); Rosenthal & Henderson 2003,
 doi:10.1016/j.jmb.2003.07.013 (threshold 0.143).
@@ -36,7 +36,7 @@ class NextRadius:
     agreement : float
         Interpolated shell at which the curve first falls below the threshold, beyond the shared shells.
     reason : {"agreement", "growth", "largest", "shared"}
-        What limited it: the curve, the step allowed at a time, the data, or that halves agree only where they share.
+        What limited it: the curve, the growth allowed at a time, the data, or that the halves agree only in shared shells.
     """
 
     radius: int
@@ -58,23 +58,23 @@ def next_search_radius(
     Parameters
     ----------
     fsc : ndarray float64
-        By shell, between half maps (`half_map_fsc`) from particles and references that met nothing of the other half
-        beyond ``shared``. It must reach some shells beyond ``searched``, or agreement could not be seen there.
+        FSC of each shell between half maps (`half_map_fsc`) that had nothing in common beyond ``shared``. It must reach
+        some shells beyond ``searched``, or agreement there could not be seen.
     searched : int
-        Outermost shell that the poses were searched with.
+        Outermost shell with which poses were searched.
     shared : int
         Shells up to this one are common to both references.
     largest : int
         Outermost shell of the data.
     growth : float
-        Most by which the radius grows at a time: poses found at ``searched`` must hold for the next one.
+        Largest factor by which the radius grows at a time: poses found at ``searched`` must be good enough for the next.
     threshold : float
-        Of the curve.
+        FSC below which halves do not agree.
 
     Returns
     -------
     NextRadius
-        Never below ``shared`` and never beyond ``largest``. The radius may shrink: then agreement was lost.
+        Its radius is never below ``shared`` and never beyond ``largest``. It shrinks if agreement was lost.
 
     Raises
     ------
@@ -84,12 +84,12 @@ def next_search_radius(
     if not 1 <= shared <= largest or not 1 <= searched <= largest or growth <= 1:
         raise InputError(
             f"shells shared {shared}, searched {searched}, largest {largest} (growth {growth:g}): "
-            "1 <= shared, searched <= largest and growth > 1 are needed"
+            "these must be 1 <= shared, searched <= largest, and growth > 1."
         )
     curve = np.array(fsc[: largest + 1], dtype=np.float64)
     if curve.ndim != 1 or len(curve) <= shared or not np.isfinite(curve).all():
         raise InputError(
-            f"an FSC of {len(curve)} shells, finite throughout and beyond the {shared} shared ones, is needed"
+            f"the FSC has {len(curve)} shells; it must be finite everywhere and reach beyond the {shared} shared shells."
         )
     curve[: shared + 1] = 1.0
     agreement = float(resolution_at(curve, threshold, 2 * len(curve), 1.0).shell)
@@ -106,7 +106,7 @@ def next_search_radius(
 def half_map_fsc(
     half1: Any, half2: Any, *, mask: Any = None, rng: np.random.Generator | None = None, threads: int = 1
 ) -> np.ndarray:
-    """Return the FSC between unfiltered, unmasked half maps; inside a soft mask and corrected for it where one is given.
+    """Return the FSC between unfiltered, unmasked half maps. With a soft mask it is measured inside and corrected for it.
 
     Parameters
     ----------
@@ -126,11 +126,11 @@ def half_map_fsc(
     for name, half in (("first", half1), ("second", half2)):
         if not bool((half == half).all()) or float(abs(half).max()) in (0.0, float("inf")):
             raise InputError(
-                f"the {name} half map is zero throughout or holds NaN or infinity: reconstruct both halves from at "
-                "least one particle each"
+                f"the {name} half map is zero everywhere, or holds NaN or infinity. Reconstruct each half from at least "
+                "one particle."
             )
     if half1 is half2 or (half1.shape == half2.shape and bool((half1 == half2).all())):
-        raise InputError("both half maps are the same: give the maps of two independent half sets")
+        raise InputError("both half maps are the same. Give the maps of two independent half sets.")
     if mask is None:
         return fourier_shell_correlation(half1, half2, threads=threads)
     if rng is None:

@@ -1,11 +1,11 @@
 """Particles that need not fit into memory: methods ask for blocks of rows inside a radius.
 
-The store reads images from their stacks, transforms them and keeps the spectra inside the radius that is asked for, as
-far as a stated budget goes; what does not fit is read again, one block ahead, by a thread. CTFs are computed for each
-block, never kept: they take 4 bytes and some 10 ns per Fourier pixel, less time than reading them would.
+The store reads images from their stacks, transforms them, and keeps the spectra inside the radius that is asked for, as
+long as they fit a stated budget. A thread reads the others again, one block ahead. CTFs are computed for each block and
+never kept. They take 4 bytes and some 10 ns per Fourier pixel, which is less time than reading them would take.
 
-Results do not depend on the budget: where blocks end follows from the box and the number of rows alone, and a spectrum
-has the same bits whether it was kept or read again.
+Results do not depend on the budget: the borders of blocks depend on the box and the number of rows alone, and a
+spectrum has the same bits whether it was kept or read again.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from cryopipe.projection.particle_spectra import ParticleSpectra
 
 #: bytes of spectra and CTFs in a block: some hundred images of box 250, enough to fill the products of a search
 BLOCK_BYTES = 128 << 20
-#: blocks' worth of memory that a method takes beside what is kept: the block, its CTFs anew, what compares them, and the
-#: block that is read ahead
+#: memory that a method takes in addition to what is kept, in blocks: the block, its CTFs, what is compared with it, and
+#: the block that is read ahead
 BLOCKS_IN_WORK = 6
-#: numbers of images in a block are multiples of this one, in which residuals are summed
+#: the number of images in a block is a multiple of this one, in which residuals are summed
 _ROWS = 64
 _VALUE_BYTES, _CTF_BYTES = 8, 4
 
@@ -47,9 +47,9 @@ class ParticleStore:
     rows : ndarray int64 [n]
         The rows of the table that this store gives out, in its order.
     kept : KeptSpectra
-        What is in memory; shared by all parts of a store.
+        What is in memory. All parts of a store share it.
     threads : int
-        Threads that read and transform; no influence on a result.
+        Threads that read and transform. The result does not depend on it.
     """
 
     images: ParticleImages
@@ -69,21 +69,21 @@ class ParticleStore:
         memory_bytes: int | None = None,
         threads: int = 1,
     ) -> ParticleStore:
-        """Check a table's particles and return a store of all of them; no image is read yet.
+        """Check the particles of a table and return a store of all of them. No image is read yet.
 
         Parameters
         ----------
         table : StarTable
             As for `cryopipe.projection.particle_images.ParticleImages.of_table`.
         radius : int, optional
-            Outermost shell that will be asked for; that of the box (``box // 2 - 1``) by default.
+            Outermost shell that will be asked for. The default is that of the box (``box // 2 - 1``).
         mask_diameter_A : float, optional
             Diameter of a soft circular mask on the images.
         crop_box : int, optional
             Edge to which images are cropped about their centre before the mask.
         memory_bytes : int, optional
-            Memory for particles: kept spectra and the blocks in work. None: as much as all of them take. A budget too
-            small for the blocks keeps nothing and is exceeded by them.
+            Memory for particles: kept spectra and the blocks in work. None: as much as all of them take. If the budget
+            is too small for the blocks, nothing is kept and the blocks exceed it.
         threads : int
             Threads that read and transform.
 
@@ -139,7 +139,7 @@ class ParticleStore:
         return replace(self, rows=self.rows[rows])
 
     def block(self, rows: NDArray[np.int64] | slice, radius: int) -> ParticleSpectra:
-        """Return the particles at ``rows`` of this store inside a radius: a few, or as many as memory is known to hold."""
+        """Return the particles at ``rows`` of this store inside a radius. The caller makes sure that they fit in memory."""
         wanted = self.rows[rows]
         return self._spectra(wanted, self.kept.values(wanted, radius, self.threads), radius)
 
@@ -148,13 +148,13 @@ class ParticleStore:
         return self.images.ctf(self.rows[rows], self.pixels(radius))
 
     def cuts(self, together: NDArray[np.generic] | None = None) -> list[slice]:
-        """Return where blocks begin and end: consecutive rows, `block_rows` of them at most.
+        """Return the blocks: slices of at most `block_rows` consecutive rows.
 
         Parameters
         ----------
         together : array [n], optional
-            A label for each row. Rows of one label, which must follow each other, are never parted; a label with more
-            than `block_rows` rows is a block of its own.
+            A label for each row. Rows with the same label must be neighbours, and are never divided between blocks. A
+            label with more than `block_rows` rows is a block of its own.
         """
         n, most = len(self), self.block_rows
         if together is None:
@@ -173,8 +173,8 @@ class ParticleStore:
     ) -> Iterator[tuple[slice, ParticleSpectra]]:
         """Give out all particles of this store in order: (rows of the store, their spectra and CTFs inside ``radius``).
 
-        While a block is worked on, a thread reads the next one. A pass decides what is kept from then on: everything
-        inside the largest radius where that fits the budget, else what fits inside ``radius``.
+        While a block is worked on, a thread reads the next one. A pass decides what is kept from then on: all spectra
+        inside the largest radius if they fit the budget, otherwise as many as fit inside ``radius``.
 
         Parameters
         ----------
@@ -194,7 +194,7 @@ class ParticleStore:
             for number, cut in enumerate(cuts):
                 found = following.pop().result()
                 following = [ahead.submit(values, after) for after in cuts[number + 1 : number + 2]]
-                # CTFs here: their threads and those of the method must not meet
+                # CTFs are computed here and not while reading ahead: their threads must not compete with the method's
                 yield cut, self._spectra(self.rows[cut], found, radius)
                 del found  # before the next but one is read
 
@@ -206,7 +206,7 @@ class ParticleStore:
 
 
 class KeptSpectra:
-    """Spectra of a table's first rows in one buffer of fixed size, all inside one radius.
+    """Spectra of the first rows of a table, in one buffer of fixed size, all inside one radius.
 
     Several threads may use it; a lock admits one at a time. Rows are kept when they are first read. A smaller radius
     makes room for more of them, a larger one discards all, since the pixels beyond the old radius are missing.
@@ -214,7 +214,7 @@ class KeptSpectra:
 
     def __init__(self, images: ParticleImages, radius: int, memory_bytes: int) -> None:
         self._images, self._largest = images, radius
-        # pages of it are real once they are written
+        # its pages take memory only once they are written
         self._buffer = np.empty(memory_bytes // _VALUE_BYTES, np.complex64)
         self._radius = 0
         self._values = self._buffer[:0].reshape(0, 0)
@@ -222,7 +222,7 @@ class KeptSpectra:
         self._lock = threading.Lock()
 
     def keep(self, radius: int) -> None:
-        """Keep spectra inside ``radius`` from now on, or inside the largest where all of them fit."""
+        """Keep spectra inside ``radius`` from now on, or inside the largest radius if all of them fit."""
         whole = len(self._images) * len(half_plane(self._images.box, self._largest)) <= len(self._buffer)
         radius = self._largest if whole else radius
         with self._lock:

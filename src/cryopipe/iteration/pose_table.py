@@ -66,7 +66,7 @@ def pose_columns(
     symmetry : str
         Point group.
     pixel_size_A : float
-        Of the shifts.
+        Pixel size of the images whose shifts these are.
     """
     angles = matrix_to_euler(reduce_to_asymmetric_unit(rotations, symmetry))
     return dict(zip(POSE_COLUMNS, (*angles.T, *(shifts_px * pixel_size_A).T), strict=True))

@@ -1,4 +1,4 @@
-"""What posed images leave unexplained: their noise spectrum and grey scales in one pass, and corrections of their CTFs."""
+"""Residuals of posed images: noise spectrum and grey scales in one pass, and corrections of the CTFs."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.phases import shift_values
 from cryopipe.projection.references import ReferenceMap
 
-#: Images that are compared at a time. A choice: larger blocks need more memory for the slices of the reference, smaller
-#: ones make more calls. The sums over blocks are added in a fixed order, so the value decides their rounding.
+#: Number of images compared at a time. A choice: larger blocks need more memory for the slices of the reference, smaller
+#: blocks make more calls. The sums of the blocks are added in a fixed order, so this number decides their rounding.
 _CHUNK = 64
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """Sums over posed images; those of several blocks are put together by `joined`.
+    """Sums over posed images. `joined` puts the sums of several blocks together.
 
     Attributes
     ----------
     power : array float64 [radius + 1]
-        What is left of the images' power by shell, over the pixels of a shell and the images.
+        Residual power of each shell, summed over the pixels of the shell and over the images.
     pixels : array int64 [radius + 1]
-        Pixels of each shell, times the images.
+        Number of pixels of each shell, times the number of images.
     cross, model : array float64 [n]
-        Weighted product of each image with its model, and the model's weighted power.
+        Weighted product of each image with its model, and weighted power of the model.
     """
 
     power: NDArray[np.float64]
@@ -54,7 +54,7 @@ class Residuals:
 
     @property
     def sigma2(self) -> NDArray[np.float64]:
-        """Noise variance of each of real and imaginary part, by shell; shell 0 repeats shell 1."""
+        """Noise variance of the real part (and of the imaginary part) in each shell. Shell 0 repeats shell 1."""
         new: NDArray[np.float64] = self.power / np.maximum(2 * self.pixels, 1)
         new[0] = new[1]
         return new
@@ -89,11 +89,11 @@ def measure_residuals(
     images : ParticleSpectra
         n images inside a radius.
     noise : NoiseModel
-        Present noise spectrum, the same for all images, which weighs the scale's pixels.
+        Present noise spectrum, the same for all images. It weighs the pixels when the grey scale is fitted.
     reference : ReferenceMap
         Its radius is at least that of the images.
     rotations, shifts_px : array [n, 3, 3], [n, 2]
-        Poses; the shift (x, y) is what has to be applied.
+        Poses. The shift (x, y) is the one to apply to the image.
     devices : sequence of int, optional
         CUDA devices to spread the images over. The result does not depend on their number.
     """
@@ -132,12 +132,12 @@ def refine_ctfs(
     astigmatism_prior_A: float = np.inf,
     devices: Sequence[int] | None = None,
 ) -> NDArray[np.float64]:
-    """Return the change of each posed image's CTF that fits the reference best, float64 [n, 3] in Å.
+    """Return the change of the CTF of each posed image with which it fits the reference best, float64 [n, 3] in Å.
 
-    The columns are mean defocus and, where ``micrograph`` [n] names each image's micrograph, the components of that
-    micrograph's astigmatism ((U - V)/2 cos 2a, (U - V)/2 sin 2a); otherwise these are zero. Poses are refined together
-    with the CTFs, so that neither takes the other's error. They are not returned, since the next iteration refines poses
-    anyway. Astigmatism is refined on the CPU.
+    The first column is the change of the mean defocus. The other two are the components of the change of astigmatism
+    ((U - V)/2 cos 2a, (U - V)/2 sin 2a) of the image's micrograph. They are zero unless ``micrograph`` is given. Poses
+    are refined together with the CTFs, so that neither absorbs the error of the other. They are not returned, since the
+    next iteration refines poses anyway. Astigmatism is refined on the CPU.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def refine_ctfs(
     poses : Poses
         Poses of the n images, from which the refinement starts.
     defocus : DefocusModel
-        The CTFs that the images carry (for phase-flipped images: those they were flipped with), the prior of the defocus
+        The CTFs of the images (for phase-flipped images: those that were used for flipping), the prior of the defocus
         and its range.
     micrograph : array [n], optional
         Micrograph of each image.

@@ -1,19 +1,20 @@
 """Step ``align_movies``: global and local motion, plain and dose-weighted averages, motion files for polishing.
 
-Every two frames are correlated and the frame positions follow by robust least squares (`global_alignment`); then the
-positions and a spline field over (x, y, t) are refined together on patches, each against the sum of all frames, with
-the weights that the measured signal gives (`joint_motion`). Frames are warped and averaged in one pass, once plainly
-(for CTF estimation) and once exposure-weighted (for picking and extraction). The reference frame, whose shift is
-zero, is the middle one, ``n // 2``: coordinates on the micrograph are those of the specimen during that frame.
+First every two frames are correlated, and robust least squares gives the frame positions (`global_alignment`). Then the
+positions and a spline field over (x, y, t) are refined together on patches. Each patch is compared with the sum of all
+frames, and the measured signal sets the weights (`joint_motion`). Frames are warped and averaged in one pass: once
+without weights (for CTF estimation) and once dose-weighted (for picking and extraction). The reference frame, whose
+shift is zero, is the middle one, ``n // 2``. Coordinates on the micrograph are those of the specimen in that frame.
 
 References
 ----------
 Střelák et al. 2020, Electronics 9:1040, doi:10.3390/electronics9061040 (FlexAlign); Grant & Grigorieff 2015, eLife
-4:e06980, doi:10.7554/eLife.06980 (exposure filter). Known limits: a frame below about 750 Å gets no local model; a
-specimen that tears, whose motion is not smooth over 500 Å, is followed as a whole only.
+4:e06980, doi:10.7554/eLife.06980 (exposure filter). Known limits: a frame below about 750 Å gets no local model. Where
+a specimen tears, its motion is not smooth over 500 Å, and only its global motion is followed.
 
-Memory needed on two threads: some 15 images in float32 at the movie's sampling, decoded frames up to `frame_cache_GB`, and
-1 GB of spectra at most: 2.5 GB for 3838 x 3710 x 50, 4 GB for a super-resolution movie of 7676 x 7420, binned by 2.
+Memory needed on two threads: some 15 images in float32 at the movie's sampling, decoded frames up to `frame_cache_GB`,
+and at most 1 GB of spectra. This is 2.5 GB for 3838 x 3710 x 50, and 4 GB for a super-resolution movie of 7676 x 7420
+that is binned by 2.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ from cryopipe.movies.movie_list import MovieEntry, movie_entries
 S = TypeVar("S")
 T = TypeVar("T")
 
-#: Movies whose frames, as float32, are smaller than this are aligned side by side, one thread each; of larger ones the
-#: threads share one, so that memory does not multiply.
+#: Movies whose frames, as float32, are smaller than this are aligned side by side, one thread each. All threads work on
+#: one larger movie at a time, so that memory does not multiply.
 _SMALL_MOVIE_BYTES = 256e6
 
 _COLUMNS = (
@@ -83,10 +84,10 @@ class Camera:
     repair: DefectRepair
 
     def correct(self, raw: np.ndarray, rng: np.random.Generator, out: np.ndarray | None = None) -> np.ndarray:
-        """Return the corrected frame [y, x] float32, in ``out`` where given (new memory of its size costs time)."""
+        """Return the corrected frame [y, x] float32. It is written into ``out`` if given, since new memory costs time."""
         if raw.shape != self.gain.shape:
             raise ItemError(
-                f"frames have {raw.shape[1]} x {raw.shape[0]} pixels, the gain {self.gain.shape[1]} x "
+                f"frames have {raw.shape[1]} x {raw.shape[0]} pixels, but the gain has {self.gain.shape[1]} x "
                 f"{self.gain.shape[0]}. "
                 "Process movies of another size as another dataset."
             )
@@ -97,7 +98,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class AlignedMovie:
-    """Averages [y, x] float32 of one sampling (``weighted`` is None without an exposure) and the motion."""
+    """Averages [y, x] float32 with the same sampling (``weighted`` is None without an exposure), and the motion."""
 
     average: np.ndarray
     weighted: np.ndarray | None
@@ -113,7 +114,7 @@ def load_camera(gain: Path, defects: Path) -> Camera:
 
 
 def correlation_resolution_A(params: AlignMovies) -> float:
-    """Return the resolution of the correlation: as given, else 15 Å above 1 e/Å² per frame and 20 Å below."""
+    """Return the resolution of the correlation: the given one, or else 15 Å above 1 e/Å² per frame and 20 Å below."""
     if params.max_resolution_A is not None:
         return params.max_resolution_A
     return 15.0 if (params.dose_per_frame_e_A2 or 0.0) > 1.0 else 20.0
@@ -142,7 +143,7 @@ def align_movie(
     pixel_size_A, voltage_kV : float
         Of the movie.
     frame_rng : callable
-        Random generator of a frame, for its defects: the same one whenever the frame is read.
+        Random generator of a frame, for its defects. It is the same one each time the frame is read.
     threads : int
         Threads. The result does not depend on it.
 
@@ -335,7 +336,7 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: AlignMovies, 
     table = read_table(inputs["movies"], "movies")
     entries = movie_entries(table)
     folder = outputs["micrographs"].parent
-    # One BLAS thread: the order of additions, and hence the result, must not depend on the number of threads.
+    # One BLAS thread: the order of additions, and so the result, must not depend on the number of threads.
     with threadpool_limits(1, user_api="blas"):
         camera = load_camera(inputs["gain"], inputs["defects"])
         small = camera.gain.size * 4 * _frames_of_first(entries) <= _SMALL_MOVIE_BYTES

@@ -1,15 +1,14 @@
-"""Step ``estimate_gain``: the camera's gain as the movies show it, the orientation and sense of a given one, defects.
+"""Step ``estimate_gain``: the camera's gain from the movies, the orientation and sense of a given gain, and defects.
 
-The movies' own response is their summed frames over the smooth background (`flat_field`); a given gain is compared
-with it in 8 orientations and both senses (`gain_orientation`); `gain_decision` says which gain is used. What a gain
-leaves behind (residual) is measured in the same way.
+The response of the camera is the sum of the movies' frames divided by its smooth background (`gain.flat_field`). A given
+gain is compared with it in 8 orientations and both senses (`gain.orientation`). `gain.decision` decides which gain is
+used. The pattern that remains after correction (residual) is measured in the same way.
 
 References
 ----------
 Sorzano et al. 2018, J. Struct. Biol. 203:90, doi:10.1016/j.jsb.2018.03.012; Afanasyev et al. 2015, Sci. Rep. 5:10317.
-Known limits: structure that is at the same place in all movies (a carbon edge in a single movie) enters the
-estimate; with one movie only, fixed pattern and specimen cannot be told apart, so that such an estimate is never used
-for correction.
+Known limits: structure that is at the same place in all movies enters the estimate. With a single movie, fixed pattern
+and specimen (such as a carbon edge) cannot be told apart, so its estimate is never used for correction.
 """
 
 from __future__ import annotations
@@ -40,14 +39,14 @@ from cryopipe.movies.movie_list import movie_entries, read_reference
 def defects_and_residual(
     total: np.ndarray, field: FlatField, decision: GainDecision, params: EstimateGain
 ) -> tuple[np.ndarray, np.ndarray, FlatField]:
-    """Find the defects of the summed frames, and measure the response that the gain leaves in them.
+    """Find the defects in the summed frames, and measure the response that remains after correction by the gain.
 
     Parameters
     ----------
     total : ndarray ``[y, x]`` float32
         Sum of all frames, without the gain.
     field : FlatField
-        Response of the pixels by the same sum; its good pixels give the background.
+        Response of the pixels from the same sum. Its good pixels give the background.
     decision : GainDecision
         The gain that is used, and its source. A pixel never deviates from its own estimate, so for an estimated gain the
         defects are found in the sum without any gain.
@@ -59,9 +58,9 @@ def defects_and_residual(
     dead, hot : ndarray ``[y, x]`` bool
         Defects.
     residual : FlatField
-        Response of the corrected sum: 1 where the gain explains everything.
+        Response of the corrected sum. It is 1 where the gain corrects everything.
     """
-    # no pixel deviates from its own estimate, so that defects are then judged by the bare sum
+    # no pixel deviates from its own estimate, so defects are then found in the sum without gain
     gain = np.ones_like(decision.gain) if decision.source == "estimated" else decision.gain
     corrected = total * gain
     expected = smooth_background(corrected, field.good & (gain > 0), params.background_sigma_px)
@@ -116,14 +115,14 @@ def summarise(
 
     Parameters
     ----------
-    sums : FrameSums
-        Numbers of movies and frames are taken from it.
+    sums : MovieTotals
+        Only its numbers of movies and frames are used.
     decision : GainDecision
         The gain that is used, its source and the reason.
     scores : sequence of OrientationScore
-        Of the given gain, best first; empty without one.
+        Scores of the given gain, best first. Empty without a given gain.
     evidence : Reproducibility or None
-        Fixed pattern and noise of the estimate; None where there is a single frame.
+        Fixed pattern and noise of the estimate. None if there is a single frame.
     params : EstimateGain
         ``method`` is used.
     """

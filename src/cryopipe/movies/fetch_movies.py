@@ -1,12 +1,13 @@
 """Download the movies of a batch from a public archive (EMPIAR, Iudin et al. 2023, doi:10.1093/nar/gkac1062).
 
-Each file is received into a ``.part`` beside its place, resumed where a transfer or the job broke off, compared with the
-size that the server or the list states, and with the list's checksum if there is one, and then renamed. A file that cannot be
-received is quarantined with the last reason; the others go on. Downloading is a step of its own, because it needs the
-network and no processor: on a cluster it runs where the workflow was started, since compute nodes often have no network.
+Each file is received into a ``.part`` file beside its place. If the transfer or the job breaks off, it is resumed there. The
+size is compared with that of the server or the list, and the checksum with that of the list if there is one. Then the file is
+renamed. A file that cannot be received is quarantined with the last reason, and the others go on. Downloading is a step of its
+own because it needs the network but no processor: on a cluster it runs where the workflow was started, since compute nodes
+often have no network.
 
-Limits: without a list of checksums a file whose bytes were damaged at the archive goes through; ``import_movies`` finds what
-cannot be decoded.
+Limits: without a list of checksums, a file that was damaged at the archive is not noticed here. ``import_movies`` finds files
+that cannot be decoded.
 """
 
 from __future__ import annotations
@@ -30,11 +31,11 @@ COLUMNS = {
     "crpBytes": "int64",
     "crpChecksum": "str",
 }
-#: Seconds between two lines about one file.
+#: Seconds between two progress lines about one file.
 _EVERY_S = 15.0
-#: Parameters that change no movie: how a file is asked for, and what the batch holds (an item has its own facts).
+#: Parameters that do not change a movie: how a file is requested, and the list of the batch (an item has its own facts).
 _HOW = ("paths", "sizes", "checksums", "base_url", "listing", "connections", "attempts", "wait_s", "timeout_s")
-#: Folder of the movies below the run's, where the configuration names none.
+#: Folder of the movies inside the run's folder, if the configuration does not name one.
 FOLDER = "movies/fetch_movies/movies"
 
 
@@ -65,18 +66,18 @@ def fetch_movie(item: str, name: str, params: FetchMovies, context: Context) -> 
     Parameters
     ----------
     item : str
-        Its name in all tables.
+        Name of the movie in all tables.
     name : str
         ``empiar:<number>/<path>``.
     params : FetchMovies
-        Archive, folder, and the size and checksum that are expected.
+        Archive, folder, and the expected size and checksum.
     context : Context
-        Its log gets the progress.
+        Progress is written to its log.
 
     Returns
     -------
     dict
-        Values of `COLUMNS`; ``crpChecksum`` is "none" where the list has none.
+        Values of `COLUMNS`. ``crpChecksum`` is "none" if the list has no checksum.
 
     Raises
     ------
@@ -86,7 +87,7 @@ def fetch_movie(item: str, name: str, params: FetchMovies, context: Context) -> 
         The file cannot be written here.
     """
     file = parse_pattern(name)
-    # the archive's own folders, since files of several entries (and of several folders of one) often have one name
+    # keep the folders of the archive, since files of different entries or folders often have the same name
     path = Path(params.folder or FOLDER, file.entry, file.pattern)
     checksum = params.checksums.get(name)
     size = download(
@@ -115,7 +116,7 @@ def main(
     names = dict(zip(unique_items(params.paths), params.paths, strict=True))
     items = {item: (name, params.sizes.get(name), params.checksums.get(name)) for item, name in names.items()}
     start = time.monotonic()
-    # an item keeps its name when another entry takes the place of the first, so the name in the archive is one of its facts
+    # an item has the same name when the entry is changed, so the name in the archive must be one of its facts
     results = process_items(
         items,
         lambda item, facts: fetch_movie(item, facts[0], params, context),

@@ -1,7 +1,7 @@
-"""Register aligned micrographs where there are no movies: the run then starts at the CTF stage.
+"""Step ``import_micrographs``: register aligned micrographs if there are no movies. The run starts at the CTF stage.
 
 Each file is read once and checked: complete data, one section, finite values that are not all the same, and the pixel
-size of its header. The table has the columns that later steps read of aligned movies, except those about motion.
+size of its header. The table has the same columns as that of aligned movies, except those about motion.
 """
 
 from __future__ import annotations
@@ -40,14 +40,17 @@ def check_micrograph(path: Path, params: ImportMicrographs, group: int = 1) -> R
     Raises
     ------
     InputError
-        The micrograph cannot be used; the message states the reason.
+        The micrograph cannot be used. The message states the reason.
     """
     shape = _check_file(path, params.pixel_size_A)
     twin = twin_of(path, params)
     if twin != path:
         twin_shape = _check_file(twin, params.pixel_size_A)
         if twin_shape != shape:
-            raise InputError(f"{twin}: {twin_shape[1]} x {twin_shape[0]} px, but {path} has {shape[1]} x {shape[0]}.")
+            raise InputError(
+                f"{twin} has {twin_shape[1]} x {twin_shape[0]} px, but {path} has {shape[1]} x {shape[0]} px. "
+                "Give both micrographs from the same alignment."
+            )
     return {
         "rlnMicrographName": str(path),
         "crpMicrographNameDW": str(twin),
@@ -59,7 +62,7 @@ def check_micrograph(path: Path, params: ImportMicrographs, group: int = 1) -> R
 
 
 def twin_of(path: Path, params: ImportMicrographs) -> Path:
-    """Return the dose-weighted twin of a micrograph, or its own path where it serves both purposes."""
+    """Return the dose-weighted twin of a micrograph, or its own path if there is one micrograph for both purposes."""
     if params.dose_weighted_suffix is None:
         return path
     return path.with_name(f"{path.stem}{params.dose_weighted_suffix}{path.suffix}")
@@ -67,11 +70,13 @@ def twin_of(path: Path, params: ImportMicrographs) -> Path:
 
 def _check_file(path: Path, pixel_size_A: float | None) -> tuple[int, int]:
     if path.suffix.lower() != ".mrc":
-        raise InputError(f"{path}: micrographs are read as .mrc, not {path.suffix or 'without suffix'}. Convert it.")
+        raise InputError(
+            f"{path}: a micrograph must be an .mrc file, but this one has {path.suffix or 'no suffix'}. Convert it."
+        )
     image, header_A = read_image(path)
     check_pixel_size(path, header_A, pixel_size_A, "dataset.pixel_size_A")
     if image.min() == image.max():
-        raise InputError(f"{path}: all pixels have the value {image.min():g}: a blank micrograph.")
+        raise InputError(f"{path}: the micrograph is blank: all pixels have the value {image.min():g}. Leave it out.")
     return image.shape[0], image.shape[1]
 
 
@@ -81,7 +86,7 @@ def main(
     """Check the micrographs of ``params.paths``; write outputs ``micrographs`` (STAR) and ``rejected`` (TSV)."""
     optics = optics_table(params, aligned=True)
     items = unique_items(params.paths)
-    # what an item is checked for does not depend on the others of its batch
+    # the check of an item does not depend on the others in its batch
     alone = params.model_copy(update={"paths": []})
     own = grouped({item: str(path) for item, path in items.items()}, alone)
 

@@ -1,11 +1,11 @@
-"""Register the movies of a batch: check every file once and list what all later steps need to know.
+"""Step ``import_movies``: register the movies of a batch. Each file is checked once and listed for all later steps.
 
 Nothing is modified. Each file is checked for existence, complete data (sizes in the headers against the bytes on
-disk), decodable frames, frame size and number, the pixel size of its header and the plausibility of the exposure.
-What fails is quarantined with its reason; the rest forms ``movies.star`` in RELION's layout.
+disk), decodable frames, frame size and number, the pixel size of its header and the plausibility of the exposure. A
+movie that fails is quarantined with its reason. The others are listed in ``movies.star`` in RELION's layout.
 
-Limits: only the first and the last frame are decoded unless ``check_frames: all``; damage inside a frame between them
-is found by the step that aligns the movie. The exposure can be checked only where pixels are counts of electrons.
+Limits: only the first and the last frame are decoded unless ``check_frames: all``. Damage in another frame is found by
+the step that aligns the movie. The exposure can be checked only if pixels are counts of electrons.
 """
 
 from __future__ import annotations
@@ -48,14 +48,16 @@ COLUMNS = {
     "rlnEERUpsampling": "int64",
     "crpFirst64KiBSha256": "str",
 }
-#: No specimen is imaged at a larger total exposure; a larger product of frames and exposure is a typing error.
+#: No specimen is imaged at a larger total exposure (e/Å²). A larger product of frames and exposure is a typing error.
 MAX_EXPOSURE_E_A2 = 500.0
-#: Counts over exposure in which the two agree: the specimen takes away some 20 %, coincidence at high rates as much
-#: again, and exposures are measured to 20 % or so. The errors to be found (per pixel, total) are factors of 2 and more.
+#: Range of counts over exposure that is accepted. The specimen removes some 20 % of the electrons, coincidence at high
+#: rates as much again, and exposures are measured to about 20 %. The mistakes to be found (exposure per pixel, or total)
+#: are factors of 2 and more.
 COUNTS_RATIO = (0.6, 1.3)
-#: Exposures of an EER frame, e/Å²: below, a frame has too little signal to be aligned; above, it hides motion.
+#: Range of exposures of an EER frame, e/Å². Below it, a frame has too little signal to be aligned. Above it, motion within a
+#: frame blurs the image.
 EER_FRACTION_E_A2 = (0.25, 2.5)
-#: Averages above this are grey values of an integrating camera, not counts of electrons.
+#: Frames with a larger mean have grey values of an integrating camera, not counts of electrons.
 _MOST_COUNTS = 60.0
 
 
@@ -67,29 +69,33 @@ def check_movie(path: Path, params: ImportMovies, group: int = 1) -> Row:
     path : Path
         The movie.
     params : ImportMovies
-        Facts to check it against: those of its optics group.
+        Expected values: those of the optics group of the movie.
     group : int
-        Number of that group.
+        Number of the optics group.
 
     Returns
     -------
     dict
-        Values of `COLUMNS`; ``crpMeanCounts`` is the mean of the decoded frames, per pixel and frame, and
-        ``crpHeaderPixelSize`` 0 where the header has none. The EER columns matter to EER movies only. Exposures
-        are in e/Å²: ``rlnMicrographDoseRate`` of a frame (0 where unknown), ``crpTotalExposure`` at the end of the last.
+        Values of `COLUMNS`. ``crpMeanCounts`` is the mean of the decoded frames, per pixel and frame.
+        ``crpHeaderPixelSize`` is 0 if the header has none. The EER columns matter for EER movies only. Exposures are in
+        e/Å²: ``rlnMicrographDoseRate`` is that of one frame (0 if unknown), ``crpTotalExposure`` that of all frames.
 
     Raises
     ------
     InputError
-        The movie cannot be used; the message states the reason.
+        The movie cannot be used. The message states the reason.
     """
     with open_movie(path, eer_grouping=params.eer_grouping, eer_upsampling=params.eer_upsampling) as movie:
         n, ny, nx = movie.shape
         if params.frames is not None and n != params.frames:
-            raise InputError(f"{path}: {n} frames, but {params.frames} are expected. Was the transfer complete?")
+            raise InputError(
+                f"{path}: the movie has {n} frames, but {params.frames} are expected. Copy it again if the transfer was "
+                "incomplete, or correct import_movies.frames."
+            )
         if params.frame_size is not None and (nx, ny) != params.frame_size:
             raise InputError(
-                f"{path}: frames of {nx} x {ny} px, but {' x '.join(map(str, params.frame_size))} are expected."
+                f"{path}: the frames have {nx} x {ny} px, but {' x '.join(map(str, params.frame_size))} are expected. "
+                "Leave the movie out, or correct import_movies.frame_size."
             )
         header_A = movie.pixel_size_A
         check_pixel_size(path, header_A, params.pixel_size_A, "dataset.pixel_size_A")
@@ -117,9 +123,9 @@ def check_movie(path: Path, params: ImportMovies, group: int = 1) -> Row:
 
 
 def exposure_after_e_A2(frame: int, params: ImportMovies) -> float:
-    """Return the exposure (e/Å²) at the end of frame ``frame`` (from 1): the pre-exposure and that of the frames.
+    """Return the exposure (e/Å²) at the end of frame ``frame`` (from 1): the pre-exposure plus that of the frames.
 
-    A frame of an EER movie is a group of ``params.eer_grouping`` readouts; readouts of an incomplete last group do not count.
+    A frame of an EER movie is a group of ``params.eer_grouping`` readouts. Readouts of an incomplete last group do not count.
     """
     return (params.pre_exposure_e_A2 or 0.0) + frame * (params.dose_per_frame_e_A2 or 0.0)
 
@@ -128,9 +134,9 @@ def _check_exposure(path: Path, n_frames: int, params: ImportMovies) -> None:
     total = exposure_after_e_A2(n_frames, params)
     if total > MAX_EXPOSURE_E_A2:
         raise InputError(
-            f"{path}: {n_frames} frames of {params.dose_per_frame_e_A2} e/Å² after {params.pre_exposure_e_A2} are "
-            f"{total:.0f} e/Å² in all, more than {MAX_EXPOSURE_E_A2:.0f}. dataset.dose_per_frame_e_A2 is per frame and "
-            "per Å²: was the total or the exposure per pixel typed?"
+            f"{path}: {n_frames} frames of {params.dose_per_frame_e_A2} e/Å² after a pre-exposure of "
+            f"{params.pre_exposure_e_A2} are {total:.0f} e/Å² in total, more than {MAX_EXPOSURE_E_A2:.0f}. Correct "
+            "dataset.dose_per_frame_e_A2: it is the exposure per frame and per Å², not the total or the exposure per pixel."
         )
 
 
@@ -141,11 +147,14 @@ def _check_frames(movie: Movie, which: str) -> float:
         frame = movie.read_frame(index)
         low, high = frame.min(), frame.max()
         if low == high:
-            raise InputError(f"{movie.path}: all pixels of frame {index + 1} have the value {low}: a blank frame.")
+            raise InputError(
+                f"{movie.path}: frame {index + 1} is blank: all pixels have the value {low}. Copy the movie again, or "
+                "leave it out."
+            )
         if frame.dtype == np.int8 and low < 0 and wraps(frame):
             raise InputError(
-                f"{movie.path}: frame {index + 1} has values from {low} to {high}, as of unsigned bytes marked as signed, or of "
-                "grey values less a number; the file does not tell which. Write the movie with the values that were measured "
+                f"{movie.path}: frame {index + 1} has values from {low} to {high}. They are unsigned bytes marked as signed, or "
+                "grey values minus a number; the file does not tell which. Write the movie with the measured values "
                 "(for unsigned bytes in MRC: mode 6, or IMOD's flag)."
             )
         means.append(float(frame.mean(dtype=np.float64)))
@@ -153,35 +162,35 @@ def _check_frames(movie: Movie, which: str) -> float:
 
 
 def wraps(frame: np.ndarray) -> bool:
-    """Tell whether signed bytes are unsigned ones misread: values above 127 became negative and lie far from their neighbours.
+    """Tell whether signed bytes are misread unsigned bytes: values above 127 became negative, far from their neighbours.
 
-    One distribution of grey values is torn into two by the wrong reading, which makes it wider. Where all values are
-    negative both readings are equally wide, but a movie without a positive value is not a movie, and it is refused, too.
+    The wrong reading splits a distribution of grey values into two and so makes it wider. If all values are negative, both
+    readings are equally wide. But a movie without a positive value is not valid, so it is refused, too.
 
-    This is a reason to refuse a movie, but not to read it differently: a grey value of 60 less 128 has the same byte as 188,
-    and signed values in two groups far apart (a grid bar) are narrower as unsigned ones, too.
+    This is a reason to refuse a movie, but not to read it differently. A grey value of 60 minus 128 has the same byte as
+    188, and signed values in two groups far apart (a grid bar) are also narrower as unsigned ones.
     """
     return bool(frame.max() < 0 or frame.std() > frame.view(np.uint8).std())
 
 
 def _report(rows: Sequence[Row], params: ImportMovies, context: Context) -> None:
-    """Log headers without pixel size; warn of frame numbers that differ by more than 5 % and of unlikely counts."""
+    """Log headers without pixel size. Warn of numbers of frames that differ by more than 5 % and of unlikely counts."""
     unset = [row["crpItem"] for row in rows if row["crpHeaderPixelSize"] in (0.0, 1.0)]
     if unset:
         context.log.info(
-            "no pixel size in the header of %d movies (%s ...); the configured one holds", len(unset), unset[0]
+            "the headers of %d movies (%s ...) have no pixel size; the configured one is used", len(unset), unset[0]
         )
     frames = np.array([row["crpFrames"] for row in rows])
     usual = float(np.median(frames))
     for row in rows:
         if abs(row["crpFrames"] - usual) > 0.05 * usual:
-            context.log.warning("%s has %d frames, most movies %g", row["crpItem"], row["crpFrames"], usual)
+            context.log.warning("%s has %d frames, but most movies have %g", row["crpItem"], row["crpFrames"], usual)
     dose = params.dose_per_frame_e_A2
     read_as_events = any(row["rlnMicrographMovieName"].lower().endswith(".eer") for row in rows)
     if read_as_events and dose is not None and not EER_FRACTION_E_A2[0] <= dose <= EER_FRACTION_E_A2[1]:
         context.log.warning(
-            "%g e/Å² in an EER frame of %d readouts: choose eer_grouping so that a frame has 0.5 to 1.3 e/Å², and change "
-            "dataset.dose_per_frame_e_A2 with it",
+            "an EER frame of %g e/Å² (%d readouts) is unusual: choose eer_grouping so that a frame has 0.5 to 1.3 e/Å², and "
+            "change dataset.dose_per_frame_e_A2 with it",
             dose,
             params.eer_grouping,
         )
@@ -189,11 +198,11 @@ def _report(rows: Sequence[Row], params: ImportMovies, context: Context) -> None
     if params.dose_per_frame_e_A2 is None or params.pixel_size_A is None or not 0 < mean < _MOST_COUNTS:
         return
     expected = params.dose_per_frame_e_A2 * params.pixel_size_A**2
-    context.log.info("counts per pixel and frame: %.4g measured, %.4g expected of the exposure", mean, expected)
+    context.log.info("counts per pixel and frame: %.4g measured, %.4g expected from the exposure", mean, expected)
     if not COUNTS_RATIO[0] < mean / expected < COUNTS_RATIO[1]:
         context.log.warning(
-            "%.4g counts per pixel and frame, but dataset.dose_per_frame_e_A2 = %g and %g Å/px make %.4g electrons. "
-            "If the camera counts electrons, one of the two is wrong (per Å² or per pixel? per frame or in all?)",
+            "the movies have %.4g counts per pixel and frame, but dataset.dose_per_frame_e_A2 = %g with %g Å/px means %.4g "
+            "electrons. If the camera counts electrons, one of the two is wrong (per Å² or per pixel? per frame or in total?)",
             mean,
             params.dose_per_frame_e_A2,
             params.pixel_size_A,
@@ -202,7 +211,7 @@ def _report(rows: Sequence[Row], params: ImportMovies, context: Context) -> None
 
 
 def _movies(fetched: Path | list[Path] | None, paths: Sequence[str]) -> tuple[dict[str, str], dict[str, Path]]:
-    """Return ``{item: name}`` (as the configuration calls it) and ``{item: file}`` of a batch."""
+    """Return ``{item: name in the configuration}`` and ``{item: file}`` of a batch."""
     if not isinstance(fetched, Path):
         items = unique_items(paths)
         return {item: str(path) for item, path in items.items()}, items
@@ -217,7 +226,7 @@ def main(
     """Check the movies of ``params.paths`` or of input ``fetched``; write outputs ``movies`` (STAR) and ``rejected`` (TSV)."""
     optics = optics_table(params, aligned=False)
     names, items = _movies(inputs.get("fetched"), params.paths)
-    # what an item is checked for does not depend on the others of its batch
+    # the check of an item does not depend on the others in its batch
     alone = params.model_copy(update={"paths": []})
     own = grouped(names, alone)
 

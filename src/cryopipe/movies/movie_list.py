@@ -1,4 +1,4 @@
-"""Rows of a movie table as entries that can be opened; single-frame references (gains) of any format."""
+"""Rows of a movie table as entries that can be opened, and gain references of any format."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ class MovieEntry:
     path : Path
         The movie.
     optics_group : int
-        Number in the table's optics.
+        Number of the optics group in the table.
     pixel_size_A, voltage_kV : float
         Pixel size of the movie, acceleration voltage.
     eer_grouping, eer_upsampling : int
-        How EER events become frames; unused for other formats.
+        How EER events become frames. Not used for other formats.
     dose_per_frame_e_A2, pre_exposure_e_A2 : float or None
-        Exposure of a frame and before the first, e/Å²; None where the table does not state it.
+        Exposure of a frame, and before the first frame, e/Å². None if the table does not state it.
     frame_shape : tuple of int or None
-        Rows and columns of its frames [y, x]; None where the table does not state it.
+        Rows and columns (y, x) of the frames. None if the table does not state them.
     """
 
     item: str
@@ -57,12 +57,12 @@ def movie_entries(table: StarTable) -> dict[str, MovieEntry]:
     Raises
     ------
     InputError
-        A needed column is missing or two movies share a name.
+        A column is missing, or two movies have the same name.
     """
     rows = table.with_optics()
     for column in ("rlnMicrographMovieName", "rlnMicrographOriginalPixelSize", "rlnVoltage"):
         if column not in rows and len(rows):
-            raise InputError(f"the movie table has no {column}. Make it with import_movies.")
+            raise InputError(f"the movie table has no column {column}. Make the table with import_movies.")
     sized = {"rlnImageSizeY", "rlnImageSizeX"}.issubset(rows.columns)
     entries: dict[str, MovieEntry] = {}
     for row in rows.to_dict("records"):
@@ -86,7 +86,7 @@ def movie_entries(table: StarTable) -> dict[str, MovieEntry]:
 
 
 def read_reference(path: Path) -> np.ndarray:
-    """Read a one-image reference (gain): MRC, TIFF or ``.gain``; float32 [y, x] in file order."""
+    """Read a gain reference (MRC, TIFF or ``.gain``) as float32 [y, x], rows in the order of the file."""
     if path.suffix.lower() in (".tif", ".tiff", ".gain"):
         with open_movie(path) as movie:
             return movie.read_frame(0).astype(np.float32)

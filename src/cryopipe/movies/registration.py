@@ -20,7 +20,7 @@ ImportParams = TypeVar("ImportParams", bound=ImportMovies | ImportMicrographs)
 
 
 def unique_items(paths: Sequence[str]) -> dict[str, Path]:
-    """Return ``{stem: path}``; the stem names the item in every later table.
+    """Return ``{stem: path}``. The stem is the name of the item in all later tables.
 
     Raises
     ------
@@ -40,14 +40,14 @@ def grouped(names: Mapping[str, str], params: ImportParams) -> dict[str, tuple[i
     Parameters
     ----------
     names : mapping
-        Item to the path, or name in an archive, that is compared with the globs of the groups.
+        For each item the path, or name in an archive, that is compared with the globs of the groups.
     params : ImportMovies or ImportMicrographs
-        Facts of the dataset, and its groups if there are any.
+        Facts of the dataset, and its optics groups if there are any.
 
     Raises
     ------
     ConfigError
-        An item belongs to no group or to several.
+        An item belongs to no group, or to several.
     """
     groups = params.optics_groups
     if not groups:
@@ -57,7 +57,7 @@ def grouped(names: Mapping[str, str], params: ImportParams) -> dict[str, tuple[i
 
 
 def optics_table(params: ImportMovies | ImportMicrographs, *, aligned: bool) -> pd.DataFrame:
-    """Return the optics groups of the dataset, the same in every batch: one, or those of ``params.optics_groups``.
+    """Return the optics groups of the dataset (one, or those of ``params.optics_groups``), the same for every batch.
 
     Parameters
     ----------
@@ -90,9 +90,9 @@ def _with_facts(params: ImportParams, group: OpticsGroup) -> ImportParams:
 
 
 def same_size(rows: Sequence[Row], what: str) -> tuple[list[Row], list[Rejection]]:
-    """Keep the rows of the most frequent image size, the earliest of equally frequent ones; reject the others.
+    """Keep the rows with the most frequent image size (of equally frequent sizes the first) and reject the others.
 
-    ``what`` names them in the reason. One gain, and one set of averages, cannot serve several sizes.
+    ``what`` names the rejected ones in the reason. One gain, and one set of averages, cannot fit several sizes.
     """
     sizes = Counter((row["rlnImageSizeX"], row["rlnImageSizeY"]) for row in rows)
     if len(sizes) < 2:
@@ -111,6 +111,6 @@ def same_size(rows: Sequence[Row], what: str) -> tuple[list[Row], list[Rejection
 
 
 def typed_rows(rows: Sequence[Row], columns: Mapping[str, str]) -> pd.DataFrame:
-    """Return rows as a table of ``columns`` (name to dtype), also without any row."""
+    """Return rows as a table of ``columns`` (name to dtype). There may be no rows."""
     data: dict[str, Any] = {name: pd.Series([row[name] for row in rows], dtype=kind) for name, kind in columns.items()}
     return pd.DataFrame(data)

@@ -1,9 +1,9 @@
-"""Step ``screen_motion``: leave out movies that moved too much, from their trajectories alone.
+"""Step ``screen_motion``: leave out movies that moved too much, judged by their trajectories alone.
 
-All measures are computed and stored; one pair of them decides. ``legacy2020``: largest step along x or y between
-neighbouring frames, and largest range of x or y (xmipp3 movie maxshift of 2020: 5 and 15 Å). ``path``: largest
-Euclidean step and length of the path (the version of 2025: 10 and 45 Å). A value equal to its limit passes.
-Motion of exactly zero means that it was not measured: such movies are accepted and flagged.
+All measures are computed and stored, and one pair of them decides. ``legacy2020`` is the largest step along x or y
+between neighbouring frames, and the largest range of x or y (xmipp3 movie maxshift of 2020: 5 and 15 Å). ``path`` is the
+largest Euclidean step and the length of the path (the version of 2025: 10 and 45 Å). A value equal to its limit passes.
+Motion of exactly zero means that it was not measured. Such movies are accepted and flagged.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from cryopipe.items import Rejection
 from cryopipe.movies.motion.measures import MotionMeasures, excess, judged, limits_A, measure_motion, motion_flag
 from cryopipe.movies.motion.star import Motion, read_motion
 
-#: From this number of movies on, rejecting every one of them is taken for a wrong limit or pixel size, not for bad
-#: movies.
+#: If at least this number of movies are all rejected, a limit or the pixel size is assumed to be wrong, not the movies.
 _ENOUGH_TO_STOP = 5
 _LIMITS = ("max_frame_shift_A", "max_movie_shift_A")
 #: Columns of the measures, in the order of `MotionMeasures`, Å.
@@ -46,9 +45,9 @@ def rejection_reason(measures: MotionMeasures, params: ScreenMotion) -> str | No
 def no_alignment(motion: Motion, params: ScreenMotion) -> str | None:
     """Return why a trajectory cannot be judged, or None if it can."""
     if not len(motion.frames):
-        return "the motion file lists no frames"
+        return "the motion file has no frames"
     if motion.frames.max() <= params.skip:
-        return f"skip {params.skip} leaves no frame of {motion.frames.max()}"
+        return f"screen_motion.skip {params.skip} skips all {motion.frames.max()} frames"
     if not np.isfinite(motion.shifts_px).all():
         return f"the shift of frame {motion.frames[~np.isfinite(motion.shifts_px).all(axis=1)][0]} is not a number"
     if (np.diff(motion.frames) <= 0).any():
@@ -62,7 +61,7 @@ def screen(motions: dict[str, Motion | str], params: ScreenMotion) -> tuple[dict
     Parameters
     ----------
     motions : dict
-        Item to its trajectory, or to the reason why there is none.
+        For each item its trajectory, or the reason why there is none.
     params : ScreenMotion
         Criterion and limits.
 
@@ -70,12 +69,12 @@ def screen(motions: dict[str, Motion | str], params: ScreenMotion) -> tuple[dict
     -------
     accepted : dict of str to MotionMeasures
     rejections : list of Rejection
-        Together they hold every item once, in the order of ``motions``.
+        Both together have every item once, in the order of ``motions``.
 
     Raises
     ------
     CryopipeError
-        All of five or more movies would be rejected; the message names the limits that would keep 90 %.
+        All movies, five or more, would be rejected. The message names limits that would keep 90 %.
     """
     accepted: dict[str, MotionMeasures] = {}
     rejections: list[Rejection] = []
@@ -99,10 +98,10 @@ def screen(motions: dict[str, Motion | str], params: ScreenMotion) -> tuple[dict
 
 
 def _all_rejected(found: list[MotionMeasures], rejections: list[Rejection], params: ScreenMotion) -> str:
-    """Return the error message when no movie is left: how far they moved and which limits would keep 90 % of them."""
+    """Return the error message if no movie is left: how far they moved, and which limits would keep 90 % of them."""
     if not found:
         return (
-            f"screen_motion: none of the {len(rejections)} movies has a trajectory ({rejections[0].item}: "
+            f"screen_motion: none of the {len(rejections)} movies has a usable trajectory ({rejections[0].item}: "
             f"{rejections[0].reason}). Run align_movies again."
         )
     excesses = np.array([excess(m, params) for m in found])
@@ -110,7 +109,7 @@ def _all_rejected(found: list[MotionMeasures], rejections: list[Rejection], para
     values = np.array([judged(m, params) for m in found])
     limits = np.array(limits_A(params))
     wider = excesses[kept].max() * limits if params.reject == "and" else np.maximum(values[kept].max(axis=0), limits)
-    # rounded up, so that the limits as they are printed keep the 90 %
+    # rounded up, so that the printed limits do keep 90 %
     advice = [f"{name} {np.ceil(10 * x) / 10:.1f}" for name, x in zip(_LIMITS, wider, strict=True)]
     advice = {"frame": advice[:1], "movie": advice[1:]}.get(params.reject, advice)
     spread = ", ".join(
@@ -120,7 +119,7 @@ def _all_rejected(found: list[MotionMeasures], rejections: list[Rejection], para
     return (
         f"screen_motion would reject all {len(rejections)} movies ({len(rejections) - len(found)} of them have no "
         f"trajectory). Smallest, quartiles and largest: {spread}. Limits that keep 90 %: {', '.join(advice)}. "
-        "Is the pixel size right? Are these movies worth going on with?"
+        "Check the pixel size, and whether these movies are good enough to go on with."
     )
 
 
@@ -130,7 +129,9 @@ def main(inputs: dict[str, Path], outputs: dict[str, Path], params: ScreenMotion
     rows = table.rows.drop(columns=[*_COLUMNS, "crpMotionFlag"], errors="ignore")
     for column in ("crpItem", "rlnMicrographMetadata"):
         if column not in rows and len(rows):
-            raise InputError(f"{inputs['micrographs']}: no column {column}. Make the table with align_movies.")
+            raise InputError(
+                f"{inputs['micrographs']}: the column {column} is missing. Make the table with align_movies."
+            )
     motions: dict[str, Motion | str] = {}
     for record in rows.to_dict("records"):
         item = str(record["crpItem"])

@@ -1,4 +1,4 @@
-"""Which boxes can be cut around coordinates, and cutting them."""
+"""Decide which boxes around coordinates can be cut, and cut them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Boxes:
     Attributes
     ----------
     centre : int64 ``[n, 2]``
-        Pixel (x, y) at the box's centre index ``box // 2``.
+        Pixel (x, y) at index ``box // 2`` of the box, its centre.
     rest : float64 ``[n, 2]``
         Coordinate minus ``centre``, within half a pixel.
     reason : list of str
-        Empty where the box can be cut, else why not.
+        Why the box cannot be cut. Empty if it can.
     """
 
     centre: np.ndarray
@@ -31,9 +31,9 @@ class Boxes:
 
 
 def place_boxes(xy: np.ndarray, box: int, shape: tuple[int, int]) -> Boxes:
-    """Round coordinates ``[n, 2]`` (x, y) to pixels and judge the boxes around them in an image of ``shape`` (y, x).
+    """Round coordinates ``[n, 2]`` (x, y) to pixels and check the boxes around them in an image of ``shape`` (y, x).
 
-    The first of several coordinates that round to one pixel stays.
+    Of several coordinates that round to the same pixel the first one is kept.
     """
     xy = np.asarray(xy, dtype=np.float64).reshape(-1, 2)
     centre = np.floor(xy + 0.5).astype(np.int64)
@@ -44,7 +44,7 @@ def place_boxes(xy: np.ndarray, box: int, shape: tuple[int, int]) -> Boxes:
     seen: set[tuple[int, int]] = set()
     for position, fits in zip(map(tuple, centre.tolist()), inside, strict=True):
         if not fits:
-            reasons.append(f"its box of {box} px reaches over the border")
+            reasons.append(f"its box of {box} px crosses the border")
         elif position in seen:
             reasons.append("identical coordinates")
         else:
@@ -75,18 +75,18 @@ def downsample(image: np.ndarray, factor: float, *, threads: int = 1) -> tuple[n
     Parameters
     ----------
     factor : float
-        At least 1; brought to the nearest fraction with a denominator up to 16.
+        At least 1. It is rounded to the nearest fraction with a denominator up to 16.
 
     Returns
     -------
     image, exact : float32 ``[y', x']`` and Fraction
-        ``x' = ceil(x / exact)``; a coordinate c becomes ``c / exact``. Sides that are not a multiple of the
-        fraction's numerator are first continued by reflection, so that no pixel is lost and the pixel size is exact.
+        ``x' = ceil(x / exact)``. A coordinate c becomes ``c / exact``. Sides that are not a multiple of the numerator of
+        the fraction are first continued by reflection, so that no pixel is lost and the pixel size is exact.
     """
     exact = Fraction(factor).limit_denominator(16)
     if exact == 1:
         return image.astype(np.float32, copy=False), exact
-    step = 2 * exact.numerator  # then the cropped sides are even as well
+    step = 2 * exact.numerator  # so that the cropped sides are even, too
     padding = [(0, -n % step) for n in image.shape]
     padded = np.pad(image, padding, mode="symmetric")
     new = tuple(int(n / exact) for n in padded.shape)

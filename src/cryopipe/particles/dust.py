@@ -1,4 +1,4 @@
-"""Dust: pixels that no electron image of a specimen has (hot pixels, X-rays, dirt), found and replaced."""
+"""Find and replace dust: pixels that do not come from the specimen (hot pixels, X-rays, dirt)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import numpy as np
 def remove_dust(
     image: np.ndarray, *, threshold: float, fill: Literal["random", "median"], rng: np.random.Generator
 ) -> tuple[np.ndarray, int]:
-    """Replace pixels further than ``threshold`` standard deviations from the mean.
+    """Replace pixels that differ from the mean by more than ``threshold`` standard deviations.
 
-    Mean and standard deviation are taken twice, the second time without the dust of the first.
+    Mean and standard deviation are computed twice, the second time without the dust found at first.
 
     Parameters
     ----------
     image : float32 ``[y, x]``
     threshold : float
-        In standard deviations (Xmipp: 3.5 to 5).
+        Limit in standard deviations (Xmipp: 3.5 to 5).
     fill : {"random", "median"}
-        Noise of the image's own sd about the mean of the good neighbours, or their median (Xmipp's code).
+        Noise with the sd of the image about the mean of the good neighbours, or the median of these (as in Xmipp's code).
     rng : Generator
-        Of this micrograph.
+        Random numbers of this micrograph.
 
     Returns
     -------
     image, replaced : float32 ``[y, x]`` and int
-        A new image and how many pixels were replaced.
+        A new image, and the number of replaced pixels.
     """
     mean, sd = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
     bad = np.abs(image - mean) > threshold * sd

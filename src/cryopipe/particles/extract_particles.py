@@ -1,9 +1,9 @@
-"""Cut particle images out of micrographs: downsample, dust, (phase flip), cut, invert, normalise.
+"""Step ``extract_particles``: cut particle images out of micrographs (downsample, dust, phase flip, cut, invert, normalise).
 
-The order is Xmipp's (de la Rosa-Trevín et al. 2013, doi 10.1016/j.jsb.2013.09.015). Defaults: signed CTF (no phase
-flip), ramp-normalised, protein bright. A box is cut at whole pixels, so the noise stays as it was recorded; the rest
-of the coordinate goes into the origins: `rlnCoordinateX/Y` are the pixel that became the box's centre and
-`rlnOriginXAngst = -rest · pixel size`, so that coordinate - origin / micrograph pixel is the picked position.
+The order is Xmipp's (de la Rosa-Trevín et al. 2013, doi:10.1016/j.jsb.2013.09.015). By default the CTF is signed (no phase
+flip), the images are ramp-normalised, and protein is bright. A box is cut at whole pixels, so the noise is not changed. The
+rest of the coordinate goes into the origins: `rlnCoordinateX/Y` are the pixel at the centre of the box, and
+`rlnOriginXAngst = -rest · pixel size`. So coordinate - origin / micrograph pixel is the picked position.
 
 Known limit: no z-scores of particle quality are computed.
 """
@@ -31,7 +31,7 @@ from cryopipe.particles.cut import Boxes, cut_boxes, downsample, friendly_box, p
 from cryopipe.particles.dust import remove_dust
 from cryopipe.particles.normalise import background_mask, normalise_images
 
-#: Columns of a micrograph that its particles inherit.
+#: Columns of a micrograph that its particles get, too.
 INHERITED = (
     "rlnDefocusU",
     "rlnDefocusV",
@@ -47,10 +47,10 @@ KEPT = ("rlnAutopickFigureOfMerit",)
 
 
 def box_size(params: ExtractParticles, image_pixel_size_A: float) -> int:
-    """Return the box in pixels: ``box_px``, else the first even, FFT-friendly number that spans ``box_A``."""
+    """Return the box in pixels: ``box_px``, or else the smallest even number that suits FFTs and covers ``box_A``."""
     if params.box_px is not None:
         if params.box_px % 2:
-            raise InputError(f"extract_particles.box_px {params.box_px} is odd: give an even number")
+            raise InputError(f"extract_particles.box_px {params.box_px} is odd. Give an even number.")
         return params.box_px
     (box_A,) = require(params, "box_A")
     return friendly_box(box_A / image_pixel_size_A)
@@ -70,23 +70,23 @@ def extract_images(
 
     Parameters
     ----------
-    micrograph : ``[y, x]``
-        Protein dark.
+    micrograph : ndarray ``[y, x]``
+        Micrograph with dark protein.
     pixel_size_A : float
-        Of the micrograph.
+        Pixel size of the micrograph.
     xy : float ``[n, 2]``
         Particle centres in micrograph pixels.
     optics : CtfParameters, optional
-        Of the micrograph (scalars); needed to flip phases.
+        CTF of the micrograph (scalars). It is needed to flip phases.
     rng : Generator
-        For the dust's filling.
+        Random numbers that replace dust.
 
     Returns
     -------
     images : float32 ``[kept, box, box]``
-        In the order of the coordinates without a reason against them.
+        Images in the order of those coordinates whose boxes can be cut.
     boxes : Boxes
-        Of all coordinates, in downsampled pixels.
+        Boxes of all coordinates, in downsampled pixels.
     factor : float
         Exact downsampling factor.
     """
@@ -103,7 +103,7 @@ def extract_images(
     images = cut_boxes(image, boxes.centre[usable], box)
     if params.invert_contrast:
         images = -images
-    # a circle that fills the box leaves its corners
+    # outside a circle that fills the box only the corners remain
     mask = background_mask(box, min(0.5 * background_A / image_pixel_A, 0.5 * box))
     return normalise_images(images, mask, params.normalise), boxes, float(exact)
 
@@ -111,14 +111,14 @@ def extract_images(
 def flip_phases(
     image: np.ndarray, pixel_size_A: float, optics: CtfParameters | None, *, threads: int = 1
 ) -> np.ndarray:
-    """Return ``image`` ``[y, x]`` with its Fourier transform negated where the CTF is negative.
+    """Return ``image`` ``[y, x]`` with the sign of its Fourier transform changed where the CTF is negative.
 
     Parameters
     ----------
     image : ndarray ``[y, x]``
         The micrograph.
     pixel_size_A : float
-        Of the image.
+        Pixel size of the image.
     optics : CtfParameters or None
         CTF of the micrograph (scalars).
     threads : int
@@ -135,12 +135,12 @@ def flip_phases(
     """
     if optics is None:
         raise InputError(
-            "phases cannot be flipped without a CTF: estimate it, or set extract_particles.phase_flip: false"
+            "phases cannot be flipped without a CTF. Estimate it, or set extract_particles.phase_flip: false."
         )
     spectrum = scipy.fft.rfft2(image.astype(np.float32), workers=threads)
     kx, ky = frequency_grid(image.shape, pixel_size_A)
     sign = ctf(kx, ky, optics, mode="flip").astype(np.float32)
-    # at the Nyquist frequency k and -k share a pixel, but an astigmatic CTF may differ between them
+    # at the Nyquist frequency k and -k have the same pixel, but an astigmatic CTF may differ between them
     for axis, n in enumerate(image.shape):
         if n % 2 == 0:
             np.moveaxis(sign, axis, 0)[n // 2] = 1.0
@@ -152,7 +152,7 @@ def main(inputs: dict[str, Path], outputs: dict[str, Path], params: ExtractParti
     """Extract the particles of a batch.
 
     Inputs: ``micrographs`` and ``coordinates`` (STAR). Outputs: ``particles`` (STAR, one stack per micrograph in ``stacks``
-    beside it) and ``rejected`` (TSV, the coordinates that gave no particle).
+    beside it) and ``rejected`` (TSV, the coordinates without a particle).
     """
     table = read_table(inputs["micrographs"], "micrographs")
     picks = read_table(inputs["coordinates"], "coordinates")
@@ -234,7 +234,7 @@ def _extract_item(
 def _particle_table(
     micrographs: StarTable, picks: StarTable, rows: pd.DataFrame, params: ExtractParticles
 ) -> StarTable:
-    """Return the particle table with its optics groups; without particles a table with all columns and no row."""
+    """Return the particle table with its optics groups. Without particles it has all columns but no rows."""
     (wanted,) = require(params, "downsample")
     optics = micrographs.optics.copy()
     pixel_A = optics["rlnMicrographPixelSize"].to_numpy(dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Normalisation of particle images: background without slope, of mean 0 and standard deviation 1."""
+"""Normalisation of particle images: a background without slope, with mean 0 and standard deviation 1."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import numpy as np
 
 from cryopipe.errors import InputError
 
-#: Fewer background pixels than this do not fix a plane.
+#: Fewer background pixels than this do not determine a plane.
 MIN_BACKGROUND = 50
 
 
 def background_mask(box: int, radius_px: float) -> np.ndarray:
-    """Return bool ``[box, box]``: pixels outside ``radius_px`` from the centre pixel ``box // 2``.
+    """Return bool ``[box, box]``: pixels more than ``radius_px`` from the centre pixel ``box // 2``.
 
     Raises
     ------
     InputError
-        Too few pixels are left.
+        Too few pixels remain.
     """
     axis = np.arange(box) - box // 2
     mask = np.hypot(axis[:, None], axis[None, :]) > radius_px
     if int(mask.sum()) < MIN_BACKGROUND:
         raise InputError(
-            f"a background outside a radius of {radius_px:.1f} px leaves {int(mask.sum())} pixels of a box of {box}: "
-            "enlarge box_A or reduce background_diameter_A"
+            f"outside a radius of {radius_px:.1f} px a box of {box} has only {int(mask.sum())} pixels of background. "
+            "Increase box_A or reduce background_diameter_A."
         )
     return mask
 
@@ -40,13 +40,13 @@ def normalise_images(
     mask : bool ``[y, x]``
         Background pixels.
     mode : {"ramp", "background", "image", "none"}
-        ``ramp`` subtracts the least-squares plane through the background and divides by the background's sd;
-        ``background`` subtracts its mean instead; ``image`` uses all pixels.
+        ``ramp`` subtracts the least-squares plane of the background and divides by the sd of the background.
+        ``background`` subtracts its mean instead. ``image`` uses all pixels.
 
     Raises
     ------
     InputError
-        An image has no variance in its background.
+        The background of an image has no variance.
     """
     if mode == "none" or len(images) == 0:
         return images.astype(np.float32, copy=True)
@@ -62,6 +62,8 @@ def normalise_images(
     flat -= (flat[:, pixels] @ solve.T) @ basis.T
     sd = flat[:, pixels].std(axis=1)
     if np.any(sd == 0):
-        raise InputError("a particle image has a constant background: the micrograph is blank there; exclude it")
+        raise InputError(
+            "the background of a particle image is constant, because the micrograph is blank there. Exclude the micrograph."
+        )
     flat /= sd[:, None]
     return flat.reshape(images.shape).astype(np.float32)

@@ -1,8 +1,8 @@
-"""Multi-scale Laplacian of Gaussian: at each place the strength and the diameter of the blob there.
+"""Multi-scale Laplacian of Gaussian: the strength and the diameter of the blob at each place.
 
-Zivanov et al. 2018, doi 10.7554/eLife.42166 (RELION's LoG picker). A Gaussian of standard deviation d / π represents
-the diameter d: in Fourier space the filter is (k/s)² exp(-(k/s)²/2) with s = 0.5 / d. Known limit: a hollow shell of
-outer diameter D answers most strongly at d = 1.14 D to 1.3 D, and a filter of size D sees ice thickness as well as
+Source: Zivanov et al. 2018, doi:10.7554/eLife.42166 (RELION's LoG picker). A Gaussian of standard deviation d / π represents
+the diameter d. In Fourier space the filter is (k/s)² exp(-(k/s)²/2) with s = 0.5 / d. Known limits: The response to a hollow
+shell of outer diameter D is strongest at d = 1.14 D to 1.3 D. A filter of size D responds to ice thickness as well as to
 particles.
 """
 
@@ -20,16 +20,16 @@ from cryopipe.imaging.optics import CtfParameters, ctf, ctf_phase
 
 @dataclass(frozen=True, eq=False)
 class Response:
-    """Answer of a bank of filters, of the image's shape.
+    """Response of a bank of filters, with the shape of the image.
 
     Attributes
     ----------
     merit : float32 ``[y, x]``
-        Figure of merit: the largest answer of all filters.
+        Figure of merit: the largest response of all filters.
     noise_sd : float32 ``[y, x]``
-        Standard deviation of the answer of that filter to the image's white noise alone.
+        Standard deviation of the response of that filter to the white noise of the image alone.
     in_range : bool ``[y, x]``
-        The largest answer came from a filter within the diameter range.
+        Whether the largest response came from a filter within the diameter range.
     """
 
     merit: np.ndarray
@@ -40,12 +40,12 @@ class Response:
 def diameter_series(minimum_A: float, maximum_A: float) -> tuple[list[float], list[bool]]:
     """Return RELION's list of diameters in Å and which of them count as particles.
 
-    They are min/5 ... min/2, min, (min + max)/2, max, 2 max ... 5 max; the outer ones catch what is too small or too
+    They are min/5 ... min/2, min, (min + max)/2, max, 2 max ... 5 max. The outer ones catch blobs that are too small or too
     large.
     """
     if not 0 < minimum_A <= maximum_A:
         raise InputError(
-            f"min_diameter_A {minimum_A:g} and max_diameter_A {maximum_A:g} are no range: give 0 < min <= max"
+            f"min_diameter_A {minimum_A:g} and max_diameter_A {maximum_A:g} are not a range. Give 0 < min <= max."
         )
     below = [minimum_A / i for i in range(5, 1, -1)]
     inside = sorted({minimum_A, (minimum_A + maximum_A) / 2, maximum_A})
@@ -68,11 +68,11 @@ def log_response(
     Parameters
     ----------
     image : float32 ``[y, x]``
-        Particles bright, mean 0.
+        Image with bright particles and mean 0.
     white_noise_sd : float
         Standard deviation of the white noise in ``image``.
     optics : CtfParameters, optional
-        Undo the CTF's rise from zero frequency to its first maximum (never by more than 1 / amplitude contrast).
+        If given, correct the rise of the CTF from zero frequency to its first maximum (by at most 1 / amplitude contrast).
     """
     diameters, counts = diameter_series(min_diameter_A, max_diameter_A)
     padded, crop = padded_by_reflection(image, round(max_diameter_A / pixel_size_A))
@@ -95,13 +95,13 @@ def log_response(
 
 
 def rise_of_ctf(kx: np.ndarray, ky: np.ndarray, optics: CtfParameters) -> np.ndarray:
-    """Return |CTF| up to its first maximum and 1 beyond: dividing by it restores only the lowest frequencies."""
+    """Return |CTF| up to its first maximum and 1 beyond. A division by it restores only the lowest frequencies."""
     rising = np.abs(ctf_phase(kx, ky, optics)) < np.pi / 2
     return np.where(rising, np.maximum(np.abs(ctf(kx, ky, optics)), 1e-2), 1.0)
 
 
 def transfer_norm(transfer: np.ndarray, shape: tuple[int, ...]) -> float:
-    """Return the sd that white noise of sd 1 has after a filter given on the half spectrum of ``shape``."""
+    """Return the sd of white noise (sd 1) after a filter, which is given on the half spectrum of ``shape``."""
     weight = np.full(transfer.shape[1], 2.0)
     weight[0] = 1.0
     if shape[1] % 2 == 0:
@@ -110,7 +110,7 @@ def transfer_norm(transfer: np.ndarray, shape: tuple[int, ...]) -> float:
 
 
 def padded_by_reflection(image: np.ndarray, margin_px: int) -> tuple[np.ndarray, tuple[slice, slice]]:
-    """Continue an image by reflection to an FFT-friendly size; also return where it lies in the result."""
+    """Continue an image by reflection to a size that suits FFTs. Also return the position of the image in the result."""
     pads = []
     for n in image.shape:
         margin = min(max(margin_px, 1), n - 1)

@@ -1,7 +1,7 @@
-"""What the pickers share: micrographs in, one table of coordinates out.
+"""What all pickers share: they read micrographs and write one table of coordinates.
 
-A picker is a function from a micrograph and its CTF to positions; everything around it is here, so that a new picker
-consists of its method alone.
+A picker is a function from a micrograph and its CTF to positions. Everything else is here, so that a new picker consists
+only of its method.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Pick(Protocol):
     """A method of picking."""
 
     def __call__(self, micrograph: np.ndarray, pixel_size_A: float, /, *, optics: CtfParameters | None) -> Picks:
-        """Return the particles of an image ``(y, x)``, in its pixels; ``optics`` is None where its CTF is not known."""
+        """Return the particles of an image ``[y, x]``, in its pixels. ``optics`` is None if its CTF is not known."""
 
 
 def pick_micrographs(
@@ -49,21 +49,21 @@ def pick_micrographs(
     *,
     pick: Pick,
 ) -> None:
-    """Pick the micrographs of a batch: the ``main`` of a picker.
+    """Pick the micrographs of a batch. This is the ``main`` of a picker.
 
-    The dose-weighted sum (``crpMicrographNameDW``) is used where there is one. A micrograph that cannot be read is
+    The dose-weighted sum (``crpMicrographNameDW``) is used if there is one. A micrograph that cannot be read is
     quarantined and has no coordinates.
 
     Parameters
     ----------
     inputs, outputs : mapping
-        Input ``micrographs``; outputs ``coordinates`` and, where it is asked for, ``rejected``.
+        Input ``micrographs``. Outputs ``coordinates`` and, if asked for, ``rejected``.
     params : BaseModel
-        The step's parameters.
+        Parameters of the step.
     context : Context
-        Of the job.
+        Context of the job.
     pick : callable
-        The method. It must not use anything but the parameters and what it is given.
+        The method. It must use only the parameters and its arguments.
     """
     table = read_table(inputs["micrographs"], "micrographs")
     rows = micrograph_rows(table, inputs["micrographs"])
@@ -88,7 +88,7 @@ def pick_micrographs(
 
 
 def coordinate_rows(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    """Return the rows of several micrographs as one table, with all columns even without any row."""
+    """Return the rows of several micrographs as one table. It has all columns even if there are no rows."""
     empty = pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in COLUMNS.items()})
     return pd.concat([part for part in parts if len(part)] or [empty], ignore_index=True)
 

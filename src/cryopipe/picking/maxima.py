@@ -35,7 +35,7 @@ def pick_maxima(
     Parameters
     ----------
     response : Response
-        Map ``[y, x]``; only places ``in_range`` count.
+        Map ``[y, x]``. Only places ``in_range`` are used.
     roughness : float32 ``[y, x]``
         Local contrast.
     threshold : float
@@ -43,12 +43,12 @@ def pick_maxima(
     noise_threshold : float
         Smallest figure of merit in standard deviations of the response to shot noise.
     distance_px, border_px : float
-        Smallest distance between two picks (the stronger stays) and from the border.
+        Smallest distance between two picks (the stronger one is kept), and from the border.
     min_merit_ratio, max_merit_ratio : float
-        Maxima below the first or above the second times the median merit are noise or contaminants.
+        Maxima below the first times the median merit are noise. Those above the second times the median are contaminants.
     max_roughness : float
-        Maxima at places of more than this many times the contrast of the median pick are contaminants, too. Contaminants
-        are not picked, but they still suppress their neighbourhood: the flank of a crystal is not a particle either.
+        Maxima at places with more than this many times the median contrast of the picks are contaminants, too. Contaminants
+        are not picked, but they still suppress maxima near them, because the flank of a crystal is not a particle either.
     """
     floor = np.maximum(threshold, noise_threshold * response.noise_sd)
     nothing = float(response.merit.min()) - 1.0

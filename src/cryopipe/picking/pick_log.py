@@ -1,12 +1,12 @@
 """Step ``pick_log``: particles found as blobs of about their size, by Laplacians of Gaussians of many diameters, as in RELION.
 
-At each place the best of the filters counts, and a maximum is a particle where it exceeds the mean of the responses in
-the range of diameters by a number of their standard deviations. A hollow shell answers most strongly at 1.14 to 1.3
-times its outer diameter, a solid ball at 0.94 times: give ``min_diameter_A`` and ``max_diameter_A`` for hollow particles.
+At each place the best of the filters counts. A maximum is a particle if it exceeds the mean of the responses in the range of
+diameters by a number of their standard deviations. The response to a hollow shell is strongest at 1.14 to 1.3 times its outer
+diameter, that to a solid ball at 0.94 times. So give ``min_diameter_A`` and ``max_diameter_A`` for hollow particles.
 
-Differences from RELION: the high-pass (ice thickness is what LoG confuses with particles), suppression within a fixed
-distance instead of the best diameter, reflection instead of noise at the borders, and three guards: every pick must
-exceed the shot noise, must not be far above the median pick, and must not lie where the micrograph is rough
+There are four differences from RELION. There is a high-pass filter, because LoG confuses ice thickness with particles. Maxima
+are suppressed within a fixed distance instead of the best diameter. Borders are continued by reflection instead of noise. And
+every pick must exceed the shot noise, must not be far above the median pick, and must not be where the micrograph is rough
 (carbon, ice).
 
 References
@@ -47,14 +47,14 @@ def pick_particles(
 
     Parameters
     ----------
-    micrograph : ``(y, x)``
-        Protein dark.
+    micrograph : ndarray ``[y, x]``
+        Micrograph with dark protein.
     pixel_size_A : float
         Å per pixel.
     params : PickLog
-        With every derived value filled.
+        Parameters with all derived values filled.
     optics : CtfParameters, optional
-        Of this micrograph (scalars); required by ``correct_ctf``.
+        CTF of this micrograph (scalars). ``correct_ctf`` needs it.
     threads : int
         Threads of the Fourier transforms.
 
@@ -69,7 +69,7 @@ def pick_particles(
         ``correct_ctf`` is on, but ``optics`` is None.
     """
     if params.correct_ctf and optics is None:
-        raise InputError("this micrograph has no CTF: estimate it, or set pick_log.correct_ctf: false")
+        raise InputError("this micrograph has no CTF. Estimate it, or set pick_log.correct_ctf: false.")
 
     def respond(work: WorkingImage) -> tuple[Response, float]:
         minimum_A, maximum_A = require(params, "min_diameter_A", "max_diameter_A")

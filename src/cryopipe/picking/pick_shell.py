@@ -1,15 +1,15 @@
 """Step ``pick_shell``: particles found by the matched filter of a ball, or a hollow ball, under the micrograph's CTF.
 
-The template is known without any data: the transform of a ball, less that of its cavity, times the CTF (`shell`). A pick
-must exceed the response's own spread and the shot noise, must not be far above the median pick, and must not
-lie where the micrograph is rough (carbon, ice).
+The template is known without any data: the transform of a ball, minus that of its cavity, times the CTF (`shell`). A pick
+must exceed the spread of the response and the shot noise, must not be far above the median pick, and must not be where the
+micrograph is rough (carbon, ice).
 
 References
 ----------
 Sigworth 2004, J. Struct. Biol. 145:111, doi:10.1016/j.jsb.2003.10.025 (the matched filter as the optimal detector). On ten
 micrographs of EMPIAR-10146 (1,645 particles labelled by hand, tolerance 0.3 diameters) it reaches F1 = 0.97 with a cavity
-of 0.6 diameters, where `pick_log` reaches 0.86 with positions half as precise. Known limits: it needs a CTF; particles
-that are far from a ball answer weakly.
+of 0.6 diameters. There `pick_log` reaches 0.86, with positions half as precise. Known limits: it needs a CTF, and its response
+to particles with a shape far from a ball is weak.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ def pick_particles(
 
     Parameters
     ----------
-    micrograph : ``(y, x)``
-        Protein dark.
+    micrograph : ndarray ``[y, x]``
+        Micrograph with dark protein.
     pixel_size_A : float
         Å per pixel.
     params : PickShell
-        With every derived value filled.
+        Parameters with all derived values filled.
     optics : CtfParameters or None
-        Of this micrograph (scalars).
+        CTF of this micrograph (scalars).
     threads : int
         Threads of the Fourier transforms.
 
@@ -66,7 +66,7 @@ def pick_particles(
         ``optics`` is None.
     """
     if optics is None:
-        raise InputError("the template needs the CTF, but this micrograph has none: estimate it, or use pick_log")
+        raise InputError("the template needs a CTF, but this micrograph has none. Estimate it, or use pick_log.")
 
     def respond(work: WorkingImage) -> tuple[Response, float]:
         (diameter_A,) = require(params, "particle_diameter_A")

@@ -1,4 +1,4 @@
-"""What pickers by size share: they prepare a micrograph, compute a response to it, and take its maxima for particles."""
+"""What pickers by size share: prepare a micrograph, compute a response, and take its maxima as particles."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def pick_by_size(
 
     Parameters
     ----------
-    micrograph : ``(y, x)``
-        Protein dark.
+    micrograph : ndarray ``[y, x]``
+        Micrograph with dark protein.
     pixel_size_A : float
         Å per pixel.
     params : PickLog or PickShell
-        With every derived value filled.
+        Parameters with all derived values filled.
     respond : callable
-        The method: returns the response to the working image, and the threshold of its figure of merit.
+        The method. It returns the response to the working image, and the threshold of its figure of merit.
     threads : int
         Threads of the Fourier transforms.
 

@@ -1,4 +1,4 @@
-"""A micrograph prepared for picking: cleaned, inverted, with coarse pixels; its shot noise and roughness are known."""
+"""A micrograph prepared for picking: cleaned, inverted, with coarse pixels and with measured shot noise and roughness."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from cryopipe.imaging.statistics import robust_sd
 
 @dataclass(frozen=True, eq=False)
 class WorkingImage:
-    """What the blob filters see.
+    """The image that the filters of the pickers work on.
 
     Attributes
     ----------
     image : float32 ``[y, x]``
-        Particles bright, mean 0, high-passed, standard deviation 1 by its median absolute deviation.
+        High-passed image with bright particles, mean 0 and standard deviation 1 (by the median absolute deviation).
     pixel_size_A : float
-        Of ``image``, along x (that along y differs by rounding, below 1 %).
+        Pixel size of ``image`` along x. That along y differs by rounding, less than 1 %.
     scale_xy : (float, float)
-        Exact micrograph pixels per working pixel, along x and y.
+        Exact number of micrograph pixels per working pixel, along x and y.
     noise_sd : float
-        Standard deviation that the micrograph's shot noise alone has in ``image``.
+        Standard deviation of the shot noise of the micrograph in ``image``.
     roughness : float32 ``[y, x]``
         Local contrast: standard deviation of ``image`` in a window of about a particle.
     usable : bool ``[y, x]``
-        Free of carbon, large ice and holes; ``image`` is zero elsewhere.
+        Pixels without carbon, large ice and holes. ``image`` is zero elsewhere.
     """
 
     image: np.ndarray
@@ -55,29 +55,29 @@ def working_image(
 
     Parameters
     ----------
-    micrograph : ``[y, x]``
-        Protein dark.
+    micrograph : ndarray ``[y, x]``
+        Micrograph with dark protein.
     pixel_size_A : float
         Å per pixel of ``micrograph``.
     max_resolution_A : float
-        The working pixel is half of this (never less than the micrograph's).
+        The working pixel is half of this, but not smaller than that of the micrograph.
     highpass_A : float
-        Features longer than this are removed; half the amplitude is left at this length.
+        Features longer than this are removed. At this length half the amplitude remains.
     contrast_window_A : float
         Size of the window of the local contrast.
     outlier_zscore : float
-        Pixels further from the mean than this many standard deviations are set to the mean, as in RELION.
+        Pixels that differ from the mean by more than this many standard deviations are set to the mean, as in RELION.
 
     Raises
     ------
     InputError
-        The micrograph is constant, holds NaN, or is smaller than 16 working pixels.
+        The micrograph is constant, has NaN, or is smaller than 16 working pixels.
     """
     if micrograph.ndim != 2:
-        raise InputError(f"a micrograph is one image [y, x], but this one has shape {micrograph.shape}")
+        raise InputError(f"a micrograph must be one image [y, x], but this one has shape {micrograph.shape}.")
     mean, sd = float(np.mean(micrograph, dtype=np.float64)), float(np.std(micrograph, dtype=np.float64))
     if not np.isfinite(sd) or sd == 0.0:
-        raise InputError("the micrograph is constant or holds NaN: exclude it, or look at how it was made")
+        raise InputError("the micrograph is constant or has NaN. Exclude it, or check how it was made.")
     clean = ((mean - micrograph) / sd).astype(np.float32)  # inverted: particles are bright from here on
     clean[np.abs(clean) > outlier_zscore] = 0.0
     shape = _working_shape(micrograph.shape, pixel_size_A, max_resolution_A)
@@ -86,11 +86,11 @@ def working_image(
     work_pixel = pixel_size_A * scale_x
     usable = ~foreign_bodies(coarse, contrast_window_A / work_pixel)
     if not usable.any():
-        raise InputError("no part of the micrograph is free of carbon or ice: exclude it")
+        raise InputError("no part of the micrograph is free of carbon or ice. Exclude it.")
     coarse = high_pass(coarse, highpass_A / work_pixel, usable)
     spread = robust_sd(coarse[usable])
     if spread == 0.0:
-        raise InputError("the micrograph has no contrast at the particle's scale: exclude it")
+        raise InputError("the micrograph has no contrast at the scale of the particle. Exclude it.")
     coarse /= np.float32(spread)
     noise = np.sqrt(shot_noise_variance(clean, pixel_size_A) / (scale_x * scale_y)) / spread
     contrast = np.sqrt(
@@ -104,18 +104,18 @@ def _working_shape(shape: tuple[int, ...], pixel_size_A: float, max_resolution_A
     ny, nx = (max(2 * round(n * factor / 2), 2) for n in shape)
     if min(ny, nx) < 16:
         raise InputError(
-            f"a micrograph of {shape[1]} x {shape[0]} px is too small to pick from at {max_resolution_A:g} Å"
+            f"a micrograph of {shape[1]} x {shape[0]} px is too small to pick particles at {max_resolution_A:g} Å. Exclude it."
         )
     return ny, nx
 
 
 def foreign_bodies(image: np.ndarray, diameter_px: float, *, zscore: float = 5.0) -> np.ndarray:
-    """Return where an image ``[y, x]`` shows something larger than a particle and of other grey: carbon, ice, holes.
+    """Return the areas of an image ``[y, x]`` that are larger than a particle and have another grey: carbon, ice, holes.
 
-    The smoothed grey value there is further from the commonest value than ``zscore`` standard deviations, over an area
-    that a disc of 1.7 particle diameters fits into, which a blurred particle never has; the area is grown by 0.15 diameters.
-    The standard deviation comes from the thin side of the commonest value, where neither carbon nor ice lies, so that
-    a third of a micrograph may be carbon.
+    There the smoothed grey value differs from the most frequent one by more than ``zscore`` standard deviations. The area
+    must be so large that a disc of 1.7 particle diameters fits into it, which is never so for a blurred particle. It is
+    extended by 0.15 diameters. The standard deviation comes from the values on the thin side of the most frequent one, where
+    there is neither carbon nor ice. So up to a third of a micrograph may be carbon.
     """
     smooth = scipy.ndimage.gaussian_filter(image, diameter_px / 6.0, mode="reflect")
     counts, edges = np.histogram(smooth, bins=128, range=np.quantile(smooth, [0.02, 0.98]).tolist())
@@ -127,7 +127,7 @@ def foreign_bodies(image: np.ndarray, diameter_px: float, *, zscore: float = 5.0
     flagged = np.pad(np.abs(smooth - mode) > zscore * spread, margin, mode="symmetric")
     if not flagged.any():
         return np.zeros(image.shape, dtype=bool)
-    # erosion, then dilation by a little more, with discs, by distances: independent of the discs' size
+    # erosion and then a slightly larger dilation with discs; by distances, so that the time does not depend on their size
     core = scipy.ndimage.distance_transform_edt(flagged) > 0.85 * diameter_px
     if not core.any():
         return np.zeros(image.shape, dtype=bool)
@@ -136,10 +136,10 @@ def foreign_bodies(image: np.ndarray, diameter_px: float, *, zscore: float = 5.0
 
 
 def high_pass(image: np.ndarray, length_px: float, usable: np.ndarray) -> np.ndarray:
-    """Subtract from ``image`` ``[y, x]`` its Gaussian average that halves waves of ``length_px`` pixels.
+    """Subtract from ``image`` ``[y, x]`` its Gaussian average, so that waves of ``length_px`` pixels are halved.
 
-    Pixels that are not ``usable`` become zero and take no part in the average, and the image is continued by
-    reflection, so that neither the rim of a dark patch nor a gradient at the border turns into a ring.
+    Pixels that are not ``usable`` become zero and do not enter the average. The image is continued by reflection. So neither
+    the rim of a dark patch nor a gradient at the border becomes a ring.
     """
     sigma = np.sqrt(np.log(2.0) / 2.0) * length_px / np.pi
     weight = usable.astype(np.float32)
@@ -149,10 +149,10 @@ def high_pass(image: np.ndarray, length_px: float, usable: np.ndarray) -> np.nda
 
 
 def shot_noise_variance(image: np.ndarray, pixel_size_A: float, *, tile: int = 256) -> float:
-    """Return the variance per pixel of the white part of an image's noise.
+    """Return the variance per pixel of the white part of the noise of an image.
 
-    The orthonormal power spectrum (mean over tiles, Welch) carries signal under the CTF's maxima and the noise floor at
-    its zeros; the lower quartile of its rings between 12 Å (or half of Nyquist) and 0.9 Nyquist is taken as the floor.
+    The orthonormal power spectrum (mean over tiles, Welch) has signal at the maxima of the CTF and the noise floor at its
+    zeros. The lower quartile of its rings between 12 Å (or half of Nyquist) and 0.9 Nyquist is taken as the floor.
     """
     tile = min(tile, *image.shape)
     starts = [np.unique(np.linspace(0, n - tile, min(6, n // tile + 1)).round().astype(int)) for n in image.shape]

@@ -29,7 +29,7 @@ from cryopipe.refinement.progress import Iteration, Progress
 
 
 def read_particles(path: Path, *, astigmatism: bool) -> StarTable:
-    """Return the particles in canonical order; ``astigmatism`` says whether their micrographs are needed.
+    """Return the particles in canonical order. If ``astigmatism`` is true, their micrographs are needed, too.
 
     Raises
     ------
@@ -38,10 +38,10 @@ def read_particles(path: Path, *, astigmatism: bool) -> StarTable:
     """
     table = read_table(path, "particles")
     if len(table) == 0:
-        raise InputError(f"{path}: no particles in it; look at what the steps before rejected.")
+        raise InputError(f"{path}: the table has no particles. Look at what the steps before it rejected.")
     if astigmatism and "rlnMicrographName" not in table.rows:
         raise InputError(
-            f"{path}: refine_astigmatism needs rlnMicrographName, which the table lacks: switch it off or add it."
+            f"{path}: the column rlnMicrographName is missing. Add it, or set refine_homogeneous.refine_astigmatism: false."
         )
     return table.with_rows(table.rows.iloc[canonical_order(table.rows)])
 
@@ -51,8 +51,8 @@ def read_initial_map(path: Path, store: ParticleStore) -> NDArray[np.float32]:
     initial, pixel_size_A = read_volume(path)
     if initial.shape != (store.box,) * 3 or abs((pixel_size_A or 0) / store.pixel_size_A - 1) > 1e-3:
         raise InputError(
-            f"{path}: {initial.shape} at {pixel_size_A or 0:.5g} Å, but particles have box {store.box} at "
-            f"{store.pixel_size_A:g} Å. Resize the map (resize_volume)."
+            f"{path}: the map has {initial.shape} voxels of {pixel_size_A or 0:.5g} Å, but the particles have box "
+            f"{store.box} with {store.pixel_size_A:g} Å per pixel. Resize the map (resize_volume)."
         )
     return initial
 

@@ -1,4 +1,4 @@
-"""The state of a refinement between two iterations: what its checkpoint holds, from which a killed job continues."""
+"""The state of a refinement between two iterations. Its checkpoint holds this state, and a killed job goes on from it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cryopipe.iteration.gold_standard import Pair
 
 @dataclass(frozen=True)
 class Iteration:
-    """What is remembered of an iteration: one row of the history."""
+    """Figures of one iteration: one row of the history."""
 
     iteration: float
     radius: float
@@ -32,7 +32,7 @@ class Progress:
     iteration : int
         Iterations done.
     radius : int
-        Shells that decide poses in the next one.
+        Number of shells that the next iteration uses for poses.
     pair : Pair
         Both half sets.
     history : list of Iteration

@@ -1,15 +1,17 @@
 """Gold-standard refinement of one structure: two half sets that never meet, frequency marching, continuous poses.
 
-Every iteration, each half searches its particles (all of them globally at first, later those whose pose is ambiguous),
-refines poses continuously to the resolution reached, re-estimates noise (and, on request, grey scales and defoci), and
-reconstructs. The halves then share an FSC curve and their shells coarser than ``join_resolution_A``; the curve filters
-the next references and decides how far in frequency the next iteration may go. The last reconstruction takes every
-frequency of the full box. Images come in blocks from a particle store, so that memory does not grow with their number.
+In every iteration each half searches its particles: at first all of them globally, later those whose pose is ambiguous.
+It refines poses continuously at the resolution reached, estimates the noise again (on request also grey scales and
+defoci), and reconstructs. The halves then share an FSC curve and their shells coarser than ``join_resolution_A``. The
+curve filters the next references and decides how far in frequency the next iteration may go. The last reconstruction
+uses all frequencies of the full box. Images come in blocks from a particle store, so memory does not grow with their
+number.
 
 Sources: Scheres & Chen 2012 (doi:10.1038/nmeth.2115) for independent halves, Scheres 2012
 (doi:10.1016/j.jsb.2012.09.006) for the Wiener-filtered references, Punjani et al. 2017 (doi:10.1038/nmeth.4169) and
-Grigorieff 2007 (doi:10.1016/j.jsb.2006.05.004) for the marching and the continuous poses. Known limits: one structure;
-no local filter, no higher aberrations; poses are points, weighed by their confidence in the global iterations only.
+Grigorieff 2007 (doi:10.1016/j.jsb.2006.05.004) for frequency marching and continuous poses. Known limits: one
+structure, no local filter, no higher aberrations. Each particle has a single pose, and its confidence is a weight in
+the global iterations only.
 """
 
 from __future__ import annotations
@@ -69,7 +71,7 @@ def refine(
     context : Context
         Random numbers, threads, folder of the checkpoint.
     fingerprint : str
-        Of everything that determines the result.
+        Fingerprint of everything that determines the result.
     exchange : callable
         :func:`cryopipe.iteration.exchange.compare`, or a stand-in that tests what passes between the halves.
 
@@ -140,7 +142,7 @@ def iterate(
         shared.fsc, searched=progress.radius, shared=start, largest=store.radius, growth=GROWTH
     ).radius
     resolvable_deg = float(np.degrees(store.side_A / progress.radius / diameter_A(params)))
-    # one iteration without gain can be the mask's or the defoci's first; two are the end
+    # one iteration without gain may be the first with a mask or with defoci; two in a row are the end
     best = max((old.radius for old in progress.history), default=0.0)
     gained = max(progress.radius, radius) > (1 + LEAST_GAIN) * best
     settled = not gained and row.median_angle_change_deg < SETTLED_ANGLE * resolvable_deg
@@ -169,7 +171,7 @@ def start_radius(halves: Halves, params: RefineHomogeneous) -> int:
 
 
 def finished(progress: Progress, params: RefineHomogeneous) -> bool:
-    """Tell whether two iterations in a row gained less than 2 % in resolution with poses at rest, or all iterations are done."""
+    """Tell whether all iterations are done, or two in a row gained less than 2 % in resolution without moving poses."""
     return progress.settled or progress.iteration >= params.max_iterations
 
 
@@ -188,7 +190,7 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: RefineH
     )
     store, symmetry, gpu = halves.store, str(params.symmetry), bool(context.gpus)
     initial = read_initial_map(Path(inputs["map"]), store)
-    # the largest need, known before hours of work that would end in it
+    # check the largest need of memory first, not after hours of work
     check_memory(store.box, store.radius, padding=2, interpolated=False, gpu=gpu)
     fingerprint = run_fingerprint(context, params, table, files=[inputs["map"]])
     progress = refine(halves, initial, params, context, fingerprint=fingerprint)

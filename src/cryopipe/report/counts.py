@@ -1,4 +1,4 @@
-"""What went into each step of a run and what came out of it; where the counts do not add up, the report is refused."""
+"""How many items entered and left each step of a run. If the counts do not add up, the report is not written."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ UNITS = ("movies", "micrographs", "particles")
 
 @dataclass(frozen=True)
 class Loss:
-    """One item that a step did not pass on; ``step`` is its name, or name/run where it runs more than once."""
+    """One item that a step did not pass on. ``step`` is the name of the step, or name/run if it runs more than once."""
 
     step: str
     unit: str
@@ -34,7 +34,7 @@ def unit_of(name: str) -> str:
     Raises
     ------
     CryopipeError
-        The step counts nothing.
+        The step does not count items.
     """
     unit = step_of(name).counts
     if unit is None:
@@ -43,16 +43,16 @@ def unit_of(name: str) -> str:
 
 
 def in_order(names: Collection[str]) -> list[str]:
-    """Return names of steps in the order of the data flow; the runs of a step stay in their order."""
+    """Return names of steps in the order of the data flow. The runs of a step keep their order."""
     order = list(all_steps())
     return sorted(names, key=lambda name: order.index(step_of(name).name))
 
 
 def side_branches(steps: Collection[str], goes_on: Collection[str]) -> frozenset[str]:
-    """Return those of ``steps`` that work on the same items as others and whose losses another step accounts for.
+    """Return those of ``steps`` that run beside others on the same items, and whose losses another step counts.
 
-    What one branch of a fan-in fails on is not yet lost to the run: the step that joins the branches accounts for it, once,
-    whatever number of branches failed. Of branches that no step joins, the one whose results go on accounts for itself.
+    An item on which one branch of a fan-in fails is not yet lost to the run. The step that joins the branches counts it
+    once, however many branches failed. If no step joins the branches, only the branch whose results go on is counted.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def side_branches(steps: Collection[str], goes_on: Collection[str]) -> frozenset
 
 
 def read_losses(files: Mapping[str, Sequence[Path]]) -> list[Loss]:
-    """Read what steps did not pass on, ``{step: files}``: lists of rejections, or tables of particles with reasons."""
+    """Read the items that steps did not pass on from ``{step: files}``: lists of rejections, or tables of particles."""
     losses = []
     for name, paths in files.items():
         unit = unit_of(name)
@@ -85,20 +85,20 @@ def read_losses(files: Mapping[str, Sequence[Path]]) -> list[Loss]:
 def count(
     losses: Sequence[Loss], *, accepted: Mapping[str, int], steps: Sequence[str], goes_on: Collection[str] = ()
 ) -> tuple[dict[str, dict[str, int]], list[dict[str, Any]]]:
-    """Count what went into and came out of the run and of each step.
+    """Count the items that enter and leave the run and each step.
 
-    The steps of a unit follow one another, except `side_branches`: each of these takes in all that enters at its place,
-    and takes nothing away from what the next step gets.
+    The steps of a unit follow one another, except `side_branches`. Each of these gets all items that enter at its place,
+    and its losses do not reduce what the next step gets.
 
     Parameters
     ----------
     losses : sequence of Loss
-        Every item that any step did not pass on. Apart from those of branches each item is lost once.
+        All items that any step did not pass on. Apart from side branches, each item is lost once.
     accepted : mapping
-        ``{"movies" | "micrographs" | "particles": number at the end of that unit's last step}``, counted from the tables
+        ``{"movies" | "micrographs" | "particles": number after the last step of that unit}``, counted from the tables
         that were passed on, independently of the losses.
     steps : sequence of str
-        Steps of this run that count items, in order; a step that is done several times: its runs.
+        Steps of this run that count items, in order. A step that is done several times is listed by its runs.
     goes_on : collection of str
         Those whose results the next stage reads.
 
@@ -110,8 +110,8 @@ def count(
     Raises
     ------
     CryopipeError
-        The number that leaves movies is not the number that enters micrographs: something was lost without a record.
-        Or an item is recorded as lost by two steps.
+        The number of movies at the end is not the number of micrographs at the start, so items were lost without a
+        record. Or two steps recorded the same item as lost.
     """
     side = side_branches(steps, goes_on)
     _refuse_double_losses(losses, side)
@@ -137,7 +137,7 @@ def count(
     if counts["movies"]["in"] and counts["movies"]["accepted"] != counts["micrographs"]["in"]:
         raise CryopipeError(
             f"the counts do not add up: {counts['movies']['accepted']} movies were accepted, but {counts['micrographs']['in']} "
-            "micrographs entered the CTF stage. A table was changed by hand or a step lost an item; run with --forceall."
+            "micrographs entered the CTF stage. A table was changed by hand, or a step lost an item. Run with --forceall."
         )
     return counts, rows
 
@@ -156,5 +156,5 @@ def _refuse_double_losses(losses: Sequence[Loss], side: Collection[str]) -> None
 
 
 def reason_group(reason: str) -> str:
-    """Return a reason with its numbers left out, so that like reasons count together."""
+    """Return a reason without its numbers, so that similar reasons are counted together."""
     return re.sub(r"\d+(\.\d+)?", "…", reason)

@@ -1,4 +1,4 @@
-"""The inputs of the report's rule, made of what its sections read."""
+"""The inputs of the rule ``report``: the files that its sections read."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ def report_inputs(ports: Ports, wildcards: Any = None) -> dict[str, list[str]]:
     ports : Ports
         What the steps of the run hand over.
     wildcards : object
-        Snakemake gives them to every function of inputs; the report has none.
+        Snakemake passes them to every input function. The report has none.
     """
-    # the sections import what draws them, which no other job needs: not when the Snakefile is read
+    # imported here, because the sections import libraries for drawing that no other job needs
     from cryopipe.report.sections import SECTIONS
 
     reads = dict.fromkeys(part for section in SECTIONS for part in section.reads)

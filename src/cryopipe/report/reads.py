@@ -1,4 +1,4 @@
-"""What the sections of the report read: files that the steps of a run hand over or leave, by the names of their ports."""
+"""What the sections of the report read: files that the steps of a run hand over or write, by the names of their ports."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from cryopipe.steps import step_of
 from cryopipe.workflow.ports import Ports
 
-#: What every step lists of the items that it did not pass on. No later stage reads the lists, so they are not a port.
+#: Lists of the items that a step did not pass on. No later stage reads them, so they are not a port.
 _REJECTED = "rejected"
 
 
@@ -18,10 +18,10 @@ class Reads:
     Attributes
     ----------
     port : str
-        Name of a port (`cryopipe.workflow.ports`), or ``rejected``: the lists of what steps did not pass on.
+        Name of a port (`cryopipe.workflow.ports`), or ``rejected`` for the lists of items that steps did not pass on.
     every : bool
-        Whether the files of all steps that make the port are read (the coordinates by every picker that ran), or only those
-        that are handed over (the coordinates that go on).
+        Whether the files of all steps that make the port are read (coordinates of all pickers that ran), or only those that
+        are handed over (the coordinates that go on).
     """
 
     port: str
@@ -29,11 +29,11 @@ class Reads:
 
     @property
     def name(self) -> str:
-        """How the section asks for the files (`RunFiles.paths`): the port, or ``every_<port>``."""
+        """Name under which the section asks for the files (`RunFiles.paths`): the port, or ``every_<port>``."""
         return f"every_{self.port}" if self.every else self.port
 
     def files(self, ports: Ports) -> list[str]:
-        """Return the files, in the order of steps and batches; an empty list where no step of the run makes them."""
+        """Return the files, in the order of steps and batches: an empty list if no step of the run makes them."""
         if self.port == _REJECTED:
             return ports.rejected()
         if not self.every:
@@ -55,8 +55,8 @@ MICROGRAPHS = Reads("micrographs_with_ctf")
 COORDINATES = Reads("coordinates")
 #: Particles of the refined map.
 REFINED_PARTICLES = Reads("refined_particles")
-#: Lists of what each step that works in batches did not pass on, and particles that other steps dropped.
+#: Lists of items that steps in batches did not pass on, and of particles that other steps left out.
 REJECTED = Reads(_REJECTED)
 DESELECTED = Reads("deselected_particles", every=True)
-#: What each CTF estimator found.
+#: Results of each CTF estimator.
 ESTIMATES = Reads("ctf_estimates", every=True)

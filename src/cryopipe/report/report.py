@@ -1,9 +1,10 @@
 """Step ``report``: one self-contained HTML with counts, pictures and figures of merit, and the same numbers in JSON.
 
-The page needs no server, no download and no JavaScript (a small script of its own sorts and filters tables): pictures are
-inside it. Numbers come from the tables and summaries of the steps, never from logs. Its size is bounded whatever the
-size of the dataset: a section has pictures of at most ``max_pictures`` items and a table at most ``max_table_rows`` rows,
-which are the worst by each criterion and an even sample; links lead to the files of the others, and the JSON covers all.
+The page needs no server and no download, because its pictures are inside it. It also works without JavaScript (a small
+script of its own sorts and filters tables). Numbers come from the tables and summaries of the steps, never from logs. The
+size of the page has a limit that does not depend on the dataset. A section has pictures of at most ``max_pictures`` items,
+and a table has at most ``max_table_rows`` rows: the worst by each criterion and an even sample. Links lead to the files of
+the others, and the JSON has all numbers.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ Parts = Mapping[Section, Part]
 
 
 def build_parts(run: RunFiles) -> dict[Section, Part]:
-    """Return what each section makes of the run, without the sections whose steps did not run."""
+    """Return the content of each section, without the sections whose steps did not run."""
     return {section: section.build(run) for section in SECTIONS if section.is_in(run)}
 
 
@@ -42,7 +43,7 @@ def collect_numbers(parts: Parts) -> dict[str, Any]:
 
 
 def templates() -> jinja2.Environment:
-    """Return the templates of the page; a name that a template misses is an error, not an empty place."""
+    """Return the templates of the page. A name that is missing in a template is an error, not an empty place."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("cryopipe.report"),
         autoescape=True,
@@ -53,7 +54,7 @@ def templates() -> jinja2.Environment:
 
 
 def render_section(section: Section, part: Part, environment: jinja2.Environment) -> Markup:
-    """Return the HTML of one section: its template, filled with what it shows."""
+    """Return the HTML of one section: its template, filled with its content."""
     return Markup(environment.get_template(f"{section.name}.html.j2").render(part.page))  # the template escapes
 
 
@@ -84,7 +85,7 @@ def _subtitle(run: RunFiles, numbers: Mapping[str, Any]) -> str:
 def main(inputs: dict[str, Any], outputs: dict[str, Path], params: Report, context: Context) -> None:
     """Write the report of a run.
 
-    Inputs: the files that its sections read (`cryopipe.report.inputs`). Outputs: ``html`` (the page) and ``json`` (its
+    Inputs: the files that the sections read (`cryopipe.report.inputs`). Outputs: ``html`` (the page) and ``json`` (its
     numbers).
     """
     run = RunFiles(Path.cwd(), inputs, params)

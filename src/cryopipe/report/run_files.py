@@ -1,4 +1,4 @@
-"""The files of a run as the sections of the report read them: by name, all batches as one, each large table once."""
+"""The files of a run for the sections of the report: by name, with all batches as one. Large tables are read once."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RunFiles:
     folder : Path
         Folder of the run's results.
     inputs : mapping
-        ``{name: file or files}``; a name that this run does not have is absent or empty.
+        ``{name: file or files}``. A name that this run does not have is missing or empty.
     params : Report
         Parameters of the report.
     """
@@ -47,7 +47,7 @@ class RunFiles:
         return bool(self._files.get(name))
 
     def paths(self, name: str) -> list[Path]:
-        """Return the files called ``name``, one for each batch and step that has them; none where none has."""
+        """Return the files called ``name``, one for each batch and step that has them. The list may be empty."""
         return self._files.get(name, [])
 
     def path(self, name: str) -> Path:
@@ -56,11 +56,13 @@ class RunFiles:
         Raises
         ------
         CryopipeError
-            This run does not have exactly one.
+            This run does not have exactly one such file.
         """
         files = self.paths(name)
         if len(files) != 1:
-            raise CryopipeError(f"the report needs one file {name}, but has {len(files)}: a defect, please report it.")
+            raise CryopipeError(
+                f"the report needs one file {name}, but it has {len(files)}. This is a defect; please report it."
+            )
         return files[0]
 
     def by_step(self, name: str) -> dict[str, list[Path]]:
@@ -75,11 +77,11 @@ class RunFiles:
         return concatenate([read_table(path, kind) for path in self.paths(name)])
 
     def json(self, name: str) -> dict[str, Any]:
-        """Read a summary; an absent one (no truth, no model) is empty."""
+        """Read a summary. If there is none (no truth, no model), the result is empty."""
         return dict(json.loads(self.path(name).read_text())) if name in self else {}
 
     def params_of(self, step: str, model: type[P]) -> P:
-        """Return the parameters that ``step``, or its first run, ran with; the defaults where it did not run."""
+        """Return the parameters with which ``step``, or its first run, ran. If it did not run: the defaults."""
         found = (params for name, params in self.recorded_params.items() if name.split("/")[0] == step)
         return model.model_validate(next(found, {}))
 
@@ -90,7 +92,7 @@ class RunFiles:
 
     @cached_property
     def recorded_params(self) -> dict[str, dict[str, Any]]:
-        """``{step or step/run: its parameters}`` as the provenance records state them, without the files of its batch."""
+        """``{step or step/run: its parameters}`` from the provenance records, without the files of the batch."""
         return {
             record["step"]: {key: value for key, value in record["params"].items() if key != "paths"}
             for record in self.records
@@ -98,23 +100,23 @@ class RunFiles:
 
     @property
     def rejections(self) -> dict[str, list[Path]]:
-        """``{step or step/run: lists of what it did not pass on}``, in the order of the data flow."""
+        """``{step or step/run: lists of items that it did not pass on}``, in the order of the data flow."""
         found = self.by_step(REJECTED.name) | self.by_step(DESELECTED.name)
         return {name: found[name] for name in in_order(found)}
 
     @cached_property
     def losses(self) -> list[Loss]:
-        """Every item that a step did not pass on."""
+        """All items that a step did not pass on."""
         return read_losses(self.rejections)
 
     @cached_property
     def side_branches(self) -> frozenset[str]:
-        """Steps whose losses another step accounts for: see `cryopipe.report.counts.side_branches`."""
+        """Steps whose losses are counted by another step; see `cryopipe.report.counts.side_branches`."""
         return side_branches(list(self.rejections), self.by_step(COORDINATES.name))
 
     @cached_property
     def used_positions(self) -> pd.DataFrame:
-        """Micrograph and position of the particles in the map; no table of a run is larger, so it is read once."""
+        """Micrograph and position of the particles in the map. This is the largest table of a run, so it is read once."""
         rows = self.table(REFINED_PARTICLES.name, "particles").rows
         return rows[["crpItem", "rlnCoordinateX", "rlnCoordinateY"]]
 
@@ -125,11 +127,11 @@ def volume_of(path: Path) -> tuple[NDArray[np.float32], float]:
     Raises
     ------
     InputError
-        Its header states no pixel size.
+        The header of the map has no pixel size.
     """
     volume, pixel_size_A = read_volume(path)
     if pixel_size_A is None:
-        raise InputError(f"{path}: its header states no pixel size. Something changed the file; run its step again.")
+        raise InputError(f"{path}: the header has no pixel size. Something changed the file; run its step again.")
     return volume, pixel_size_A
 
 

@@ -1,7 +1,7 @@
-"""What a section of the report is: which files of the run it reads, what it makes of them, and its template.
+"""What a section of the report is: the files of the run that it reads, the content that it makes of them, and its template.
 
 A section is one module of `cryopipe.report.sections` and one template of the same name. It names ports, and never single
-branches of a fan-in: a new picker or CTF estimator is counted, cited and shown without a new line here.
+branches of a fan-in. So a new picker or CTF estimator is counted, cited and shown without a new line here.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from cryopipe.report.run_files import RunFiles
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What a section makes of the files of a run.
+    """The content of a section.
 
     Attributes
     ----------
     numbers : mapping
-        Its keys of ``report.json``.
+        Its keys in ``report.json``.
     page : mapping
-        ``{anchor: what the template shows there}``; None where this run has nothing to show at that anchor.
+        ``{anchor: what the template shows there}``. It is None if this run has nothing to show at that anchor.
     warnings : sequence of str
-        What a person should look at before believing the map.
+        What a user should check before trusting the map.
     headline : sequence of sequences of HeadlinePicture
-        Pictures for the head of the page, side by side; those of one inner sequence one below the other.
+        Pictures for the head of the page. Inner sequences are side by side, their pictures one below the other.
     """
 
     numbers: Mapping[str, Any] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True)
 class HeadlinePicture:
-    """A picture with the words below it; ``alt`` is the text that a screen reader reads."""
+    """A picture with the words below it. ``alt`` is the text for screen readers."""
 
     source: str
     alt: str
@@ -52,15 +52,15 @@ class Section:
     Attributes
     ----------
     name : str
-        Of its module and its template ``<name>.html.j2``: the stage, or what the section is about.
+        Name of its module and of its template ``<name>.html.j2``: the stage, or the topic of the section.
     anchors : mapping
         ``{anchor: title in the navigation}``, in the order of the page.
     build : callable
-        Makes the `Part` of the files of a run.
+        Makes the `Part` from the files of a run.
     reads : sequence of Reads
-        From these the inputs of the report's rule are made.
+        Files that it reads. The inputs of the rule ``report`` are made from them.
     needs : sequence of str
-        Names of ``reads``; a run that has none of these files has no such section. Empty: every run has it.
+        Names of ``reads``. A run without any of these files does not have this section. Empty: every run has it.
     """
 
     name: str
@@ -70,5 +70,5 @@ class Section:
     needs: Sequence[str] = ()
 
     def is_in(self, run: RunFiles) -> bool:
-        """Tell whether the steps that this section is about ran."""
+        """Tell whether the steps of this section ran."""
         return not self.needs or any(name in run for name in self.needs)

@@ -1,7 +1,7 @@
-"""Every kernel against its float64 formula. ``cryopipe doctor`` prints it.
+"""Compare every kernel with its float64 formula. ``cryopipe doctor`` prints the result.
 
-The inputs are chosen so that a closed formula gives the answer without a second implementation. The full comparison is in
-``tests/kernels``.
+The inputs are chosen so that a closed formula gives the right result without a second implementation. The full comparison is
+in ``tests/kernels``.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _modules(folders: Iterable[str], prefix: str = "") -> Iterator[str]:
 
 
 def run() -> list[Row]:
-    """Check every kernel on the CPU and, where one can run, on the GPU; measure the speed of both.
+    """Check every kernel on the CPU and, if there is one, on the GPU, and measure the speed of both.
 
     Raises
     ------
@@ -48,7 +48,9 @@ def run() -> list[Row]:
         A kernel has no check.
     """
     if missing := set(kernels()) - {check.kernel for check in CHECKS}:
-        raise RuntimeError(f"the self-test has no check of {', '.join(sorted(missing))}: add one to cryopipe.selftest")
+        raise RuntimeError(
+            f"the self-test has no check for {', '.join(sorted(missing))}. Add one to cryopipe.selftest."
+        )
     rows = [*check_kernels("cpu"), *measure_ceilings("cpu")]
     if gpu_unavailable_reason() is None:
         rows += [*check_kernels("gpu"), *measure_ceilings("gpu")]
@@ -56,7 +58,7 @@ def run() -> list[Row]:
 
 
 def check_kernels(device: str) -> Iterator[Row]:
-    """Yield one row for each check: the largest error against the formula, relative to the size of the answer."""
+    """Yield one row for each check: the largest error against the formula, relative to the size of the result."""
     move = mover(device)
     for check in CHECKS:
         if device == "gpu" and not check.on_gpu:

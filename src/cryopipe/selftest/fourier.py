@@ -1,6 +1,6 @@
 """Checks of the kernels that work on a Fourier cube.
 
-The cube is linear in k, so that trilinear interpolation is exact and closed formulas give the answers.
+The cube is linear in k, so trilinear interpolation is exact and closed formulas give the right results.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _scene() -> _Scene:
     ky, kx = (a.ravel() for a in np.mgrid[-RADIUS : RADIUS + 1, 0 : RADIUS + 1])
     inside = (kx**2 + ky**2 <= RADIUS**2) & ((kx > 0) | (ky > 0))
     kx, ky = kx[inside].astype(np.int32), ky[inside].astype(np.int32)
-    kx.flags.writeable = ky.flags.writeable = False  # as in the steps: what they have compiled is what is checked
+    kx.flags.writeable = ky.flags.writeable = False  # as in the steps, so that the same compiled code is checked
     slope = np.array([0.021, -0.034, 0.017])
     q = np.arange(-padded, padded + 1)
     cube = 1 + 1j * (slope[2] * q[:, None, None] + slope[1] * q[:, None] + slope[0] * q[padded:])
@@ -72,7 +72,7 @@ def _extraction_error(move: Mover) -> float:
 
 
 def _adjoint_error(move: Mover) -> float:
-    """<P V, S> from the formula against <V, P^T S> from insertion, and the sum of the weights."""
+    """Compare <P V, S> from the formula with <V, P^T S> from insertion, and check the sum of the weights."""
     s = _scene()
     numerator, weight = move(np.zeros_like(s.cube)), move(np.zeros(s.cube.shape, np.float32))
     weights = np.abs(s.ctf)
@@ -89,7 +89,7 @@ def _adjoint_error(move: Mover) -> float:
 
 
 def _orbit_error(move: Mover) -> float:
-    """Sum over the 2-fold axis on z: 1 + i g.q and its image add up to 2 + 2 i g_z q_z."""
+    """Sum over the 2-fold axis on z: 1 + i g.q and its copy add up to 2 + 2 i g_z q_z."""
     s = _scene()
     padded = s.cube.shape[2] - 1
     numerator, weight = move(s.cube.copy()), move(np.ones(s.cube.shape, np.float32))
@@ -114,7 +114,7 @@ def _rotation_error(move: Mover) -> float:
 
 
 def _normal_equations_error(move: Mover) -> float:
-    """Compare with the Jacobian written out: dY = i g.dq, q moved by the rotation vector to first order."""
+    """Compare with the explicit Jacobian: dY = i g.dq, with q moved by the rotation vector to first order."""
     s = _scene()
     a = PADDING * s.rotations.astype(np.float64)
     along = 1j * a @ s.slope  # derivative of Y along the padded rows of A, [n, 3]
@@ -158,7 +158,7 @@ def _score_error(move: Mover) -> float:
 
 
 def _steps_error(move: Mover) -> float:
-    """Compare the misfit where poses end with that where they began: images without noise leave none."""
+    """Compare the misfit of final poses with that of initial ones. Without noise no misfit remains."""
     s = _scene()
     phase = np.exp(2j * np.pi / BOX * (s.shifts[:, :1] * s.kx + s.shifts[:, 1:] * s.ky))
     images = (100 * s.ctf * s.slices * phase).astype(np.complex64)
@@ -190,5 +190,5 @@ CHECKS = (
     Check("orbits", "rotated copies", _rotation_error, 1e-5),
     Check("poses", "normal equations", _normal_equations_error, 1e-4),
     Check("poses", "scores of defoci", _score_error, 1e-5),
-    Check("pose_steps", "misfit that is left", _steps_error, 1e-5),
+    Check("pose_steps", "remaining misfit", _steps_error, 1e-5),
 )

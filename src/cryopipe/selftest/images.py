@@ -38,7 +38,7 @@ def _ctf_values_error(move: Mover) -> float:
 
 
 def _peaks_error(move: Mover) -> float:
-    """Count misses: impulses of known order must come back, the lower one of each close pair must not."""
+    """Count mistakes: impulses must be found in their order, without the lower one of each close pair."""
     response = np.zeros((200, 220), np.float32)
     y, x = (a.ravel() for a in np.mgrid[10:190:20, 10:210:20])
     height = 1 + np.random.default_rng(5).permutation(y.size).astype(np.float32)
@@ -52,7 +52,7 @@ def _peaks_error(move: Mover) -> float:
 
 
 def _warp_error(move: Mover) -> float:
-    """Shift a ramp by a field that is linear in x: cubic splines give it exactly, away from the mirrored borders."""
+    """Shift a ramp by a field that is linear in x. Cubic splines are exact for it, away from the mirrored borders."""
     y, x = np.mgrid[:96, :80].astype(np.float64)
     slope_x, slope_y, spacing = 0.03, -0.02, 16
     frame = move((slope_x * x + slope_y * y).astype(np.float32))

@@ -12,10 +12,10 @@ from cryopipe.selftest.row import Row, mover
 
 
 def device_facts() -> list[str]:
-    """Return lines about the GPU: name, memory, driver and CUDA versions; or the one reason why there is none."""
+    """Return lines about the GPU (name, memory, driver and CUDA versions), or the reason why there is none."""
     reason = gpu_unavailable_reason()
     if reason is not None:
-        return [f"GPU: none usable ({reason}); everything runs on the CPU"]
+        return [f"GPU: none can be used ({reason}); everything runs on the CPU"]
     import cupy
 
     driver, runtime = cupy.cuda.runtime.driverGetVersion(), cupy.cuda.runtime.runtimeGetVersion()
@@ -66,7 +66,7 @@ def copy_gbytes(device: str) -> float:
 
 
 def best_seconds(call: Callable[[], object], device: str, repeat: int = 5) -> float:
-    """Return the shortest wall time of ``repeat`` calls after one to warm up; a GPU is waited for."""
+    """Return the shortest wall time of ``repeat`` calls after one warm-up call. Times include waiting for the GPU."""
     if device == "gpu":
         import cupy
 

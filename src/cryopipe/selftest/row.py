@@ -48,13 +48,13 @@ class Check:
     kernel : str
         Module of `cryopipe.kernels`.
     what : str
-        What of it is checked.
+        Which part of the kernel is checked.
     error : callable
-        ``error(move)`` returns the largest error relative to the size of the answer, for arrays moved by ``move``.
+        ``error(move)`` returns the largest error relative to the size of the result, for arrays moved by ``move``.
     limit : float
-        Largest error that float32 arithmetic explains.
+        Largest error that the rounding of float32 explains.
     on_gpu : bool
-        Whether the kernel has a CUDA side.
+        Whether the kernel also runs on CUDA.
     """
 
     kernel: str

@@ -45,5 +45,5 @@ def anti_aliasing(frequency: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def transmission(params: SimulateMovies) -> float:
-    """Return the share of electrons that ice of mean thickness lets through the energy filter."""
+    """Return the share of electrons that pass ice of mean thickness and the energy filter."""
     return float(np.exp(-params.ice_thickness_A / ICE_MEAN_FREE_PATH_A))

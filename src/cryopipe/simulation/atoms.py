@@ -84,7 +84,9 @@ def read_model(path: str | Path, *, assembly: str | None = "1") -> AtomicModel:
     try:
         structure = gemmi.read_structure(str(path))
     except (RuntimeError, ValueError, OSError) as error:
-        raise InputError(f"{path}: not a readable PDB or mmCIF file ({error}).") from error
+        raise InputError(
+            f"{path}: cannot be read as a PDB or mmCIF file ({error}). Give another file, or download it again."
+        ) from error
     structure.setup_entities()
     structure.remove_alternative_conformations()
     structure.remove_hydrogens()
@@ -114,8 +116,8 @@ def read_model(path: str | Path, *, assembly: str | None = "1") -> AtomicModel:
 def symmetry_error_A(model: AtomicModel, group: str) -> float:
     """Return how well a model has a point group, in Å.
 
-    Every atom is moved by every operator; the result is the 99th percentile, over the atoms, of the distance from there to
-    the nearest atom, for the worst operator.
+    Every atom is moved by every operator, and its distance to the nearest atom is measured there. The result is the
+    99th percentile of these distances over the atoms, for the worst operator.
     """
     tree = cKDTree(model.positions_A)
     return max(float(np.percentile(tree.query(model.positions_A @ g.T)[0], 99)) for g in symmetry_operators(group))

@@ -2,8 +2,8 @@
 
 Contrast follows the weak-phase approximation [1]_: the intensity is ``1 - 2 F⁻¹[CTF · F[φ]]`` (protein dark under
 focus), where φ is the projected potential times the interaction parameter. `cryopipe.simulation.field` makes the field
-of view and its CTF, `cryopipe.simulation.particle_parts` the particles in it, `cryopipe.simulation.amplitudes` what
-exposure and the camera leave of both. Motion within a frame blurs it.
+of view and its CTF, `cryopipe.simulation.particle_parts` makes the particles in it, and
+`cryopipe.simulation.amplitudes` weakens both by exposure and camera. Motion within a frame blurs it.
 
 Known limits: there is no multiple scattering (each particle lies in one plane); the ice follows the global motion only;
 the camera counts without coincidence loss, and its detective quantum efficiency weakens the contrast instead of adding
@@ -58,7 +58,7 @@ def expose(
 def contrasts(
     scene: Scene, params: SimulateMovies, sampler: PotentialSampler, rng: np.random.Generator
 ) -> Iterator[NDArray[np.float32]]:
-    """Yield ψ of every frame, float32 [y, x]: the intensity is ``1 - 2 ψ`` of its mean.
+    """Yield ψ of every frame, float32 [y, x]: the intensity is ``1 - 2 ψ`` times its mean.
 
     Parameters
     ----------

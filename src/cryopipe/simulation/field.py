@@ -1,4 +1,4 @@
-"""The whole field of view of a movie without its particles: CTF, ice, carbon and contaminants, frame by frame."""
+"""The field of view of a movie, all but its particles: CTF, ice, carbon and contaminants, frame by frame."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from cryopipe.simulation.potential import interaction_parameter
 from cryopipe.simulation.scene import Scene
 from cryopipe.simulation.scenery import ice_power, static_fields, wander
 
-#: Detail down to this resolution in Å is spread by the CTF without wrapping around the field; finer detail wraps. A finer limit
+#: Resolution in Å down to which detail that the CTF spreads does not wrap around the field. Finer detail wraps. A finer limit
 #: would only make the field larger.
 _SPREAD_RESOLUTION_A = 3.0
-#: Room in Å beside that spread and the global motion: local motion, and the box of a particle at the border.
+#: Margin in Å in addition to that spread and the global motion, for local motion and the box of a particle at the border.
 _ROOM_A = 20
 
 
 class Field:
-    """The whole field of view with a margin: CTF, ice and static objects, that is all but the particles.
+    """The field of view with a margin, all but the particles: CTF, ice and static objects.
 
     Parameters
     ----------
@@ -62,7 +62,7 @@ class Field:
         self.first = True
 
     def frame(self, frame: int, even: NDArray[np.float32], odd: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return ψ of a frame; ``even`` and ``odd`` are the particles' two parts on the whole field."""
+        """Return ψ of a frame. ``even`` and ``odd`` are the two parts of the particles' contrast on the whole field."""
         self.rng.standard_normal(out=self.draw, dtype=np.float32)
         fading = mean_fading(frame * self.dose, (frame + 1) * self.dose, self.critical)
         spectrum = scipy.fft.rfft2(even, overwrite_x=True)

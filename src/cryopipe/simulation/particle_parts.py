@@ -1,12 +1,12 @@
-"""The particles of a movie on the whole field, as the two parts that share one CTF whatever a particle's height.
+"""The particles of a movie on the whole field, as two parts with one CTF for particles at all heights.
 
-The CTF is that of the whole field, so nothing is cut off however far it spreads; with χ its phase, a particle at the
+The CTF is that of the whole field, so nothing is cut off, however far it spreads. Let χ be its phase. A particle at the
 height h has the phase ``χ - πλhk²``, and
 
     sin(χ - πλhk²) = sin χ · cos(πλhk²) - cos χ · sin(πλhk²)
 
-splits its image into two parts that stay as small as the particle. They are summed over all particles first, each
-moved by its own local motion, and then transferred by sin χ and cos χ at once.
+splits its image into two parts that stay as small as the particle. First they are summed over all particles, each
+moved by its own local motion. Then sin χ and cos χ are applied to the two sums.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-#: Most steps of the repulsion. The fields of the presets settle within 200 (measured); where the hole of a carbon film has no
-#: room for all, they never do, and those that are still in conflict are left out.
+#: Largest number of steps of the repulsion. The presets need fewer than 200 (measured). Where the hole of a carbon film has
+#: no room for all particles, no number would do, and those that are still in conflict are left out.
 _RELAXATIONS = 3000
 
 
@@ -22,9 +22,10 @@ def place_particles(
 ) -> NDArray[np.float64]:
     """Draw places for up to ``count`` particles.
 
-    Random places in a wider field are pushed apart until no two are closer than ``distance_px`` (an over-damped
-    repulsion: denser than placing one after the other, which jams at 55 % coverage). Particles that the border would
-    cut and those that cannot get free are left out; the number in the wider field is such that about ``count`` remain.
+    Random places in a wider field are pushed apart until no two are closer than ``distance_px``. This over-damped
+    repulsion packs more densely than placing one after the other, which jams at 55 % coverage. Particles that the border
+    would cut and those that cannot get free are left out. The number in the wider field is such that about ``count``
+    remain.
 
     Parameters
     ----------
@@ -37,9 +38,9 @@ def place_particles(
     distance_px : float
         Least distance of two centres.
     forbidden : float64 [m, 3 (x, y, radius)]
-        Discs in pixels from which particles stay half ``distance_px`` away.
+        Discs in pixels. Particles stay half ``distance_px`` away from them.
     inside : (x, y, radius), optional
-        A disc in pixels (the hole of a carbon film) in which particles stay, as far from its rim.
+        A disc in pixels (the hole of a carbon film). Particles stay in it, half ``distance_px`` away from its rim.
 
     Returns
     -------
@@ -52,14 +53,14 @@ def place_particles(
         return np.empty((0, 2))
     wide = int(np.ceil(count * np.prod(size + 2 * distance_px) / np.prod(high - low)))
     places = rng.uniform(-distance_px, size + distance_px, (wide, 2))
-    # those that are blocked from the start would crowd around what blocks them
+    # particles that start on an obstacle would crowd around it
     places = places[~_blocked(places, forbidden, inside, distance_px / 4)]
     for _ in range(_RELAXATIONS):
         push = _repulsion(places, distance_px) + _out_of(places, forbidden, distance_px / 2)
         push += _into(places, inside, distance_px / 2)
         if not push.any():
             break
-        # a little beyond contact: otherwise the last overlaps shrink without end
+        # push a little beyond contact, or the last overlaps would shrink without ever vanishing
         places = np.clip(places + 0.51 * push, -distance_px, size + distance_px)
     places = places[((places >= low) & (places <= high)).all(axis=1)]
     places = places[~_blocked(places, forbidden, inside, distance_px / 2 - 1e-6)]

@@ -1,11 +1,11 @@
 """The electrostatic potential of a particle in ice, projected (2-D) or not (3-D), computed from its atoms.
 
-Each atom scatters by its tabulated electron form factor [1]_, broadened by its B factor, and displaces solvent: a
-Gaussian of its volume is subtracted from a continuum of vitreous ice [2]_. Hydrogens, absent from most models, ride
-on their heavy atoms in the average composition of protein. The form factors of all kinds of atoms are written in a
-few common radial functions (singular value decomposition), so that a handful of transforms of weighted points
-(`cryopipe.simulation.spreading`) give the potential at any pixel size: no map is interpolated, and nothing is shared
-with the engines that the data are to judge.
+Each atom scatters by its tabulated electron form factor [1]_, broadened by its B factor. It also displaces solvent: a
+Gaussian of its volume is subtracted from a continuum of vitreous ice [2]_. Hydrogens are absent from most models, so
+they ride on the heavy atoms in the average composition of protein. A few common radial functions (singular value
+decomposition) represent the form factors of all kinds of atoms. So a handful of transforms of weighted points
+(`cryopipe.simulation.spreading`) give the potential at any pixel size. No map is interpolated, and nothing is shared
+with the engines that the data will judge.
 
 References
 ----------
@@ -51,7 +51,7 @@ def interaction_parameter(voltage_kV: float) -> float:
 
 
 def water_form_factor(k: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the form factor (Å) of a molecule of water as the sum of its atoms', at ``k`` (1/Å)."""
+    """Return the form factor (Å) of a water molecule, the sum of those of its atoms, at ``k`` (1/Å)."""
     return _tabulated("O", k) + 2 * _tabulated("H", k)
 
 
@@ -66,7 +66,7 @@ def ice_potential_V() -> float:
 
 
 def form_factor(element: str, k: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the form factor (Å) of an atom with its riding hydrogens, less the ice that they displace, at ``k`` (1/Å).
+    """Return the form factor (Å) of an atom with its riding hydrogens, minus that of the displaced ice, at ``k`` (1/Å).
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The truth of one movie: which particles lie where and how, the CTF, the motion, what else is there."""
+"""The truth of one movie: places and poses of its particles, CTF, motion, carbon and contaminants."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ from cryopipe.simulation.scenery import CarbonEdge, Contaminant, draw_carbon_edg
 
 MovieKind = Literal["ok", "drift", "bad_ctf", "carbon"]
 
-#: Straight drift in Å over the movie when the stage had not come to rest: twice the 15 Å that
-#: screen_motion allows.
+#: Straight drift in Å over a movie that starts before the stage has come to rest: twice the 15 Å that screen_motion allows.
 EXCESSIVE_DRIFT_A = 32.0
-#: The movie with a bad CTF: the astigmatism in Å of a stigmator gone wrong, and the B factor (Å²) by which charging blurs it.
-#: An aligned microscope has 200 Å, and a movie that is not charged 40 Å².
+#: The movie with a bad CTF: astigmatism in Å by a badly set stigmator, and the B factor (Å²) by which charging blurs it.
+#: An aligned microscope has 200 Å, and a movie without charging has 40 Å².
 BAD_ASTIGMATISM_A, BAD_B_FACTOR_A2 = 3500.0, 150.0
 #: Fe atoms of an iron core, FeO(OH): a partly loaded ferritin (a full one has 4,500); and how many Fe atoms a cubic Å of loosely
 #: packed ferrihydrite holds.
@@ -42,7 +41,7 @@ class Scene:
     rotations : float64 [n, 3, 3]
         Pose matrices.
     heights_A : float64 [n]
-        Above the middle of the ice, towards the source: there a particle is less under focus by this much.
+        Height above the middle of the ice, towards the source. The particle's underfocus is smaller by this.
     iron_atoms : int64 [n]
         Fe atoms in the cavity, 0 for apo-particles.
     defocus_u_A, defocus_v_A, defocus_angle_deg : float

@@ -1,8 +1,9 @@
-"""What lies in a micrograph besides particles: the ice's own structure and thickness, carbon, ice contaminants.
+"""What is in a micrograph besides particles: the structure and thickness of the ice, carbon, ice contaminants.
 
-All of it is a phase shift (rad) that carries the CTF, and a loss of electrons by inelastic scattering (an energy
-filter takes them away) that does not. Water molecules wander under the beam [1]_: from frame to frame the ice's fine
-structure changes, which fades Thon rings at high resolution in the sum of the frames, as in real movies.
+Each of these has two effects. The phase shift (rad) is modulated by the CTF. The loss of inelastically scattered
+electrons, which an energy filter removes, is not. Water molecules wander under the beam [1]_, so the fine structure of
+the ice changes from frame to frame. This fades Thon rings at high resolution in the sum of the frames, as in real
+movies.
 
 References
 ----------
@@ -33,7 +34,7 @@ CARBON_MEAN_FREE_PATH_A = 1800.0
 CARBON_ATOMS_PER_A3 = 0.1
 CARBON_POTENTIAL_V = 9.0
 CARBON_THICKNESS_A = 120.0
-#: Mean square displacement of a water molecule along one axis by 1 e/Å²: 1 Å² in three dimensions [1].
+#: Mean square displacement (Å²) of a water molecule along one axis per 1 e/Å²: 1 Å² in three dimensions [1].
 _WANDER_A2_PER_E_A2 = 1.0 / 3.0
 #: The thickness of the ice varies by this share (rms) over lengths of this standard deviation in Å: the gradients that
 #: micrographs of holes show by eye.
@@ -98,7 +99,7 @@ def static_fields(
     contaminants: list[Contaminant],
     rng: np.random.Generator,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the phase shift (rad) by ice thickness, carbon and contaminants, and the share of electrons that they take away.
+    """Return the phase shift (rad) by ice thickness, carbon and contaminants, and the share of electrons that they remove.
 
     Parameters
     ----------

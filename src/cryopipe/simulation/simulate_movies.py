@@ -1,10 +1,10 @@
 """Step ``simulate_movies``: movies of particles in ice whose truth is known, in place of a download.
 
-Atoms become potential, potential becomes contrast with an exact CTF, contrast moves and fades with exposure,
-electrons are counted by a camera with a gain of its own; see `cryopipe.simulation.potential`,
-`cryopipe.simulation.scenery` and `cryopipe.simulation.expose` for the physics, its sources and its limits. Nothing
-here uses the engines that the data are to judge. Every movie is drawn from a seed of its own: the order and the
-number of threads change nothing.
+The potential is computed from atoms. It gives contrast with an exact CTF, which moves and fades with exposure. A
+camera with a gain of its own counts the electrons. The physics, its sources and its limits are described in
+`cryopipe.simulation.potential`, `cryopipe.simulation.scenery` and `cryopipe.simulation.expose`. Nothing here uses the
+engines that the data will judge. Every movie has its own seed, so the order of movies and the number of threads change
+nothing.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ _MEMORY_BYTES = 2.5e9
 
 
 def particle_model(params: SimulateMovies, folder: Path) -> tuple[AtomicModel, Path | None]:
-    """Return the atoms of the particle and the file that they are from; None where they are embedded.
+    """Return the atoms of the particle and the file from which they were read (None for the embedded model).
 
-    The model is embedded, a file, or downloaded by its PDB id into ``folder``.
+    The model is the embedded one, a file, or a PDB entry that is downloaded into ``folder``.
 
     Raises
     ------
@@ -78,8 +78,8 @@ def particle_model(params: SimulateMovies, folder: Path) -> tuple[AtomicModel, P
     if error_A > _SYMMETRY_TOLERANCE_A:
         raise InputError(
             f"simulate_movies: {path} does not have symmetry {params.symmetry} with RELION's axes: atoms are {error_A:.1f} Å "
-            "from their mates. "
-            "Give the whole particle in that setting, or simulation.simulate_movies.symmetry: C1."
+            "from their symmetry mates. "
+            "Give the whole particle with RELION's axes, or set simulation.simulate_movies.symmetry: C1."
         )
     return model, path
 

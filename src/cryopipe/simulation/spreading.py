@@ -1,8 +1,8 @@
 """Fourier transforms of atoms at arbitrary places, by spreading them on a grid (non-uniform FFT of type 1).
 
-Atoms are spread with the "exponential of semicircle" kernel over `WIDTH` cells of a grid `OVERSAMPLING` times finer
-than needed, transformed, and divided by the kernel's transform: an error of about 1e-5 of the sum of the weights
-[1]_, whatever the pixel size, without interpolation of any map.
+Atoms are spread with the "exponential of semicircle" kernel over `WIDTH` cells of a grid that is `OVERSAMPLING` times
+finer than needed. The grid is transformed and divided by the kernel's transform. The error is about 1e-5 of the sum of
+the weights [1]_, whatever the pixel size. No map is interpolated.
 
 References
 ----------

@@ -23,7 +23,7 @@ def particle_records(item: str, movie: str, scene: Scene, params: SimulateMovies
     Parameters
     ----------
     item, movie : str
-        Name of the movie, and its file as the tables state it.
+        Name of the movie, and its file as written in the tables.
     scene, params : Scene, SimulateMovies
         What happens in the movie, and the acquisition.
     """
@@ -53,7 +53,7 @@ def movie_record(item: str, movie: str, scene: Scene, params: SimulateMovies, ca
     Parameters
     ----------
     item, movie : str
-        Name of the movie, and its file as the tables state it.
+        Name of the movie, and its file as written in the tables.
     scene, params : Scene, SimulateMovies
         What happens in the movie, and the acquisition.
     camera : SimulatedCamera

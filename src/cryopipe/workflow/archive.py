@@ -16,14 +16,14 @@ from cryopipe.io.public_archive.archive import (
 )
 from cryopipe.io.public_archive.request import fetch_page
 
-#: Where the listing is kept; without this file the archive is asked again, and what is new goes to the end of the manifest.
+#: File that keeps the listing. Without it the archive is asked again, and new files go to the end of the manifest.
 KEPT = "archive.txt"
 
 
 def archived_files(
     name: str, *, base_url: str, listing: Path | None, results: Path, keep: bool
 ) -> dict[str, ArchiveFile]:
-    """Return ``{name in the manifest: file}`` of the archived files that ``name`` (``empiar:<number>/<pattern>``) means.
+    """Return ``{name in the manifest: file}`` of the archived files that match ``name`` (``empiar:<number>/<pattern>``).
 
     Parameters
     ----------
@@ -32,11 +32,11 @@ def archived_files(
     base_url : str
         Folder of all entries of the archive.
     listing : Path, optional
-        A person's list of the entry's files. Without one the archive's HTML indices are read.
+        A user's list of the entry's files. Without one the archive's HTML indices are read.
     results : Path
-        Folder of the run; what the indices said is kept in its `KEPT`.
+        Folder of the run. What the indices list is kept in its file `KEPT`.
     keep : bool
-        True in the process that builds the DAG: it alone writes there.
+        True in the process that builds the DAG. No other process writes there.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def archived_files(
         files = _listed(name, pattern, base_url, results / KEPT, keep)
     if not files:
         where = listing or f"{base_url.rstrip('/')}/{pattern.entry}/"
-        raise ConfigError(f"dataset.movies: no file of {where} matches {pattern.pattern}.")
+        raise ConfigError(f"dataset.movies: no file of {where} matches {pattern.pattern}. Correct the pattern.")
     return {pattern.name(file.path): file for file in files}
 
 

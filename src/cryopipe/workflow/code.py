@@ -1,4 +1,4 @@
-"""A digest of the code behind a step, so that a changed algorithm re-runs the steps it feeds and no others."""
+"""A digest of the code behind a step, so that a changed algorithm re-runs the steps that use it and no others."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[1]
 def code_digest(module: str) -> str:
     """Return a digest of ``module`` (dotted name) and of every cryopipe module that it imports, directly or not.
 
-    What steps are declared to cost does not count: no result depends on it.
+    The declared costs of steps do not count, since no result depends on them.
     """
     content = hashlib.sha256()
     for name in sorted(_closure(module)):
@@ -26,7 +26,7 @@ def code_digest(module: str) -> str:
 
 
 def without_costs(source: bytes) -> bytes:
-    """Return the source of a module without what its steps cost (`cryopipe.config.declaration.declare.Cost`)."""
+    """Return the source of a module without the costs of its steps (`cryopipe.config.declaration.declare.Cost`)."""
     if b"Cost(" not in source:
         return source
     starts = list(itertools.accumulate(map(len, source.splitlines(keepends=True)), initial=0))
@@ -77,12 +77,12 @@ def _path(module: str) -> Path | None:
 def _source(module: str) -> bytes:
     path = _path(module)
     if path is None:
-        raise ModuleNotFoundError(f"{module}: no such module below {PACKAGE}")
+        raise ModuleNotFoundError(f"{module}: {PACKAGE} has no such module")
     return path.read_bytes()
 
 
 def _cuda_sources(module: str) -> list[Path]:
-    """Return the CUDA sources beside a kernel's public module: Python's imports do not show them."""
+    """Return the CUDA sources beside the public module of a kernel, which Python's imports do not show."""
     kernels = PACKAGE / "kernels"
     return sorted((kernels / "cuda").glob("*.cu*")) if module.startswith("cryopipe.kernels") else []
 

@@ -1,4 +1,4 @@
-"""Which device a job computes on, and one GPU a job where several jobs share a machine."""
+"""The device on which a job computes. Where several jobs share a machine, each gets a GPU of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from cryopipe.context import Device
 from cryopipe.errors import DeviceError
 
-#: what this machine's GPUs were found to be, for the jobs that a run starts on it
+#: Environment variable with the number of usable GPUs of this machine, for the jobs that a run starts on it.
 KNOWN_VARIABLE = "CRYOPIPE_GPUS"
 _COUNT = "from cryopipe.kernels.devices import visible_devices; print(len(visible_devices()))"
 
@@ -26,8 +26,8 @@ _COUNT = "from cryopipe.kernels.devices import visible_devices; print(len(visibl
 def gpu_count() -> int:
     """Return the number of CUDA devices of this machine on which a kernel runs; 0 without CuPy or without a driver.
 
-    A process of its own asks, so that neither the scheduler nor a job keeps memory on a GPU that is another job's. The
-    answer is kept in the environment: the jobs that a run starts on the same machine do not ask again.
+    A separate process tests the GPUs, so that neither the scheduler nor a job keeps memory on the GPU of another job. The
+    number is kept in the environment, so jobs that a run starts on the same machine do not test again.
     """
     if importlib.util.find_spec("cupy") is None:
         return 0
@@ -41,9 +41,9 @@ def gpu_count() -> int:
 
 
 def resolve_device(wanted: str, *, step: str, granted_gpus: int) -> Device:
-    """Turn ``auto | cpu | gpu`` into the device of this job; ``gpu`` without a usable GPU is an error, never a quiet CPU run.
+    """Turn ``auto | cpu | gpu`` into the device of this job. ``gpu`` without a usable GPU is an error, not a run on the CPU.
 
-    ``granted_gpus`` is what the scheduler gave the job: 0 for steps that have no GPU path or under ``--resources gpu=0``.
+    ``granted_gpus`` is what the scheduler gave the job. It is 0 for steps without a GPU path and with ``--resources gpu=0``.
     """
     if wanted == "cpu" or granted_gpus == 0:
         return "cpu"
@@ -52,18 +52,18 @@ def resolve_device(wanted: str, *, step: str, granted_gpus: int) -> Device:
     if wanted == "gpu":
         raise DeviceError(
             f"{step}: run.device is gpu, but no CUDA device can be used here. Install cryopipe[gpu-cuda12] or [gpu-cuda13] and "
-            "check `cryopipe doctor`, or set run.device: cpu."
+            "run `cryopipe doctor`, or set run.device: cpu."
         )
     return "cpu"
 
 
 @contextlib.contextmanager
 def gpu_lease(device: Device, count: int = 1, folder: Path | None = None) -> Iterator[tuple[int, ...]]:
-    """Hold ``count`` GPUs for the life of the block by file locks; yield their numbers and make the first one current.
+    """Lock ``count`` GPUs by file locks until the block ends. Yield their numbers and make the first one current.
 
-    Snakemake counts GPUs but does not say which ones a job got. Where CUDA_VISIBLE_DEVICES is set (by SLURM, by a user)
-    nothing is locked and all that it shows are the job's. The variable cannot be set here: CUDA reads it once, when the
-    process first asks for its devices.
+    Snakemake counts GPUs but does not tell a job which ones it got. If CUDA_VISIBLE_DEVICES is set (by SLURM, by a user),
+    nothing is locked, and the job may use all GPUs that it lists. The variable cannot be set here, because CUDA reads it
+    only once, when the process first asks for its devices.
 
     Raises
     ------
@@ -79,12 +79,12 @@ def gpu_lease(device: Device, count: int = 1, folder: Path | None = None) -> Ite
         return
     if count > present:
         raise DeviceError(
-            f"the job was given {count} GPUs, this machine has {present}: give it fewer (--set-resources <step>:gpu=1)"
+            f"the job was given {count} GPUs, but this machine has {present}. Give it fewer (--set-resources <step>:gpu=1)."
         )
     folder = folder or Path(tempfile.gettempdir())
     while True:
         with contextlib.ExitStack() as held:
-            # all or none: jobs that each hold a part would wait for one another
+            # all or none: jobs that each hold some of the GPUs would wait for one another
             found: list[int] = []
             for index in range(present):
                 if len(found) < count and _locked(held, folder / f"cryopipe-gpu-{index}.lock"):
@@ -99,7 +99,7 @@ def gpu_lease(device: Device, count: int = 1, folder: Path | None = None) -> Ite
 
 
 def _locked(held: contextlib.ExitStack, path: Path) -> bool:
-    """Lock a file, if nobody else has, until ``held`` ends."""
+    """Lock a file until ``held`` ends; return False if another process has locked it."""
     handle = held.enter_context(path.open("a"))
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,7 +1,7 @@
-"""What all rules have in common: log, benchmark, threads, resources and parameters, from the name of the step.
+"""What all rules have in common: log, benchmark, threads, resources and parameters. They follow from the name of the step.
 
-A rule of a step states what it reads and what it leaves. `complete_rules` gives it the rest while Snakemake reads the rule files,
-through the functions that Snakemake's own grammar compiles the directives to. What a rule states itself comes first.
+A rule of a step states its inputs and outputs. `complete_rules` adds the rest while Snakemake reads the rule files. It calls
+the functions to which Snakemake's grammar compiles the directives. A directive that a rule states itself takes precedence.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from cryopipe.workflow.plan import Plan
 
 
 def complete_rules(workflow: Any, plan: Plan) -> None:
-    """Let every rule that is called like a step have the directives of that step.
+    """Give every rule that has the name of a step the directives of that step.
 
     Parameters
     ----------
     workflow : snakemake.workflow.Workflow
-        What the Snakefile knows by this name.
+        The object ``workflow`` of the Snakefile.
     plan : Plan
         The plan of the run.
     """
@@ -56,7 +56,7 @@ def _completed(info: Any, step: Step, workflow: Any, plan: Plan, costs: Costs) -
 
 
 def _resources(step: Step, plan: Plan, costs: Costs) -> dict[str, Any]:
-    """Return what the scheduler is asked for: functions, because it depends on batch, threads and attempt; never a parameter."""
+    """Return the resources as functions of batch, threads and attempt. They are not parameters, so they re-run nothing."""
 
     def asked(resource: str) -> Callable[..., int]:
         def amount(wildcards: Any, threads: int, attempt: int) -> int:
@@ -75,7 +75,7 @@ def _name(step: Step, wildcards: Any) -> str:
 
 
 def _params(step: Step, plan: Plan) -> dict[str, Any]:
-    """Return the parameters that change detection looks at: plain builtins, or functions of the wildcards that return such."""
+    """Return the parameters for Snakemake's change detection: plain builtins, or functions of the wildcards that return such."""
     return {
         "step": lambda wildcards: plan.params(_name(step, wildcards), batch=wildcards.get("batch", "")),
         "run": lambda wildcards: plan.run(_name(step, wildcards)),

@@ -1,8 +1,8 @@
-"""The share of items that a step may quarantine, looked at over all batches of the run.
+"""The share of items that a step may quarantine, counted over all batches of the run.
 
-A batch knows its own failures; whether too many failed in the run shows only when the batches are put together. Each batch
-does so when it is done, under a lock: the last one sees them all, in whatever order they end. A batch that goes beyond the share
-fails, its outputs are removed by Snakemake, and nothing that joins the batches starts.
+A batch knows its own failures only. So each batch, when it is done, adds up the failures of all finished batches, under a
+lock. In this way the last one sees all, in whatever order they end. A batch that exceeds the share fails, Snakemake removes
+its outputs, and no step that joins the batches starts.
 """
 
 from __future__ import annotations
@@ -30,21 +30,22 @@ def failures_within_share(
 ) -> Iterator[None]:
     """Stop the run if this batch brings the quarantined items of all finished batches above the allowed share.
 
-    The caller writes the provenance of the outputs inside the block: it is what makes a batch count as finished.
+    The caller writes the provenance of the outputs inside the block. With it the batch counts as finished.
 
     Parameters
     ----------
     outputs : mapping
-        Files of the step; a step that does not work in batches, or has no ``rejected``, passes unseen.
+        Files of the step. A step that does not work in batches, or has no ``rejected``, is not checked.
     params, code
-        Of this job. A batch that other parameters or other code made is about to be made again and does not count.
+        Parameters and code of this job. A batch that other parameters or other code made will be made again, so it does
+        not count.
     context : Context
-        Its ``items_in_run`` is what the share refers to; with 0 nothing is refused.
+        The share refers to its ``items_in_run``. If that is 0, nothing is refused.
 
     Raises
     ------
     CryopipeError
-        Too many failed; the message has their number and the first reasons.
+        Too many items failed. The message has their number and the first reasons.
     """
     table = outputs.get("rejected")
     if table is None or not re.fullmatch(r"batch_\d+_rejected\.tsv", table.name) or not context.items_in_run:
@@ -57,13 +58,13 @@ def failures_within_share(
             if other != table and (rows := _quarantined(other)) and _same_making(other, params, code):
                 failed |= {row.item: row for row in rows}
         if len(failed) > context.max_failed_fraction * context.items_in_run:
-            whole = f"the {context.items_in_run} items of the run, all batches together,"
+            whole = f"the {context.items_in_run} items of the run (all batches together)"
             raise CryopipeError(failure_message(context, list(failed.values()), whole))
         yield
 
 
 def _quarantined(table: Path) -> list[RejectionRow]:
-    """Return one row an item that failed; particles (``number@item``) fail with their micrograph."""
+    """Return one row per failed item. Particles (``number@item``) fail with their micrograph."""
     rows = {row.item.split("@")[-1]: row for row in read_rejections(table) if row.kind == "quarantined"}
     return [row._replace(item=item) for item, row in rows.items()]
 

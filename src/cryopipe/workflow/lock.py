@@ -1,8 +1,8 @@
 """Release Snakemake's lock on a run's folder when the process that took it was killed, and only then.
 
-Snakemake leaves its lock behind after a SIGKILL or a power cut and then refuses to run until a person unlocks the folder.
-The owner of a run is kept beside the lock as host, process id and start time; a lock whose owner lived on this host and is
-dead is stale.
+After a SIGKILL or a power cut Snakemake's lock remains, and Snakemake refuses to run until a person unlocks the folder.
+Here host, process id and start time of the run's owner are kept beside the lock. A lock is stale if its owner ran on this
+host and has ended.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from cryopipe.io.atomic import atomic_write
 
 
 def claim(results: Path) -> bool:
-    """Note this process as the owner of the run in ``results``, unless the owner is alive or on another host.
+    """Write down this process as the owner of the run in ``results``, unless the owner is alive or on another host.
 
     Returns
     -------
     bool
-        Whether this process is the owner now. A stale lock is gone then; any other is left for Snakemake to respect.
+        Whether this process is the owner now. If so, a stale lock has been removed. Any other lock is left to Snakemake.
     """
     record = results / ".snakemake" / "cryopipe_owner.json"
     if _alive_or_unknown(record):
@@ -40,7 +40,7 @@ def _identity(pid: int) -> dict[str, object]:
 
 def _alive_or_unknown(record: Path) -> bool:
     if not record.exists():
-        # a lock without a record of ours was taken by something else: not ours to judge
+        # a lock without our record was taken by another program, so it is left alone
         return any((record.parent / "locks").glob("*"))
     owner = json.loads(record.read_text())
     if owner["host"] != socket.gethostname():

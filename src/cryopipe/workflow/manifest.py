@@ -1,4 +1,4 @@
-"""The append-only list of input files: a file's place, hence its batch, never changes when others come later."""
+"""The append-only list of input files. The place of a file, and so its batch, does not change when others are added."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MANIFEST = "manifest.txt"
 def extended(known: list[str], files: Iterable[str]) -> list[str]:
     """Return the manifest ``known`` with the files that it does not list yet at its end, in sorted order.
 
-    Files that are gone stay listed: the import step quarantines them with that reason, so that nothing vanishes silently.
+    Files that are gone stay listed. The import step quarantines them with this reason, so that no file vanishes silently.
 
     Raises
     ------
@@ -28,8 +28,8 @@ def extended(known: list[str], files: Iterable[str]) -> list[str]:
     twice = sorted(name for name, count in names.items() if count > 1)
     if new and twice:
         raise ConfigError(
-            f"two input files share the name {twice[0]!r} (in all {len(twice)} such names); items are named by their file's "
-            "stem, so rename one of them or narrow the glob."
+            f"two input files have the same name {twice[0]!r} (in all {len(twice)} such names). An item has the name of its "
+            "file without the extension, so rename one of the files or narrow the glob."
         )
     return [*known, *new]
 
@@ -41,7 +41,7 @@ def write_manifest(path: Path, files: Sequence[str]) -> None:
 
 
 def read_manifest(path: Path) -> list[str]:
-    """Return the files listed in ``path``; an absent manifest is an empty one."""
+    """Return the files listed in ``path``. A missing manifest counts as an empty one."""
     return path.read_text().splitlines() if path.exists() else []
 
 

@@ -1,4 +1,4 @@
-"""How much memory the particles of a job may take: the figure of the configuration, else a share of what is free."""
+"""How much memory the particles of a job may take: as configured, or else a share of the free memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _GROUPS = Path("/sys/fs/cgroup")
 
 
 def particle_memory_bytes(memory_GB: float | None) -> int | None:
-    """Return the budget of a job's particles in bytes; None where the configuration has none and the machine does not tell."""
+    """Return the budget of a job's particles in bytes, or None if neither the configuration nor the machine states one."""
     if memory_GB is not None:
         return int(memory_GB * 1e9)
     free = free_memory_bytes()
@@ -19,7 +19,7 @@ def particle_memory_bytes(memory_GB: float | None) -> int | None:
 
 
 def free_memory_bytes() -> int | None:
-    """Return how much this job can still take: of the machine, of its control group, of its SLURM allocation."""
+    """Return how much memory this job can still take: the least of machine, control group and SLURM allocation."""
     found = [free for free in (_machine(), *_groups(), _slurm()) if free is not None]
     return min(found) if found else None
 
@@ -48,7 +48,7 @@ def _groups() -> list[int]:
 
 
 def _slurm() -> int | None:
-    """Return the allocation, which SLURM states in MB for the node or for each CPU."""
+    """Return the allocation in bytes. SLURM states it in MB for the node or for each CPU."""
     if per_node := os.environ.get("SLURM_MEM_PER_NODE"):
         return int(per_node) << 20
     per_cpu, cpus = os.environ.get("SLURM_MEM_PER_CPU"), os.environ.get("SLURM_CPUS_ON_NODE")

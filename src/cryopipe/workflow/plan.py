@@ -1,7 +1,7 @@
 """The plan of a run: what the rules need to know of the configuration, as plain builtins.
 
-Snakemake leaves dataclasses, pydantic models and NumPy numbers in ``params`` out of its change detection without a word,
-hence the builtins. The Snakefile makes one plan; rules ask it and hold no logic of their own.
+They are builtins because Snakemake silently leaves dataclasses, pydantic models and NumPy numbers in ``params`` out of its
+change detection. The Snakefile makes one plan. Rules ask it and have no logic of their own.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from cryopipe.workflow.devices import gpu_count
 from cryopipe.workflow.manifest import MANIFEST, batches, extended, read_manifest, write_manifest
 from cryopipe.workflow.ports import Ports
 
-#: Set by the process that builds the DAG: its children, on this machine or another, must not see other code than it did.
+#: Set by the process that builds the DAG, so that its jobs, on this machine or another, have the same digest of the code.
 CODE_VARIABLE = "CRYOPIPE_CODE_DIGESTS"
 
 
 class Plan:
-    """Everything that the rules ask of a configuration.
+    """Everything that the rules need from a configuration.
 
     Parameters
     ----------
@@ -43,11 +43,11 @@ class Plan:
     root : Path
         Folder of the Snakefile; relative paths of the configuration start here.
     results : Path, optional
-        Folder of the run's results, the working directory of all jobs; ``root/results/<run.name>`` unless Snakemake was given
-        another ``--directory``.
+        Folder of the run's results, which is the working directory of all jobs. It is ``root/results/<run.name>`` unless
+        Snakemake was given another ``--directory``.
     extend : bool
-        True in the process that builds the DAG: it alone adds new files to those of the manifest, which is written when the
-        jobs start (`keep_manifest`), so that a dry run leaves it as it is.
+        True in the process that builds the DAG. Only this process adds new files to the manifest. The manifest is written
+        when the jobs start (`keep_manifest`), so that a dry run does not change it.
     keep_listing : bool
         Whether that process keeps the listing of an archive in the folder of the run.
     """
@@ -76,16 +76,16 @@ class Plan:
         extend: bool = True,
         keep_listing: bool = True,
     ) -> Plan:
-        """Return the plan of a run from what Snakemake hands over.
+        """Return the plan of a run from Snakemake's configuration.
 
         Parameters
         ----------
         tree : mapping
-            Snakemake's ``config`` dictionary; empty without a ``--configfile``.
+            Snakemake's ``config`` dictionary. It is empty without a ``--configfile``.
         root : path
             Folder of the Snakefile.
         default : str
-            Configuration that an empty ``tree`` means, relative to ``root``.
+            Configuration that is used if ``tree`` is empty; relative to ``root``.
         results : path, optional
             Folder of the run's results.
         extend, keep_listing : bool
@@ -98,12 +98,12 @@ class Plan:
 
     @property
     def steps(self) -> list[str]:
-        """All steps of the configuration, whether this run does them or not, in the order of the data flow."""
+        """All steps of the configuration in the order of the data flow, including those that this run does not do."""
         return list(self._params)
 
     @property
     def source(self) -> str:
-        """``simulation``, ``movies`` or ``micrographs``: where the data enter."""
+        """Where the data come from: ``simulation``, ``movies`` or ``micrographs``."""
         if self.config.simulation is not None:
             return "simulation"
         return "movies" if self.config.dataset.movies is not None else "micrographs"
@@ -115,7 +115,7 @@ class Plan:
 
     @property
     def has_truth(self) -> bool:
-        """Whether the data are simulated, so that the truth can judge the result."""
+        """Whether the data are simulated, so that the result can be compared with the truth."""
         return self.source == "simulation"
 
     @cached_property
@@ -127,7 +127,7 @@ class Plan:
         return batches(files, self.config.run.batch_size)
 
     def keep_manifest(self) -> None:
-        """Write the files of all batches down, so that their places do not change when others come later.
+        """Write the manifest, so that the places of its files do not change when others are added later.
 
         A process that runs a single job of the run writes nothing.
         """
@@ -146,7 +146,7 @@ class Plan:
 
     @cached_property
     def archived(self) -> dict[str, ArchiveFile]:
-        """``{name in the manifest: file}`` of the archived files that are to be downloaded."""
+        """``{name in the manifest: file}`` of the archived files to download."""
         params = self.config.movies.fetch_movies
         return archived_files(
             str(self.config.dataset.movies),
@@ -157,7 +157,7 @@ class Plan:
         )
 
     def files(self) -> list[str]:
-        """Return the movies or micrographs that the configuration names now, whatever the manifest lists from before.
+        """Return the movies or micrographs that the configuration names now. The manifest may have others from before.
 
         Raises
         ------
@@ -179,7 +179,7 @@ class Plan:
 
     @cached_property
     def ports(self) -> Ports:
-        """Steps of this run, and the files by which they meet."""
+        """Steps of this run, and the files that they hand over."""
         sections = [getattr(self.config, stage) for stage in type(self.config).model_fields]
         fan_ins = {
             name: fan for section in sections if isinstance(section, Stage) for name, fan in section.fan_ins.items()
@@ -205,24 +205,24 @@ class Plan:
         return params | ({"paths": self.batches[batch]} if names_files else {})
 
     def input_files(self, wildcards: Any) -> list[str]:
-        """Return the movies or micrographs of a batch that exist: inputs of the import, which quarantines the others.
+        """Return the movies or micrographs of a batch that exist. They are inputs of the import, which quarantines the others.
 
-        Simulated and archived movies are files that other steps of the run make.
+        Simulated and archived movies are made by other steps of the run, so they are listed even before they exist.
         """
         return [file for file, (size, _) in self.file_states(wildcards).items() if size >= 0]
 
     def file_states(self, wildcards: Any) -> dict[str, list[int]]:
-        """Return ``{file: [size, time of change in ns]}`` of a batch, size -1 for a file that is not there.
+        """Return ``{file: [size, time of change in ns]}`` of a batch, with size -1 for a missing file.
 
-        A copy may have the time of its original, which is older than the results: Snakemake, which compares times with
-        those of the outputs, would not see it.
+        A copy may have the time of its original, which is older than the results. Snakemake compares times with those of
+        the outputs, so it would not notice the copy.
         """
         if self.source == "simulation" or self.is_remote:
             return {}
         return {file: _state(file) for file in self.batches[wildcards.batch]}
 
     def _wanted(self, names: list[str]) -> dict[str, Any]:
-        """Return what ``fetch_movies`` has to know of its files besides its configuration."""
+        """Return what ``fetch_movies`` must know about its files besides its configuration."""
         folder = self.config.movies.fetch_movies.folder
         known = [(name, self.archived[name]) for name in names if name in self.archived]
         return {
@@ -233,11 +233,11 @@ class Plan:
         }
 
     def run(self, step: str) -> dict[str, Any]:
-        """Return what a job of ``step`` needs besides its parameters and may not change without a new result."""
+        """Return what a job of ``step`` needs besides its parameters. A change of it re-runs the job."""
         return {"seed": self.config.run.seed, "work_dir": f"{step_of(step).stage}/{step}/work"}
 
     def code(self, step: str) -> str:
-        """Return the digest of the code behind ``step``, computed once a run and inherited by its jobs."""
+        """Return the digest of the code behind ``step``. It is computed once per run and passed on to its jobs."""
         known: dict[str, str] = json.loads(os.environ.get(CODE_VARIABLE, "{}"))
         if step not in known:
             known[step] = code_digest(steps()[step].module)
@@ -251,7 +251,7 @@ class Plan:
         return 1 if self.config.run.device == "gpu" or gpu_count() else 0
 
     def decision(self, name: str) -> str | None:
-        """Return the path of a person's decision file for this run (``config/decisions/<run.name>/<name>``), if there is one."""
+        """Return the path of a user's decision file for this run (``config/decisions/<run.name>/<name>``), or None."""
         path = self.root / "config" / "decisions" / self.config.run.name / name
         return str(path) if path.is_file() else None
 
@@ -260,10 +260,12 @@ class Plan:
             return None
         if is_remote(path):
             url = address(self.config.movies.fetch_movies.base_url, path)
-            raise ConfigError(f"{key}: only movies are downloaded. Fetch {url} and give the path of the file.")
+            raise ConfigError(f"{key}: only movies are downloaded. Download {url} and give the path of the file.")
         full = self.root / path
         if not full.is_file():
-            raise ConfigError(f"{key}: there is no file {full}. Paths are relative to the folder of the Snakefile.")
+            raise ConfigError(
+                f"{key}: the file {full} does not exist. Paths are relative to the folder of the Snakefile."
+            )
         return str(full)
 
 

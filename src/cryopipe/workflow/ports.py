@@ -1,11 +1,11 @@
-"""Hand-overs by name: which step of this run makes what a later stage reads, and where it lies.
+"""Hand-overs by name: which step of this run makes what a later stage reads, and in which file.
 
 A step declares the ports that it makes (``makes`` of its `cryopipe.config.declaration.declare.Declaration`). Several steps may
-make one port: the pickers all make ``coordinates``, and `import_micrographs` makes ``micrographs`` where there are no movies. The
-last of them that runs, in the order of the data flow, answers the port; of branches that run side by side only the one whose
-result goes on counts. Rules ask here and never write the path of another stage.
+make one port: all pickers make ``coordinates``, and `import_micrographs` makes ``micrographs`` if there are no movies. The
+last of them that runs, in the order of the data flow, supplies the port. Of branches that run side by side only the one whose
+result goes on supplies it. Rules ask here and never write the path of another stage.
 
-A run of a step that is done several times is called ``<step>/<run>``; its results lie in ``<stage>/<step>/<run>/``.
+A run of a step that is done several times is called ``<step>/<run>``. Its results are in ``<stage>/<step>/<run>/``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ InputFunction = Callable[[Any], Any]
 
 
 class Ports:
-    """Steps of a run, and the files by which they meet.
+    """Steps of a run, and the files that they hand over.
 
     Parameters
     ----------
@@ -31,14 +31,14 @@ class Ports:
     fan_ins : mapping
         ``{fan-in: (labels of the branches that run, label of the one whose result goes on)}``.
     holds : mapping
-        ``{condition: whether it is true of this run}`` (`cryopipe.config.declaration.declare.Condition`).
+        ``{condition: whether it is true for this run}`` (`cryopipe.config.declaration.declare.Condition`).
     batches : callable
         Returns the names of the batches.
 
     Raises
     ------
     ConfigError
-        A step asks for something that no step is, or several ask for one another in a circle.
+        A step asks for the result of an unknown step, or several steps ask for one another in a circle.
     """
 
     def __init__(
@@ -64,42 +64,43 @@ class Ports:
             waiting += sorted(new)
         for name in sorted(run - set(possible)):
             raise ConfigError(
-                f"{name} is asked for, but this run does not do it: its data have nothing for it to work on."
+                f"{name} is asked for, but this run does not do it, because its data have no input for it. "
+                "Ask for another step."
             )
         #: Steps of this run (a step that is done several times: its runs), in the order of the data flow.
         self.names = [name for name in possible if name in run]
         self._refuse_circles()
 
     def __getitem__(self, port: str) -> str:
-        """Return the path of a port's file, with ``{batch}`` where there is one for each batch.
+        """Return the path of the file of a port, with ``{batch}`` if there is one for each batch.
 
-        What no step of this run makes has a path that no rule makes either.
+        If no step of this run makes the port, the path is one that no rule makes.
         """
         makers = self._makers(port)
         return self._path(makers[-1], port) if makers else f"nothing in this run makes {port}"
 
     def get(self, port: str) -> str | list[str]:
-        """Return the path of a port that need not exist: an empty list where no step of this run makes it."""
+        """Return the path of a port that need not exist: an empty list if no step of this run makes it."""
         return self[port] if self._makers(port) else []
 
     def all(self, port: str) -> list[str]:
-        """Return the paths of a port's files of all batches; an empty list where no step of this run makes it."""
+        """Return the paths of a port's files of all batches: an empty list if no step of this run makes it."""
         return self._in_all_batches(self[port]) if self._makers(port) else []
 
     def maker(self, port: str) -> str | None:
-        """Return the step of this run that answers ``port``, None where there is none."""
+        """Return the step of this run that supplies ``port``, or None."""
         makers = self._makers(port)
         return makers[-1] if makers else None
 
     def branches(self, step: str, run: str = "") -> list[str]:
-        """Return what ``step`` compares or makes one result of, in its own order: branches, then what it starts from.
+        """Return the steps whose results ``step`` compares or joins, in its own order: branches, then what it starts from.
 
         Parameters
         ----------
         step : str
-            A step that joins a fan-in, or the name of a fan-in: then all its branches of this run.
+            A step that joins a fan-in, or the name of a fan-in for all its branches in this run.
         run : str
-            Run of the step, for one that is done several times.
+            Run of the step, if it is done several times.
 
         Raises
         ------
@@ -114,7 +115,7 @@ class Ports:
             fan_in = step_of(step).joins
             found = asked or [other for other in self.names if fan_in and step_of(other).branch_of == fan_in]
         if not found:
-            raise ConfigError(f"{step}: no branch runs that it could join. Name one in the section of its stage.")
+            raise ConfigError(f"{step}: none of its branches runs. Name one in the section of its stage.")
         return found
 
     def joined(self, step: str, file: str) -> InputFunction:
@@ -127,7 +128,7 @@ class Ports:
         return paths
 
     def asked(self, step: str, file: str) -> str | list[str]:
-        """Return the path of ``file`` of the one step that ``step`` asks for; an empty list where it asks for none."""
+        """Return the path of ``file`` of the one step that ``step`` asks for: an empty list if it asks for none."""
         found = self._asked(step) if step in self._params else []
         return self._file(found[0], file) if found else []
 
@@ -141,13 +142,15 @@ class Ports:
         port : str
             Port of the run or step that it starts from.
         otherwise : str
-            Port that a run reads which starts from none.
+            Port that is read by a run whose start_from is null.
         """
 
         def path(wildcards: Any) -> str:
             start = self._start(f"{step}/{wildcards.run}")
             if start is not None and port not in step_of(start).makes:
-                raise ConfigError(f"{step}, run {wildcards.run}: start_from is {start}, which makes no {port}.")
+                raise ConfigError(
+                    f"{step}, run {wildcards.run}: start_from is {start}, which does not make {port}. Name a step that does."
+                )
             return _filled(self[otherwise] if start is None else self._path(start, port), wildcards)
 
         return path
@@ -157,13 +160,13 @@ class Ports:
         return [path for name in names for path in self._in_all_batches(self._file(name, file))]
 
     def rejected(self) -> list[str]:
-        """Return the lists of all batched steps of this run of the items that they did not pass on."""
+        """Return the lists of items that were not passed on, of all batched steps of this run."""
         counting = [name for name in self.names if step_of(name).batched and step_of(name).counts]
         return self.files(counting, "rejected.tsv")
 
     def _makers(self, port: str) -> list[str]:
         if not any(port in step.makes for step in steps().values()):
-            raise ConfigError(f"no step makes {port!r}: ports are declared in cryopipe.config (makes).")
+            raise ConfigError(f"no step makes the port {port!r}. Declare it in cryopipe.config (makes).")
         return [name for name in self.names if port in step_of(name).makes and self._result_goes_on(name)]
 
     def _result_goes_on(self, name: str) -> bool:
@@ -186,7 +189,7 @@ class Ports:
             if other not in self._params:
                 known = ", ".join(self._params)
                 raise ConfigError(
-                    f"{name} asks for the result of {other}, which is no step of this run. Known: {known}."
+                    f"{name} asks for the result of {other}, which is not a step of this run. Steps: {known}."
                 )
         return asked
 
@@ -204,9 +207,7 @@ class Ports:
         def walk(name: str, path: tuple[str, ...]) -> Iterator[str]:
             if name in path:
                 circle = " <- ".join([*path[path.index(name) :], name])
-                raise ConfigError(
-                    f"these steps wait for one another: {circle}. Change start_from, or what one starts from."
-                )
+                raise ConfigError(f"these steps wait for one another: {circle}. Change start_from of one of them.")
             if name not in done:
                 for asked in self._asked(name):
                     yield from walk(asked, (*path, name))

@@ -1,4 +1,4 @@
-"""Beside each output: what went in (digests), the parameters, seed, versions, device and what it took."""
+"""The provenance file beside each output: digests of the inputs, parameters, seed, versions, device and resources used."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def write_provenance(
 
 
 def _names(files: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the files by their names in the rule: with the parameters, all that it takes to do the job once more."""
+    """Return the files by their names in the rule. With the parameters, this is enough to repeat the job."""
     return {name: list(map(str, path)) if isinstance(path, list) else str(path) for name, path in files.items()}
 
 

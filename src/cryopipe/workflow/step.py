@@ -1,4 +1,4 @@
-"""Run one step as a Snakemake job: log, threads, device, provenance, and failure messages that a person understands."""
+"""Run one step as a Snakemake job, with log, threads, device, provenance and plain messages of failures."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from cryopipe.workflow.provenance import write_provenance
 
 
 def run_step(snakemake: Any, module: ModuleType) -> None:
-    """Run ``module.main`` as the injected ``snakemake`` object directs; leave the process with status 1 on failure.
+    """Run ``module.main`` with what the injected ``snakemake`` object states. On failure the process ends with status 1.
 
-    The job's log file is written here, not by redirection, so that it holds the traceback whatever happens. Progress goes to
-    the log and, one line for each item, to the terminal.
+    The log file of the job is written here, not by redirection, so that it always has the traceback. Progress goes to the
+    log and, with one line per item, to the terminal.
     """
     log_path = Path(snakemake.log[0])
     wildcards = {name: str(value) for name, value in snakemake.wildcards.items()}
@@ -63,16 +63,16 @@ def run_step(snakemake: Any, module: ModuleType) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """What a job of a step is given besides files and parameters.
+    """Everything that a job of a step gets besides files and parameters.
 
     Attributes
     ----------
     name : str
-        ``<step>``, or ``<step>/<run>`` for a run of a step that is done several times: each has random numbers of its own.
+        ``<step>``, or ``<step>/<run>`` for a step that is done several times. Each run has its own random numbers.
     seed : int
         Seed of the run.
     settings : Run
-        Device, memory and allowed share of failures: they are not parameters, because no result depends on them.
+        Device, memory and allowed share of failures. They are not parameters, because no result depends on them.
     work_dir : Path
         Folder of the job's checkpoints.
     threads, granted_gpus : int
@@ -80,7 +80,7 @@ class Job:
     code : str
         Digest of the step's code.
     log : logging.Logger
-        Goes to the log file of the job and to the terminal.
+        Writes to the log file of the job and to the terminal.
     """
 
     name: str
@@ -101,7 +101,7 @@ def execute(
     Parameters
     ----------
     module : module
-        Of the step.
+        Module of the step.
     job : Job
         Name, seed, device, folder and log.
     inputs, outputs : mapping
@@ -124,7 +124,7 @@ def execute(
         threads=job.threads,
         device=device,
         max_failed_fraction=job.settings.max_failed_fraction,
-        # not a parameter: a movie that comes late must not run the other batches again
+        # not a parameter, since a movie that is added later must not re-run the other batches
         items_in_run=len(read_manifest(Path(MANIFEST))),
         code=job.code,
         memory_bytes=particle_memory_bytes(job.settings.memory_GB),
@@ -139,7 +139,7 @@ def execute(
     missing = [str(path) for path in outputs.values() if not Path(path).exists()]
     if missing:
         raise CryopipeError(
-            f"{job.name} ended without writing {', '.join(missing)}: a defect of the step, please report it."
+            f"{job.name} ended without writing {', '.join(missing)}. This is a defect of the step; please report it."
         )
     seconds = time.perf_counter() - start
     _write_down(inputs, outputs, params, context, job.code, seconds)
@@ -154,14 +154,14 @@ def _write_down(
     code: str,
     seconds: float,
 ) -> None:
-    # movies are known by size and time (rule import_movies): reading them all again would cost more than the step
+    # movies are known by size and time (rule import_movies): reading all of them again would take longer than the step
     read = {key: value for key, value in inputs.items() if key != "files"}
     with failures_within_share(outputs, params, context, code):
         write_provenance(inputs=read, outputs=outputs, params=params, context=context, code=code, seconds=seconds)
 
 
 def _open_work_dir(work_dir: Path, code: str) -> None:
-    """Make the folder of checkpoints; the files of another version of the code are not a start for this one."""
+    """Make the folder of checkpoints. Files of another version of the code are removed: this one cannot go on from them."""
     marker = work_dir / "code.txt"
     if work_dir.exists() and (not marker.exists() or marker.read_text() != code):
         shutil.rmtree(work_dir)
@@ -176,7 +176,7 @@ def params_model(module: ModuleType) -> type[Params]:
 
 
 def _files(named: Any) -> dict[str, Any]:
-    """Turn Snakemake's named list into ``{name: Path | [Path, ...]}``; an empty list is an input that this run does not have."""
+    """Turn Snakemake's named list into ``{name: Path | [Path, ...]}``. An input that this run does not have is left out."""
     return {
         name: Path(value) if isinstance(value, str) else [Path(part) for part in value]
         for name, value in named.items()

@@ -114,9 +114,9 @@ def test_a_frame_without_any_good_readout_is_an_error(tmp_path):
 def test_groups_and_upsampling_that_cannot_be_are_refused(tmp_path):
     data = encode_readout([], SHAPE, (7, 1, 1), fixed=False)
     write_eer(tmp_path / "m.eer", [data], SHAPE, 65002, (7, 1, 1))
-    with pytest.raises(InputError, match="1 readouts make no frame of 40"):
+    with pytest.raises(InputError, match="1 readouts are too few for a frame of 40"):
         open_movie(tmp_path / "m.eer")
-    with pytest.raises(InputError, match="no upsampling by 4"):
+    with pytest.raises(InputError, match="do not allow upsampling by 4"):
         open_movie(tmp_path / "m.eer", eer_grouping=1, eer_upsampling=4)
     with pytest.raises(InputError, match="1, 2 or 4"):
         open_movie(tmp_path / "m.eer", eer_grouping=1, eer_upsampling=3)

@@ -69,9 +69,9 @@ def test_a_list_may_state_checksum_size_both_or_neither_and_is_written_as_it_is_
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a\nb\na\n", "list.txt, line 3: a stands twice"),
-        (f"a\n{MD5}  ../b\n", "list.txt, line 2: '../b' is no path below"),
-        ("/etc/passwd\n", "line 1: '/etc/passwd' is no path below"),
+        ("a\nb\na\n", "list.txt, line 3: a occurs twice"),
+        (f"a\n{MD5}  ../b\n", "list.txt, line 2: '../b' is not a path inside"),
+        ("/etc/passwd\n", "line 1: '/etc/passwd' is not a path inside"),
     ],
 )
 def test_a_wrong_line_of_a_list_is_named(text: str, message: str) -> None:

@@ -87,7 +87,7 @@ def test_a_size_that_differs_from_what_was_said_before_is_not_believed(archive: 
     archive.wrong_size[NAME] = 1
     fetch(archive, tmp_path / "a.tif")
     assert (tmp_path / "a.tif").read_bytes() == DATA
-    with pytest.raises(InputError, match="the server sends 3000000 bytes, but it should have 2999999"):
+    with pytest.raises(InputError, match="the server sends 3000000 bytes, but the file should have 2999999"):
         fetch(archive, tmp_path / "b.tif", size=len(DATA) - 1)
     assert not (tmp_path / "b.tif").exists()
 
@@ -131,7 +131,9 @@ def test_attempts_are_bounded_and_the_pauses_grow(
     pauses: list[float] = []
     monkeypatch.setattr(module.time, "sleep", pauses.append)
     archive.busy[NAME] = 100
-    with pytest.raises(InputError, match=r"not received in 4 attempts; the last ended so: the server answers 503"):
+    with pytest.raises(
+        InputError, match=r"not received in 4 attempts; reason of the last failure: the server answers 503"
+    ):
         fetch(archive, tmp_path / "a.tif", attempts=4, wait_s=30.0)
     assert pauses == [30.0, 60.0, 120.0]
 
@@ -260,7 +262,7 @@ def test_the_server_of_these_tests_says_nothing_of_a_client_that_hangs_up(
 
 
 def test_other_addresses_than_those_of_the_web_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"'file:///etc/passwd' is no address"):
+    with pytest.raises(InputError, match=r"'file:///etc/passwd' is not an http address"):
         download("file:///etc/passwd", tmp_path / "x")
     with pytest.raises(InputError, match="no address"):
         fetch_page("ftp://ftp.ebi.ac.uk/")

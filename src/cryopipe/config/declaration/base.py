@@ -12,12 +12,12 @@ from cryopipe.errors import ConfigError
 
 
 class Params(BaseModel):
-    """A small, frozen model that refuses unknown keys; steps receive one and read nothing else."""
+    """A small, frozen model that refuses unknown keys. A step receives one and reads no other configuration."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
     def asks_for(self) -> list[str]:
-        """Return the names of the steps whose results this one reads beside the ports: branches that run because it asks."""
+        """Return the steps whose results this one reads directly, not through a port. They run because this one asks."""
         return []
 
 
@@ -39,19 +39,19 @@ def parameter(
     Parameters
     ----------
     doc : str
-        What it means, in a sentence; becomes the comment in ``config.default.yaml`` and the row of the parameter page.
+        What it means, in a sentence. It is the comment in ``config.default.yaml`` and the row on the parameter page.
     unit : str
-        Å, px, e/Å², kV, mm, °, ...; empty for a pure number.
+        Å, px, e/Å², kV, mm, °, ... It is empty for a pure number.
     default : object
-        Its default. A required fact has none.
+        The default value. A required fact has none.
     derived : str
-        The formula, evaluated as it is written by :mod:`cryopipe.config.derive` when the user leaves it ``null`` (its default).
+        Formula of the value if the user leaves it ``null`` (its default); :mod:`cryopipe.config.derive` evaluates it.
     ge, gt, le, lt : float, optional
-        Limits; pydantic refuses what lies outside and names the value.
+        Limits. Pydantic refuses a value outside and names it.
     pattern : str, optional
-        Regular expression that a text has to match.
+        Regular expression that a text must match.
     per_batch : bool
-        Whether the run fills it (for each batch, or from its plan): it is then not a key of a user's configuration.
+        Whether the run fills it (for each batch, or from its plan). Such a parameter is not a key of a user's configuration.
     """
     if derived and default is PydanticUndefined:
         default = None
@@ -68,7 +68,7 @@ def parameter(
 
 
 def model_in(annotation: Any) -> type[Params] | None:
-    """Return the parameter model in an annotation: a model, one that may be None, or a list of them; else None."""
+    """Return the parameter model in an annotation (a model, a model or None, or a list of models), or None."""
     if inspect.isclass(annotation) and not get_args(annotation):
         return annotation if issubclass(annotation, Params) else None
     return next(filter(None, map(model_in, get_args(annotation))), None)
@@ -81,11 +81,11 @@ def per_batch(model: type[BaseModel]) -> list[str]:
 
 
 def require(params: BaseModel, *names: str) -> list[Any]:
-    """Return the values of ``names`` or raise a `ConfigError` that says which of them is missing."""
+    """Return the values of ``names``, or raise a `ConfigError` that names the missing ones."""
     missing = [name for name in names if getattr(params, name) is None]
     if missing:
         raise ConfigError(
             f"{type(params).__name__}: {', '.join(missing)} has no value. "
-            "Give it in the config, in section dataset or in this step's block."
+            "Give it in the configuration, in section dataset or in the block of this step."
         )
     return [getattr(params, name) for name in names]

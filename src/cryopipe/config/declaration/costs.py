@@ -1,4 +1,4 @@
-"""What a step will need, by the formulas of its declaration: memory, time, GPU memory and disk, known before it runs."""
+"""What a step will need, predicted by the formulas of its declaration: memory, time, GPU memory and disk."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 from cryopipe.config.declaration.declare import Cost
 from cryopipe.config.declaration.formula import evaluate
 
-#: Name of the prediction in the folder of a run: ``{step or step/run: values of Prediction}``. It is not an input of any
-#: rule, since a better formula changes no result.
+#: Name of the prediction file in the folder of a run: ``{step or step/run: values of Prediction}``. It is not an input of any
+#: rule, since a better formula does not change any result.
 COSTS = "costs.json"
 #: Resources that rules ask for.
 ASKED = ("mem_mb", "runtime", "disk_mb", "gpu_memory_mb")
-#: How many times the prediction rules ask for: memory that runs out ends a job, and other machines are slower.
+#: Rules ask for this many times the prediction: a job ends if its memory runs out, and other machines are slower.
 MEMORY_MARGIN, TIME_MARGIN, DISK_MARGIN = 1.5, 4.0, 1.5
-#: On a node of a cluster Snakemake runs beside the job, in the memory that the job asks for (measured: 160 to 280 MB).
+#: Memory of Snakemake itself. On a node of a cluster it runs within the memory of the job (measured: 160 to 280 MB).
 SNAKEMAKE_MB = 300
-#: Least time in minutes that is asked for: nodes and file systems take time to wake up.
+#: Shortest time in minutes that is asked for, because nodes and file systems take time to start.
 LEAST_MINUTES = 10
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """Counts and sizes of a job: the names that the formulas of costs know.
+    """Counts and sizes of a job: the names that the formulas of costs may use.
 
     Attributes
     ----------
@@ -35,23 +35,23 @@ class Sizes:
     frame_px : int
         Pixels of a frame.
     frame_bytes : int
-        Bytes of a pixel of a frame as it is decoded.
+        Bytes of a pixel of a decoded frame.
     movie_MB : float
-        Size of a movie's file.
+        Size of the file of a movie.
     micrograph_px : int
         Pixels of a micrograph.
     micrograph_pixel_A : float
         Pixel size of a micrograph in Å.
     particles : int
-        Particle images of the job, as far as they can be told before particles are picked.
+        Particle images of the job, estimated before particles are picked.
     box_px : int
         Edge of the particle images.
     pixel_A : float
         Pixel size of the particle images in Å.
     symmetry_order : int
-        Rotations of the point group.
+        Number of rotations of the point group.
     budget_MB : float
-        Memory that a job's particles may take.
+        Memory that the particles of a job may take.
     """
 
     images: int
@@ -76,9 +76,9 @@ class JobCost:
     ----------
     memory_MB, gpu_memory_MB, disk_MB : float
     cpu_seconds : float
-        Of one core of the reference machine.
+        Time of one core of the reference machine.
     seconds : float
-        By the clock.
+        Wall time.
     """
 
     memory_MB: float
@@ -90,7 +90,7 @@ class JobCost:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What all jobs of a step need: their number, the largest memory of one, the sums of the rest."""
+    """What all jobs of a step need: their number, the memory of the largest one, and sums of the rest."""
 
     jobs: int
     memory_MB: float
@@ -122,7 +122,7 @@ def job_cost(cost: Cost, sizes: Sizes, *, threads: int, step: Any, dataset: Any,
     sizes : Sizes
         Counts and sizes of the job.
     threads : int
-        Threads that it is granted.
+        Threads that the job gets.
     step, dataset, run : object
         Parameters of the step, facts of the dataset, settings of the run.
 
@@ -146,7 +146,7 @@ def job_cost(cost: Cost, sizes: Sizes, *, threads: int, step: Any, dataset: Any,
 
 
 def asked_for(job: JobCost, attempt: int = 1) -> Mapping[str, int]:
-    """Return what a rule asks the scheduler for: the prediction times a margin, and more of it on each retry.
+    """Return what a rule asks the scheduler for: the prediction times a margin, and more on each retry.
 
     Parameters
     ----------

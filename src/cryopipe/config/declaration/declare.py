@@ -1,7 +1,7 @@
-"""The declaration of a step: everything that the rules, the plan, the report and the docs know of it, beside its parameters.
+"""The declaration of a step: what the rules, the plan, the report and the docs know about it besides its parameters.
 
-A step is declared once: by a `Declaration` above its parameter class, and by one entry in the section of its stage below it.
-The name of that entry is the name of the step. `cryopipe.steps` is where all steps are looked up.
+A step is declared once: by a `Declaration` above its parameter class, and by one entry in the section of its stage below.
+The name of that entry is the name of the step. All steps are looked up in `cryopipe.steps`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from pydantic_core import CoreSchema, core_schema
 from cryopipe.config.declaration.base import Params
 
 Unit = Literal["movies", "micrographs", "particles"]
-#: What a run must be like for a step to run: where its data come from, and whether there is something to judge the map by.
+#: Condition on which a run has a step: the source of its data, or whether there is a truth or model to judge the map by.
 Condition = Literal["always", "simulation", "movies", "archive", "micrographs", "truth", "model"]
 P = TypeVar("P", bound=Params)
 
 
 class Reference(NamedTuple):
-    """A paper that a method rests on."""
+    """A paper on which a method is based."""
 
     text: str
     doi: str
@@ -32,25 +32,25 @@ class Reference(NamedTuple):
 class Cost:
     """What one job of a step needs: formulas (`cryopipe.config.declaration.formula`) over the counts and sizes of the run.
 
-    The names of a formula are the attributes of `cryopipe.config.declaration.costs.Sizes`, ``threads``, ``step`` (the step's own
-    parameters), ``dataset`` and ``run``. MB are 10⁶ bytes.
+    A formula may use the attributes of `cryopipe.config.declaration.costs.Sizes`, ``threads``, ``step`` (the parameters of the
+    step), ``dataset`` and ``run``. An MB has 10⁶ bytes.
 
     Attributes
     ----------
     memory_MB : str
         Largest resident memory.
     cpu_seconds : str
-        CPU time of one core of the reference machine (docs/benchmarks.md), the start of Python included.
+        CPU time of one core of the reference machine (docs/benchmarks.md), with the start of Python.
     parallel : float
-        Share of the CPU time that the job's threads divide among them.
+        Share of the CPU time that is divided among the threads of the job.
     wait_seconds : str
-        Time without the CPU, such as for a download.
+        Waiting time without use of the CPU, such as for a download.
     gpu_memory_MB : str
-        Least memory of one GPU; batches take more where it is free. "0" for steps without a GPU path.
+        Least memory of one GPU. Batches use more if it is free. "0" for steps without a GPU path.
     disk_MB : str
-        Size of what the job leaves on disk.
+        Size of the files that the job leaves on disk.
     names : mapping
-        ``{name: formula}`` of what several of the formulas use, each over those before it.
+        ``{name: formula}`` of quantities that several formulas use. Each may use those before it.
     """
 
     memory_MB: str
@@ -64,33 +64,33 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Declaration:
-    """What a step is, apart from its name, its stage and its parameters.
+    """Properties of a step, apart from its name, its stage and its parameters.
 
     Attributes
     ----------
     counts : {"movies", "micrographs", "particles"} or None
-        What one item of the step is, for the counts of the report; None where the step counts nothing.
+        What one item of the step is, for the counts of the report. None if the step does not count items.
     batched : bool
-        Whether there is one job for each batch; otherwise there is one job for the run.
+        Whether there is one job for each batch. Otherwise there is one job for the run.
     references : tuple of Reference
-        Papers that the method rests on; an empty tuple states that there is none.
+        Papers on which the method is based. An empty tuple states that there is none.
     when : Condition
         Which runs have this step.
     branch_of : str
-        Name of the fan-in that the step is a branch of; empty for a step that does not run beside others.
+        Name of the fan-in of which the step is a branch. It is empty for a step that does not run beside others.
     label : str
-        Name of the branch in the configuration; needed where ``branch_of`` is given.
+        Name of the branch in the configuration. It is needed with ``branch_of``.
     joins : str
-        Name of the fan-in whose branches the step makes one result of; empty for all other steps.
+        Name of the fan-in whose branches the step combines into one result. It is empty for all other steps.
     makes : mapping
-        ``{port: file}``: what later stages read of this step (`cryopipe.workflow.ports`), and the name of the file without
-        the batch.
+        ``{port: file}``: what later stages read from this step (`cryopipe.workflow.ports`), and the name of the file
+        without the batch.
     gpu : bool
         Whether the step has a GPU path.
     threads : int
-        Threads that one job asks for; Snakemake grants no more than the machine has.
+        Threads that one job asks for. Snakemake gives at most as many as the machine has.
     cost : Cost or None
-        What one job needs; None where nobody has measured it.
+        What one job needs. None if it has not been measured.
     """
 
     counts: Unit | None
@@ -108,7 +108,7 @@ class Declaration:
     def __call__(self, params: type[P]) -> type[P]:
         """Declare the step whose parameters the decorated class ``params`` describes."""
         if bool(self.branch_of) != bool(self.label):
-            raise ValueError(f"{params.__name__}: branch_of and label are given together or not at all")
+            raise ValueError(f"{params.__name__}: branch_of and label must be given together or not at all")
         DECLARATIONS[params] = self
         return params
 
@@ -131,12 +131,12 @@ class BranchOf:
 
     @property
     def labels(self) -> list[str]:
-        """Labels of the branches that are declared so far."""
+        """Labels of the branches that have been declared so far."""
         return [found.label for found in DECLARATIONS.values() if found.branch_of == self.fan_in]
 
     def _known(self, label: str) -> str:
         if label not in self.labels:
-            raise ValueError(f"there is no such branch of {self.fan_in}; known are {', '.join(self.labels)}")
+            raise ValueError(f"this is not a branch of {self.fan_in}; choose from {', '.join(self.labels)}")
         return label
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:

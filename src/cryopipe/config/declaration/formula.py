@@ -1,4 +1,4 @@
-"""Formulas of derived parameters and of costs, evaluated from the very text that documents them: the two cannot differ."""
+"""Formulas of derived parameters and of costs. The text that documents them is evaluated, so the two cannot differ."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def evaluate(formula: str, names: Mapping[str, Any]) -> Any:
     Parameters
     ----------
     formula : str
-        Numbers, + - * / **, the functions max, min, ceil, sqrt, clip(value, low, high), given(value, otherwise: where the value
-        is null), names and their attributes.
+        Numbers, + - * / **, names and their attributes, and the functions max, min, ceil, sqrt, clip(value, low, high) and
+        given(value, replacement if the value is null).
     names : mapping
-        Value of each bare name, or of the head of each dotted name.
+        Value of each bare name, or of the first part of each dotted name.
 
     Raises
     ------

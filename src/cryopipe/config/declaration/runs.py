@@ -1,4 +1,4 @@
-"""Steps that are done several times: their block of the configuration is a list, one entry for each run."""
+"""Steps that are done several times: their block of the configuration is a list with one entry per run."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pydantic import ValidationInfo, field_validator
 
 from cryopipe.config.declaration.base import Params, parameter
 
-#: Value of ``start_from`` for a run that starts from the one before it in the list.
+#: Value of ``start_from`` for a run that starts from the run before it in the list.
 PREVIOUS = "previous"
 
 
 class RunParams(Params):
-    """Parameters of a step that may be done several times, each run with results in a folder of its own."""
+    """Parameters of a step that may be done several times. Each run has its own folder of results."""
 
     run: str = parameter(
-        "Name of the run, also of its folder of results: small letters, digits and _.",
+        "Name of the run and of its folder of results: lower-case letters, digits and _.",
         default="",
         pattern=r"^([a-z][a-z0-9_]*)?$",
     )
     start_from: str | None = parameter(
         "What the run starts from: previous (the run before it in the list), the name of another run, or another step "
-        "(<step> or <step>/<run>); null: from what enters the stage.",
+        "(<step> or <step>/<run>); null: the input of the stage.",
         default=None,
     )
 
@@ -33,11 +33,11 @@ R = TypeVar("R", bound=RunParams)
 
 
 class Stage(Params):
-    """A section of the configuration: the blocks of a stage's steps, and choices beside them."""
+    """A section of the configuration: the blocks of the steps of a stage, and the choice between its branches."""
 
     @property
     def fan_ins(self) -> dict[str, tuple[list[str], str]]:
-        """``{fan-in: (labels of the branches that run, label of the branch whose result goes on)}`` of this stage's choices."""
+        """``{fan-in: (labels of the branches that run, label of the branch whose result goes on)}`` of this stage."""
         return {}
 
     @field_validator("*", mode="before")
@@ -70,7 +70,7 @@ def _is_runs(value: Any) -> bool:
 
 
 def _laid_over(block: Any, place: int, defaults: Sequence[RunParams]) -> Any:
-    """Return a run's block, completed by the default run of the same name; without a name by the one at the same place."""
+    """Return the block of a run, completed from the default run of the same name, or at the same place if it has no name."""
     if not isinstance(block, Mapping):
         return block
     place_name = defaults[place].run if place < len(defaults) else f"run_{place + 1}"
@@ -80,7 +80,7 @@ def _laid_over(block: Any, place: int, defaults: Sequence[RunParams]) -> Any:
 
 
 def _chained(runs: list[R]) -> list[R]:
-    """Return the runs with ``previous`` replaced by the name of the run before."""
+    """Return the runs, with ``previous`` replaced by the name of the run before."""
     twice = [name for name, count in Counter(run.run for run in runs).items() if count > 1]
     if twice:
         raise ValueError(f"two runs are called {twice[0]!r}: give each a name of its own (run: <name>)")
@@ -93,7 +93,7 @@ def _chained(runs: list[R]) -> list[R]:
 
 
 def check_choice(list_name: str, labels: Sequence[str], from_name: str, chosen: str | None) -> None:
-    """Refuse a fan-in without branches, a branch that is named twice, and a result of a branch that does not run.
+    """Refuse a fan-in without branches, a branch that is named twice, and the choice of a branch that does not run.
 
     Parameters
     ----------
@@ -107,13 +107,13 @@ def check_choice(list_name: str, labels: Sequence[str], from_name: str, chosen: 
     Raises
     ------
     ValueError
-        The choice cannot be carried out; the message names key and value.
+        The choice is not possible. The message names key and value.
     """
     if not labels:
-        raise ValueError(f"{list_name} is empty, but at least one has to run: name one")
+        raise ValueError(f"{list_name} is empty, but at least one branch must run: name one")
     if len(set(labels)) < len(labels):
-        raise ValueError(f"{list_name} must name each once, but it is {', '.join(labels)}")
+        raise ValueError(f"{list_name} must name each branch once, but it is {', '.join(labels)}")
     if chosen is not None and chosen not in labels:
         raise ValueError(
-            f"{from_name} is {chosen}, but {list_name} runs {', '.join(labels)}: add it there or choose one of them"
+            f"{from_name} is {chosen}, but {list_name} has only {', '.join(labels)}: add it there or choose one of these"
         )

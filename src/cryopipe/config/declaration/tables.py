@@ -1,4 +1,4 @@
-"""The tables of steps in README and docs/architecture.md, made from the declarations and kept between markers."""
+"""The tables of steps in README and docs/architecture.md. They are made from the declarations and placed between markers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _JOBS = {True: "one for each batch", False: "one"}
 
 
 def stage_table() -> str:
-    """Return one row for each stage: what it does, and its steps."""
+    """Return the table of stages: what each does, and its steps."""
     rows = ["| stage | what it does | steps |", "|---|---|---|"]
     for stage, steps in sections().items():
         section = model_in(Config.model_fields[stage].annotation)
@@ -26,7 +26,7 @@ def stage_table() -> str:
 
 
 def step_table() -> str:
-    """Return one row for each step: stage, name, what it does, its jobs, what it counts, of which fan-in it is a branch."""
+    """Return the table of steps: stage, name, what it does, jobs, what it counts, the fan-in of which it is a branch."""
     rows = [
         "| stage | step = rule = module = block | what it does | jobs | counts | branch of |",
         "|---|---|---|---|---|---|",
@@ -47,7 +47,7 @@ TABLES: dict[str, dict[str, Callable[[], str]]] = {
 
 
 def with_tables(name: str, text: str) -> str:
-    """Return ``text`` of the file ``name`` with its tables made anew.
+    """Return ``text`` of the file ``name`` with its tables updated.
 
     Raises
     ------
@@ -65,6 +65,6 @@ def with_tables(name: str, text: str) -> str:
 
 
 def _what(model: type[BaseModel] | type[Params] | None) -> str:
-    """Return the first sentence of a class docstring without the name that it begins with."""
+    """Return the first paragraph of a class docstring, without the name at its beginning and the final full stop."""
     first = " ".join((inspect.getdoc(model) or "").split("\n\n")[0].split())
     return re.sub(r"^(Step ``\w+``|Stage \w+): ", "", first).removesuffix(".").replace("|", "\\|")

@@ -1,1 +1,1 @@
-"""What several estimators agree on, and the row that goes on."""
+"""The consensus of several CTF estimators, and the row that goes on."""

@@ -1,7 +1,7 @@
 """To which resolution CTFs of one micrograph agree, which of them form the largest agreeing set, and their tensor mean.
 
-Two CTFs are useful together up to the frequency where their phases differ by 90° (Marabini et al. 2015, J. Struct.
-Biol. 190:348, doi:10.1016/j.jsb.2015.04.003; xmipp ``errorMaxFreqCTFs2D``).
+Two CTFs agree up to the frequency at which their phases differ by 90° (Marabini et al. 2015, J. Struct. Biol. 190:348,
+doi:10.1016/j.jsb.2015.04.003; xmipp ``errorMaxFreqCTFs2D``).
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 from cryopipe.ctf.defocus import Defocus, Microscope
 from cryopipe.errors import InputError
 
-#: Azimuths over 180°, one every half degree. The extremes are among them, so the number decides only how finely the area is
-#: averaged.
+#: Number of azimuths over 180°, one every half degree. The extremes are among them, so this number decides only how finely the
+#: area is averaged.
 _AZIMUTHS = 360
-#: Side of the grid of frequencies on which xmipp's ``errorMaxFreqCTFs2D`` counts.
+#: Side of the grid of frequencies that xmipp's ``errorMaxFreqCTFs2D`` uses.
 _LEGACY_GRID = 256
 
 
@@ -30,13 +30,13 @@ class Agreement:
     Attributes
     ----------
     crossing_A : float
-        First frequency, over all azimuths, where the phases differ by 90°; twice the pixel size where they never do,
-        infinite where they differ from frequency zero on.
+        First frequency, over all azimuths, at which the phases differ by 90°. It is twice the pixel size if they never
+        do, and infinite if they differ already at frequency zero.
     area_A : float
-        Radius of the disc as large as the area in which they differ by less; infinite where there is none.
+        Radius of a disc with the area of the frequencies at which they differ by less. Infinite if there are none.
     legacy_linear_A : float
-        xmipp's value: that area, as a share of the Nyquist disc, times the Nyquist frequency (depends on the pixel
-        size).
+        xmipp's value: that area, as a share of the Nyquist disc, times the Nyquist frequency. It depends on the pixel
+        size.
     """
 
     crossing_A: float
@@ -47,24 +47,24 @@ class Agreement:
 def agreement(first: tuple[Defocus, Microscope], second: tuple[Defocus, Microscope], pixel_size_A: float) -> Agreement:
     """Compare two CTFs (defocus and microscope of each) up to the Nyquist frequency of ``pixel_size_A``.
 
-    ``crossing_A`` and ``area_A`` use the full phases, with phase shift, amplitude contrast and Cs. Towards one azimuth
-    the difference is a quadratic polynomial in k², so its crossings are roots, not samples. ``legacy_linear_A``
-    compares the defoci alone on a grid of 256 x 256 digital frequencies, as xmipp does.
+    ``crossing_A`` and ``area_A`` use the full phases, with phase shift, amplitude contrast and Cs. Along one azimuth the
+    difference is a quadratic polynomial in k², so the crossings are computed exactly as its roots. ``legacy_linear_A``
+    compares only the defoci, on a grid of 256 x 256 digital frequencies, as xmipp does.
 
     Raises
     ------
     InputError
-        The two have different voltages, so they are not of one micrograph.
+        The two have different voltages, so they do not belong to one micrograph.
     """
     (a, scope_a), (b, scope_b) = first, second
     if scope_a.voltage_kV != scope_b.voltage_kV:
         raise InputError(
-            f"two CTFs of a micrograph name {scope_a.voltage_kV:g} and {scope_b.voltage_kV:g} kV. Estimate both from "
+            f"two CTFs of a micrograph have {scope_a.voltage_kV:g} and {scope_b.voltage_kV:g} kV. Estimate both from "
             "the same table of micrographs."
         )
     wavelength, end = scope_a.wavelength_A, (0.5 / pixel_size_A) ** 2
     z, x, y = a.mean_A - b.mean_A, a.a_A - b.a_A, a.b_A - b.b_A
-    # the azimuths start at an axis of the difference: its extremes are hit exactly
+    # the azimuths start at an axis of the difference, so that its extremes are among them
     twice = np.arctan2(y, x) + 2.0 * np.pi * np.arange(_AZIMUTHS) / _AZIMUTHS
     linear = np.pi * wavelength * (z + np.hypot(x, y) * np.cos(twice - np.arctan2(y, x)))
     square = -0.5 * np.pi * wavelength**3 * (scope_a.cs_mm - scope_b.cs_mm) * 1e7
@@ -92,7 +92,7 @@ def _sign_changes(linear: np.ndarray, square: float, constant: float, end: float
     columns = [np.zeros_like(linear), np.full_like(linear, end)]
     for side in (0.5 * np.pi, -0.5 * np.pi):
         rest = constant - side
-        # the stable pair of roots; without a quadratic term the second one is linear's only root
+        # numerically stable form of both roots; without a quadratic term the second is the only root
         with np.errstate(divide="ignore", invalid="ignore"):
             half = -0.5 * (linear + np.copysign(np.sqrt(linear**2 - 4.0 * square * rest), linear))
             columns += [half / square if square else np.full_like(linear, np.nan), rest / half]
@@ -116,17 +116,17 @@ def _legacy_linear_A(
 
 
 def largest_agreeing(distances: Mapping[tuple[str, str], float], names: Iterable[str], limit: float) -> tuple[str, ...]:
-    """Return the largest set of names of which any two lie within ``limit``, sorted.
+    """Return the largest set of names, sorted, in which all pairs are within ``limit``.
 
-    Of sets of one size the one whose worst pair agrees best is taken, then the one that is first in the alphabet: the
-    answer does not depend on the order of ``names``.
+    Of sets with the same size, the one whose worst pair agrees best is taken, then the first one in the alphabet. So the
+    result does not depend on the order of ``names``.
 
     Parameters
     ----------
     distances : mapping
         ``{(name, name) in alphabetical order: resolution of agreement, Å}`` of all pairs.
     names : iterable of str
-        At most about ten, because all subsets are tried.
+        At most about ten names, because all subsets are tried.
     limit : float
         Largest resolution, Å, at which a pair agrees.
     """
@@ -143,7 +143,7 @@ def largest_agreeing(distances: Mapping[tuple[str, str], float], names: Iterable
 
 
 def mean_defocus(defoci: Sequence[Defocus]) -> Defocus:
-    """Return the average of the defoci as tensors (z, a, b each), of phase shifts on the circle of period 180°.
+    """Return the mean of the defoci as tensors (z, a and b), and of the phase shifts as angles with a period of 180°.
 
     Sums are rounded once, so that the order of ``defoci`` changes no bit.
     """
@@ -166,10 +166,10 @@ class Spread:
 
 
 def spread(defoci: Sequence[Defocus]) -> Spread:
-    """Return how far two or more defoci scatter about their tensor mean.
+    """Return the scatter of two or more defoci about their tensor mean.
 
-    U and V are taken along the axes of the mean (Δ = z ± (a cos 2α + b sin 2α)): larger and smaller defocus of each
-    estimate by itself would mix with the noise of the angle.
+    U and V are taken along the axes of the mean (Δ = z ± (a cos 2α + b sin 2α)). The larger and smaller defocus of each
+    estimate would also contain the noise of its angle.
     """
     mean = mean_defocus(defoci)
     length = math.hypot(mean.a_A, mean.b_A)
@@ -189,6 +189,6 @@ def spread(defoci: Sequence[Defocus]) -> Spread:
 
 
 def angle_difference_deg(first_deg: float, second_deg: float) -> float:
-    """Return the difference of two axes' directions, 0..90°."""
+    """Return the angle between two axes, 0 to 90°."""
     difference = abs(first_deg - second_deg) % 180.0
     return min(difference, 180.0 - difference)

@@ -23,11 +23,11 @@ class Branch:
     Attributes
     ----------
     name : str
-        Of the estimator, or of the consensus that the table comes from.
+        Name of the estimator or consensus from which the table comes.
     table : StarTable
-        Micrographs with CTF columns; may be empty.
+        Micrographs with CTF columns. It may be empty.
     failures : mapping
-        ``{item: reason}`` of the micrographs that it gave no estimate for.
+        ``{item: reason}`` of the micrographs for which it gave no estimate.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Branch:
 
     def failure(self, item: str) -> str:
         """Return why there is no estimate of ``item``."""
-        return self.failures.get(item, "it is not in its table")
+        return self.failures.get(item, "the micrograph is not in its table")
 
 
 def item_of(record: Mapping[Any, Any]) -> str:
-    """Return the name by which a micrograph is joined: its item, else the stem of its file."""
+    """Return the name by which tables are joined: the item, or else the stem of the file."""
     return str(record.get("crpItem", Path(str(record["rlnMicrographName"])).stem))
 
 
@@ -59,7 +59,7 @@ def _by_item(name: str, rows: Iterable[Mapping[Any, Any]]) -> dict[str, Record]:
     for row in rows:
         item = item_of(row)
         if item in records:
-            raise InputError(f"micrograph {item} stands twice in branch {name}. Names must be unique.")
+            raise InputError(f"micrograph {item} occurs twice in branch {name}. Give each a name of its own.")
         records[item] = {str(key): value for key, value in row.items()}
     return records
 
@@ -101,6 +101,6 @@ def defocus_of(record: Record) -> tuple[Defocus, Microscope]:
     """
     missing = [name for name in CTF_COLUMNS if name not in record]
     if missing:
-        raise InputError(f"the table of micrographs has no {', '.join(missing)}. Estimate the CTF first.")
+        raise InputError(f"the table of micrographs lacks {', '.join(missing)}. Estimate the CTF first.")
     u, v, angle, voltage, cs, contrast = (float(record[name]) for name in CTF_COLUMNS)
     return from_uv(u, v, angle, float(record.get("rlnPhaseShift", 0.0))), Microscope(voltage, cs, contrast)

@@ -1,18 +1,19 @@
-"""The row of a micrograph that several CTF estimates agree on: whose values go on, and how far all of them agree.
+"""The row of a micrograph with several agreeing CTF estimates: which values go on, and how well all of them agree.
 
-Columns that are written, P the prefix of the pass (``crpCtfConsensus``, ``crpCtfEnvelopeConsensus``):
+Columns that are written (P is the prefix of the pass: ``crpCtfConsensus`` or ``crpCtfEnvelopeConsensus``):
 
 - ``P + Estimates``, ``P + Agreeing``: how many branches have an estimate, and the names of those that agree.
-- ``P + Crossing | Area | Legacy`` (Å): worst agreement of any two of them; ``P + DefocusDifference`` (Å, the larger of
-  |ΔU| and |ΔV|), ``P + AngleDifference``, ``P + PhaseShiftDifference`` (degrees): their largest differences.
-- ``P + DefocusU | DefocusV | DefocusAngle`` and the components ``P + DefocusMean | AstigmatismX | AstigmatismY`` (z, a, b
-  of `cryopipe.ctf.defocus`): their mean as tensors; with ``Sd`` their standard deviations (n - 1), those of U and V along
-  the mean's axes.
-- ``crpCtfAgreement<A><B>`` (Å): where the phases of A and B part by 90°, for all pairs of branches.
+- ``P + Crossing | Area | Legacy`` (Å): worst agreement of any two agreeing branches.
+- ``P + DefocusDifference`` (Å, the larger of |ΔU| and |ΔV|), ``P + AngleDifference``, ``P + PhaseShiftDifference``
+  (degrees): largest differences of agreeing branches.
+- ``P + DefocusU | DefocusV | DefocusAngle`` and ``P + DefocusMean | AstigmatismX | AstigmatismY`` (z, a, b of
+  `cryopipe.ctf.defocus`): mean of the agreeing branches, as tensors. With ``Sd`` added: their standard deviations (n - 1),
+  those of U and V along the axes of the mean.
+- ``crpCtfAgreement<A><B>`` (Å): resolution at which the phases of A and B differ by 90°, for all pairs of branches.
 - ``crpCtf<A>DefocusU | DefocusV | DefocusAngle | FigureOfMerit | MaxResolution | Image``: the values of each estimator.
-- ``crpCtfDefocusFrom``, ``crpCtfEnvelopeFrom``: whose defocus and whose envelope the row carries.
+- ``crpCtfDefocusFrom``, ``crpCtfEnvelopeFrom``: names of the branches from which defocus and envelope of the row come.
 
-The values are -9999 and "none" where a branch has no estimate of this micrograph.
+The values are -9999 and "none" if a branch has no estimate of this micrograph.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from cryopipe.ctf.consensus.verdict import CtfVerdict
 from cryopipe.ctf.defocus import Defocus
 
 _NONE = "none"
-#: Resolution (Å) of two CTFs that differ from frequency zero on; STAR files cannot hold infinity.
+#: Resolution (Å) for two CTFs that differ already at frequency zero. STAR files cannot contain infinity.
 _NEVER_A = 9999.0
-#: What belongs to a defocus and moves with it.
+#: Columns that belong to a defocus and are taken together with it.
 _DEFOCUS = (
     "rlnDefocusU",
     "rlnDefocusV",
@@ -66,7 +67,7 @@ def combined_rows(
 ) -> pd.DataFrame:
     """Return the rows of the accepted micrographs, in the order of ``verdicts``.
 
-    The columns depend on the columns of the branches and on ``params`` alone, so that batches can be joined.
+    The columns depend only on those of the branches and on ``params``, so that batches can be joined.
 
     Parameters
     ----------
@@ -75,9 +76,9 @@ def combined_rows(
     branches : sequence of Branch
         Tables of estimates, in the order of ``params.branches``.
     params : ConsensusCtf
-        Whose defocus and envelope go on, and whether columns of later branches are taken over.
+        States whose defocus and envelope go on, and whether columns of later branches are taken over.
     prefix : str
-        First part of the names of the columns of this pass (P in the text of the module).
+        Prefix of the columns of this pass (P in the docstring of the module).
     """
     fills = _columns(branches, params, prefix)
     rows = [_row(item, verdict, branches, params, prefix, fills) for item, verdict in verdicts.items()]
@@ -87,7 +88,7 @@ def combined_rows(
 
 
 def _columns(branches: Sequence[Branch], params: ConsensusCtf, prefix: str) -> dict[str, float | int | str]:
-    """Return ``{column: its value where there is none}`` of the table that is made."""
+    """Return ``{column of the new table: value that marks a missing one}``."""
     first, *others = branches
     fills: dict[str, float | int | str] = {str(name): _fill(branches, str(name)) for name in first.table.rows}
     for other in others:
@@ -123,7 +124,7 @@ def _row(
     agreeing = [branch for branch in branches if branch.name in verdict.agreeing]
     by_name = {branch.name: branch for branch in agreeing}
     row = dict(fills)
-    for branch in reversed(agreeing):  # the first branch that agrees has the last word
+    for branch in reversed(agreeing):  # so that the first agreeing branch overwrites the others
         row |= {name: value for name, value in branch.rows[item].items() if name in fills}
     source = by_name.get(params.defocus_from, agreeing[0])
     row |= {name: value for name, value in source.rows[item].items() if name in _DEFOCUS and name in fills}
@@ -148,7 +149,7 @@ def _row(
 
 
 def _together(verdict: CtfVerdict) -> dict[str, float]:
-    """Return mean, scatter and largest differences of the agreeing estimates, by the names in ``_TOGETHER``."""
+    """Return mean, scatter and largest differences of the agreeing estimates, with the names in ``_TOGETHER``."""
     pairs = list(itertools.combinations(verdict.agreeing, 2))
     defoci = [verdict.estimates[name][0] for name in verdict.agreeing]
     both = list(itertools.combinations(defoci, 2))
@@ -181,7 +182,7 @@ def _mean_columns(defoci: Sequence[Defocus], fills: Mapping[str, Any]) -> dict[s
 
 
 def _own_columns(branch: Branch) -> dict[str, str]:
-    """Return ``{new column: column of the branch's table}`` of the values of one estimator; a consensus has none of its own."""
+    """Return ``{new column: column of the branch's table}`` for the values of an estimator; empty for a consensus."""
     if branch.name == "consensus_ctf":
         return {}
     return {
@@ -198,7 +199,7 @@ def _is_envelope(name: str) -> bool:
 
 
 def _fill(branches: Sequence[Branch], name: str) -> float | int | str:
-    """Return the value that marks a missing one in a column; an empty table does not know the types of its columns."""
+    """Return the value that marks a missing one in a column. Empty tables are skipped, since their columns have no types."""
     tables = sorted((branch.table.rows for branch in branches if name in branch.table.rows), key=len, reverse=True)
     kind = tables[0][name].dtype.kind
     return int(MISSING) if kind in "iu" else MISSING if kind == "f" else _NONE

@@ -1,8 +1,9 @@
-"""Limits that a CTF has to keep: defocus, astigmatism, fitted resolution, and xmipp's criteria of a fit.
+"""Limits that a CTF must keep: defocus, astigmatism, fitted resolution, and xmipp's criteria of a fit.
 
-The table of xmipp's criteria follows its 2020 CTF consensus and CTF estimation protocols (Sorzano et al. 2007, J.
-Struct. Biol. 160:249, doi:10.1016/j.jsb.2007.08.013). Programs normalise spectra in their own ways: limits that were
-tuned to xmipp's are off by default, those with a physical meaning are on (`cryopipe.config.ctf.ConsensusCtf`).
+The table of xmipp's criteria follows its CTF consensus and CTF estimation protocols of 2020 (Sorzano et al. 2007, J.
+Struct. Biol. 160:249, doi:10.1016/j.jsb.2007.08.013). Programs normalise spectra differently. So limits that were tuned
+to the spectra of xmipp are off by default, and those with a physical meaning are on
+(`cryopipe.config.ctf.ConsensusCtf`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 from cryopipe.config.ctf import ConsensusCtf
 from cryopipe.ctf.defocus import Defocus
 
-#: Value in a table where an estimator gave none: no quantity of a CTF is as small, and STAR files cannot hold NaN.
+#: Value in a table if an estimator gave none. No quantity of a CTF is as small, and STAR files cannot contain NaN.
 MISSING = -9999.0
 
 
@@ -50,7 +51,7 @@ CRITERIA = (
 
 
 def defocus_reasons(defocus: Defocus, params: ConsensusCtf) -> list[str]:
-    """Return which limits on defocus and astigmatism ``defocus`` breaks, each naming value and limit."""
+    """Return a text for each limit on defocus and astigmatism that ``defocus`` breaks, with value and limit."""
     reasons = []
     if defocus.v_A < params.min_defocus_A:
         reasons.append(f"defocus {defocus.v_A:.0f} Å is below {params.min_defocus_A:g} Å")
@@ -61,25 +62,27 @@ def defocus_reasons(defocus: Defocus, params: ConsensusCtf) -> list[str]:
         reasons.append(f"astigmatism {astigmatism:.0f} Å exceeds {params.max_astigmatism_A:g} Å")
     limit = params.max_relative_astigmatism
     if limit is not None and astigmatism > limit * abs(defocus.mean_A):
-        reasons.append(f"astigmatism is {astigmatism / abs(defocus.mean_A):.3f} of the defocus, {limit:g} is allowed")
+        reasons.append(
+            f"astigmatism is {astigmatism / abs(defocus.mean_A):.3f} of the defocus, but {limit:g} is allowed"
+        )
     return reasons
 
 
 def resolution_reasons(records: Sequence[Mapping[str, Any]], params: ConsensusCtf) -> list[str]:
-    """Return the reason if none of the agreeing estimates follows the rings far enough.
+    """Return the reason if none of the agreeing estimates fits the rings to a fine enough resolution.
 
     Programs measure this resolution differently (one stops at the first dip, another looks past it), so the best of
-    them counts; that their defoci agree is asked for elsewhere.
+    them counts. Whether their defoci agree is checked elsewhere.
     """
     values = [value for record in records if (value := value_of(record, "rlnCtfMaxResolution")) is not None]
     limit = params.max_resolution_A
     if limit is None or not values or min(values) <= limit:
         return []
-    return [f"CTF fitted to {min(values):.1f} Å only, {limit:g} Å is asked for"]
+    return [f"CTF fitted only to {min(values):.1f} Å, but {limit:g} Å is required"]
 
 
 def quality_reasons(record: Mapping[str, Any], params: ConsensusCtf) -> list[str]:
-    """Return which of xmipp's criteria an estimate breaks; columns that it does not have are not judged."""
+    """Return which of xmipp's criteria an estimate breaks. Columns that it does not have are not judged."""
     reasons = []
     for criterion in CRITERIA:
         value = value_of(record, criterion.column)
@@ -94,6 +97,6 @@ def quality_reasons(record: Mapping[str, Any], params: ConsensusCtf) -> list[str
 
 
 def value_of(record: Mapping[str, Any], column: str) -> float | None:
-    """Return a number of a row, None where the column is missing or holds `MISSING`."""
+    """Return a number of a row, or None if the column is missing or has the value `MISSING`."""
     value = record.get(column)
     return None if value is None or float(value) == MISSING else float(value)

@@ -1,4 +1,4 @@
-"""Both passes of the CTF consensus: judge each micrograph that enters, combine the estimates of the accepted ones."""
+"""A run of the CTF consensus: judge each micrograph, and combine the estimates of the accepted ones."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from cryopipe.items import Rejection
 def consensus(
     items: Sequence[str], branches: Sequence[Branch], params: ConsensusCtf, *, prefix: str
 ) -> tuple[StarTable, list[Rejection]]:
-    """Return the accepted micrographs and the rejections; together they hold each of ``items`` once, in this order.
+    """Return the accepted micrographs and the rejections. Together they have each of ``items`` once, in this order.
 
     Parameters
     ----------
     items : sequence of str
-        The micrographs that enter, each once. Other micrographs of a branch are ignored: an earlier step rejected them.
+        Micrographs to judge, each once. Other micrographs of a branch are ignored, because an earlier step rejected them.
     branches : sequence of Branch
         Tables of estimates and their failures. A table may be empty, and there may be a single branch.
     params : ConsensusCtf
         Criteria.
     prefix : str
-        Of the columns that this pass adds (`combine`).
+        Prefix of the columns that this pass adds (`combine`).
 
     Raises
     ------
     InputError
-        An item stands twice, or a branch has no CTF columns.
+        An item occurs twice, or a branch has no CTF columns.
     """
     if len(set(items)) < len(items):
         twice = next(item for i, item in enumerate(items) if item in items[:i])
-        raise InputError(f"micrograph {twice} enters twice. Names must be unique.")
+        raise InputError(f"micrograph {twice} occurs twice in the table of micrographs. Give each a name of its own.")
     verdicts = {item: judge(item, branches, params) for item in items}
     rejections = [
-        # no estimator could work on it: that is not a judgement of its CTF
+        # if no estimator could process it, this is not a judgement of its CTF
         Rejection(item, "rejected" if verdict.estimates else "quarantined", "; ".join(verdict.reasons))
         for item, verdict in verdicts.items()
         if verdict.reasons
@@ -59,16 +59,16 @@ def run_pass(
     Parameters
     ----------
     inputs : dict
-        ``micrographs``, the table of what enters; ``branches``, one table of estimates for each of ``params.branches``;
-        ``failures``, their lists of rejections.
+        ``micrographs``: table of the micrographs to judge. ``branches``: one table of estimates for each of
+        ``params.branches``. ``failures``: their lists of rejections.
     outputs : dict of Path
-        ``micrographs``, the accepted ones; ``rejected``, the list of the others.
+        ``micrographs``: the accepted ones. ``rejected``: list of the others.
     params : ConsensusCtf
         Criteria.
     context : Context
         Log of the job.
     prefix : str
-        First part of the names of the columns that this pass adds (`combine`).
+        Prefix of the columns that this pass adds (`combine`).
     """
     tables, failures = (
         value if isinstance(value, list) else [value] for value in (inputs["branches"], inputs["failures"])

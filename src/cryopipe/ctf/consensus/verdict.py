@@ -1,4 +1,4 @@
-"""The verdict on one micrograph: which of its CTF estimates agree, and whether what they agree on keeps the limits."""
+"""The verdict on one micrograph: which of its CTF estimates agree, and whether they keep the limits."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True)
 class CtfVerdict:
-    """What is decided about one micrograph.
+    """The decision on one micrograph.
 
     Attributes
     ----------
     agreeing : tuple of str
-        Largest set of branches whose estimates agree, in alphabetical order; empty where there is no estimate.
+        Largest set of branches whose estimates agree, in alphabetical order. Empty if there is no estimate.
     estimates : dict
         ``{branch: (defocus, microscope)}`` of the branches that have one.
     pairs : dict
         ``{(branch, branch): agreement}`` of all pairs, names in alphabetical order.
     reasons : list of str
-        Why it is rejected; empty if it is accepted.
+        Why it is rejected. Empty if it is accepted.
     """
 
     agreeing: tuple[str, ...]
@@ -39,11 +39,11 @@ class CtfVerdict:
 
 
 def judge(item: str, branches: Sequence[Branch], params: ConsensusCtf) -> CtfVerdict:
-    """Judge one micrograph; neither the order of the branches nor that of their rows matters.
+    """Judge one micrograph. The result depends neither on the order of the branches nor on that of their rows.
 
-    Enough estimates have to agree with one another (``params.needed``). Limits on defocus and astigmatism are put to
-    the tensor mean of those that do, the fitted resolution to the best of them, and xmipp's criteria to each that
-    states them.
+    Enough estimates must agree with one another (``params.needed``). The tensor mean of the agreeing ones must keep the
+    limits on defocus and astigmatism, the best of them that on the fitted resolution, and each of them those of xmipp's
+    criteria that it has.
     """
     records = {branch.name: branch.records[item] for branch in branches if item in branch.records}
     estimates = {name: defocus_of(records[name]) for name in sorted(records)}
@@ -62,7 +62,7 @@ def judge(item: str, branches: Sequence[Branch], params: ConsensusCtf) -> CtfVer
         if len(agreeing) < len(estimates):
             reasons.append(_disagreement(distances, estimates, params.agreement, limit))
         if len(branches) > 2:
-            reasons.append(f"{len(agreeing)} of {len(branches)} estimates agree, {params.needed} are asked for")
+            reasons.append(f"{len(agreeing)} of {len(branches)} estimates agree, but {params.needed} are required")
     kept = [records[name] for name in agreeing]
     reasons += defocus_reasons(mean_defocus([estimates[name][0] for name in agreeing]), params)
     reasons += resolution_reasons(kept, params)
@@ -73,7 +73,7 @@ def judge(item: str, branches: Sequence[Branch], params: ConsensusCtf) -> CtfVer
 
 def _absences(item: str, branches: Sequence[Branch]) -> list[str]:
     absent = sorted((branch.name, branch.failure(item)) for branch in branches if item not in branch.records)
-    return [f"no estimate by {name}: {why}" for name, why in absent]
+    return [f"no estimate from {name}: {why}" for name, why in absent]
 
 
 def _disagreement(
@@ -83,6 +83,6 @@ def _disagreement(
     first, second = estimates[a][0], estimates[b][0]
     difference = max(abs(first.u_A - second.u_A), abs(first.v_A - second.v_A))
     return (
-        f"{a} and {b} agree to {worst:.1f} Å only ({criterion}), {limit:g} Å is asked for; their defoci differ by "
+        f"{a} and {b} agree only to {worst:.1f} Å ({criterion}), but {limit:g} Å is required; their defoci differ by "
         f"{difference:.0f} Å"
     )

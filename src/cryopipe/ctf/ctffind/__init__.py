@@ -1,1 +1,1 @@
-"""The estimator on amplitude spectra."""
+"""The CTF estimator that uses amplitude spectra."""

@@ -15,9 +15,9 @@ from cryopipe.ctf.ctffind.fit import Band
 from cryopipe.ctf.ctffind.spectrum import Spectrum
 from cryopipe.ctf.defocus import Defocus, Microscope, equivalent_k2, phase
 
-#: CTFFIND4's window has a half-width of at least this part of the frequencies.
+#: In CTFFIND4 the half-width of the window is at least this share of the frequencies.
 _BINS_AT_LEAST = 40
-#: CTFFIND4's limits of the windowed correlation (`fit_resolution_A`), and the bins above them that make rings seen.
+#: CTFFIND4's limits of the windowed correlation (`fit_resolution_A`), and how many bins above them are needed.
 _LOW, _HIGH, _GOOD, _SEEN = 0.1, 0.5, 0.66, 3
 #: CTFFIND4's limit: rings closer than this many bins are aliased.
 _ALIASED_BINS = 4.0
@@ -36,13 +36,13 @@ class Profiles:
     radial : ndarray
         Rotational average of the amplitude.
     equiphase : ndarray
-        Flattened spectrum averaged over pixels of equal phase, at the frequency where the mean defocus has that phase.
+        Flattened spectrum averaged over pixels of equal phase, at the frequency at which the mean defocus has that phase.
     model : ndarray
         |CTF| of the mean defocus.
     correlation : ndarray
-        Of ``equiphase`` and ``model`` in a window around each frequency.
+        Correlation of ``equiphase`` and ``model`` in a window around each frequency.
     pixels : ndarray
-        Pixels that entered each bin of ``equiphase``.
+        Number of pixels in each bin of ``equiphase``.
     """
 
     k: np.ndarray
@@ -63,8 +63,8 @@ def fringe_period(k: np.ndarray, mean_defocus_A: float, microscope: Microscope) 
 def equiphase_average(spectrum: Spectrum, defocus: Defocus, microscope: Microscope) -> tuple[np.ndarray, np.ndarray]:
     """Return the equiphase average ``[box // 2]`` of the flattened spectrum and the number of pixels of each bin.
 
-    Bin r is the frequency r / (box · pixel size). Where the phase has turned back (weak defocus, high
-    resolution) pixels are averaged by their own frequency.
+    Bin r is the frequency r / (box · pixel size). Beyond the turning point of the phase (weak defocus, high resolution)
+    pixels are averaged at their own frequency.
     """
     band = Band(spectrum, 1e6, spectrum.pixel_size_A)
     k2 = equivalent_k2(band.chi(defocus, microscope), defocus, microscope)
@@ -81,21 +81,21 @@ def equiphase_average(spectrum: Spectrum, defocus: Defocus, microscope: Microsco
 
 
 def make_profiles(spectrum: Spectrum, defocus: Defocus, microscope: Microscope, min_resolution_A: float) -> Profiles:
-    """Average the spectrum over radius and over phase, and correlate the average over phase with the model.
+    """Average the spectrum rotationally and over equal phases, and correlate the equiphase average with the model.
 
-    The correlation is computed in a window around each frequency. Its half-width is CTFFIND4's: 1/40 of the frequencies, or
-    one fringe and a tenth of a fringe for each extremum before it, whichever is more.
+    The correlation is computed in a window around each frequency. Its half-width is that of CTFFIND4, the larger of two: 1/40
+    of the frequencies, or one fringe plus a tenth of a fringe for each extremum before it.
 
     Parameters
     ----------
     spectrum : Spectrum
-        Its amplitude is averaged over radius, its flattened part over phase.
+        Its amplitude is averaged rotationally, its flattened part over equal phases.
     defocus : Defocus
         The fit.
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     min_resolution_A : float
-        Coarsest resolution of the fit, Å; the correlation is 0 at coarser ones.
+        Coarsest resolution of the fit, Å. The correlation is 0 at coarser ones.
     """
     n = spectrum.box // 2
     unit = 1.0 / (spectrum.box * spectrum.pixel_size_A)
@@ -127,7 +127,7 @@ def _pearson(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def fit_resolution_A(profiles: Profiles, min_resolution_A: float) -> float:
-    """Return the resolution in Å to which rings are fitted (CTFFIND4's rule), ``min_resolution_A`` where none are.
+    """Return the resolution in Å up to which rings are fitted (CTFFIND4's rule), ``min_resolution_A`` if there are none.
 
     The fit ends where the windowed correlation is below 0.1 after more than 3 bins above 0.1, or below 0.5 after more
     than 3 bins above 0.66.
@@ -144,7 +144,7 @@ def fit_resolution_A(profiles: Profiles, min_resolution_A: float) -> float:
 
 
 def aliasing_resolution_A(profiles: Profiles, mean_defocus_A: float, microscope: Microscope) -> float:
-    """Return the resolution in Å where neighbouring maxima of |CTF| come closer than 4 bins, Nyquist if they do not."""
+    """Return the resolution in Å from which maxima of |CTF| are closer than 4 bins, or Nyquist if they never are."""
     unit = profiles.k[1]
     dense = fringe_period(profiles.k[1:], mean_defocus_A, microscope) < _ALIASED_BINS * unit
     index = int(np.argmax(dense)) + 1 if dense.any() else len(profiles.k) - 1
@@ -152,7 +152,7 @@ def aliasing_resolution_A(profiles: Profiles, mean_defocus_A: float, microscope:
 
 
 def iciness(profiles: Profiles) -> float | None:
-    """Return (mean amplitude at 3.9-3.5 Å / that at 30-6 Å)²; None where the spectrum ends before 3.5 Å."""
+    """Return (mean amplitude at 3.9-3.5 Å / that at 30-6 Å)², or None if the spectrum ends before 3.5 Å."""
     if profiles.k[-1] < 1.0 / 3.5:
         return None
     ring = (profiles.k >= 1.0 / 3.9) & (profiles.k <= 1.0 / 3.5)
@@ -161,9 +161,9 @@ def iciness(profiles: Profiles) -> float | None:
 
 
 def diagnostic_image(spectrum: Spectrum, defocus: Defocus, microscope: Microscope, resolution_A: float) -> np.ndarray:
-    """Return an image ``[box, box]`` float32, 0..1: the left half is the spectrum, the right half |CTF|.
+    """Return an image ``[box, box]`` float32, 0 to 1: the left half is the spectrum, the right half |CTF|.
 
-    The spectrum is averaged over a few degrees and scaled radius by radius, so that weak rings are seen, too.
+    The spectrum is averaged over a few degrees and scaled at each radius, so that weak rings are visible, too.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ def diagnostic_image(spectrum: Spectrum, defocus: Defocus, microscope: Microscop
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     resolution_A : float
-        Resolution of the fit, Å; beyond it the right half is grey (0.5).
+        Resolution of the fit, Å. Beyond it the right half is grey (0.5).
     """
     box = spectrum.box
     axis = np.arange(box) - box // 2

@@ -1,9 +1,9 @@
 """Defocus, astigmatism and phase shift that correlate best with a flattened amplitude spectrum.
 
-CTFFIND4 (Rohou & Grigorieff 2015, doi:10.1016/j.jsb.2015.08.008) with two changes. The exhaustive search is done on
-radial profiles of 10° sectors and hence includes astigmatism at the price of a search on one profile, so that no
-starting angle is needed. The refinement has analytic derivatives in (z, a, b), where zero astigmatism is an ordinary
-point. The score is Pearson's correlation over the half plane (CTFFIND's is not centred and smaller).
+The method is CTFFIND4's (Rohou & Grigorieff 2015, doi:10.1016/j.jsb.2015.08.008) with two changes. The exhaustive search
+uses radial profiles of 10° sectors. So it includes astigmatism at the cost of a search on one profile, and needs no starting
+angle. The refinement has analytic derivatives in (z, a, b), where zero astigmatism is not a special point. The score is
+Pearson's correlation over the half plane (that of CTFFIND does not subtract the mean and is smaller).
 """
 
 from __future__ import annotations
@@ -17,21 +17,22 @@ from scipy import optimize
 from cryopipe.ctf.ctffind.spectrum import Spectrum
 from cryopipe.ctf.defocus import Defocus, Microscope, phase
 
-#: Sectors over 180°. Within one of 10° the defocus varies by at most ± 0.09 (U - V); time grows with their number.
+#: Number of sectors over 180°. Within one of 10° the defocus varies by at most ± 0.09 (U - V). Time grows with their number.
 _SECTORS = 18
-#: Pixels this near to the axes are left out: image edges and camera rows and columns shine there. CTFFIND4 leaves out 10;
-#: here the micrograph is tapered at its edges first.
+#: Pixels this close to the axes are left out, because image edges and camera rows and columns make them bright. CTFFIND4 leaves
+#: out 10. Here the edges of the micrograph are tapered first.
 _CROSS_PX = 4
-#: Units of the minimiser's variables (Å and radians). They change the phase alike: 100 Å are 0.1 rad at 8 Å and 300 kV.
+#: Units of the variables of the minimiser (Å and radians). Both change the phase by the same order: 100 Å are 0.1 rad at 8 Å
+#: and 300 kV.
 _SCALE_A, _SCALE_RAD = 100.0, 0.1
-#: An end farther from its start than this is not taken. A choice: it is three rings at 4 Å and 300 kV, and what lies farther
-#: off has a start of its own.
+#: A result farther from its start than this (Å) is not used. A choice: it is three rings at 4 Å and 300 kV, and defoci farther
+#: away have starting points of their own.
 _FARTHEST_A = 2500.0
 
 
 @dataclass(frozen=True)
 class SearchRange:
-    """Range of the search: defocus, astigmatism U - V and resolutions in Å, and whether a phase shift is sought."""
+    """Range of the search: defocus, astigmatism U - V and resolutions in Å, and whether a phase shift is searched."""
 
     min_defocus_A: float
     max_defocus_A: float
@@ -46,7 +47,7 @@ class SearchRange:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted defocus; Pearson's correlation of spectrum and |CTF| in the band; the number of pixels in the band."""
+    """A fitted defocus, Pearson's correlation of spectrum and |CTF| in the band, and the number of pixels in the band."""
 
     defocus: Defocus
     score: float
@@ -54,7 +55,7 @@ class Fit:
 
     @property
     def significance(self) -> float:
-        """Score in standard deviations of the score of a given CTF on noise, 1/√pixels."""
+        """Score in units of its standard deviation for a given CTF on noise, 1/√pixels."""
         return self.score * float(np.sqrt(self.pixels))
 
 
@@ -64,9 +65,9 @@ class Band:
     Parameters
     ----------
     spectrum : Spectrum
-        Its ``flattened`` part is used.
+        Only its ``flattened`` part is used.
     coarse_A, fine_A : float
-        Resolutions of the band; the fine end is at most one pixel inside Nyquist.
+        Resolutions of the band. It ends at least one pixel before Nyquist.
     """
 
     def __init__(self, spectrum: Spectrum, coarse_A: float, fine_A: float) -> None:
@@ -95,7 +96,7 @@ class Band:
 
 
 def _dot(a: np.ndarray, b: np.ndarray) -> float:
-    # BLAS would split so short a product over threads and wait for them.
+    # BLAS would divide such a short product among threads and wait for them.
     return float(np.einsum("i,i->", a, b))
 
 
@@ -116,9 +117,9 @@ def score_and_gradient(band: Band, defocus: Defocus, microscope: Microscope) -> 
 
 
 def search(band: Band, microscope: Microscope, limits: SearchRange) -> list[Defocus]:
-    """Search mean defocus, astigmatism and phase shift exhaustively; return the best starting points, best first.
+    """Search mean defocus, astigmatism and phase shift exhaustively. Return the best starting points, best first.
 
-    The mean defoci of two of them differ by at least half the distance at which rings coincide again at the fine end.
+    Mean defoci of two starting points differ by at least half the defocus that moves the rings by one at the fine end.
     """
     step = limits.defocus_step_A
     reach = int(np.ceil(limits.max_astigmatism_A / 2.0 / step))
@@ -191,18 +192,18 @@ def _separate_peaks(points: Sequence[Defocus], scores: np.ndarray, apart_A: floa
 def refine(band: Band, start: Defocus, microscope: Microscope, limits: SearchRange) -> Fit:
     """Maximise the score from ``start`` by L-BFGS.
 
-    ``start`` is returned where the minimiser ends more than 2500 Å away, at a negative defocus, or at a lower score.
+    ``start`` is returned if the minimiser ends more than 2500 Å away, at a negative defocus, or at a lower score.
 
     Parameters
     ----------
     band : Band
-        Pixels that the score is computed on.
+        Pixels from which the score is computed.
     start : Defocus
         Where the minimiser starts.
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     limits : SearchRange
-        Whether the phase shift is free, and the penalty on astigmatism; its ranges are not used.
+        States whether the phase shift is free, and the penalty on astigmatism. Its ranges are not used.
     """
     free = 4 if limits.find_phase_shift else 3
     scale = np.array([_SCALE_A, _SCALE_A, _SCALE_A, _SCALE_RAD])[:free]
@@ -237,11 +238,11 @@ def fit_ctf(spectrum: Spectrum, microscope: Microscope, limits: SearchRange) -> 
     Parameters
     ----------
     spectrum : Spectrum
-        Of :func:`cryopipe.ctf.ctffind.spectrum.make_spectrum`.
+        From :func:`cryopipe.ctf.ctffind.spectrum.make_spectrum`.
     microscope : Microscope
         Voltage, Cs, amplitude contrast.
     limits : SearchRange
-        What is searched. The search stops at 5 Å, the refinement goes on to ``max_resolution_A``.
+        Range of the search. The search uses the spectrum up to 5 Å, the refinement up to ``max_resolution_A``.
 
     Returns
     -------

@@ -1,8 +1,8 @@
-"""The amplitude spectrum that a CTF is fitted to: resampled to a box, background removed.
+"""The amplitude spectrum to which a CTF is fitted: resampled to a box, with the background removed.
 
-Rohou & Grigorieff 2015, J. Struct. Biol. 192:216, doi:10.1016/j.jsb.2015.08.008 (CTFFIND4): amplitudes (not powers)
-of the whole micrograph, averaged locally by cropping the Fourier transform of the amplitude image, minus a box-car
-average.
+Rohou & Grigorieff 2015, J. Struct. Biol. 192:216, doi:10.1016/j.jsb.2015.08.008 (CTFFIND4): amplitudes (not powers) of
+the whole micrograph are averaged locally, by cropping the Fourier transform of the amplitude image, and a box-car
+average is subtracted.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from scipy import ndimage
 from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import full_plane
 
-#: Grey values are clipped at this many standard deviations: of 16 million normal ones 0.03 lie beyond.
+#: Grey values are clipped at this many standard deviations. Of 16 million normal values 0.03 are beyond.
 _OUTLIER_SD = 6.0
-#: Width of the taper at each edge, px. A choice: a wider one leaves less of the bright cross, and less of the micrograph (here
-#: less than 2 % of 4000 pixels are touched).
+#: Width of the taper at each edge, px. A choice: a wider taper reduces the bright cross, but also weakens more of the
+#: micrograph (here less than 2 % of 4000 pixels).
 _TAPER_PX = 32
-#: Coarser frequencies than this multiple of the coarsest fitted one are flattened: their huge amplitudes would ring.
+#: Frequencies coarser than this multiple of the coarsest fitted resolution are flattened, because their huge amplitudes would
+#: ring.
 _FLATTEN = 2.5
 
 
@@ -32,9 +33,9 @@ class Spectrum:
     Attributes
     ----------
     amplitude : ndarray ``[box, box]`` float32
-        Mean amplitude in units of its own mean.
+        Locally averaged amplitude divided by its mean.
     flattened : ndarray ``[box, box]`` float32
-        Amplitude minus its smooth background, in units of its standard deviation between the fitted resolutions.
+        Amplitude minus its smooth background, divided by its standard deviation between the fitted resolutions.
     pixel_size_A : float
         Pixel size that belongs to the box: frequencies are multiples of 1/(box · pixel_size_A).
     """
@@ -73,13 +74,13 @@ def amplitude_spectrum(
     Parameters
     ----------
     micrograph : ndarray ``[y, x]``
-        Plain (not exposure-weighted) average.
+        Average without dose weighting.
     pixel_size_A : float
-        Of the micrograph.
+        Pixel size of the micrograph.
     box : int
         Even side of the result.
     fit_pixel_size_A : float
-        Finer spectra are cropped to this pixel size (as nearly as the box allows).
+        Spectra of micrographs with smaller pixels are cropped to this pixel size (as closely as the box allows).
     min_resolution_A : float
         Coarsest resolution that will be fitted.
     threads : int
@@ -88,7 +89,7 @@ def amplitude_spectrum(
     Raises
     ------
     InputError
-        The micrograph is smaller than the box resolves, or flat.
+        The micrograph is too small for the box, or flat.
     """
     large = resampled_box(box, pixel_size_A, fit_pixel_size_A)
     side = 2 * scipy.fft.next_fast_len((max(micrograph.shape) + 1) // 2, real=True)
@@ -118,7 +119,9 @@ def prepared(micrograph: np.ndarray) -> np.ndarray:
     image = np.asarray(micrograph, dtype=np.float32)
     mean, sd = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
     if not np.isfinite(sd) or sd == 0:
-        raise InputError("the micrograph is flat or has values that are not finite: there is no spectrum to fit.")
+        raise InputError(
+            "the micrograph is flat or has values that are not finite, so it has no spectrum to fit. Leave it out."
+        )
     clipped = np.clip(image, mean - _OUTLIER_SD * sd, mean + _OUTLIER_SD * sd)
     clipped -= np.float32(clipped.mean(dtype=np.float64))
     # A step at the edges would put a bright cross into the spectrum.
@@ -161,20 +164,20 @@ def make_spectrum(
     min_resolution_A: float = 30.0,
     threads: int = 1,
 ) -> Spectrum:
-    """Return the spectrum of a micrograph, its background removed (`amplitude_spectrum`, `flattened_spectrum`).
+    """Return the spectrum of a micrograph without its background (`amplitude_spectrum`, `flattened_spectrum`).
 
     Parameters
     ----------
     micrograph : ndarray ``[y, x]``
-        Plain (not exposure-weighted) average.
+        Average without dose weighting.
     pixel_size_A : float
         Å per pixel of the micrograph.
     box : int
         Even side of the spectrum, pixels.
     fit_pixel_size_A : float
-        Finer spectra are cropped to this pixel size, Å.
+        Spectra of micrographs with smaller pixels are cropped to this pixel size, Å.
     min_resolution_A : float
-        Coarsest resolution that will be fitted, Å; the width of the box-car follows from it.
+        Coarsest resolution that will be fitted, Å. It determines the width of the box-car.
     threads : int
         CPU threads of the Fourier transforms.
     """

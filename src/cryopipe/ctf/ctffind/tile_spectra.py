@@ -1,8 +1,8 @@
 """Spectra of a micrograph's tiles, and their sum after each has been brought to one common defocus.
 
-On a tilted specimen the rings of every tile lie elsewhere: those of the whole micrograph wash out. Stretched until its
-phase is that of the common defocus, a tile's spectrum adds up with the others (CTFFIND5, Elferich et al. 2024,
-doi:10.7554/eLife.97227). The stretch here is exact: it includes astigmatism and spherical aberration.
+On a tilted specimen every tile has its rings at other frequencies, so those of the whole micrograph are blurred. The
+spectrum of each tile is stretched until its phase is that of the common defocus, and then the spectra are added (CTFFIND5,
+Elferich et al. 2024, doi:10.7554/eLife.97227). Here the stretch is exact: it includes astigmatism and spherical aberration.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from cryopipe.ctf.defocus import Defocus, Microscope
 from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import full_plane, resample
 
-#: Least number of tiles along an axis: two would determine a slope without any check.
+#: Least number of tiles along an axis. Two would determine a slope, but without any redundancy.
 _LEAST_TILES = 3
-#: Tiles per length of a tile's side. On a phantom the slopes are a third less exact with 2, and no better with 4.
+#: Number of tiles per side of a tile (overlap). On a phantom slopes are a third less accurate with 2, and not better with 4.
 _PER_SIDE = 3
-#: As in `spectrum`: frequencies coarser than this multiple of the coarsest fitted resolution are flattened.
+#: Frequencies coarser than this multiple of the coarsest fitted resolution are flattened, as in `spectrum`.
 _FLATTEN = 2.5
-#: Tiles whose defoci differ by less are stretched as one: it changes the phase by 0.25 rad at 4 Å and 300 kV.
+#: Tiles whose defoci differ by less than this (Å) are stretched together. It changes the phase by 0.25 rad at 4 Å and 300 kV.
 _GROUP_A = 60.0
 
 
@@ -35,9 +35,9 @@ class Tiles:
     Attributes
     ----------
     amplitude : ndarray ``[n, side, side // 2 + 1]`` float32
-        Half planes, row y the frequency ``fftfreq(side)[y]``, each in units of its own mean.
+        Half planes, each divided by its mean. Row y has the frequency ``fftfreq(side)[y]``.
     x_A, y_A : ndarray ``[n]``
-        Centres of the tiles, from pixel n // 2 of the micrograph, along columns and rows.
+        Centres of the tiles relative to pixel n // 2 of the micrograph, along columns and rows.
     pixel_size_A : float
         Pixel size of the tiles.
     """
@@ -54,7 +54,7 @@ class Tiles:
 
 
 def fit_image(micrograph: np.ndarray, pixel_size_A: float, fit_pixel_size_A: float) -> tuple[np.ndarray, float]:
-    """Return the micrograph without outliers, resampled to about ``fit_pixel_size_A`` if it is finer, and its pixel."""
+    """Return the micrograph without outliers, resampled to about ``fit_pixel_size_A`` if finer, and its pixel size."""
     image = prepared(micrograph)
     if pixel_size_A >= fit_pixel_size_A:
         return image, pixel_size_A
@@ -68,24 +68,24 @@ def tile_spectra(image: np.ndarray, pixel_size_A: float, side: int, *, min_resol
     Parameters
     ----------
     image : ndarray ``[y, x]``
-        As :func:`fit_image` returns it.
+        From :func:`fit_image`.
     pixel_size_A : float
         Å per pixel of ``image``.
     side : int
         Side of the tiles, pixels; even.
     min_resolution_A : float
-        Coarsest resolution that will be fitted, Å; the centre of each spectrum is flattened up to 2.5 times this.
+        Coarsest resolution that will be fitted, Å. The centre of each spectrum is flattened up to 2.5 times this.
 
     Raises
     ------
     InputError
-        There are less than three tiles along an axis: a plane needs more defoci.
+        There are less than three tiles along an axis, too few to fit a plane.
     """
     counts = [_PER_SIDE * (n - side) // side + 1 if n >= side else 0 for n in image.shape]
     if min(counts) < _LEAST_TILES:
         raise InputError(
             f"a micrograph of {image.shape[1]} x {image.shape[0]} pixels of {pixel_size_A:.3g} Å has room for "
-            f"{max(min(counts), 0)} tiles of {side} pixels along an axis, a tilt needs {_LEAST_TILES}. Set "
+            f"{max(min(counts), 0)} tiles of {side} pixels along an axis, but a tilt needs {_LEAST_TILES}. Set "
             f"estimate_ctf_ctffind.box to {min(image.shape) // 2 // 2 * 2} or less, or find_tilt to false."
         )
     corners = [np.rint(np.linspace(0, n - side, c)).astype(int) for n, c in zip(image.shape, counts, strict=True)]
@@ -107,17 +107,17 @@ def common_spectrum(
 ) -> Spectrum:
     """Return the mean spectrum of tiles after each has been brought to the defocus ``defocus``.
 
-    Every tile is read at the frequencies where its phase is that of ``defocus``. Frequencies that lie beyond a tile's
-    Nyquist are left to the other tiles.
+    Each tile is read at the frequencies at which its phase is that of ``defocus``. At frequencies beyond the Nyquist
+    frequency of a tile only the other tiles count.
 
     Parameters
     ----------
     tiles : Tiles
         Spectra of all tiles.
     offsets_A : ndarray ``[n]``
-        Defocus of each tile less ``defocus``, Å.
+        Defocus of each tile minus ``defocus``, Å.
     defocus : Defocus
-        The common defocus; all tiles have its astigmatism.
+        The common defocus. All tiles have its astigmatism.
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     min_resolution_A : float
@@ -130,7 +130,7 @@ def common_spectrum(
     safe = np.where(k2 > 0, k2, 1.0)
     here = defocus.mean_A + (defocus.a_A * (x**2 - y**2) + defocus.b_A * 2.0 * x * y) * (unit**2 / safe)
     curvature = 0.5 * microscope.wavelength_A**2 * microscope.cs_mm * 1e7
-    turns = here * k2 - curvature * k2**2  # χ / πλ less its constants
+    turns = here * k2 - curvature * k2**2  # χ / πλ without its constants
     sums, weights = np.zeros(k2.shape), np.zeros(k2.shape)
     groups = np.rint(offsets_A / _GROUP_A).astype(int)
     for group in np.unique(groups):

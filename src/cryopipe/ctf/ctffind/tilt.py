@@ -1,16 +1,16 @@
 """Tilt of a specimen from the defoci of a micrograph's tiles.
 
-Elferich et al. 2024, eLife 13:RP97227, doi:10.7554/eLife.97227 (CTFFIND5) search tilt and axis on a grid and refine
-them by a simplex. Their score is the variance of the sum of tile spectra stretched to one defocus. Here the score is
-the quantity behind that variance, the sum over tiles of the correlation with |CTF| at each tile's own defocus. It leaves
-the mean defocus free, which the washed-out rings of the whole micrograph may give wrong. One table of all tiles against all
-defoci serves the whole search.
+Elferich et al. 2024, eLife 13:RP97227, doi:10.7554/eLife.97227 (CTFFIND5) search tilt and axis on a grid and refine them
+by a simplex. Their score is the variance of the sum of tile spectra that are stretched to one defocus. Here the score is
+the sum over tiles of the correlation with |CTF| at the tile's own defocus, which determines that variance. The mean defocus
+is free, because the blurred rings of the whole micrograph may give a wrong one. The whole search uses one table of all
+tiles against all defoci.
 
-A tile at (x, y) Å from the centre has the defocus Δ + gx x + gy y. The slopes (gx, gy) = tan(tilt) (-sin axis, cos axis):
-the axis is measured from x towards y, and the defocus grows on the side of axis + 90°.
+A tile at (x, y) Å from the centre has the defocus Δ + gx x + gy y. The slopes are (gx, gy) = tan(tilt) (-sin axis, cos axis).
+The axis is measured from x towards y, and the defocus grows on the side of axis + 90°.
 
-Known limit: the slopes are noisy. On phantoms of 2150 Å whose rings end at 4 Å its standard deviation is 0.04 along each
-of x and y, so that a flat specimen seems tilted by 2 to 5°; it falls with the square of the field's width.
+Known limit: the slopes are noisy. On phantoms of 2150 Å whose rings end at 4 Å, their standard deviation is 0.04 along x and
+along y, so a flat specimen seems tilted by 2 to 5°. It falls with the square of the field's width.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from scipy import ndimage, optimize
 from cryopipe.ctf.ctffind.tile_spectra import Tiles
 from cryopipe.ctf.defocus import Defocus, Microscope, phase
 
-#: Sectors over 180°, as in `fit`: within one of 10° the defocus varies by at most ± 0.09 (U - V).
+#: Number of sectors over 180°, as in `fit`. Within one of 10° the defocus varies by at most ± 0.09 (U - V).
 _SECTORS = 18
-#: Pixels this near to the axes are left out. Tiles are tapered over all their width, so this is less than in `fit`.
+#: Pixels this close to the axes are left out. Tiles are tapered over their whole width, so this is less than in `fit`.
 _AXIS_PX = 2
-#: Step of the table of defoci: it changes the phase by 0.2 rad at 4 Å and 300 kV, and values between are interpolated.
+#: Step of the table of defoci (Å). It changes the phase by 0.2 rad at 4 Å and 300 kV. Values in between are interpolated.
 _STEP_A = 50.0
-#: Smallest defocus of the table: its first zero lies at 2.4 Å at 300 kV, so that no ring is left in the band.
+#: Smallest defocus of the table (Å). Its first zero is at 2.4 Å at 300 kV, so that there is no ring in the band.
 _LEAST_DEFOCUS_A = 300.0
 #: Grid of the search: CTFFIND5's steps, to 70° (CTFFIND5 goes to 80°).
 _TILTS_DEG = np.arange(0.0, 71.0, 10.0)
 _AXES_DEG = np.arange(-180.0, 180.0, 20.0)
-#: Best points of the grid that are refined. A choice: more cost time, fewer may miss the best where axes are 20° apart.
+#: Number of best grid points that are refined. A choice: more cost time, fewer may miss the best, since axes are 20° apart.
 _STARTS = 6
 
 
@@ -59,14 +59,14 @@ class Tilt:
         return 180.0 if angle <= -180.0 else angle
 
     def offsets_A(self, tiles: Tiles) -> np.ndarray:
-        """Return the defocus of each tile less that of the centre, Å ``[n]``."""
+        """Return the defocus of each tile minus that of the centre, Å ``[n]``."""
         result: np.ndarray = self.slope_x * tiles.x_A + self.slope_y * tiles.y_A
         return result
 
 
 @dataclass(frozen=True)
 class Cells:
-    """Flattened spectra ``[n, cells]`` in cells of one radius and 10°, with k², cos 2θ, sin 2θ and pixels of each."""
+    """Flattened spectra ``[n, cells]`` in cells of one radius and 10°, with k², cos 2θ, sin 2θ and pixels of each cell."""
 
     values: np.ndarray
     k2: np.ndarray
@@ -76,7 +76,7 @@ class Cells:
 
 
 def tile_cells(tiles: Tiles, coarse_A: float, fine_A: float) -> Cells:
-    """Average every tile's spectrum over cells of one radius and 10° and take away its background."""
+    """Average the spectrum of each tile over cells of one radius and 10°, and subtract its background."""
     side = tiles.side
     y, x = np.mgrid[0:side, 0 : side // 2]
     y = np.where(y >= side // 2, y - side, y)
@@ -114,7 +114,7 @@ def score_table(cells: Cells, defocus: Defocus, microscope: Microscope, defoci_A
     cells : Cells
         Flattened spectra of the tiles.
     defocus : Defocus
-        Its astigmatism and phase shift are used, its mean is not.
+        Only its astigmatism and phase shift are used.
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     defoci_A : ndarray ``[defoci]``
@@ -141,28 +141,28 @@ def fit_tilt(
     defocus_range_A: tuple[float, float],
     near: Tilt | None = None,
 ) -> tuple[Tilt, float]:
-    """Fit the slopes and the mean defocus; astigmatism and phase shift stay those of ``start``.
+    """Fit the slopes and the mean defocus. Astigmatism and phase shift are those of ``start``.
 
     Parameters
     ----------
     tiles : Tiles
-        At least 3 by 3.
+        At least 3 by 3 tiles.
     start : Defocus
-        Its mean defocus is used with ``near`` alone.
+        Its mean defocus is used only with ``near``.
     microscope : Microscope
         Voltage, Cs, amplitude contrast.
     coarse_A, fine_A : float
         Band of the fit.
     defocus_range_A : tuple
-        Mean defoci that are searched.
+        Range of mean defoci that is searched.
     near : Tilt, optional
-        Refine this one; without it, tilts from 0 to 70° in steps of 10° and axes in steps of 20° are searched.
+        A tilt to refine. Without it, tilts from 0 to 70° in steps of 10° and axes in steps of 20° are searched.
 
     Returns
     -------
     tilt : Tilt
     mean_defocus_A : float
-        At the centre of the micrograph.
+        Mean defocus at the centre of the micrograph.
     """
     cells = tile_cells(tiles, coarse_A, fine_A)
     reach = np.hypot(tiles.x_A, tiles.y_A).max()
@@ -176,11 +176,11 @@ def fit_tilt(
         place = (p[2] + p[0] * tiles.x_A + p[1] * tiles.y_A - _LEAST_DEFOCUS_A) / _STEP_A
         low = np.clip(np.floor(place).astype(int), 1, len(defoci) - 3)
         t = place - low
-        # Catmull-Rom: a linear interpolation would have its maxima on the nodes
+        # Catmull-Rom, because a linear interpolation has its maxima at the nodes
         before, first, second, after = (table[rows, low + i] for i in (-1, 0, 1, 2))
         bend = t * (2 * before - 5 * first + 4 * second - after + t * (3 * (first - second) + after - before))
         values = first + 0.5 * t * (second - before + bend)
-        # a tile whose defocus lies outside the table (beyond focus, say) counts nothing
+        # a tile whose defocus is outside the table (such as beyond focus) does not count
         return -float(np.where((t >= 0) & (t <= 1), values, 0.0).sum()) / len(table)
 
     if near is not None:

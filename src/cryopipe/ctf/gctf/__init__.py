@@ -1,1 +1,1 @@
-"""The estimator on logarithmic amplitudes of windows."""
+"""The CTF estimator that uses logarithmic amplitudes of windows."""

@@ -1,7 +1,7 @@
-"""Defocus that correlates best with a logarithmic spectrum, and how far and how safely it does (Gctf's way).
+"""The defocus whose |CTF| correlates best with a logarithmic spectrum, and the resolution of the fit, as in Gctf.
 
 K. Zhang 2016, doi:10.1016/j.jsb.2015.11.003: a global search on the rotational average, a local one in two dimensions,
-and the equiphase average for the resolution of the fit. How self-consistent a fit is, `validation` computes.
+and the equiphase average for the resolution of the fit. `validation` computes how self-consistent a fit is.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from cryopipe.ctf.gctf.points import Points, pixels_of, polar_cells
 from cryopipe.ctf.gctf.spectrum import LogSpectrum
 from cryopipe.kernels.rings import equiphase_average
 
-#: Mean defoci of the global search that go on: maxima one ring apart score alike, so that the first may be wrong.
+#: Number of mean defoci of the global search that go on. Maxima one ring apart have similar scores, so the first may be wrong.
 _PEAKS = 5
-#: Starting points, of seven astigmatisms for each of those, that are refined. A choice: each costs one refinement.
+#: Number of starting points that are refined; each of these defoci has seven astigmatisms. A choice: each costs a refinement.
 _STARTS = 4
 #: Samples of the equiphase average per pixel of the spectrum: Gctf's default.
 _OVERSAMPLING = 4
-#: The fit ends where the correlation of three fringes stays below this. A choice: a smaller value follows noise farther, a
-#: larger one stops at a single poor fringe.
+#: The fit ends where the correlation over three fringes stays below this. A choice: a smaller value accepts noise at finer
+#: resolution, a larger one stops at a single poor fringe.
 _FOLLOWED = 0.4
-#: The best of all that is searched reaches 4.3 standard deviations on noise, with and without phase shift.
+#: Significance below which rings count as not found. On noise the best of the search reaches 4.3 standard deviations, with
+#: and without phase shift.
 _LEAST_SIGNIFICANCE = 6.0
 _SHIFTS = np.radians(np.arange(0.0, 180.0, 10.0))
-#: One radian of phase shift counts as many Å of defocus in the simplex.
+#: In the simplex one radian of phase shift corresponds to so many Å of defocus.
 _A_PER_RAD = 1000.0
 
 
@@ -65,7 +66,7 @@ def fit_log_spectrum(
     Parameters
     ----------
     spectrum : LogSpectrum
-        Of :func:`cryopipe.ctf.gctf.spectrum.log_spectrum`.
+        From :func:`cryopipe.ctf.gctf.spectrum.log_spectrum`.
     microscope : Microscope
         Voltage, Cs, amplitude contrast.
     defoci_A : ndarray
@@ -77,7 +78,7 @@ def fit_log_spectrum(
     b_factor_A2 : float
         Weight of high frequencies, exp(-B k² / 4).
     find_phase_shift : bool
-        Search phase shifts of 0 to 170°, too, and refine the best; the result lies in [0, π).
+        Also search phase shifts of 0 to 170° and refine the best. The result is in [0, π).
     """
     unit = 1.0 / (spectrum.box * spectrum.pixel_size_A)
     everything = pixels_of(spectrum.values, spectrum.pixel_size_A)
@@ -115,7 +116,7 @@ def mean_defocus_scores(
     points : Points
         Pixels or cells of the band ``[points]``.
     at : Defocus
-        Its astigmatism is used, the rest is not.
+        Only its astigmatism is used.
     means_A : ndarray ``[means]``
         Mean defoci, Å.
     shifts_rad : ndarray ``[shifts]``
@@ -153,12 +154,12 @@ def _peaks(defoci: np.ndarray, scores: np.ndarray, apart_A: float) -> list[int]:
 def refine(
     points: Points, start: Defocus, microscope: Microscope, b_factor_A2: float, size_A: float, free: int = 3
 ) -> Defocus:
-    """Maximise the correlation by the simplex method (no derivatives: |sin| has kinks).
+    """Maximise the correlation by the simplex method, which needs no derivatives (|sin| has kinks).
 
     Parameters
     ----------
     points : Points
-        Of the band.
+        Points of the band.
     start : Defocus
         Where the simplex starts.
     microscope : Microscope
@@ -202,13 +203,13 @@ def describe(
     points : Points
         All pixels of the spectrum (`pixels_of`).
     defocus : Defocus
-        To be described.
+        The given defocus.
     spectrum : LogSpectrum
-        Its box and pixel size are used.
+        Only its box and pixel size are used.
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     coarse_A, fine_A : float
-        Band of the fit, Å. The score is that of the band; the profiles go on to Nyquist.
+        Band of the fit, Å. The score is that of the band. The profiles go on to Nyquist.
     b_factor_A2 : float
         Weight of high frequencies in the score, Å².
     """
@@ -223,7 +224,7 @@ def describe(
     local_correlation = _windowed(profile, model, k, coarse_A, defocus.mean_A * microscope.wavelength_A)
     inside = points.within(coarse_A, fine_A)
     score = inside.correlation(defocus, microscope, b_factor_A2)
-    # Where the rings as a whole do not stand out of the noise, agreement in a window is chance.
+    # If the rings as a whole are not above the noise, agreement in a window is chance.
     seen = score * np.sqrt(inside.independent(b_factor_A2)) >= _LEAST_SIGNIFICANCE
     return LogFit(
         defocus,
@@ -250,7 +251,7 @@ def _windowed(profile: np.ndarray, model: np.ndarray, k: np.ndarray, coarse_A: f
 
 
 def _resolution_A(k: np.ndarray, correlation: np.ndarray, coarse_A: float) -> float:
-    """Return where the correlation, once good, stays poor over a run of bins; ``coarse_A`` where it never is good."""
+    """Return the resolution from which a good correlation stays poor over several bins, ``coarse_A`` if it is never good."""
     good = np.flatnonzero((correlation > 0.7) & (k >= 1.0 / coarse_A))
     if not len(good):
         return coarse_A

@@ -8,9 +8,9 @@ import numpy as np
 
 from cryopipe.ctf.defocus import Defocus, Microscope, phase
 
-#: Sectors over 180°. Within one of 5° the defocus varies by at most ± 0.045 (U - V).
+#: Number of sectors over 180°. Within one of 5° the defocus varies by at most ± 0.045 (U - V).
 _AZIMUTHS = 36
-#: Pixels this near to the axes are left out. A choice: a Hann taper spreads the bright axes over ± 1 pixel.
+#: Pixels this close to the axes are left out. A choice: a Hann taper spreads the bright axes over ± 1 pixel.
 _AXIS_PX = 3
 #: Equivalent noise bandwidth of a Hann window, 1.5 pixels, squared.
 _TAPER_PIXELS = 2.25
@@ -32,7 +32,7 @@ class Points:
         return Points(*(a[inside] for a in (self.k2, self.cos2, self.sin2, self.values, self.weights)))
 
     def independent(self, b_factor_A2: float) -> float:
-        """Return how many independent values the weighted pixels are worth; the windows' taper correlates neighbours."""
+        """Return the number of independent values among the weighted pixels. The taper of the windows correlates pixels."""
         weights = self.weights * np.exp(-0.25 * b_factor_A2 * self.k2)
         return float(weights.sum() ** 2 / (weights**2).sum()) / _TAPER_PIXELS
 
@@ -49,14 +49,14 @@ class Points:
 
 
 def pixels_of(half_plane: np.ndarray, pixel_size_A: float) -> Points:
-    """Return every pixel of a half plane but those next to the axes, where edges and camera rows shine.
+    """Return all pixels of a half plane except those next to the axes, which edges and camera rows make bright.
 
     Parameters
     ----------
     half_plane : ndarray ``[box, box // 2 + 1]``
         ``values`` of a :class:`LogSpectrum` or one of its ``regions``.
     pixel_size_A : float
-        Of its windows.
+        Pixel size of its windows.
     """
     box = half_plane.shape[0]
     y, x = np.mgrid[0:box, 0 : box // 2]

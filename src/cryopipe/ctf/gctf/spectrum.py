@@ -1,7 +1,7 @@
 """Logarithmic amplitude spectrum of overlapping windows, as Gctf fits it.
 
-K. Zhang 2016, J. Struct. Biol. 193:1, doi:10.1016/j.jsb.2015.11.003: amplitudes averaged over windows, their logarithm,
-minus a box-car average. The logarithm turns the envelope of signal and background into a sum that the box-car removes.
+K. Zhang 2016, J. Struct. Biol. 193:1, doi:10.1016/j.jsb.2015.11.003: the logarithm of the amplitudes averaged over windows,
+minus a box-car average. The logarithm turns the envelope into a summand, which the box-car removes.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from cryopipe.ctf.windows import window_side
 from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import full_plane, resample
 
-#: Added to the amplitudes, in units of their median, so that the logarithm of 0 never occurs; usual values
-#: change by one part in a million.
+#: Added to the amplitudes, in units of their median, so that the logarithm of 0 never occurs. Usual values change by one part
+#: in a million.
 _FLOOR = 1e-6
 
 
@@ -28,9 +28,9 @@ class LogSpectrum:
     Attributes
     ----------
     values : ndarray ``[box, box // 2 + 1]`` float32
-        Row y holds the frequency ``fftfreq(box)[y]``, column x the frequency x / box (cycles per pixel).
+        Row y has the frequency ``fftfreq(box)[y]``, column x the frequency x / box (cycles per pixel).
     regions : ndarray ``[4, box, box // 2 + 1]`` float32
-        The same of the four quarters of the micrograph.
+        The same for the four quarters of the micrograph.
     pixel_size_A : float
         Pixel size of the windows.
     """
@@ -55,12 +55,12 @@ def log_spectrum(
     micrograph : ndarray ``[y, x]``
         Plain average of the frames.
     pixel_size_A : float
-        Of the micrograph.
+        Pixel size of the micrograph.
     box : int
-        Side of the windows, which overlap by half and are tapered (Hann). Where that leaves less than two windows
-        along a side of the micrograph, they are made smaller (`window_side`).
+        Side of the windows, which overlap by half and are tapered (Hann). If there are less than two windows along a
+        side of the micrograph, they are made smaller (`window_side`).
     working_pixel_A : float
-        Finer micrographs are resampled to this pixel size.
+        Micrographs with smaller pixels are resampled to this pixel size.
     convolution_px : int
         Width of the box-car average.
 
@@ -72,7 +72,9 @@ def log_spectrum(
     image = np.asarray(micrograph, dtype=np.float32)
     sd = float(image.std(dtype=np.float64))
     if not np.isfinite(sd) or sd == 0:
-        raise InputError("the micrograph is flat or has values that are not finite: there is no spectrum to fit.")
+        raise InputError(
+            "the micrograph is flat or has values that are not finite, so it has no spectrum to fit. Leave it out."
+        )
     if pixel_size_A < working_pixel_A:
         shape = tuple(2 * round(n * pixel_size_A / working_pixel_A / 2) for n in image.shape)
         scale = image.shape[0] / shape[0]
@@ -81,7 +83,7 @@ def log_spectrum(
     starts = [np.arange(0, n - box + 1, box // 2) for n in image.shape]
     taper = np.hanning(box + 1)[:box].astype(np.float32)
     mask = taper[:, None] * taper[None, :]
-    # every window belongs to the quarter of the micrograph that its centre lies in: there are two by two at least
+    # a window belongs to the quarter of the micrograph in which its centre is; there are at least two by two windows
     sums = np.zeros((4, box, box // 2 + 1))
     for y in starts[0]:
         for x in starts[1]:
@@ -93,7 +95,7 @@ def log_spectrum(
 
 
 def _logarithm(amplitude: np.ndarray, convolution_px: int) -> np.ndarray:
-    """Return the logarithm of a half plane less its box-car average, float32."""
+    """Return the logarithm of a half plane minus its box-car average, float32."""
     logarithm = np.log(amplitude + _FLOOR * np.median(amplitude))
     # the box-car needs both sides of the column x = 0
     background = ndimage.uniform_filter(full_plane(logarithm), convolution_px, mode="wrap")[:, : logarithm.shape[1]]

@@ -1,10 +1,10 @@
-"""Self-consistency of a fit: fitted anew in parts of the band and of the micrograph, it has to come out the same.
+"""Self-consistency of a fit: fits of parts of the band and of the micrograph must give the same result.
 
-K. Zhang 2016, doi:10.1016/j.jsb.2015.11.003, validates a CTF by repeating the fit in resolution ranges and in regions;
-the formula of his score is not published. Here each of six parts (two bands, four quarters of the micrograph) is
-searched over many rings around the fit and refined; a part scores 1 where it gives the same mean defocus and
-astigmatism, 0 where these are half a ring off at the part's finest resolution. A fit on a wrong ring is not the best
-fit of any part.
+K. Zhang 2016, doi:10.1016/j.jsb.2015.11.003, validates a CTF by repeating the fit in resolution ranges and in regions.
+The formula of his score is not published. Here each of six parts (two bands, four quarters of the micrograph) is
+searched over many rings around the fit and refined. A part has the score 1 if it gives the same mean defocus and
+astigmatism, and 0 if these are half a ring off at its finest resolution. A fit on a wrong ring is not the best fit of
+any part.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from cryopipe.ctf.gctf.fit import LogFit, mean_defocus_scores, refine
 from cryopipe.ctf.gctf.points import Points, pixels_of, polar_cells
 from cryopipe.ctf.gctf.spectrum import LogSpectrum
 
-#: Fits below this are not to be trusted. Of 30 phantoms right fits scored 0.60 to 0.97, fits on wrong rings 0 to 0.51.
+#: Do not trust fits below this. On 30 phantoms right fits scored 0.60 to 0.97, and fits on wrong rings 0 to 0.51.
 LEAST_VALIDATION = 0.55
-#: The search goes this far to both sides: six rings at 4 Å and 300 kV, in steps of an eighth of a ring.
+#: Range of the search (Å) to both sides: six rings at 4 Å and 300 kV, in steps of an eighth of a ring.
 _SEARCHED_A, _STEP_A = 5000.0, 100.0
-#: Smaller defoci are not tried: their first zero lies at 3.1 Å at 300 kV, so that the band holds no ring.
+#: Smaller defoci are not tried: their first zero is at 3.1 Å or finer (300 kV), so that there is no ring in the band.
 _LEAST_DEFOCUS_A = 500.0
 
 
 def validation_score(
     spectrum: LogSpectrum, fit: LogFit, microscope: Microscope, *, coarse_A: float, fine_A: float, b_factor_A2: float
 ) -> float:
-    """Return how well the parts of a micrograph agree with a fit: 0 (not at all, or nothing was fitted) to 1.
+    """Return how well the parts of a micrograph agree with a fit, from 0 (not at all, or there is no fit) to 1.
 
     Parameters
     ----------
     spectrum : LogSpectrum
-        With its regions.
+        Spectrum with its regions.
     fit : LogFit
-        The fit that is judged. Frequencies beyond its resolution are not used.
+        The fit to be judged. Frequencies beyond its resolution are not used.
     microscope : Microscope
         Voltage, Cs, amplitude contrast.
     coarse_A, fine_A : float
         Band of the fit.
     b_factor_A2 : float
-        Weight of high frequencies of the fit; the bands are refitted without it.
+        Weight of high frequencies in the fit. The bands are fitted without it.
     """
     fine_A = max(fine_A, fit.resolution_A)
     if fine_A >= 0.8 * coarse_A:

@@ -1,1 +1,1 @@
-"""The estimator of the whole power spectrum: rings, envelope, background, criteria."""
+"""The CTF estimator that fits the whole power spectrum: rings, envelope, background, criteria."""

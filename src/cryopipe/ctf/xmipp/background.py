@@ -1,7 +1,7 @@
 """Smooth background of a power spectrum: base line, square-root exponential, two Gaussians, cubic polynomial.
 
 B²(u) = b0 + s exp(-q √u) + g1 exp(-σ1 (u - c1)²) - g2 exp(-σ2 (u - c2)²) + R1 u + R2 u² + R3 u³, where q, c and σ may
-vary with the azimuth as an ellipse does to first order (xmipp's background; Sorzano et al. 2007,
+vary with the azimuth like an ellipse to first order (xmipp's background; Sorzano et al. 2007,
 doi:10.1016/j.jsb.2007.08.013).
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 class Hill:
     """A Gaussian ring: centre c (1/Å), sharpness σ (Å²), and their ellipticity.
 
-    Towards azimuth θ the centre is c + a cos 2θ + b sin 2θ, the sharpness σ exp(h (a cos 2θ + b sin 2θ)/c).
+    Along azimuth θ the centre is c + a cos 2θ + b sin 2θ, and the sharpness is σ exp(h (a cos 2θ + b sin 2θ)/c).
     """
 
     centre: float
@@ -41,7 +41,7 @@ class Hill:
 
 @dataclass(frozen=True)
 class Background:
-    """Parameters of the background; heights are powers, ``slope`` q in Å^½ with its ellipticity (a, b) in Å^½."""
+    """Parameters of the background. Heights are powers. ``slope`` is q in Å^½ with its ellipticity (a, b) in Å^½."""
 
     base: float
     root: float
@@ -55,7 +55,7 @@ class Background:
     polynomial: tuple[float, float, float]
 
     def at(self, u: np.ndarray, cos2: np.ndarray | float = 0.0, sin2: np.ndarray | float = 0.0) -> np.ndarray:
-        """Return B² at frequencies ``u`` (1/Å) towards azimuths given by cos 2θ and sin 2θ; never negative."""
+        """Return B² at frequencies ``u`` (1/Å) along azimuths given by cos 2θ and sin 2θ. It is never negative."""
         q = self.slope + self.slope_a * cos2 + self.slope_b * sin2
         result = self.base + self.root * np.exp(-q * np.sqrt(u))
         result = result + u * (self.polynomial[0] + u * (self.polynomial[1] + u * self.polynomial[2]))

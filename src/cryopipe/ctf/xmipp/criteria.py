@@ -1,8 +1,9 @@
-"""Quality of a fitted power spectrum: xmipp's criteria, by their formulas, and the resolution of the fit.
+"""Quality of a fitted power spectrum: the formulas of xmipp's criteria.
 
-xmipp ``ctf_sort_psds`` and ``protocol_ctf_micrographs``; Sorzano et al. 2007, doi:10.1016/j.jsb.2007.08.013. Limits that
-were tuned on xmipp's normalisation need not fit here. Two values differ from xmipp's on purpose: the PCA variance is a
-mean squared deviation of logarithms per cell, and the fitting score is the mean squared residual in units of noise.
+Sources: xmipp ``ctf_sort_psds`` and ``protocol_ctf_micrographs``; Sorzano et al. 2007, doi:10.1016/j.jsb.2007.08.013.
+Limits that were tuned to the normalisation of xmipp may be wrong here. Two values differ from those of xmipp on purpose.
+The PCA variance is a mean squared deviation of logarithms per cell. The fitting score is the mean squared residual in
+units of noise.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from cryopipe.ctf.xmipp.periodogram import Periodogram
 from cryopipe.ctf.xmipp.polar_average import Cells
 
 _AZIMUTHS_RAD = np.pi * np.arange(180) / 180.0
-#: Digital frequencies in which xmipp compares local spectra.
+#: Range of digital frequencies in which xmipp compares local spectra.
 _STABLE_BAND = (0.05, 0.4)
 #: Bins of xmipp's histogram.
 _HISTOGRAM_BINS = 400
-#: xmipp's iceness: largest pixel size with which it is computed, the ring of ice and the one beside it, Å.
+#: xmipp's iceness: largest pixel size for which it is computed, the ring of ice and the one beside it, Å.
 _ICE_PIXEL_A = 1.8
 _ICE_A, _BESIDE_ICE_A = (3.6, 4.0), (4.0, 4.4)
 
@@ -29,20 +30,20 @@ _ICE_A, _BESIDE_ICE_A = (3.6, 4.0), (4.0, 4.4)
 def phase_resolution_A(
     defocus: Defocus, microscope: Microscope, chi: float, azimuth_rad: np.ndarray = _AZIMUTHS_RAD
 ) -> np.ndarray:
-    """Return the resolution (Å) towards each azimuth at which χ first reaches ``chi``, NaN where it never does.
+    """Return the resolution (Å) along each azimuth at which χ first reaches ``chi``, or NaN if it never does.
 
-    χ = n π is the n-th zero of the CTF (`first_zero_phase`), half a turn beyond the first is its first minimum.
+    The n-th zero of the CTF is at χ = n π (`first_zero_phase`). Its first minimum is π/2 beyond the first zero.
 
     Parameters
     ----------
     defocus : Defocus
-        Of the CTF.
+        Defocus of the CTF.
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     chi : float
         Phase, radians.
     azimuth_rad : ndarray
-        Directions from x towards y, radians; by default one for each degree over 180°.
+        Directions from x towards y, radians. By default one per degree over 180°.
     """
     wavelength, cs_A = microscope.wavelength_A, microscope.cs_mm * 1e7
     local = azimuthal_defocus(defocus, azimuth_rad)
@@ -53,7 +54,7 @@ def phase_resolution_A(
 
 
 def first_zero_phase(defocus: Defocus, microscope: Microscope) -> float:
-    """Return χ at the first zero of the CTF, the first multiple of π beyond χ(0); π without a phase plate."""
+    """Return χ at the first zero of the CTF, the first multiple of π beyond χ(0). Without a phase plate it is π."""
     return float(np.pi * (np.floor((defocus.phase_shift_rad + microscope.offset) / np.pi) + 1.0))
 
 
@@ -66,16 +67,16 @@ def first_zero(defocus: Defocus, microscope: Microscope) -> tuple[float, float]:
 
 
 def astigmatic_validity_A(defocus: Defocus, microscope: Microscope) -> float:
-    """Return √(λ |U - V|), the resolution to which a CTF without astigmatism would do (xmipp's nonAstigmaticValidity)."""
+    """Return √(λ |U - V|), the resolution up to which a CTF without astigmatism is valid (xmipp's nonAstigmaticValidity)."""
     return float(np.sqrt(microscope.wavelength_A * abs(defocus.u_A - defocus.v_A)))
 
 
 def ring_margins(enhanced: EnhancedPsd, defocus: Defocus, microscope: Microscope) -> tuple[float, float]:
     """Return xmipp's ctfMargin and firstMinFirstZeroRatio of an enhanced spectrum.
 
-    The first is the mean over azimuths of (value at the first minimum of the CTF - value at its first zero) in units of
-    the standard deviation along the zero, the second the standard deviation along the minimum in the same unit. Both are
-    0 and 1000 where the two rings lie beyond Nyquist.
+    The first is the mean over azimuths of (value at the first minimum of the CTF - value at its first zero), divided by
+    the standard deviation along the zero. The second is the standard deviation along the minimum, divided by the same.
+    They are 0 and 1000 if the two rings are beyond Nyquist.
     """
     rings = []
     zero_chi = first_zero_phase(defocus, microscope)
@@ -90,14 +91,14 @@ def ring_margins(enhanced: EnhancedPsd, defocus: Defocus, microscope: Microscope
 
 
 def correlation_90(enhanced: EnhancedPsd) -> float:
-    """Return the correlation of the enhanced spectrum with itself turned by 90°."""
+    """Return the correlation of the enhanced spectrum with itself rotated by 90°."""
     odd, mask = enhanced.values[1:, 1:], enhanced.mask[1:, 1:]
     a, b = odd[mask], np.rot90(odd)[mask]
     return float(np.corrcoef(a, b)[0, 1])
 
 
 def radial_integral(enhanced: EnhancedPsd) -> float:
-    """Return the sum of the moduli of the radial average of the enhanced spectrum, in units of the largest of them."""
+    """Return the sum of the moduli of the radial average of the enhanced spectrum, divided by the largest of them."""
     n = enhanced.values.shape[0]
     axis = np.arange(n) - n // 2
     ring = np.rint(np.hypot(axis[:, None], axis[None, :])).astype(int).ravel()
@@ -106,12 +107,12 @@ def radial_integral(enhanced: EnhancedPsd) -> float:
 
 
 def spectrum_stability(periodogram: Periodogram) -> tuple[float, float, float]:
-    """Return how much the windows' spectra differ: (psdVariance, psdPca1, psdPcaRunsTest).
+    """Return how much the spectra of the windows differ: (psdVariance, psdPca1, psdPcaRunsTest).
 
     psdVariance is the mean of standard deviation / mean over the pixels between digital frequencies 0.05 and 0.4 (1 for
-    pure noise); psdPca1 the variance of the logarithmic local spectra along their first principal component, per cell;
-    psdPcaRunsTest the normal deviate of the number of runs of its sign in reading order (negative: neighbours are alike,
-    which overlapping windows always are to some degree).
+    pure noise). psdPca1 is the variance of the logarithmic local spectra along their first principal component, per cell.
+    psdPcaRunsTest is the normal deviate of the number of runs of its sign in reading order. It is negative if neighbours
+    are similar, as overlapping windows always are to some degree.
     """
     n = periodogram.box
     k = np.hypot(np.fft.fftfreq(n)[:, None], np.arange(n // 2 + 1)[None, :] / n)
@@ -137,7 +138,7 @@ def runs_deviate(signs: np.ndarray) -> float:
 
 
 def iceness(periodogram: Periodogram) -> float:
-    """Return mean power at 4.0-3.6 Å / mean power at 4.4-4.0 Å; 0 where pixels are larger than 1.8 Å."""
+    """Return mean power at 4.0-3.6 Å / mean power at 4.4-4.0 Å, or 0 if pixels are larger than 1.8 Å."""
     if periodogram.pixel_size_A > _ICE_PIXEL_A:
         return 0.0
     n = periodogram.box
@@ -150,9 +151,10 @@ def iceness(periodogram: Periodogram) -> float:
 
 
 def histogram_normality(micrograph: np.ndarray) -> float:
-    """Return the symmetrised Kullback-Leibler divergence of the grey values and a Gaussian of their mean and sd.
+    """Return the symmetrised Kullback-Leibler divergence of the grey values and a Gaussian with their mean and sd.
 
-    400 bins from the smallest to the largest value, each count (and expected count) plus 1 (xmipp's normality).
+    There are 400 bins from the smallest to the largest value. 1 is added to each count and expected count (xmipp's
+    normality).
     """
     counts, edges = np.histogram(micrograph, _HISTOGRAM_BINS)
     mean, sd = float(micrograph.mean(dtype=np.float64)), float(micrograph.std(dtype=np.float64))
@@ -167,20 +169,20 @@ def histogram_normality(micrograph: np.ndarray) -> float:
 def fit_correlation(
     cells: Cells, solution: Solution, microscope: Microscope, *, zeros: tuple[int, int] | None = None
 ) -> float:
-    """Return the correlation of data and model, both less the background and in units of the model.
+    """Return the correlation of data and model, both minus the background and in units of the model.
 
-    Cells weigh as many samples as they have. With less than eight cells between the zeros the result is 0.
+    Cells are weighted by their number of samples. With less than eight cells between the zeros the result is 0.
 
     Parameters
     ----------
     cells : Cells
         Polar cells that were fitted ``[n]``.
     solution : Solution
-        The fit; its arrays belong to ``cells``.
+        The fit. Its arrays belong to ``cells``.
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     zeros : (int, int), optional
-        Numbers of two zeros of the CTF, counted from 1: only cells between them count. (1, 3) is xmipp's corr13.
+        Numbers of two zeros of the CTF, counted from 1. Only cells between them are used. (1, 3) is xmipp's corr13.
     """
     v = solution.values
     scale = np.maximum(solution.model, 1e-12)

@@ -1,4 +1,4 @@
-"""Enhanced power spectrum: Thon rings made visible by logarithm, median and band-pass of the spectrum as an image.
+"""Enhanced power spectrum: logarithm, median and band-pass of the spectrum as an image make Thon rings visible.
 
 Jonić et al. 2007, J. Struct. Biol. 157:64, doi:10.1016/j.jsb.2006.07.008; xmipp ``ctf_enhance_psd``.
 """
@@ -13,20 +13,20 @@ from scipy import ndimage
 
 from cryopipe.imaging.fourier import full_plane
 
-#: xmipp's share of the values that is clipped at each end, and its width of the band-pass's edges (cycles per pixel).
+#: Share of the values that is clipped at each end, and width of the edges of the band-pass (cycles per pixel), as in xmipp.
 _TAIL, _DECAY = 0.02, 0.02
 #: Band-pass of the spectrum as an image, cycles per pixel of the spectrum.
 _BAND = (0.02, 0.2)
-#: The spectrum is shown between these digital frequencies; the statistics come from the outer tenth.
+#: The spectrum is shown between these digital frequencies. The statistics come from the outer tenth.
 _MASK = (0.01, 0.48)
 _OUTER = 0.9
 
 
 @dataclass(frozen=True)
 class EnhancedPsd:
-    """Enhanced spectrum ``[n, n]`` float64, zero frequency in the middle, in units of the sd of its outer annulus.
+    """Enhanced spectrum ``[n, n]`` float64, zero frequency in the middle, divided by the sd of its outer annulus.
 
-    ``mask`` ``[n, n]`` bool marks where it is valid; it is 0 elsewhere.
+    ``mask`` ``[n, n]`` bool marks where it is valid. Elsewhere the spectrum is 0.
     """
 
     values: np.ndarray
@@ -47,9 +47,9 @@ def enhance_psd(power: np.ndarray, pixel_size_A: float) -> EnhancedPsd:
     Parameters
     ----------
     power : ndarray ``[n, n // 2 + 1]``
-        As of :class:`cryopipe.ctf.xmipp.periodogram.Periodogram`.
+        Power of a :class:`cryopipe.ctf.xmipp.periodogram.Periodogram`.
     pixel_size_A : float
-        Of the windows; frequencies are multiples of 1/(n · pixel size).
+        Pixel size of the windows. Frequencies are multiples of 1/(n · pixel size).
     """
     image = ndimage.median_filter(np.log10(1.0 + np.fft.fftshift(full_plane(power))), 3, mode="wrap")
     n = image.shape[0]

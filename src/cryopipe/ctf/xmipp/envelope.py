@@ -3,8 +3,8 @@
 E(u) = exp(-K3 u⁴) · J0(π ΔF λ u²) · sinc(ΔR u) · exp(-π² α² (Cs λ² u³ - Δ u)²) · (1 + R1 u + R2 u²), with
 K3 = (¼ π Ca λ (δE/V + 2 δI))² / ln 2 and sinc(x) = sin(πx)/(πx): xmipp ``data/ctf.h``; Velázquez-Muriel et al. 2003,
 Ultramicroscopy 96:17, doi:10.1016/S0304-3991(02)00377-7; Sorzano et al. 2007, doi:10.1016/j.jsb.2007.08.013.
-Known limit: the parameters are degenerate (a larger α is a larger drift); the curve is determined, its parameters are
-not.
+Known limit: the parameters are degenerate (a larger α has the same effect as a larger drift). The data determine the
+curve, but not the parameters.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from scipy import special
 
 from cryopipe.ctf.defocus import Defocus, Microscope
 
-#: xmipp's maxFreq: radii and azimuths that are sampled, and the share of the envelope at 0 (its code has 10 %, its help 1 %).
+#: Sampled radii and azimuths, and share of the envelope at frequency 0, as in xmipp's maxFreq (its code has 10 %, its help 1 %).
 _SAMPLES = 99
 _AZIMUTHS = 180
 _FAINT = 0.1
@@ -29,7 +29,7 @@ class Envelope:
     Attributes
     ----------
     amplitude : float
-        K, square root of the power at frequency 0 where the CTF is 1.
+        K, square root of the power at frequency 0 if the CTF is 1.
     chromatic_mm : float
         Chromatic aberration Ca.
     energy_spread_eV : float
@@ -55,7 +55,7 @@ class Envelope:
     quadratic_A2: float = 0.0
 
     def at(self, u: np.ndarray, defocus_A: np.ndarray | float, microscope: Microscope) -> np.ndarray:
-        """Return E (without K) at frequencies ``u`` (1/Å) where the defocus is ``defocus_A``; never negative."""
+        """Return E (without K) at frequencies ``u`` (1/Å) for the defocus ``defocus_A``. It is never negative."""
         wavelength, cs_A = microscope.wavelength_A, microscope.cs_mm * 1e7
         spread = self.energy_spread_eV / (microscope.voltage_kV * 1e3) + 2e-6 * self.current_instability_ppm
         k3 = (0.25 * np.pi * self.chromatic_mm * 1e7 * wavelength * spread) ** 2 / np.log(2.0)
@@ -70,27 +70,27 @@ class Envelope:
 
 
 def azimuthal_defocus(defocus: Defocus, azimuth_rad: np.ndarray) -> np.ndarray:
-    """Return the defocus (Å) towards each azimuth."""
+    """Return the defocus (Å) along each azimuth."""
     return defocus.mean_A + defocus.a_A * np.cos(2 * azimuth_rad) + defocus.b_A * np.sin(2 * azimuth_rad)
 
 
 def envelope_resolution_A(
     envelope: Envelope, defocus: Defocus, microscope: Microscope, nyquist: float, *, faint: float = _FAINT
 ) -> float:
-    """Return the finest resolution, over all azimuths, where the envelope exceeds ``faint`` of its value at 0.
+    """Return the finest resolution, over all azimuths, at which the envelope exceeds ``faint`` of its value at 0.
 
-    99 radii up to ``nyquist`` (1/Å) and 180 azimuths are sampled (xmipp's maxFreq); the crossing is interpolated.
+    99 radii up to ``nyquist`` (1/Å) and 180 azimuths are sampled (xmipp's maxFreq). The crossing is interpolated.
 
     Parameters
     ----------
     envelope : Envelope
-        Of the model.
+        Envelope of the model.
     defocus : Defocus
         The damping by the convergence depends on it.
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     nyquist : float
-        Highest frequency that is looked at, 1/Å.
+        Highest frequency that is sampled, 1/Å.
     faint : float
         Share of the value at frequency 0 (which is 1).
     """
@@ -110,20 +110,20 @@ def envelope_resolution_A(
 def envelope_b_factor_A2(
     envelope: Envelope, mean_defocus_A: float, microscope: Microscope, band: tuple[float, float]
 ) -> float:
-    """Return B (Å²) of exp(-B u²/4), from the line through the logarithm of the envelope over u².
+    """Return B (Å²) of exp(-B u²/4), from a line fitted to the logarithm of the envelope against u².
 
-    Where less than two of 256 samples exceed a thousandth of the largest, the result is 0.
+    If less than two of 256 samples exceed a thousandth of the largest, the result is 0.
 
     Parameters
     ----------
     envelope : Envelope
-        Of the model.
+        Envelope of the model.
     mean_defocus_A : float
         Defocus, Å.
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     band : (float, float)
-        Lowest and highest frequency of the line, 1/Å.
+        Lowest and highest frequency of the fit, 1/Å.
     """
     u2 = np.linspace(band[0] ** 2, band[1] ** 2, 256)
     curve = envelope.at(np.sqrt(u2), mean_defocus_A, microscope)

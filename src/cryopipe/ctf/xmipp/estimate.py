@@ -1,6 +1,7 @@
-"""One micrograph's power spectrum fitted at the pixel size that suits it, with all criteria.
+"""Fit the power spectrum of one micrograph at the pixel size that suits it, and compute all criteria.
 
-The parts are `periodogram`, `stages`, `enhanced_spectrum`, `criteria` and `ring_significance`; the step is `estimate_ctf_xmipp`.
+The parts are in `periodogram`, `stages`, `enhanced_spectrum`, `criteria` and `ring_significance`. The step is
+`estimate_ctf_xmipp`.
 """
 
 from __future__ import annotations
@@ -57,23 +58,23 @@ CRITERIA = (
     "crpCtfIceness",
     "crpCtfHistogramNormality",
 )
-#: Pixel sizes that xmipp tries before the own one.
+#: Pixel sizes (Å) that xmipp tries before that of the micrograph.
 _FURTHER_PIXELS_A = (1.75, 2.75)
-#: A downsampled micrograph has at least this many pixels along its shorter side.
+#: Least number of pixels of a downsampled micrograph along its shorter side.
 _LEAST_SHAPE = 300
-#: What a downsampled spectrum has to pass, else the next one is tried: xmipp's limits of 2020, but that of the
-#: correlation, which a fit with unsmoothed cells reaches less easily.
+#: Criteria that a downsampled spectrum must pass, or the next pixel size is tried. They are xmipp's limits of 2020, except that
+#: of the correlation, which a fit with unsmoothed cells reaches less easily.
 _LEAST_FIRST_ZERO_A, _LARGEST_ZERO_RATIO = 5.0, 1.1
 _COARSEST_ENVELOPE_A = 20.0
 _LEAST_MARGIN, _LARGEST_SD_RATIO = 1.0, 10.0
-#: On noise the correlation reaches 0.08, on ten real micrographs of 1.5 megapixels it is 0.28 to 0.48.
+#: Limit of the correlation. On noise it reaches 0.08, on ten real micrographs of 1.5 megapixels it is 0.28 to 0.48.
 _LEAST_CORR13 = 0.15
 _LEAST_DEFOCUS_A = 500.0
 
 
 @dataclass(frozen=True)
 class PreviousCtf:
-    """A CTF that the fit starts from: defocus in Å, angle and phase shift in degrees."""
+    """A CTF from which the fit starts: defocus in Å, angle and phase shift in degrees."""
 
     u_A: float
     v_A: float
@@ -81,7 +82,7 @@ class PreviousCtf:
     phase_shift_deg: float = 0.0
 
     def defocus(self) -> Defocus:
-        """Return it as a tensor, U >= V."""
+        """Return the defocus as a tensor, with U >= V."""
         return from_uv(self.u_A, self.v_A, self.angle_deg, self.phase_shift_deg)
 
 
@@ -94,15 +95,15 @@ class SpectrumEstimate:
     fit : PsdFit
         Defocus and solution.
     envelope, background : Envelope, Background
-        Of the model.
+        Envelope and background of the model.
     periodogram, enhanced, cells : Periodogram, EnhancedPsd, Cells
-        Of the downsampled micrograph.
+        Spectra of the downsampled micrograph.
     resolution_A, figure_of_merit : float
         Resolution of the fit and correlation with the data.
     criteria : dict
-        Column to value.
+        ``{column: value}``.
     downsampling : float
-        Pixel size of the spectrum / that of the micrograph.
+        Pixel size of the spectrum over that of the micrograph.
     """
 
     fit: PsdFit
@@ -131,24 +132,24 @@ def ctf_by_power_spectrum(
     micrograph : ndarray ``[y, x]``
         Plain average of the aligned frames.
     pixel_size_A : float
-        Of the micrograph.
+        Pixel size of the micrograph.
     microscope : Microscope
         Voltage, Cs, amplitude contrast.
     params : EstimateCtfXmipp
         Parameters of the step.
     previous : PreviousCtf, optional
-        Start of the fit; its defocus may change by ``params.previous_change`` of U, or not at all with
+        Start of the fit. Its defocus may change by ``params.previous_change`` of U, or not at all with
         ``params.fix_previous``.
 
     Returns
     -------
     SpectrumEstimate
-        Of the first pixel size whose spectrum passes; of that with the best crpCtfCorr13 where none does.
+        Result at the first pixel size whose spectrum passes. If none does, at that with the best crpCtfCorr13.
 
     Raises
     ------
     InputError
-        The micrograph is flat or too small, its pixels are too large, or a defocus is to be kept where none is known.
+        The micrograph is flat or too small, its pixels are too large, or there is no defocus for ``fix_previous``.
     """
     if previous is None and params.fix_previous:
         raise InputError(
@@ -158,8 +159,8 @@ def ctf_by_power_spectrum(
     pixels = _working_pixels(micrograph.shape, pixel_size_A, params)
     if params.max_frequency / pixels[0] < 1.0 / 12.0:
         raise InputError(
-            f"pixels of {pixels[0]:g} Å and max_frequency {params.max_frequency:g} end the band at "
-            f"{pixels[0] / params.max_frequency:.1f} Å, 12 Å are needed. Use less binned micrographs."
+            f"with pixels of {pixels[0]:g} Å and max_frequency {params.max_frequency:g} the band ends at "
+            f"{pixels[0] / params.max_frequency:.1f} Å, but it must reach 12 Å. Use less binned micrographs."
         )
     settings = Settings(
         params.min_frequency,
@@ -170,7 +171,9 @@ def ctf_by_power_spectrum(
     )
     sd = float(micrograph.std(dtype=np.float64))
     if not np.isfinite(sd) or sd == 0:
-        raise InputError("the micrograph is flat or has values that are not finite: there is no spectrum to fit.")
+        raise InputError(
+            "the micrograph is flat or has values that are not finite, so it has no spectrum to fit. Leave it out."
+        )
     normality = histogram_normality(micrograph)
     tried: list[SpectrumEstimate] = []
     for working_A in pixels:
@@ -199,13 +202,13 @@ def fit_periodogram(
     Parameters
     ----------
     periodogram : Periodogram
-        Of one micrograph.
+        Periodogram of one micrograph.
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     settings : Settings
         Band and search range.
     start : Start, optional
-        A known defocus; without one it is searched.
+        A known defocus. Without one it is searched.
     """
     cells = polar_cells(periodogram)
     fit = fit_psd(cells, microscope, settings, start)
@@ -249,7 +252,7 @@ def fit_periodogram(
 
 
 def passes(criteria: Mapping[str, float]) -> bool:
-    """Return whether a spectrum is good enough that no other downsampling need be tried."""
+    """Return whether a spectrum is good enough, so that no other downsampling is tried."""
     return (
         criteria["crpCtfFirstZero"] >= _LEAST_FIRST_ZERO_A
         and criteria["crpCtfFirstZeroRatio"] <= _LARGEST_ZERO_RATIO
@@ -261,7 +264,7 @@ def passes(criteria: Mapping[str, float]) -> bool:
 
 
 def _working_pixels(shape: tuple[int, ...], pixel_size_A: float, params: EstimateCtfXmipp) -> list[float]:
-    """Return the pixel sizes to be tried, in order: none that leaves a micrograph too small, and the own one last."""
+    """Return the pixel sizes to try, in order, without those that make the micrograph too small; its own one is the last."""
     if not params.downsample:
         return [pixel_size_A]
     room_A = min(shape) * pixel_size_A / _LEAST_SHAPE
@@ -274,7 +277,7 @@ def _start(previous: PreviousCtf | None, params: EstimateCtfXmipp) -> Start | No
     defocus = previous.defocus()
     if not defocus.v_A >= _LEAST_DEFOCUS_A:
         raise InputError(
-            f"the previous CTF has the defoci {previous.u_A:g} and {previous.v_A:g} Å; a fit can start from "
+            f"the previous CTF has the defoci {previous.u_A:g} and {previous.v_A:g} Å, but a fit can only start from "
             f"{_LEAST_DEFOCUS_A:g} Å or more. Correct the table or set estimate_ctf_xmipp.use_previous to false."
         )
     return Start(defocus, 0.0 if params.fix_previous else params.previous_change * defocus.u_A)

@@ -12,17 +12,17 @@ from cryopipe.ctf.xmipp.enhanced_spectrum import EnhancedPsd
 from cryopipe.ctf.xmipp.envelope import Envelope
 from cryopipe.ctf.xmipp.polar_average import Cells, ring_cells, ring_contrast
 
-#: Directions of the polar image, and the sd of the Gaussian along them that shows weak rings, degrees.
+#: Number of directions of the polar image, and sd (degrees) of the Gaussian along the rings that makes weak rings visible.
 _DIRECTIONS, _SMEAR_DEG = 1024, 2.5
 
 
 def diagnostic_pictures(
     enhanced: EnhancedPsd, defocus: Defocus, microscope: Microscope, resolution_A: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return two images ``[n, n]`` float32, 0..1: model in the right half, model in one quadrant (x > 0, y < 0).
+    """Return two images ``[n, n]`` float32, 0 to 1: with the model in the right half, and in one quadrant (x > 0, y < 0).
 
-    The rest is the enhanced spectrum. It is averaged over a few degrees and scaled ring by ring, so that weak rings are seen.
-    The model is CTF².
+    The rest is the enhanced spectrum. It is averaged over a few degrees and scaled ring by ring, so that weak rings are
+    visible. The model is CTF².
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def diagnostic_pictures(
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     resolution_A : float
-        Resolution of the fit, Å; beyond it the model is grey (0.5).
+        Resolution of the fit, Å. Beyond it the model is grey (0.5).
     """
     n = enhanced.values.shape[0]
     axis = np.arange(n) - n // 2
@@ -78,9 +78,9 @@ def radial_curves(
 ) -> pd.DataFrame:
     """Return the radial curves up to Nyquist: frequency (1/Å), resolution (Å), data, background, envelope K·E, model.
 
-    Data and model are averages over whole rings, so that astigmatism flattens both alike. The model is that of the windows'
-    spectrum: fringes that are too dense for a window are weakened. Outside the fitted band all curves except the data are
-    extrapolated.
+    Data and model are averages over whole rings, so astigmatism weakens the fringes of both in the same way. In the model, as
+    in the spectrum of the windows, fringes that are too dense for a window are weakened. Outside the fitted band all curves
+    except the data are extrapolated.
 
     Parameters
     ----------
@@ -91,9 +91,9 @@ def radial_curves(
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     envelope : Envelope
-        Of the fit, with its amplitude K.
+        Envelope of the fit, with its amplitude K.
     background : Background
-        Of the fit.
+        Background of the fit.
     """
     rings = ring_cells(cells)
     total = envelope.amplitude * envelope.at(rings.u, defocus.mean_A, microscope)
@@ -115,7 +115,7 @@ def radial_curves(
 def model_parameters(
     pixel_size_A: float, defocus: Defocus, microscope: Microscope, envelope: Envelope, background: Background
 ) -> dict[str, float]:
-    """Return all parameters of the model by the names of columns; units are Å, mm, eV, mrad, kV, ppm and degrees.
+    """Return ``{column: value}`` of all parameters of the model. Units are Å, mm, eV, mrad, kV, ppm and degrees.
 
     Parameters
     ----------
@@ -126,9 +126,9 @@ def model_parameters(
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     envelope : Envelope
-        Of the fit.
+        Envelope of the fit.
     background : Background
-        Of the fit.
+        Background of the fit.
     """
     q = float(np.hypot(background.slope_a, background.slope_b))
     turned = float(np.degrees(0.5 * np.arctan2(background.slope_b, background.slope_a)))

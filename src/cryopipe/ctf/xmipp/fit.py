@@ -1,11 +1,11 @@
 """The whole power spectrum by separable least squares: PSD(u) = B²(u) + [K E(u) CTF(u)]².
 
-Base line, heights of the background and K² enter linearly; for every trial of the others (defocus, envelope, shapes of
-the background) they are solved for, not negative where they must not be (Golub & Pereyra 1973, variable projection;
-Lawson & Hanson 1974, NNLS). What remains is a bounded least-squares problem of some twenty parameters. Cells are
-weighted by their relative noise: a periodogram's standard deviation is proportional to its expectation.
+Base line, heights of the background and K² enter linearly. For each trial of the other parameters (defocus, envelope, shapes
+of the background) they are solved for, with the constraint that some must not be negative (Golub & Pereyra 1973, variable
+projection; Lawson & Hanson 1974, NNLS). What remains is a bounded least-squares problem of some twenty parameters. Cells are
+weighted by their relative noise, since the standard deviation of a periodogram is proportional to its expectation.
 
-The model is xmipp's (Sorzano et al. 2007, doi:10.1016/j.jsb.2007.08.013), the minimiser is not: xmipp uses Powell's.
+The model is xmipp's (Sorzano et al. 2007, doi:10.1016/j.jsb.2007.08.013). The minimiser is not: xmipp uses that of Powell.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from cryopipe.ctf.xmipp.values import PRIORS, SPECS, Values, hill_of, squared_en
 
 #: Terms of the polynomial: u, u² and u³.
 _FREE_COLUMNS = 3
-#: Relative step of the numerical derivatives, between the square root of the rounding (1e-8) and the scale of the curvature.
+#: Relative step of the numerical derivatives: above the square root of the rounding error (1e-8), below the curvature scale.
 _STEP = 1e-5
-#: Terms of the polynomial that cancel each other cost something; the others' ridge guards against rounding alone.
+#: Ridges: the first only guards against rounding, the second makes polynomial terms that cancel each other costly.
 _ROUNDING, _RIDGE = 1e-9, 1e-6
 
 
@@ -32,7 +32,7 @@ _ROUNDING, _RIDGE = 1e-9, 1e-6
 class Solution:
     """Values of all parameters and heights of all terms, with the weighted residuals.
 
-    ``heights`` are K², base, sqrt, first Gaussian, second Gaussian (counted negative), then the polynomial in
+    ``heights`` are K², base, sqrt, first Gaussian, second Gaussian (which is subtracted), then the polynomial in
     u / ``reference``.
     """
 
@@ -46,7 +46,7 @@ class Solution:
 
     @property
     def cost(self) -> float:
-        """Mean squared weighted residual; 1 where the noise of the periodogram is all that is left."""
+        """Mean squared weighted residual. It is 1 if only the noise of the periodogram remains."""
         return float(np.mean(self.residuals**2))
 
 
@@ -58,13 +58,13 @@ class SpectrumProblem:
     cells : Cells
         Rings or polar cells in the band.
     contrast : ndarray ``[n]``
-        Share of the fringes' contrast left in each cell.
+        Share of the fringe contrast that remains in each cell.
     microscope : Microscope
         Voltage, Cs, amplitude contrast.
     reference : float
-        Frequency (1/Å) that the empirical factor and the polynomial are scaled by.
+        Frequency (1/Å) by which the empirical factor and the polynomial are scaled.
     expected : ndarray ``[n]``, optional
-        Expected power, for the weights; a running mean of the power otherwise.
+        Expected power, for the weights. By default a running mean of the power.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class SpectrumProblem:
         return squared_envelope(self.cells.u, self.local_defocus(v), v, self.microscope, self.reference)
 
     def fringe(self, v: Values) -> np.ndarray:
-        """Return CTF² of each cell as it is left by windows and cells."""
+        """Return CTF² of each cell, weakened by the averages over windows and cells."""
         chi = phase(self.u2, self.local_defocus(v), self.microscope, v["phi"])
         return 0.5 * (1.0 - self.contrast * np.cos(2.0 * chi))
 
@@ -102,7 +102,7 @@ class SpectrumProblem:
         """Return the terms with heights >= 0 ``[n, m]``, weighted, and their places in ``Solution.heights``."""
         parts = [self.envelope2(v) * self.fringe(v), np.ones_like(self.w)]
         q = v["sq"] + v["sqa"] * self.cells.cos2 + v["sqb"] * self.cells.sin2
-        # scaled to 1 at the coarse end, so that heights are comparable
+        # scaled to 1 at the coarse end, so that heights can be compared
         parts.append(np.exp(v["sq"] * self.root[0] - q * self.root))
         places = [0, 1, 2]
         for i, sign in ((1, 1.0), (2, -1.0)):
@@ -137,13 +137,13 @@ class SpectrumProblem:
         Parameters
         ----------
         start : dict
-            Values of all parameters; those outside ``names`` stay as they are.
+            Values of all parameters. Those outside ``names`` are kept.
         names : list of str
-            Parameters that are free.
+            Free parameters.
         bounds : dict
-            ``{name: (lowest, highest)}``; the bounds of the module hold for the others.
+            ``{name: (lowest, highest)}``. The others have the bounds of `values`.
         steps : int
-            Most evaluations of the residuals, those for derivatives not counted.
+            Largest number of evaluations of the residuals, without those for derivatives.
         """
         if not names:
             return self.solve(start)
@@ -155,7 +155,7 @@ class SpectrumProblem:
         def unpack(x: np.ndarray) -> Values:
             return start | {n: float(f) for n, f in zip(names, x * scale, strict=True)}
 
-        # the prior counts as much as one fully misfitted cell in each of its tolerances
+        # a deviation from the prior by one tolerance counts as much as one cell that does not fit at all
         spread = max(1.0, self.solve(unpack(first)).cost) ** 0.5
 
         def residuals(x: np.ndarray) -> np.ndarray:
@@ -189,7 +189,7 @@ def background_of(solution: Solution) -> Background:
 def separable_heights(columns: np.ndarray, free: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Solve min |columns·x + free·y - target| with x >= 0; columns ``[n, m]``, free ``[n, f]``, target ``[n]``.
 
-    The normal equations are scaled, y is eliminated, x found by NNLS on the Cholesky factor of what remains.
+    The normal equations are scaled and y is eliminated. Then NNLS on the Cholesky factor of the rest gives x.
     """
     everything = np.concatenate([columns, free, target[:, None]], axis=1)
     gram = everything.T @ everything

@@ -1,7 +1,7 @@
-"""Defocus from nothing: Thon rings are equidistant over k², so that one Fourier transform finds them.
+"""Initial defocus: Thon rings are equidistant over k², so that one Fourier transform finds them.
 
-Vargas et al. 2013, J. Struct. Biol. 181:136, doi:10.1016/j.jsb.2012.12.006 (xmipp's fast defocus), with two additions:
-the term of Cs is taken out before the transform, and sectors are transformed apart and put together for every
+The method is that of Vargas et al. 2013, J. Struct. Biol. 181:136, doi:10.1016/j.jsb.2012.12.006 (xmipp's fast defocus),
+with two additions. The Cs term is removed before the transform. Sectors are transformed separately and combined for each
 astigmatism, so that astigmatic rings do not cancel.
 """
 
@@ -13,25 +13,25 @@ import scipy.fft
 from cryopipe.ctf.defocus import Defocus, Microscope
 from cryopipe.ctf.xmipp.polar_average import Cells
 
-#: Samples over k²: a defocus of 50000 Å has 39 fringes to 5 Å at 300 kV, hence 13 samples for each.
+#: Number of samples over k². A defocus of 50000 Å has 39 fringes to 5 Å at 300 kV, which gives 13 samples per fringe.
 _POINTS = 512
-#: Sectors over 180°. Within one of 15° the defocus varies by at most ± 0.13 (U - V); narrower ones are noisier.
+#: Number of sectors over 180°. Within one of 15° the defocus varies by at most ± 0.13 (U - V). Narrower ones are noisier.
 _SECTORS = 12
 #: Values beyond this many standard deviations are clipped, as in xmipp.
 _CLIP_SD = 3.0
 
 
 def fast_defocus(u: np.ndarray, power: np.ndarray, microscope: Microscope, defoci_A: np.ndarray) -> float:
-    """Return the mean defocus (Å) of a radial profile by the transform over k².
+    """Return the mean defocus (Å) of a radial profile, found by a Fourier transform over k².
 
     Parameters
     ----------
     u, power : ndarray ``[n]``
-        Frequencies (1/Å, ascending, the band to be used) and power.
+        Frequencies (1/Å, ascending) of the band to be used, and power.
     microscope : Microscope
-        Voltage, Cs, amplitude contrast; no phase shift.
+        Voltage, Cs, amplitude contrast. A phase shift is not included.
     defoci_A : ndarray
-        Ascending defoci, evenly spaced; the answer is interpolated between them.
+        Ascending defoci, evenly spaced. The result is interpolated between them.
     """
     score = -_spectrum(u, power, microscope, defoci_A).real
     best = int(np.argmax(score))
@@ -51,7 +51,7 @@ def find_defocus(
     find_phase_shift: bool,
     candidates: int,
 ) -> list[Defocus]:
-    """Return the best defoci with astigmatism (and phase shift), best first, on the scale of a search's steps.
+    """Return the best defoci with astigmatism (and phase shift), best first, as exact as the steps of the search.
 
     Parameters
     ----------
@@ -64,9 +64,9 @@ def find_defocus(
     max_astigmatism_A : float
         Largest U - V tried.
     find_phase_shift : bool
-        Let the phase shift be anything; without it the rings' phase must be that of the defocus.
+        Allow any phase shift. Otherwise the phase of the rings must be that of the defocus.
     candidates : int
-        How many are wanted; their means differ by half a ring or more at the fine end.
+        Number of defoci to return. Their means differ by half a ring or more at the fine end.
     """
     step = float(defoci_A[1] - defoci_A[0])
     reach = int(np.ceil(0.5 * max_astigmatism_A / step))
@@ -109,7 +109,7 @@ def _sector_spectrum(cells: Cells, inside: np.ndarray, microscope: Microscope, d
 
 
 def _spectrum(u: np.ndarray, power: np.ndarray, microscope: Microscope, defoci_A: np.ndarray) -> np.ndarray:
-    """Return Σ p(q) exp(-i 2χ(q)) over q = k² for each defocus, p the power relative to its smooth trend.
+    """Return Σ p(q) exp(-i 2χ(q)) over q = k² for each defocus, where p is the power relative to its smooth trend.
 
     A fringe -cos 2χ of the right defocus gives a negative real number.
     """
@@ -123,7 +123,7 @@ def _spectrum(u: np.ndarray, power: np.ndarray, microscope: Microscope, defoci_A
     relative = np.clip(relative, -_CLIP_SD * sd, _CLIP_SD * sd)
     q = np.linspace(float(u[0]) ** 2, float(u[-1]) ** 2, _POINTS)
     even = np.interp(q, u**2, relative)
-    # soft ends: a step at the end of the band would spread over all defoci
+    # soft ends, because a step at the end of the band would spread over all defoci
     edge = np.clip(np.minimum(np.arange(_POINTS) + 1, np.arange(_POINTS, 0, -1)) / (0.1 * _POINTS), 0.0, 1.0)
     even *= 0.5 - 0.5 * np.cos(np.pi * edge)
     chirp = np.exp(1j * (np.pi * wavelength**3 * cs_A * q**2 - 2.0 * microscope.offset))

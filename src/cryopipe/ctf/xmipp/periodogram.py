@@ -1,8 +1,9 @@
-"""Averaged periodogram of overlapping windows, with measures of how even the micrograph is.
+"""Averaged periodogram of overlapping windows, with measures of the homogeneity of the micrograph.
 
-Each window loses its fitted plane, gets mean 0 and standard deviation 1, and is tapered at its edges; the squared
-moduli of the transforms are averaged (Fernández et al. 1997; xmipp ``ctf_estimate_from_micrograph``). The average is
-the true spectrum convolved with the window's kernel: the lag window gives the factor by which a fringe is weakened.
+From each window a fitted plane is subtracted. It is normalised to mean 0 and standard deviation 1, and its edges are
+tapered. The squared moduli of the transforms are averaged (Fernández et al. 1997; xmipp ``ctf_estimate_from_micrograph``).
+The average is the true spectrum convolved with the kernel of the window, so the lag window is the factor by which a fringe
+is weakened.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from cryopipe.ctf.windows import window_side
 from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import resample
 
-#: Two by two windows: from fewer neither an average nor a scatter can be had.
+#: Two by two windows: fewer give neither an average nor a scatter.
 _LEAST_WINDOWS = 4
 #: Cells of the local spectra: radii between these digital frequencies, and sectors.
 _LOCAL_BAND = (0.05, 0.4)
@@ -30,17 +31,17 @@ class Periodogram:
     Attributes
     ----------
     power : ndarray ``[n, n // 2 + 1]`` float64
-        Row y holds the frequency ``fftfreq(n)[y]``, column x the frequency x / n (cycles per pixel).
+        Row y has the frequency ``fftfreq(n)[y]``, column x the frequency x / n (cycles per pixel).
     deviation : ndarray ``[n, n // 2 + 1]`` float64
         Standard deviation over the windows.
     local : ndarray ``[windows, cells]`` float64
-        Logarithms of each window's mean power in cells of radius and direction; windows row by row.
+        Logarithms of the mean power of each window in cells of radius and direction. Windows are in order of rows.
     independent : float
-        Number of independent windows with the same variance of the average.
+        Number of independent windows that would give the same variance of the average.
     lag_window : ndarray ``[n]`` float64
         Autocorrelation of the taper along one axis at lags 0 .. n - 1 pixels, 1 at lag 0.
     pixel_size_A : float
-        Of the windows.
+        Pixel size of the windows.
     """
 
     power: np.ndarray
@@ -61,7 +62,7 @@ def downsampled_micrograph(
 ) -> tuple[np.ndarray, float]:
     """Return the micrograph ``[y, x]`` resampled to about ``working_pixel_A`` (if that is coarser), and its pixel size.
 
-    The pixel size is exact in y; that in x differs by less than one part in the number of columns.
+    The pixel size is exact in y. In x it differs by less than 1 / (number of columns).
     """
     image = np.asarray(micrograph, dtype=np.float32)
     if working_pixel_A <= pixel_size_A * 1.001:
@@ -84,13 +85,13 @@ def averaged_periodogram(
     Parameters
     ----------
     image : ndarray ``[y, x]``
-        At the working pixel size.
+        Image at the working pixel size.
     pixel_size_A : float
-        Of ``image``.
+        Pixel size of ``image``.
     window : int
-        Side of the windows; even. Where it leaves less than two windows along a side, see `window_side`.
+        Side of the windows, an even number. If there are less than two windows along a side, see `window_side`.
     overlap : float
-        Share of a window's side that it has in common with its neighbour, 0 .. < 1.
+        Share of its side by which a window overlaps its neighbour, from 0 to less than 1.
     border_windows : int
         Rows and columns of windows left out at each side.
     taper_fraction : float
@@ -103,14 +104,16 @@ def averaged_periodogram(
     """
     sd = float(image.std(dtype=np.float64))
     if not np.isfinite(sd) or sd == 0:
-        raise InputError("the micrograph is flat or has values that are not finite: there is no spectrum to fit.")
+        raise InputError(
+            "the micrograph is flat or has values that are not finite, so it has no spectrum to fit. Leave it out."
+        )
     window = window_side(image.shape, window, pixel_size_A, step="estimate_ctf_xmipp")
     starts = [_starts(n, window, overlap, border_windows) for n in image.shape]
     count = len(starts[0]) * len(starts[1])
     if count < _LEAST_WINDOWS:
         raise InputError(
             f"a micrograph of {image.shape[1]} x {image.shape[0]} pixels of {pixel_size_A:.3g} Å has room for {count} "
-            f"windows of {window} pixels, {_LEAST_WINDOWS} are needed. Set estimate_ctf_xmipp.border_windows to 0 or "
+            f"windows of {window} pixels, but {_LEAST_WINDOWS} are needed. Set estimate_ctf_xmipp.border_windows to 0 or "
             "overlap to 0.5 or more."
         )
     taper = _taper(window, taper_fraction)
@@ -143,9 +146,9 @@ def averaged_periodogram(
 
 
 def independent_windows(starts: np.ndarray, lag_window: np.ndarray) -> float:
-    """Return how many independent windows average as well as windows that start at ``starts`` along one axis.
+    """Return how many independent windows give as good an average as windows at ``starts`` along one axis.
 
-    Powers of windows of white noise correlate as the square of the lag window at their distance (Welch 1967).
+    For white noise, the powers of two windows correlate as the square of the lag window at their distance (Welch 1967).
     """
     apart = np.abs(starts[:, None] - starts[None, :])
     share = np.where(apart < len(lag_window), lag_window[np.minimum(apart, len(lag_window) - 1)], 0.0)
@@ -164,7 +167,7 @@ def _taper(window: int, fraction: float) -> np.ndarray:
 
 
 class _PlaneRemover:
-    """Subtracts the least-squares plane of a square window; the axes, centred, are orthogonal to each other and to 1."""
+    """Subtracts the least-squares plane of a square window. Its centred axes are orthogonal to each other and to 1."""
 
     def __init__(self, window: int) -> None:
         axis = np.arange(window) - 0.5 * (window - 1)
@@ -182,7 +185,7 @@ class _PlaneRemover:
 
 
 def _local_cells(window: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cell of each pixel of the half plane (the last number: none), flat, and the pixels of each cell."""
+    """Return the cell of each pixel of the half plane (flat; the last number means none), and the pixels of each cell."""
     ky, kx = np.fft.fftfreq(window)[:, None], np.arange(window // 2 + 1)[None, :] / window
     k = np.hypot(ky, kx)
     low, high = _LOCAL_BAND

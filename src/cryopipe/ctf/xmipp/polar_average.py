@@ -1,6 +1,6 @@
-"""A periodogram averaged over polar cells, and how much of a fringe's contrast windows and cells leave.
+"""A periodogram averaged over polar cells, and the share of the fringe contrast that remains after the averages.
 
-Rings of one pixel and 64 directions over 180° lose nothing that a fit could use.
+With rings of one pixel and 64 directions over 180° nothing is lost that a fit could use.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from scipy import special
 from cryopipe.ctf.defocus import Defocus, Microscope
 from cryopipe.ctf.xmipp.periodogram import Periodogram
 
-#: Directions over 180°. Within one of 2.8° the defocus varies by at most ± 0.025 (U - V).
+#: Number of directions over 180°. Within one of 2.8° the defocus varies by at most ± 0.025 (U - V).
 _AZIMUTHS = 64
-#: Pixels this near to an axis are left out: edges, rows and columns of the camera shine there.
+#: Pixels this close to an axis are left out, because edges, rows and columns of the camera make them bright.
 _CROSS_PX = 2
 
 
@@ -30,15 +30,15 @@ class Cells:
     power : ndarray
         Mean power.
     samples : ndarray
-        Independent periodogram values in a cell: its power has the relative variance 1 / samples.
+        Number of independent periodogram values in a cell. The relative variance of its power is 1 / samples.
     ring : ndarray of int
-        Radius in steps.
+        Radius in units of ``step``.
     step : float
         Width of a ring, 1/Å.
     lag_window : ndarray
-        Of the windows, at multiples of ``pixel_size_A``.
+        Lag window of the windows, at multiples of ``pixel_size_A``.
     pixel_size_A : float
-        Of the windows.
+        Pixel size of the windows.
     """
 
     u: np.ndarray
@@ -61,10 +61,10 @@ class Cells:
         return replace(self, **{name: getattr(self, name)[keep] for name in names})
 
     def contrast(self, defocus: Defocus, microscope: Microscope) -> np.ndarray:
-        """Return the share of the fringes' contrast that is left ``[n]``.
+        """Return the share of the fringe contrast that remains ``[n]``.
 
-        A fringe cos 2χ(u) is the transform of lags around dχ/(π du); windows weaken it by their autocorrelation at
-        that lag, a ring of finite width by a sinc.
+        A fringe cos 2χ(u) is the transform of lags around dχ/(π du). Windows weaken it by their autocorrelation at that
+        lag, and a ring of finite width weakens it by a sinc.
         """
         wavelength, cs_A = microscope.wavelength_A, microscope.cs_mm * 1e7
         local = defocus.mean_A + defocus.a_A * self.cos2 + defocus.b_A * self.sin2
@@ -129,9 +129,9 @@ def ring_contrast(
     cells : Cells
         Polar cells.
     rings : Cells
-        :func:`ring_cells` of them.
+        Rings from :func:`ring_cells` of these cells.
     defocus : Defocus
-        Of the fringes.
+        Defocus of the fringes.
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     astigmatic : bool

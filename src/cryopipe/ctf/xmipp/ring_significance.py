@@ -1,4 +1,4 @@
-"""How far the Thon rings of a fit reach: the significance of fringes ring by ring, and the resolution where it ends."""
+"""Resolution of the Thon rings of a fit: the significance of fringes around each ring, and where it ends."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import numpy as np
 from cryopipe.ctf.defocus import Defocus, Microscope, phase
 from cryopipe.ctf.xmipp.polar_average import Cells
 
-#: Rings are seen where their amplitude is at least 7 standard errors somewhere (a defocus tuned to noise reaches 5.5), and
+#: Rings count as found if their amplitude is at least 7 standard errors somewhere (a defocus fitted to noise reaches 5.5). They
 #: are followed as long as it is at least 3.
 _SEEN_T, _LEAST_T = 7.0, 3.0
-#: Rings to either side in a window, at least. A choice: 17 rings leave residuals enough to judge three coefficients by.
+#: Least number of rings to either side in a window. A choice: 17 rings leave enough residuals to judge three coefficients.
 _LEAST_HALF_WINDOW = 8
 
 
 def ring_significance(cells: Cells, defocus: Defocus, microscope: Microscope) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rings' frequencies (1/Å) and by how many standard errors fringes stand out around each ``[rings]``.
+    """Return the frequencies of the rings (1/Å) and the fringe amplitude around each in standard errors ``[rings]``.
 
-    In a window of four fringes (17 rings at least) the power relative to its running mean is regressed on a constant, a
-    slope and -cos 2χ of the fitted defocus; the standard error of the last comes from the residuals.
+    In a window of four fringes (at least 17 rings) the power relative to its running mean is regressed on a constant, a
+    slope and -cos 2χ of the fitted defocus. The residuals give the standard error of the last coefficient.
     """
     chi = phase(
         cells.u**2,
@@ -33,7 +33,7 @@ def ring_significance(cells: Cells, defocus: Defocus, microscope: Microscope) ->
     u = np.bincount(ring, weights=weight * cells.u, minlength=count) / np.maximum(per_ring, 1e-12)
     slope = 2.0 * microscope.wavelength_A * defocus.mean_A * np.maximum(u, 1e-6)
     fringe = 1.0 / (slope * cells.step)  # rings
-    # one fringe's mean has no fringes
+    # a mean over one fringe removes the fringes
     trend = _running_mean(weight, cells.power, ring, _half_window(0.5 * fringe))
     y = cells.power / trend[ring] - 1.0
     f = -cells.contrast(defocus, microscope) * np.cos(2.0 * chi)
@@ -60,7 +60,7 @@ def _half_window(rings: np.ndarray) -> np.ndarray:
 
 
 def _running_mean(weight: np.ndarray, values: np.ndarray, ring: np.ndarray, half: np.ndarray) -> np.ndarray:
-    """Return the mean over ``half`` rings to either side of each."""
+    """Return the running mean over ``half`` rings to either side."""
     n = len(half)
     sums, counts = (
         np.concatenate([[0.0], np.cumsum(np.bincount(ring, weights=w, minlength=n))]) for w in (weight * values, weight)
@@ -78,23 +78,23 @@ def _t_of_fringe(m: dict[str, float], n: int) -> float:
         return 0.0
     inverse = np.linalg.inv(normal)
     height = inverse @ right
-    # weights are samples: residuals have the variance s / weight
+    # weights are numbers of samples, so residuals have the variance s / weight
     s = max(m["yy"] - float(right @ height), 1e-12) / (n - 3)
     return float(height[2] / np.sqrt(max(s * inverse[2, 2], 1e-30)))
 
 
 def fit_resolution_A(u: np.ndarray, t: np.ndarray, coarse_A: float, first_zero_A: float) -> float:
-    """Return the resolution (Å) to which rings are seen: beyond its peak, ``t`` falls below 3 there.
+    """Return the resolution (Å) up to which rings are found, where ``t`` falls below 3 beyond its peak.
 
-    The peak is sought at resolutions finer than ``coarse_A`` and than the first zero: before the first zero a steep
-    background looks like a fringe. Where the peak is below 7, no rings are seen and ``coarse_A`` is returned.
+    The peak is searched at resolutions finer than ``coarse_A`` and than the first zero, since before the first zero a
+    steep background looks like a fringe. If the peak is below 7, there are no rings and ``coarse_A`` is returned.
 
     Parameters
     ----------
     u : ndarray ``[rings]``
         Frequencies, 1/Å, ascending.
     t : ndarray ``[rings]``
-        By how many standard errors fringes stand out around each (`ring_significance`).
+        Fringe amplitude around each ring in standard errors (`ring_significance`).
     coarse_A : float
         Coarsest resolution of the band, Å.
     first_zero_A : float

@@ -1,7 +1,7 @@
-"""From a periodogram to its model, stage by stage: defocus from nothing, profile, background, then two dimensions.
+"""From a periodogram to its model, stage by stage: initial defocus, radial profile, background, two dimensions.
 
-The order is xmipp's (Sorzano et al. 2007, doi:10.1016/j.jsb.2007.08.013): background and envelope of the radial profile
-first, the defocus in it, everything together on the profile, everything together in the plane.
+The order is xmipp's (Sorzano et al. 2007, doi:10.1016/j.jsb.2007.08.013): first background and envelope of the radial
+profile, then the defocus in it, then all parameters on the profile, then all parameters in the plane.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from cryopipe.ctf.xmipp.initial_defocus import find_defocus
 from cryopipe.ctf.xmipp.polar_average import Cells, ring_cells, ring_contrast
 from cryopipe.ctf.xmipp.values import DEFAULTS, Values
 
-#: Maxima of the search from which the plane is fitted roughly. A choice: maxima one ring apart score alike, so that the first
-#: may be wrong, and each costs one fit.
+#: Number of maxima of the search from which a rough fit in the plane starts. A choice: maxima one ring apart have similar
+#: scores, so the first may be wrong, and each costs one fit.
 _CANDIDATES = 4
-#: A background Gaussian is at least this many first zeros wide (sd), so that it cannot take a ring for background.
+#: Least width (sd) of a background Gaussian, in frequencies of the first zero, so that it cannot fit a ring.
 _WIDEST_RING = 0.35
-#: B-factor of the envelope that a fit starts from, Å²: a choice of the usual order.
+#: B factor of the envelope at which a fit starts, Å²: a choice of the usual order.
 _START_B_A2 = 100.0
-#: A searched defocus may move by this share of itself in the fit (xmipp's 20 %).
+#: The fit may change a searched defocus by this share of it (20 % as in xmipp).
 _SEARCH_SHARE = 0.2
-#: Slopes q of the background (Å^½) that are tried at the start: a grid over the bounds of the fit, each twice the one before.
+#: Slopes q of the background (Å^½) that are tried at the start: a grid within the bounds of the fit, in steps of a factor 2.
 _SLOPES = (4.0, 8.0, 16.0, 32.0)
 _ENVELOPE = ["convergence2", "spread2", "linear", "quadratic"]
 _DRIFT = ["longitudinal2", "transversal2"]
@@ -40,7 +40,7 @@ class Start:
     defocus : Defocus
         Starting point.
     reach_A : float
-        Largest change of z, a and b; 0 keeps the defocus as it is.
+        Largest change of z, a and b. With 0 the defocus is kept.
     """
 
     defocus: Defocus
@@ -65,9 +65,9 @@ class PsdFit:
     Attributes
     ----------
     defocus : Defocus
-        As fitted.
+        Fitted defocus.
     solution : Solution
-        All parameters; its arrays belong to ``cells``.
+        All parameters. Its arrays belong to ``cells``.
     cells : Cells
         Polar cells of the band.
     microscope : Microscope
@@ -86,13 +86,13 @@ def fit_psd(cells: Cells, microscope: Microscope, settings: Settings, start: Sta
     Parameters
     ----------
     cells : Cells
-        Of :func:`cryopipe.ctf.xmipp.polar_average.polar_cells`, up to Nyquist.
+        From :func:`cryopipe.ctf.xmipp.polar_average.polar_cells`, up to Nyquist.
     microscope : Microscope
         Voltage, Cs, amplitude contrast.
     settings : Settings
         Band and search range.
     start : Start, optional
-        A known defocus; without one it is searched.
+        A known defocus. Without one it is searched.
     """
     band = cells.within(settings.min_frequency / cells.pixel_size_A, settings.max_frequency / cells.pixel_size_A)
     rings = ring_cells(band)
@@ -124,7 +124,7 @@ def _bounds(start: Start) -> dict[str, tuple[float, float]]:
 
 
 def _searched(band: Cells, microscope: Microscope, settings: Settings) -> Start:
-    """Search the defocus, fit the plane roughly from the best few, and return the one that explains most."""
+    """Search the defocus, start rough fits in the plane from the best few, and return the one that explains most."""
     found = find_defocus(
         band,
         microscope,
@@ -148,7 +148,7 @@ def _with_slope(problem: SpectrumProblem, v: Values) -> Values:
 
 
 def _fit_profile(band: Cells, rings: Cells, microscope: Microscope, start: Start) -> tuple[Values, np.ndarray]:
-    """Fit the radial profile: background, envelope, defocus, all; return the values and the expected power ``[rings]``."""
+    """Fit the radial profile (background, envelope, defocus, all). Return the values and the expected power ``[rings]``."""
     contrast = ring_contrast(band, rings, start.defocus, microscope)
     reference = float(band.u.max())
     problem = SpectrumProblem(rings, contrast, microscope, reference)
@@ -156,7 +156,7 @@ def _fit_profile(band: Cells, rings: Cells, microscope: Microscope, start: Start
     v = problem.fit(v, ["convergence2", "sq"], {}, 10).values
     v = _with_hill(problem, v, 1, start.defocus, microscope)
     free = [] if start.reach_A == 0 else ["z"]
-    # on the profile the defocus may move as far as half a ring at the fine end: farther is another ring's business
+    # on the profile the defocus may move by at most half a ring at the fine end; beyond, it would fit another ring
     ring_A = 0.5 / (microscope.wavelength_A * reference**2)
     near = _bounds(Start(start.defocus, min(start.reach_A, ring_A)))
     bounds = near | _hill_bounds(start.defocus, microscope, band)
@@ -180,7 +180,7 @@ def _hill_bounds(defocus: Defocus, microscope: Microscope, cells: Cells) -> dict
 
 
 def _with_hill(problem: SpectrumProblem, v: Values, i: int, defocus: Defocus, microscope: Microscope) -> Values:
-    """Return the values with the Gaussian that lowers the cost most, of a coarse grid."""
+    """Return the values with that Gaussian of a coarse grid which lowers the cost most."""
     low, high = _hill_bounds(defocus, microscope, problem.cells)[f"g{i}"]
     centres = np.linspace(float(problem.cells.u[0]), float(problem.cells.u[-1]), 10)
     trials = [{**v, f"c{i}": float(c), f"g{i}": float(g)} for c in centres for g in np.linspace(low, high, 4)]
@@ -195,7 +195,7 @@ def _fit_plane(
     start: Start,
     profile: tuple[Values, np.ndarray],
 ) -> Solution:
-    """Fit everything in the plane, starting from the profile's values; cells far off the model are left out."""
+    """Fit all parameters in the plane, starting from those of the profile. Cells far from the model are left out."""
     v, expected = profile
     reference = float(band.u.max())
     table = np.zeros(int(rings.ring.max()) + 1)

@@ -1,4 +1,4 @@
-"""Parameters of the spectrum's model that enter nonlinearly: their bounds, what is known of them before, what they mean."""
+"""Nonlinear parameters of the model of a spectrum: their bounds, priors and meaning."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from cryopipe.ctf.xmipp.envelope import Envelope
 
 Values = dict[str, float]
 
-#: Parameters that enter nonlinearly: (typical size, lower bound, upper bound). Squares of envelope parameters are
-#: fitted: the envelope's logarithm is linear in them. sq: q; cN, gN: centre and log sharpness of a Gaussian, cNa, cNb,
-#: hN: its ellipticity (`background`).
+#: Nonlinear parameters: (typical size, lower bound, upper bound). Of envelope parameters the squares are fitted, since the
+#: logarithm of the envelope is linear in them. sq is q; cN and gN are centre and log sharpness of a Gaussian; cNa, cNb and hN
+#: are its ellipticity (`background`).
 SPECS: dict[str, tuple[float, float, float]] = {
     "z": (100.0, 100.0, 1e6),
     "a": (100.0, -2e4, 2e4),
@@ -32,7 +32,7 @@ SPECS: dict[str, tuple[float, float, float]] = {
     **{f"c{i}{axis}": (0.003, -0.02, 0.02) for i in (1, 2) for axis in "ab"},
     **{f"h{i}": (0.3, -3.0, 3.0) for i in (1, 2)},
 }
-#: Degenerate parameters stay near these unless the spectrum determines them: (value, tolerance).
+#: Priors (value, tolerance): degenerate parameters stay near these values unless the spectrum determines them.
 PRIORS: dict[str, tuple[float, float]] = {
     "spread2": (0.0, 100.0),
     "longitudinal2": (0.0, 2e5),
@@ -45,7 +45,7 @@ PRIORS: dict[str, tuple[float, float]] = {
     **{f"c{i}{axis}": (0.0, 0.005) for i in (1, 2) for axis in "ab"},
     **{f"h{i}": (0.0, 1.0) for i in (1, 2)},
 }
-#: Values that a fit starts from where nothing better is known.
+#: Values at which a fit starts if nothing better is known.
 DEFAULTS: Values = {
     "z": 15000.0,
     "a": 0.0,
@@ -66,7 +66,7 @@ _CHROMATIC_MM = 2.0
 
 
 def envelope_of(v: Values, reference: float, amplitude: float = 1.0) -> Envelope:
-    """Return the envelope that fitted values stand for."""
+    """Return the envelope with the fitted values."""
     return Envelope(
         amplitude=amplitude,
         chromatic_mm=_CHROMATIC_MM,
@@ -94,12 +94,12 @@ def squared_envelope(
     u : ndarray ``[n]``
         Frequencies, 1/Å.
     defocus_A : ndarray ``[n]`` or float
-        Defocus at each, Å.
+        Defocus at each frequency, Å.
     v : dict
         Values of the fit.
     microscope : Microscope
         Voltage (kV), Cs (mm), amplitude contrast.
     reference : float
-        Frequency that the empirical factor is scaled by, 1/Å.
+        Frequency by which the empirical factor is scaled, 1/Å.
     """
     return envelope_of(v, reference).at(u, defocus_A, microscope) ** 2

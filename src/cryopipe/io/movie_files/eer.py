@@ -1,13 +1,14 @@
-"""Electron events of EER movies: a TIFF whose every directory is one readout of the camera as run lengths.
+"""Electron events of EER movies. An EER file is a TIFF in which each directory is one camera readout, as run lengths.
 
-Guo et al. 2020 (doi:10.1107/S205225252000929X). Layout as in RELION's ``renderEER.cpp``: bits run from the least
-significant; a run of ``run_bits`` bits skips pixels, the all-ones value skips that many and brings no electron; else
-follow the sub-pixel bits of x and then y. Compression 65000 (8-bit runs, 4 sub-pixel bits after every run, also the
-all-ones one), 65001 (7 bits, 4 sub-pixel bits after electrons only) and 65002 (widths in tags 65007 to 65009).
+Source: Guo et al. 2020 (doi:10.1107/S205225252000929X). The layout is that of RELION's ``renderEER.cpp``. Bits are read from
+the least significant one. A run of ``run_bits`` bits skips pixels. Its all-ones value skips as many pixels without an electron.
+After any other value the sub-pixel bits of x and then y follow. There are three compressions: 65000 (8-bit runs, 4 sub-pixel
+bits after every run, also after all ones), 65001 (7 bits, 4 sub-pixel bits only after electrons) and 65002 (numbers of bits in
+tags 65007 to 65009).
 
-tifffile finds the readouts. imagecodecs' ``eer_decode`` is not used: it does not know the first compression, returns the
-first part of a damaged readout as if it were whole, and takes 2.5 times as long or more, since it passes over all pixels
-of each readout (``tests/io/movie_files/test_eer.py``, ``docs/benchmarks.md``).
+tifffile finds the readouts. ``eer_decode`` of imagecodecs is not used: it does not know the first compression, it returns the
+first part of a damaged readout as if it were complete, and it takes at least 2.5 times as long, since it visits all pixels of
+each readout (``tests/io/movie_files/test_eer.py``, ``docs/benchmarks.md``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-#: Compression to (run bits, x bits, y bits, sub-pixel bits also after an all-ones run).
+#: ``{compression: (run bits, x bits, y bits, whether sub-pixel bits follow an all-ones run, too)}``.
 EER_LAYOUTS = {65000: (8, 2, 2, True), 65001: (7, 2, 2, False)}
 EER_VARIABLE = 65002
 EER_COMPRESSIONS = (*EER_LAYOUTS, EER_VARIABLE)
@@ -35,18 +36,18 @@ def render_events(
     data : bytes
         The compressed readout.
     image : ndarray of uint8 or uint16
-        [y * upsampling, x * upsampling], gets one more count where an electron lies.
+        [y * upsampling, x * upsampling]. One count is added at each electron.
     shape : tuple of int
         Rows and columns of the camera.
     layout : tuple
-        As the values of `EER_LAYOUTS`.
+        One of the values of `EER_LAYOUTS`.
     upsampling : int
-        1, 2 or 4; at most what the sub-pixel bits resolve.
+        1, 2 or 4, at most what the sub-pixel bits resolve.
 
     Returns
     -------
     bool
-        False, and ``image`` as it was, if the runs do not end exactly behind the last pixel (a damaged readout).
+        False if the runs do not end exactly after the last pixel (a damaged readout). Then ``image`` is not changed.
     """
     bits = np.frombuffer(data, dtype=np.uint8)
     run_bits, x_bits, y_bits, fixed = layout
@@ -69,7 +70,7 @@ def _decode(
     positions: np.ndarray,
     symbols: np.ndarray,
 ) -> int:
-    """Write positions and symbols of the electrons; return their number, or -1 for a damaged readout."""
+    """Write positions and symbols of the electrons. Return their number, or -1 for a damaged readout."""
     skip = (1 << run_bits) - 1
     symbol_mask = (1 << symbol_bits) - 1
     word = np.uint64(0)
@@ -109,7 +110,7 @@ def _decode(
 def _render(
     image: np.ndarray, positions: np.ndarray, symbols: np.ndarray, nx: int, x_bits: int, y_bits: int, upsampling: int
 ) -> None:
-    """Count electrons at their (sub-)pixels; a sub-pixel coordinate is a signed number, so its top bit is inverted."""
+    """Count electrons at their (sub-)pixels. A sub-pixel coordinate is a signed number, so its top bit is inverted."""
     levels = 0
     while (1 << levels) < upsampling:
         levels += 1
@@ -121,5 +122,5 @@ def _render(
         symbol = int(symbols[i])
         sub_x = (symbol & ((1 << x_bits) - 1)) ^ x_top
         sub_y = (symbol >> x_bits) ^ y_top
-        # the leading bits are what the grid resolves
+        # the grid resolves only the leading bits
         image[y * upsampling + (sub_y >> (y_bits - levels)), x * upsampling + (sub_x >> (x_bits - levels))] += 1

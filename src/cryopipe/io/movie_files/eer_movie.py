@@ -19,37 +19,41 @@ _log = logging.getLogger(__name__)
 
 
 class EerMovie(Movie):
-    """A movie in an EER file; damaged readouts are left out, as RELION does, and reported in the log."""
+    """A movie in an EER file. Damaged readouts are left out, as in RELION, and reported in the log."""
 
     def __init__(self, path: Path, grouping: int, upsampling: int) -> None:
         if grouping < 1 or upsampling not in (1, 2, 4):
             raise InputError(
-                f"{path}: eer_grouping {grouping} must be at least 1 and eer_upsampling {upsampling} 1, 2 or 4."
+                f"{path}: eer_grouping {grouping} must be at least 1, and eer_upsampling {upsampling} must be 1, 2 or 4."
             )
         count = count_directories(path)
         self._lock = threading.Lock()
         self._tiff = open_tiff(path)
         with closing_on_error(self._tiff, path):
             pages = [self._tiff.pages[i].aspage() for i in range(count)]
-            # an acquisition may carry a preview image: only the event-coded directories are readouts
+            # the file may also have a preview image; only event-coded directories are readouts
             self._readouts = [page for page in pages if int(page.compression) in EER_COMPRESSIONS]
             if not self._readouts:
-                raise InputError(f"{path}: no event-coded frame in this EER file.")
+                raise InputError(f"{path}: this EER file has no event-coded frame. Give the movie itself.")
             self._camera = (self._readouts[0].imagelength, self._readouts[0].imagewidth)
             for number, page in enumerate(self._readouts, 1):
                 if (page.imagelength, page.imagewidth) != self._camera:
-                    raise InputError(f"{path}: readout {number} differs in size from the first.")
+                    raise InputError(f"{path}: readout {number} differs in size from the first. Copy the file again.")
                 check_extent(page, number, path)
             self._layout = _eer_layout(self._readouts[0], path)
             if upsampling > 2 ** min(self._layout[1:3]):
-                raise InputError(f"{path}: its sub-pixels allow no upsampling by {upsampling}. Lower eer_upsampling.")
+                raise InputError(
+                    f"{path}: the sub-pixels of this file do not allow upsampling by {upsampling}. Lower eer_upsampling."
+                )
             pixel_size_A = _eer_pixel_size_A(self._tiff, upsampling)
         frames = len(self._readouts) // grouping
         if frames == 0:
-            raise InputError(f"{path}: {len(self._readouts)} readouts make no frame of {grouping}. Lower eer_grouping.")
+            raise InputError(
+                f"{path}: {len(self._readouts)} readouts are too few for a frame of {grouping}. Lower eer_grouping."
+            )
         self._grouping, self._upsampling = grouping, upsampling
         ny, nx = (side * upsampling for side in self._camera)
-        # a camera pixel has at most one electron a readout
+        # a camera pixel has at most one electron per readout
         dtype = np.dtype(np.uint8 if grouping <= 255 else np.uint16)
         super().__init__(path, (frames, ny, nx), dtype, pixel_size_A)
 
@@ -95,10 +99,12 @@ def _eer_layout(page: tifffile.TiffPage, path: Path) -> tuple[int, int, int, boo
         return known
     missing = [code for code in (65007, 65008, 65009) if code not in page.tags]
     if missing:
-        raise InputError(f"{path}: tag {missing[0]} (bits of a run or of a sub-pixel) is missing.")
+        raise InputError(f"{path}: tag {missing[0]} (bits of a run or of a sub-pixel) is missing. Copy the file again.")
     run_bits, x_bits, y_bits = (int(page.tags[code].value) for code in (65007, 65008, 65009))
     if not (1 <= run_bits <= 16 and 0 <= x_bits <= 4 and 0 <= y_bits <= 4):
-        raise InputError(f"{path}: {run_bits} bits a run and {x_bits} + {y_bits} a sub-pixel are not understood.")
+        raise InputError(
+            f"{path}: {run_bits} bits per run and {x_bits} + {y_bits} bits per sub-pixel are not supported. Convert the movie."
+        )
     return run_bits, x_bits, y_bits, False
 
 
@@ -109,5 +115,5 @@ def _eer_pixel_size_A(tiff: tifffile.TiffFile, upsampling: int) -> float | None:
         pixel_A = float(metres) * 1e10 / upsampling if metres is not None else 0.0
     except (TypeError, ValueError):
         return None
-    # some files give the camera's pitch (14 µm) under this name
+    # some files have the pixel pitch of the camera (14 µm) under this name
     return pixel_A if 0.05 < pixel_A < 100 else None

@@ -1,4 +1,4 @@
-"""What every open movie offers, whatever its format: shape, type, pixel size, and one frame at a time."""
+"""The interface of an open movie of any format: shape, type, pixel size, and single frames."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from cryopipe.errors import InputError
 
 
 class Movie(ABC):
-    """An open movie. Use it as a context manager; iterate it, or ask for single frames from any thread.
+    """An open movie. Use it as a context manager. Iterate it, or read single frames from any thread.
 
     Attributes
     ----------
     path : Path
         The file.
     shape : tuple of int
-        Frames, rows, columns: [n, y, x]. A frame of an EER movie is a group of camera readouts.
+        Frames, rows, columns (n, y, x). A frame of an EER movie is a group of camera readouts.
     dtype : numpy.dtype
         Type of the frames.
     pixel_size_A : float or None
-        From the header, Å; None where it is not there.
+        Pixel size in the header, Å. None if it has none.
     """
 
     def __init__(self, path: Path, shape: tuple[int, int, int], dtype: np.dtype, pixel_size_A: float | None) -> None:
@@ -51,7 +51,7 @@ class Movie(ABC):
         return (self.read_frame(i) for i in range(len(self)))
 
     def iterate(self, *, threads: int = 1) -> Iterator[np.ndarray]:
-        """Yield the frames in order, decoding up to ``threads`` of them ahead (decoders run in parallel)."""
+        """Yield the frames in order. Up to ``threads`` frames are decoded ahead, in parallel."""
         if threads <= 1:
             yield from self
             return
@@ -72,13 +72,13 @@ class Movie(ABC):
         Raises
         ------
         InputError
-            No such frame, or its data are damaged or not finite; names the file and the frame (from 1).
+            The frame does not exist, or its data are damaged or not finite. The message names file and frame (from 1).
         """
         if not 0 <= index < len(self):
-            raise InputError(f"{self.path}: frame {index + 1} is asked for, but there are {len(self)}.")
+            raise InputError(f"{self.path}: frame {index + 1} is asked for, but the movie has {len(self)} frames.")
         frame = self._read(index)
         if frame.dtype.kind == "f" and not np.isfinite(frame).all():
-            raise InputError(f"{self.path}: frame {index + 1} has values that are not finite.")
+            raise InputError(f"{self.path}: frame {index + 1} has values that are not finite. Write the movie again.")
         return frame
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Movies in TIFF files, compressed or not, one directory a frame."""
+"""Movies in TIFF files, compressed or not, with one directory per frame."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from cryopipe.errors import InputError
 from cryopipe.io.movie_files.movie import Movie
 from cryopipe.io.movie_files.tiff_pages import count_directories
 
-#: What tifffile and its codecs raise on damaged data (imagecodecs' errors are RuntimeErrors).
+#: Errors that tifffile and its codecs raise on damaged data (those of imagecodecs are RuntimeErrors).
 DECODE_ERRORS = (tifffile.TiffFileError, RuntimeError, ValueError, IndexError, KeyError, struct.error, OSError)
 _TYPES = ("uint8", "int8", "uint16", "int16", "float32", "float16")
 
 
 class TiffMovie(Movie):
-    """A movie in a TIFF file, rows in file order."""
+    """A movie in a TIFF file, with rows in the order of the file."""
 
     def __init__(self, path: Path) -> None:
         count = count_directories(path)
@@ -32,13 +32,14 @@ class TiffMovie(Movie):
             first = pages[0].aspage()
             self._pages = pages
             if first.samplesperpixel != 1 or len(first.shape) != 2 or first.dtype is None:
-                raise InputError(f"{path}: frames of shape {first.shape} are not grey images.")
+                raise InputError(f"{path}: frames of shape {first.shape} are not grey images. Convert them.")
             if np.dtype(first.dtype).name not in _TYPES:
-                raise InputError(f"{path}: pixels of type {first.dtype} are not supported; convert them to uint16.")
+                raise InputError(f"{path}: pixels of type {first.dtype} are not supported. Convert them to uint16.")
             for number, page in enumerate(pages, 1):
                 if page.shape != first.shape or page.dtype != first.dtype:
                     raise InputError(
-                        f"{path}: frame {number} is {page.shape} {page.dtype}, frame 1 {first.shape} {first.dtype}."
+                        f"{path}: frame {number} is {page.shape} {page.dtype}, but frame 1 is {first.shape} {first.dtype}. "
+                        "Write the movie again with frames of one size and type."
                     )
                 check_extent(page, number, path)
         super().__init__(path, (count, *first.shape), np.dtype(first.dtype), _tiff_pixel_size_A(first))
@@ -58,7 +59,7 @@ class TiffMovie(Movie):
 
 
 def open_tiff(path: Path) -> tifffile.TiffFile:
-    """Open a TIFF container; damage is an `InputError`."""
+    """Open a TIFF file. A damaged file gives an `InputError`."""
     try:
         return tifffile.TiffFile(path)
     except DECODE_ERRORS as error:
@@ -67,7 +68,7 @@ def open_tiff(path: Path) -> tifffile.TiffFile:
 
 @contextlib.contextmanager
 def closing_on_error(tiff: tifffile.TiffFile, path: Path) -> Iterator[None]:
-    """Close ``tiff`` if the block fails, and say in our words what tifffile said."""
+    """Close ``tiff`` if the block fails, and turn errors of tifffile into an `InputError`."""
     try:
         yield
     except InputError:
@@ -79,17 +80,18 @@ def closing_on_error(tiff: tifffile.TiffFile, path: Path) -> Iterator[None]:
 
 
 def check_extent(page: tifffile.TiffPage | tifffile.TiffFrame, number: int, path: Path) -> None:
-    """Refuse a frame whose data end behind the end of the file."""
+    """Refuse a frame whose data extend beyond the end of the file."""
     size = page.parent.filehandle.size
     ends = [o + n for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
     if not ends or max(ends) > size:
         raise InputError(
-            f"{path}: cut off: the data of frame {number} end at byte {max(ends, default=0)} of {size}. Copy it again."
+            f"{path}: the file is cut off: the data of frame {number} end at byte {max(ends, default=0)}, but the file has "
+            f"{size} bytes. Copy it again."
         )
 
 
 def _tiff_pixel_size_A(page: tifffile.TiffPage) -> float | None:
-    """Return the pixel size (Å) of a resolution in pixels per centimetre, or None (a printer's resolution)."""
+    """Return the pixel size (Å) from a resolution in pixels per centimetre, or None for any other (a printer's)."""
     if (
         "XResolution" not in page.tags
         or "ResolutionUnit" not in page.tags

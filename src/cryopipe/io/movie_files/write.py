@@ -21,18 +21,18 @@ def write_movie(
     *,
     compression: Literal["lzw", "none"] = "lzw",
 ) -> int:
-    """Write frames one by one to a TIFF or MRC stack; the file appears when it is complete.
+    """Write frames one by one to a TIFF or MRC stack. The file appears when it is complete.
 
     Parameters
     ----------
     path : path
         ``.tif``/``.tiff`` (uint8, uint16, float32; LZW by default, one strip of 64 rows) or ``.mrcs``/``.mrc``.
     frames : iterable of ndarray
-        [y, x], all of one shape and type.
+        Frames [y, x], all with the same shape and type.
     pixel_size_A : float
         Å, for the header (TIFF: as resolution in pixels per centimetre).
     compression : {"lzw", "none"}
-        For TIFF.
+        Compression of TIFF.
 
     Returns
     -------
@@ -42,7 +42,8 @@ def write_movie(
     Raises
     ------
     InputError
-        No frame, frames that differ, an unknown suffix, or what the format cannot hold (MRC: also values that are not finite).
+        There are no frames, frames differ, the suffix is unknown, or the format cannot store the values (MRC: also values
+        that are not finite).
     """
     path = Path(path)
     if not (np.isfinite(pixel_size_A) and pixel_size_A > 0):
@@ -53,7 +54,7 @@ def write_movie(
     if path.suffix in (".mrc", ".mrcs"):
         return _write_mrc(path, checked, pixel_size_A)
     raise InputError(
-        f"{path}: movies are written as .tif, .tiff, .mrcs or .mrc, not {path.suffix or 'without suffix'}."
+        f"{path}: a movie must be written as .tif, .tiff, .mrcs or .mrc, but this name has {path.suffix or 'no suffix'}."
     )
 
 
@@ -61,11 +62,13 @@ def _alike(frames: Iterable[np.ndarray], path: Path) -> Iterator[np.ndarray]:
     first: np.ndarray | None = None
     for number, frame in enumerate(frames, 1):
         if frame.ndim != 2:
-            raise InputError(f"{path}: frame {number} has the shape {frame.shape}; [y, x] is expected.")
+            raise InputError(
+                f"{path}: frame {number} has the shape {frame.shape}, but it must have two dimensions [y, x]."
+            )
         first = frame if first is None else first
         if (frame.shape, frame.dtype) != (first.shape, first.dtype):
             raise InputError(
-                f"{path}: frame {number} is {frame.shape} {frame.dtype}, frame 1 {first.shape} {first.dtype}."
+                f"{path}: frame {number} is {frame.shape} {frame.dtype}, but frame 1 is {first.shape} {first.dtype}."
             )
         yield frame
 
@@ -77,7 +80,7 @@ def _write_tiff(path: Path, frames: Iterator[np.ndarray], pixel_size_A: float, c
         with tifffile.TiffWriter(temporary) as writer:
             for frame in frames:
                 if frame.dtype.name not in ("uint8", "uint16", "float32"):
-                    raise InputError(f"{path}: {frame.dtype} is not written as TIFF; convert it to uint8 or uint16.")
+                    raise InputError(f"{path}: {frame.dtype} cannot be written as TIFF. Convert it to uint8 or uint16.")
                 writer.write(
                     frame,
                     photometric="minisblack",
@@ -91,7 +94,7 @@ def _write_tiff(path: Path, frames: Iterator[np.ndarray], pixel_size_A: float, c
                 )
                 count += 1
         if count == 0:
-            raise InputError(f"{path}: no frames to write.")
+            raise InputError(f"{path}: there are no frames to write.")
     return count
 
 
@@ -100,5 +103,5 @@ def _write_mrc(path: Path, frames: Iterator[np.ndarray], pixel_size_A: float) ->
         for frame in frames:
             stack.append(frame)
         if stack.count == 0:
-            raise InputError(f"{path}: no frames to write.")
+            raise InputError(f"{path}: there are no frames to write.")
     return stack.count

@@ -1,7 +1,7 @@
-"""Files of a public archive by name: ``empiar:10248/data/*.tif``, listed from HTML indices or from a list of a person.
+"""Files of a public archive by name: ``empiar:10248/data/*.tif``, listed from HTML indices or from a user's list.
 
-A list has one line per file, in the layout of ``md5sum`` and ``sha256sum`` with an optional size: checksum, size in bytes and
-path below the entry's folder, the first two optional. Lines that start with ``#`` are comments.
+A list has one line per file, in the layout of ``md5sum`` and ``sha256sum``: checksum, size in bytes, and path inside the folder
+of the entry. Checksum and size are optional. Lines that start with ``#`` are comments.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ArchivePattern:
     entry : str
         Number of the entry.
     pattern : str
-        Path below its folder; ``* ? [...]`` stand for parts of a name, ``**`` for any number of folders.
+        Path inside its folder. ``* ? [...]`` match parts of a name, ``**`` matches any number of folders.
     """
 
     entry: str
@@ -43,13 +43,13 @@ class ArchivePattern:
         return self.pattern.split("/")
 
     def name(self, path: str) -> str:
-        """Return how a file of this entry is named in a manifest: ``empiar:<entry>/<path>``."""
+        """Return the name of a file of this entry in a manifest: ``empiar:<entry>/<path>``."""
         return f"empiar:{self.entry}/{path}"
 
 
 @dataclass(frozen=True)
 class ArchiveFile:
-    """A file of an entry: path below its folder, size in bytes and checksum where a list gives them."""
+    """A file of an entry: path inside its folder, and size in bytes and checksum if a list has them."""
 
     path: str
     size: int | None = None
@@ -61,7 +61,7 @@ class ArchiveFile:
 
 
 def is_remote(name: str) -> bool:
-    """Tell whether ``name`` is meant as the name of files in an archive."""
+    """Tell whether ``name`` names files in an archive."""
     return name.startswith("empiar:")
 
 
@@ -71,12 +71,12 @@ def parse_pattern(name: str) -> ArchivePattern:
     Raises
     ------
     InputError
-        It is not of this form, or leaves the entry's folder.
+        The name does not have this form, or it leaves the folder of the entry.
     """
     found = _GRAMMAR.fullmatch(name)
     if found is None or any(part in ("", ".", "..") for part in found[2].split("/")):
         raise InputError(
-            f"{name!r}: archived files are named empiar:<number>/<path pattern>, for example empiar:10248/data/*.tif."
+            f"{name!r} does not name archived files. Write empiar:<number>/<path pattern>, such as empiar:10248/data/*.tif."
         )
     return ArchivePattern(found[1], found[2])
 
@@ -93,7 +93,7 @@ def parse_list(text: str, source: str) -> list[ArchiveFile]:
     Raises
     ------
     InputError
-        A line has no path, or one that leaves the folder, or a path stands twice; names ``source`` and the line.
+        A line has no path, or one that leaves the folder, or a path occurs twice. The message names ``source`` and the line.
     """
     files: dict[str, ArchiveFile] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -107,15 +107,17 @@ def parse_list(text: str, source: str) -> list[ArchiveFile]:
             size, rest = int(found[1]), rest[found.end() :]
         path = rest.removeprefix("*").removeprefix("./")
         if any(part in ("", ".", "..") for part in path.split("/")):
-            raise InputError(f"{source}, line {number}: {rest!r} is no path below the entry's folder.")
+            raise InputError(
+                f"{source}, line {number}: {rest!r} is not a path inside the folder of the entry. Correct the list."
+            )
         if path in files:
-            raise InputError(f"{source}, line {number}: {path} stands twice in the list.")
+            raise InputError(f"{source}, line {number}: {path} occurs twice in the list. Remove one of the lines.")
         files[path] = ArchiveFile(path, size, checksum)
     return list(files.values())
 
 
 def matches(path: str, parts: list[str]) -> bool:
-    """Tell whether ``path`` matches the pattern ``parts``, folder by folder, case by case."""
+    """Tell whether ``path`` matches the pattern ``parts``, folder by folder; upper and lower case differ."""
     return _matches(path.split("/"), parts)
 
 
@@ -128,12 +130,12 @@ def _matches(names: list[str], parts: list[str]) -> bool:
 
 
 def list_archive(pattern: ArchivePattern, base_url: str, page: Callable[[str], str]) -> list[ArchiveFile]:
-    """List the files that match by reading the HTML indices of the folders that may hold some.
+    """List the matching files by reading the HTML indices of the folders that may contain some.
 
     Parameters
     ----------
     pattern : ArchivePattern
-        What is looked for.
+        Entry and pattern of the files.
     base_url : str
         Address of the folder of all entries.
     page : callable
@@ -142,12 +144,12 @@ def list_archive(pattern: ArchivePattern, base_url: str, page: Callable[[str], s
     Returns
     -------
     list of ArchiveFile
-        In sorted order, without sizes (indices round them) and checksums.
+        Sorted, without sizes (which indices round) and without checksums.
 
     Raises
     ------
     InputError
-        There are more folders than anyone wants to walk through: name them more closely.
+        There are too many folders to look through.
     """
     root = f"{base_url.rstrip('/')}/{pattern.entry}/"
     found: set[str] = set()
@@ -156,7 +158,7 @@ def list_archive(pattern: ArchivePattern, base_url: str, page: Callable[[str], s
     while waiting:
         folder = waiting.pop()
         if len(seen) > _MOST_FOLDERS or len(folder) > _DEEPEST:
-            raise InputError(f"{root}: {pattern.pattern} leads through too many folders; name them more closely.")
+            raise InputError(f"{root}: {pattern.pattern} leads through too many folders. Name them more closely.")
         literal = _only_way(folder, pattern.parts)
         names = [literal] if literal else links(page(root + quote("".join(f"{f}/" for f in folder))), root, folder)
         for name in names:
@@ -171,7 +173,7 @@ def list_archive(pattern: ArchivePattern, base_url: str, page: Callable[[str], s
 
 
 def _only_way(folder: tuple[str, ...], parts: list[str]) -> str | None:
-    """Return the one name that the pattern allows in ``folder``, None where only an index can tell."""
+    """Return the only name that the pattern allows in ``folder``, or None if an index must be read."""
     depth = len(folder)
     if "**" in parts[: depth + 1] or re.search(r"[*?\[]", parts[depth]):
         return None
@@ -189,7 +191,7 @@ def _may_hold(folder: tuple[str, ...], parts: list[str]) -> bool:
 
 
 def links(html: str, root: str, folder: tuple[str, ...]) -> list[str]:
-    """Return the names that an index links to directly below itself; folders end with a slash."""
+    """Return the names of files and folders to which an index links directly. Folders end with a slash."""
     here = root + quote("".join(f"{f}/" for f in folder))
     base = urlsplit(here).path
     parser = _Links()
@@ -197,7 +199,7 @@ def links(html: str, root: str, folder: tuple[str, ...]) -> list[str]:
     names = []
     for link in parser.found:
         target = urlsplit(urljoin(here, link))
-        # column headers link to this folder in another order (?C=N), the first line to the folder above
+        # column headers link to this folder in another order (?C=N), and the first line links to the folder above
         if target.netloc != urlsplit(here).netloc or not target.path.startswith(base):
             continue
         name = unquote(target.path[len(base) :])

@@ -1,8 +1,8 @@
-"""Receive a file over HTTP(S) so that it is whole or not there: resumed, counted, compared with its checksum, renamed.
+"""Receive a file over HTTP(S), so that it is complete or does not exist: resumed, counted, checked and renamed.
 
-Bytes go to ``<name>.part``; a transfer that broke off, or a program that was killed, goes on at its end by an HTTP range
-(RFC 9110, sections 13 and 14). ``<name>.part.tag`` keeps the server's validator, so that a file that changed in between is
-not patched together from two. A server that ignores ranges costs the transfer from the start, nothing else.
+Bytes go to ``<name>.part``. If the transfer breaks off or the program is killed, the next try continues at its end by an HTTP
+range (RFC 9110, sections 13 and 14). ``<name>.part.tag`` keeps the validator of the server, so that parts of two versions of a
+file are never joined. If a server ignores ranges, the transfer starts again from the beginning.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cryopipe.io.public_archive.request import (
 
 Progress = Callable[[int, int | None], None]
 
-#: An attempt that brings this many bytes does not count: a long transfer may break off more often than a short one.
+#: An attempt that receives this many bytes does not count, because a long transfer breaks off more often than a short one.
 _WORTHWHILE = 64 << 20
 _HASHES = {32: "md5", 64: "sha256"}
 
@@ -46,33 +46,33 @@ def download(
     timeout_s: float = 60.0,
     progress: Progress = lambda have, total: None,
 ) -> int:
-    """Make ``path`` the file at ``url`` and return its size in bytes; one that is there and checks out is kept.
+    """Download ``url`` to ``path`` and return its size in bytes. A file that exists and passes the checks is kept.
 
     Parameters
     ----------
     url : str
         Address, http or https. Proxies are taken from the usual environment variables.
     path : Path
-        Where the file goes, by renaming a complete ``<path>.part``.
+        The file. A complete ``<path>.part`` is renamed to it.
     size : int, optional
         Bytes that it must have. Without it the server is asked first (HEAD), and its answer must agree with what it sends.
     checksum : str, optional
-        MD5 (32 hexadecimal digits) or SHA-256 (64) that it must have. A file with another one is received anew.
+        MD5 (32 hexadecimal digits) or SHA-256 (64) that it must have. If it differs, the file is downloaded again.
     attempts : int
-        Attempts without much progress before it is given up.
+        Number of attempts without much progress after which the download fails.
     wait_s : float
-        Pause after the first failed attempt, seconds; it doubles each time, up to two minutes.
+        Pause after the first failed attempt, seconds. It doubles each time, up to two minutes.
     timeout_s : float
-        Silence of the server that ends an attempt, seconds.
+        An attempt ends if the server sends nothing for this time, seconds.
     progress : callable
-        Called with (bytes that are there, bytes in all or None) after each block.
+        Called with (bytes received, total bytes or None) after each block.
 
     Raises
     ------
     InputError
-        The server refuses it for good (404 ...), or no attempt gave the whole file; the message has the last reason.
+        The server refuses the file (404 ...), or no attempt gave the whole file. The message has the last reason.
     CryopipeError
-        It cannot be written here (disk full, no permission): no fault of this file, so nothing goes on.
+        The file cannot be written (disk full, no permission). This is not a fault of the file, so the step stops.
     """
     check_address(url)
     try:
@@ -89,7 +89,9 @@ def download(
             pause = error.wait_s if isinstance(error, TryAgain) else 0.0
         failed = 1 if _bytes_there(path) - before >= _WORTHWHILE else failed + 1
         if failed >= attempts:
-            raise InputError(f"{url}: not received in {attempts} attempts; the last ended so: {reason}.")
+            raise InputError(
+                f"{url}: not received in {attempts} attempts; reason of the last failure: {reason}. Try again later."
+            )
         time.sleep(min(max(pause, wait_s * 2 ** (failed - 1)), LONGEST_WAIT_S))
 
 
@@ -105,10 +107,10 @@ def _attempt(url: str, path: Path, size: int | None, checksum: str | None, timeo
     except OSError as error:
         raise _unwritable(part, error) from error
     with stream:
-        # a job that outlived the kill of its workflow may still be writing
+        # a job that still runs although its workflow was killed may be writing
         fcntl.flock(stream, fcntl.LOCK_EX)
         if not part.exists() or os.fstat(stream.fileno()).st_ino != part.stat().st_ino:
-            raise TryAgain("another process received it meanwhile")
+            raise TryAgain("another process downloaded it at the same time")
         total = _receive(url, part, stream, expected, timeout_s, progress)
         if checksum is not None and (found := _digest(part, checksum)) != checksum.lower():
             _discard(stream)
@@ -118,17 +120,17 @@ def _attempt(url: str, path: Path, size: int | None, checksum: str | None, timeo
 
 
 def _settle(stream: IO[bytes], part: Path, path: Path) -> None:
-    """Bring the whole file to the disk and under its name.
+    """Flush the complete file to the disk and rename it.
 
     Raises
     ------
     CryopipeError
-        The disk does not take it.
+        The file cannot be written to the disk.
     """
     try:
         os.fsync(stream.fileno())
     except OSError as error:
-        # some bytes are lost (quotas and network disks tell only now), and a second call would not say so again
+        # some bytes are lost (quotas and network disks report it only now), and a second call would not report it again
         _remove(part)
         raise _unwritable(part, error) from error
     try:
@@ -148,7 +150,7 @@ def _remove(path: Path) -> None:
 def _receive(
     url: str, part: Path, stream: IO[bytes], expected: int | None, timeout_s: float, progress: Progress
 ) -> int:
-    """Append what is missing and return the size of the whole."""
+    """Append the missing bytes and return the size of the whole file."""
     have = stream.seek(0, os.SEEK_END)
     if expected is not None and have > expected:
         _discard(stream)
@@ -162,10 +164,10 @@ def _receive(
         start, total = extent(response)
         if start not in (0, have) or response.status == 416:
             _discard(stream)
-            raise TryAgain(f"the server sends bytes from {start} although those from {have} were asked for")
+            raise TryAgain(f"the server sends bytes from {start}, but those from {have} were requested")
         if expected is not None and total is not None and total != expected:
             _discard(stream)
-            raise TryAgain(f"the server sends {total} bytes, but it should have {expected}")
+            raise TryAgain(f"the server sends {total} bytes, but the file should have {expected}")
         if start == 0:
             _discard(stream)
             _keep_tag(part, response)
@@ -204,7 +206,7 @@ def _tag(part: Path) -> Path:
 
 def _keep_tag(part: Path, response: Response) -> None:
     tag = response.headers.get("ETag", "")
-    # weak validators do not promise equal bytes
+    # weak validators do not guarantee equal bytes
     tag = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
     try:
         _tag(part).write_text(tag) if tag else _tag(part).unlink(missing_ok=True)

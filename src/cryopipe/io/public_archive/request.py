@@ -1,4 +1,4 @@
-"""One request to a server over HTTP(S): its answer, or the reason why there is none and whether another may succeed."""
+"""One request to a server over HTTP(S): its answer, or the reason of the failure and whether another request may succeed."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Protocol
 
 from cryopipe.errors import InputError
 
-#: Bytes that are read at a time. A choice between frequent signs of progress and few calls.
+#: Number of bytes read at a time. A choice between frequent signs of progress and few calls.
 BLOCK = 1 << 20
-#: Answers below 500 after which the same request may succeed: timeout, too early, too many requests.
+#: Status codes below 500 after which the same request may succeed: timeout, too early, too many requests.
 _PASSING = frozenset({408, 425, 429})
-#: Refusals of a HEAD that say nothing about the file itself.
+#: Status codes that refuse a HEAD request but do not concern the file itself.
 _NO_HEAD = frozenset({403, 405, 501})
 #: Longest pause between attempts: a choice between sparing a server that is down and waiting no longer than needed.
 LONGEST_WAIT_S = 120.0
 
 
 class TryAgain(Exception):
-    """An attempt failed in a way that another may not."""
+    """An attempt failed, but another one may succeed."""
 
     def __init__(self, reason: str, wait_s: float = 0.0) -> None:
         super().__init__(reason)
@@ -30,7 +30,7 @@ class TryAgain(Exception):
 
 
 class Response(Protocol):
-    """What is used of an answer."""
+    """The parts of an answer that are used."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -44,23 +44,23 @@ class Response(Protocol):
 
 
 def fetch_page(url: str, *, attempts: int = 5, wait_s: float = 2.0, timeout_s: float = 60.0) -> str:
-    """Return the text at ``url`` (a directory's index).
+    """Return the text at ``url`` (the index of a directory).
 
     Parameters
     ----------
     url : str
         Address, http or https.
     attempts : int
-        Most requests.
+        Largest number of requests.
     wait_s : float
-        Pause after the first failure, s; it doubles with every further one, up to two minutes.
+        Pause after the first failure, s. It doubles with every further one, up to two minutes.
     timeout_s : float
-        Longest silence of the server, s.
+        A request ends if the server sends nothing for this time, s.
 
     Raises
     ------
     InputError
-        The page was not received; the message gives the reason.
+        The page was not received. The message has the reason.
     """
     check_address(url)
     for failed in range(1, attempts + 1):
@@ -71,13 +71,13 @@ def fetch_page(url: str, *, attempts: int = 5, wait_s: float = 2.0, timeout_s: f
             reason = str(error) or type(error).__name__
         if failed < attempts:
             time.sleep(min(wait_s * 2 ** (failed - 1), LONGEST_WAIT_S))
-    raise InputError(f"{url}: no answer in {attempts} attempts; the last ended so: {reason}.")
+    raise InputError(f"{url}: no answer in {attempts} attempts; reason of the last failure: {reason}. Try again later.")
 
 
 def check_address(url: str) -> None:
-    """Refuse what is not an http(s) address: file: and ftp: would be opened otherwise."""
+    """Refuse addresses other than http(s), since file: and ftp: would be opened, too."""
     if not re.match(r"https?://[^/\s]+", url):
-        raise InputError(f"{url!r} is no address that starts with http:// or https://.")
+        raise InputError(f"{url!r} is not an http address. Give one that starts with http:// or https://.")
 
 
 def ask(url: str, headers: dict[str, str], method: str, timeout_s: float) -> Response:
@@ -88,18 +88,18 @@ def ask(url: str, headers: dict[str, str], method: str, timeout_s: float) -> Res
     url : str
         Address, http or https.
     headers : dict
-        Beside the usual ones.
+        Headers in addition to the usual ones.
     method : str
         ``GET`` or ``HEAD``.
     timeout_s : float
-        Longest silence of the server, s.
+        A request ends if the server sends nothing for this time, s.
 
     Raises
     ------
     InputError
-        The server refuses it for good (404 ...).
+        The server refuses the file (404 ...).
     TryAgain
-        No answer, or a refusal that may pass.
+        There was no answer, or a later request may be accepted.
     """
     request = urllib.request.Request(
         url, headers={"User-Agent": "cryopipe", "Accept-Encoding": "identity", **headers}, method=method
@@ -122,7 +122,7 @@ def ask(url: str, headers: dict[str, str], method: str, timeout_s: float) -> Res
 
 
 class _Nothing:
-    """An answer without contents: of a range behind the end of the file, or of a server that knows no HEAD."""
+    """An empty answer: to a range beyond the end of the file, or from a server without HEAD."""
 
     def __init__(self, status: int) -> None:
         self.status = status
@@ -139,17 +139,17 @@ class _Nothing:
 
 
 def extent(response: Response) -> tuple[int, int | None]:
-    """Return where the answer's bytes start and how many the whole file has (None where the server does not say)."""
+    """Return at which byte the answer starts, and the size of the whole file (None if the server does not state it)."""
     if response.status == 206:
         found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", "").strip())
         if found is None:
-            raise TryAgain(f"the range {response.headers.get('Content-Range')!r} of the answer is not understood")
+            raise TryAgain(f"the answer has the unknown range {response.headers.get('Content-Range')!r}")
         return int(found[1]), None if found[2] == "*" else int(found[2])
     length = response.headers.get("Content-Length", "")
     return 0, int(length) if length.isdigit() else None
 
 
 def size_at(url: str, timeout_s: float) -> int | None:
-    """Return the size of the file at ``url`` in bytes; None where the server does not say."""
+    """Return the size of the file at ``url`` in bytes, or None if the server does not state it."""
     with ask(url, {}, "HEAD", timeout_s) as response:
         return extent(response)[1]

@@ -1,4 +1,4 @@
-"""Decide which gain is used: the given one in its best orientation, the movies' own, or none; or ask the user to decide."""
+"""Decide which gain is used: the given one in its best orientation, the one estimated from the movies, or none."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from cryopipe.errors import InputError
 from cryopipe.movies.gain.flat_field import FlatField, Reproducibility, robust_center_and_sd, second_differences
 from cryopipe.movies.gain.orientation import OrientationScore, as_correction
 
-#: Below this share of the shot noise (in variance, summed over all frames used) a gain cannot matter to any micrograph.
+#: A gain does not matter if its variance is below this share of that of the shot noise in the sum of all frames used.
 _MATERIAL_SHARE = 0.1
-#: Movies whose pattern has less than this share of the given gain's variance hold no trace of it.
+#: Movies have no trace of the given gain if their pattern has less than this share of the gain's variance.
 _TRACE_SHARE = 0.1
-#: Responses below this are raised to it before they are inverted. A choice: sound pixels differ by tens of percent, and none
-#: needs to be amplified more than twentyfold.
+#: Lower limit of the response before it is inverted. A choice: the responses of working pixels differ by tens of percent, and
+#: none of them needs an amplification of more than twenty.
 _SMALLEST_RESPONSE = 0.05
 
 
 @dataclass(frozen=True)
 class GainDecision:
-    """What is done with the gain: the multiplicative gain to use [y, x], from where, and why."""
+    """The decision: the multiplicative gain to use [y, x], its source and the reason."""
 
     gain: np.ndarray
     source: str
@@ -41,22 +41,22 @@ def decide_gain(
     *,
     one_movie: bool = False,
 ) -> GainDecision:
-    """Choose between the given gain (oriented), the estimated one and none.
+    """Choose between the given gain (in its best orientation), the estimated one and none.
 
     Parameters
     ----------
     given : ndarray ``[y', x']`` or None
-        The gain reference as it was given.
+        The given gain reference, in its own orientation.
     scores : sequence of OrientationScore
-        Best first; empty without a given gain.
+        Scores of the given gain, best first. Empty without one.
     field : FlatField
-        The movies' own response.
+        Response estimated from the movies.
     evidence : Reproducibility or None
-        Fixed pattern and noise of the response; None with a single frame.
+        Fixed pattern and noise of the response. None with a single frame.
     params : EstimateGain
         Limits, and an orientation or sense fixed by the user.
     one_movie : bool
-        The evidence comes from the frames of one movie, which share their specimen: its estimate is never used.
+        There is one movie only. Its frames have the same specimen, so the estimated gain is never used.
 
     Raises
     ------
@@ -69,8 +69,8 @@ def decide_gain(
     allowed = [s for s in scores if params.orientation in ("auto", s.orientation) and params.sense in ("auto", s.sense)]
     if not allowed:
         raise InputError(
-            f"orientation {params.orientation} does not fit: the gain has shape {given.shape}, the frames "
-            f"{field.response.shape} (y, x)."
+            f"orientation {params.orientation} does not fit: the gain has shape {given.shape} and the frames "
+            f"{field.response.shape} (y, x). Correct estimate_gain.orientation."
         )
     best = allowed[0]
     chosen = GainDecision(
@@ -84,9 +84,8 @@ def decide_gain(
         if best.shift_yx_px != (0, 0):
             y, x = best.shift_yx_px
             raise InputError(
-                f"the gain reference fits the movies only when shifted by {x}, {y} pixels (x, y) in orientation "
-                f"{best.orientation}: "
-                "it was cut or padded differently. Give the gain of the same camera area."
+                f"the gain reference fits the movies only in orientation {best.orientation} with a shift by {x}, {y} pixels "
+                "(x, y), because it was cropped or padded differently. Give the gain of the same area of the camera."
             )
         return replace(chosen, reason=f"score {best.score:.1f} σ, {margin:.1f} times the second best")
     return _ambiguous(chosen, best, margin, evidence, params, one_movie)
@@ -101,26 +100,30 @@ def estimated_gain(field: FlatField) -> np.ndarray:
 def _without_reference(
     field: FlatField, evidence: Reproducibility | None, one_movie: bool, ones: np.ndarray
 ) -> GainDecision:
-    """Decide without a given gain: the estimate removes its pattern and adds its noise, 1/√N for N electrons."""
+    """Decide without a given gain. The estimate removes the pattern but adds its noise, 1/√N for N electrons."""
     if evidence is None:
-        return GainDecision(ones, "none", "no gain given, and one movie alone cannot tell gain from specimen")
+        return GainDecision(ones, "none", "no gain was given, and one movie alone cannot tell gain from specimen")
     pattern, noise = evidence.pattern_sd, evidence.noise_sd
     if pattern <= evidence.smallest_pattern_sd:
         return GainDecision(
             ones,
             "none",
-            f"no gain given, and the movies show no fixed pattern (below {evidence.smallest_pattern_sd:.2%}): they are "
-            "corrected already, or their camera is even",
+            f"no gain was given, and the movies show no fixed pattern (below {evidence.smallest_pattern_sd:.2%}): they are "
+            "already corrected, or all pixels of their camera have the same response",
         )
     text = (
         f"fixed pattern {pattern:.2%}, noise of its estimate {noise:.2%} from {evidence.electrons_per_pixel:.0f} electrons per "
-        f"pixel, {1 / pattern**2:.0f} needed"
+        f"pixel; {1 / pattern**2:.0f} are needed"
     )
     if one_movie:
-        return GainDecision(ones, "none", f"no gain given, and one movie alone cannot tell gain from specimen ({text})")
+        return GainDecision(
+            ones, "none", f"no gain was given, and one movie alone cannot tell gain from specimen ({text})"
+        )
     if pattern > noise:
-        return GainDecision(estimated_gain(field), "estimated", f"no gain given; {text}")
-    return GainDecision(ones, "none", f"no gain given, and its estimate would add more noise than it removes ({text})")
+        return GainDecision(estimated_gain(field), "estimated", f"no gain was given; {text}")
+    return GainDecision(
+        ones, "none", f"no gain was given, and the estimated one would add more noise than it removes ({text})"
+    )
 
 
 def _ambiguous(
@@ -131,7 +134,7 @@ def _ambiguous(
     params: EstimateGain,
     one_movie: bool,
 ) -> GainDecision:
-    """Decide when no orientation is clearly the best: the gain does not matter, movies are already corrected, or stop."""
+    """Decide when no orientation is clearly the best: the gain does not matter, or the movies are corrected, or stop."""
     live = chosen.gain[chosen.gain > 0]
     spread = float(np.std(live, dtype=np.float64))
     facts = f"best score {best.score:.1f} σ ({best.orientation}, {best.sense}), {margin:.1f} times the second best"
@@ -139,7 +142,7 @@ def _ambiguous(
         if (spread / evidence.noise_sd) ** 2 < _MATERIAL_SHARE:
             return replace(
                 chosen,
-                reason=f"orientation not determined, but the gain varies by only {spread:.3%}, below the noise; {facts}",
+                reason=f"orientation not found, but the gain varies by only {spread:.3%}, below the noise; {facts}",
             )
         # the pattern that one movie shows does not include lines
         seen = robust_center_and_sd(second_differences(chosen.gain).ravel())[1] if one_movie else spread
@@ -149,11 +152,11 @@ def _ambiguous(
                 np.ones_like(chosen.gain),
                 "none",
                 f"the movies show no trace of the given gain ({facts}; {expected:.0f} σ expected): they are "
-                "corrected already",
+                "already corrected",
             )
     raise InputError(
-        f"the orientation of the gain reference is ambiguous: {facts}; {params.min_score:g} σ and "
-        f"{params.min_margin:g} times are asked for, "
-        f"and the gain varies by {spread:.2%}, so it matters. Give more movies, the right gain, or set "
-        "estimate_gain.orientation and .sense."
+        f"the orientation of the gain reference is ambiguous: {facts}, but {params.min_score:g} σ and "
+        f"{params.min_margin:g} times are required. "
+        f"The gain varies by {spread:.2%}, so the orientation matters. Give more movies or the right gain, or set "
+        "estimate_gain.orientation and estimate_gain.sense."
     )

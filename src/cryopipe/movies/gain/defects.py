@@ -1,7 +1,7 @@
-"""Pixels that do not measure: finding them in the summed frames, and replacing them in every frame by good neighbours.
+"""Defective pixels: they are found in the summed frames, and replaced in every frame by good neighbours.
 
-A random good neighbour (and not the mean of them) keeps the variance of the noise, so that a repaired pixel is not
-a quiet spot (RELION's motion correction, MotionCor2).
+A random good neighbour, unlike the mean of all, keeps the variance of the noise, so a repaired pixel is not a quiet
+spot (as in RELION's motion correction and MotionCor2).
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from cryopipe.io.atomic import atomic_write
 from cryopipe.movies.gain.flat_field import deviations, robust_center_and_sd
 
 _WINDOW = 2  # 5 x 5 pixels, as in RELION's motion correction
-#: A neighbour is drawn where there are this many good ones: RELION asks for more than 6 (NUM_MIN_OK in motioncorr_runner).
+#: Least number of good neighbours from which one is drawn: RELION asks for more than 6 (NUM_MIN_OK in motioncorr_runner).
 _ENOUGH_NEIGHBOURS = 7
-#: Probability by chance of a count as low as that of a cold pixel: a camera has 10⁷ to 10⁸ pixels, so that chance condemns
-#: less than one of them.
+#: Probability that a good pixel has a count as low as that of a cold one. A camera has 10⁷ to 10⁸ pixels, so less than one is
+#: called cold by chance.
 _CHANCE = 1e-9
 
 
@@ -44,9 +44,9 @@ def find_defects(
     Returns
     -------
     dead, hot : ndarray ``[y, x]`` bool
-        Dead pixels include those whose sum is not finite, and cold ones: ``hot_sigma`` below their surroundings, below half
-        of them, and with so few counts that chance has them once in 10⁹ pixels. With less than about 21 counts a pixel a
-        dark one may be chance: then only zeros of the gain are dead.
+        Dead pixels include those whose sum is not finite, and cold ones. A cold pixel is ``hot_sigma`` below its
+        surroundings, below half of them, and has so few counts as chance gives once in 10⁹ pixels. With less than about
+        21 counts per pixel a dark one may be chance. Then only zeros of the gain are dead.
     """
     dead = (gain == 0) | ~np.isfinite(total)
     found = deviations(total, expected)
@@ -56,7 +56,7 @@ def find_defects(
         live = ~dead & (np.abs(found - center) <= hot_sigma * sd)
     hot = ~dead & (found > center + hot_sigma * sd)
     cold = np.flatnonzero(~dead & (found < center - hot_sigma * sd) & (total < expected / 2))
-    # the deviation of √counts is 1/2, so that 4 sd² is one electron in the units of the sum (more, with a pattern)
+    # the standard deviation of √counts is 1/2, so 4 sd² is one electron in the units of the sum (more with a pattern)
     electron = 4.0 * sd**2
     cold = cold[total.flat[cold] / electron < stats.poisson.ppf(_CHANCE, expected.flat[cold] / electron)]
     dead.flat[cold] = True
@@ -76,7 +76,8 @@ def read_defects(path: Path) -> np.ndarray:
     table = pd.read_csv(path, sep="\t")
     if list(table.columns) != ["x", "y", "type"]:
         raise InputError(
-            f"{path}: not a list of defects: the columns x, y, type are expected, not {', '.join(table.columns)}."
+            f"{path}: a list of defects has the columns x, y, type, but this file has {', '.join(table.columns)}. Run "
+            "estimate_gain again."
         )
     return table[["y", "x"]].to_numpy(dtype=np.int64).reshape(-1, 2)
 
@@ -90,9 +91,9 @@ class DefectRepair:
     pixels : ndarray ``[d]`` int64
         Flat indices of the defects.
     neighbours : ndarray ``[d, 24]`` int64
-        Flat indices of good pixels in the 5 x 5 window, the first ``counts`` of each row are valid.
+        Flat indices of good pixels in the 5 x 5 window. The first ``counts`` of each row are valid.
     counts : ndarray ``[d]`` int64
-        Number of good neighbours; where it is below 7 the pixel is drawn from N(frame mean, frame deviation).
+        Number of good neighbours. If it is below 7, the pixel is drawn from N(frame mean, frame deviation).
     """
 
     pixels: np.ndarray
@@ -124,14 +125,14 @@ def plan_repair(defects_yx: np.ndarray, shape: tuple[int, int]) -> DefectRepair:
     Raises
     ------
     InputError
-        A defect lies outside the frame: the list belongs to another camera or orientation.
+        A defect is outside the frame, so the list belongs to another camera or orientation.
     """
     ny, nx = shape
     if len(defects_yx) and ((defects_yx < 0) | (defects_yx >= np.array(shape))).any():
         worst = defects_yx[((defects_yx < 0) | (defects_yx >= np.array(shape))).any(axis=1)][0]
         raise InputError(
-            f"defect at x {worst[1]}, y {worst[0]} lies outside the frame of {nx} x {ny} pixels. Use this "
-            "camera's list."
+            f"the defect at x {worst[1]}, y {worst[0]} is outside the frame of {nx} x {ny} pixels. Use the list of this "
+            "camera."
         )
     bad = np.zeros(shape, dtype=bool)
     bad[tuple(defects_yx.T)] = True

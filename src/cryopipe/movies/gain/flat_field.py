@@ -1,8 +1,8 @@
-"""The camera's response from the sum of many frames: each pixel over its smooth surroundings.
+"""The camera's response from the sum of many frames: each pixel divided by its smooth surroundings.
 
 A pixel with relative response m under local illumination B counts T ~ Poisson(m B), so that m = T / B is the maximum
-likelihood estimate, with a relative error of 1/√N for N counted electrons. Specimen and illumination vary slowly
-against one pixel and differ between movies; the fixed pattern of the camera does not.
+likelihood estimate, with a relative error of 1/√N for N counted electrons. Specimen and illumination vary slowly from
+pixel to pixel and differ between movies. The fixed pattern of the camera varies quickly and is the same in all movies.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from cryopipe.kernels.gain.blocks import block_sums, interpolate
 _OUTLIER_SIGMA = 6.0
 #: Chance reaches 5 standard deviations once in 3 million data sets.
 _SURE_SIGMA = 5.0
-#: Images of more pixels than the first number are thinned by the second, for speed. 17 divides the side of no common camera
-#: (3838, 4092, 4096, 5760 px), so that pixels of all columns are taken.
+#: Of images with more pixels than the first number only every n-th pixel is used, for speed; n is the second number. 17 does
+#: not divide the side of any common camera (3838, 4092, 4096, 5760 px), so pixels of all columns are used.
 _LARGE, _THINNING = 4_000_000, 17
-#: Below this many counts a pixel without any may be chance.
+#: If the median count per pixel is below this, a pixel without counts may be chance.
 _ZERO_IS_CHANCE = 8.0
-#: With fewer pixels than this that ever counted, there is nothing to estimate a response from.
+#: Least share of pixels with counts. With fewer, a response cannot be estimated.
 _FEWEST_POSITIVE = 0.05
 
 
@@ -36,7 +36,7 @@ class FlatField:
     Attributes
     ----------
     response : ndarray ``[y, x]`` float32
-        Mean 1 over good pixels; 1 where ``good`` is False.
+        Response with mean 1 over good pixels. It is 1 where ``good`` is False.
     good : ndarray ``[y, x]`` bool
         Pixels whose response is near that of their surroundings.
     """
@@ -47,16 +47,16 @@ class FlatField:
 
 @dataclass(frozen=True)
 class Reproducibility:
-    """Fixed pattern and noise of a response map, from two halves of the movies (or of the frames of one).
+    """Fixed pattern and noise of a response map, from two halves of the movies (or of the frames of a single movie).
 
     Attributes
     ----------
     pattern_sd : float
-        Standard deviation of what the halves share: the camera's fixed pattern (relative).
+        Standard deviation of the pattern that both halves have: the fixed pattern of the camera (relative).
     noise_sd : float
         Standard deviation of the noise of the map made from all frames (relative).
     smallest_pattern_sd : float
-        Patterns below this one cannot be told from none (5 standard deviations of the halves' covariance).
+        Smallest detectable pattern (5 standard deviations of the halves' covariance).
     """
 
     pattern_sd: float
@@ -70,10 +70,10 @@ class Reproducibility:
 
 
 def smooth_background(image: np.ndarray, good: np.ndarray, sigma_px: float) -> np.ndarray:
-    """Return the smooth part of ``image`` [y, x] as seen by its ``good`` pixels (normalised convolution), float32.
+    """Return the smooth part of ``image`` [y, x] from its ``good`` pixels (normalised convolution), float32.
 
-    Three box averages, close to a Gaussian of ``sigma_px`` (within 6 %), mirrored at the edges. They run over the means
-    of blocks of an eighth of it, between which is interpolated.
+    Three box averages, mirrored at the edges, approximate a Gaussian of ``sigma_px`` (within 6 %). They are applied to
+    means over blocks of an eighth of ``sigma_px``, and the result is interpolated between the blocks.
     """
     step = max(int(sigma_px // 8), 1)
     values, weights = block_sums(np.ascontiguousarray(image, dtype=np.float32), np.ascontiguousarray(good), step)
@@ -87,8 +87,8 @@ def smooth_background(image: np.ndarray, good: np.ndarray, sigma_px: float) -> n
 
 
 def robust_center_and_sd(values: np.ndarray) -> tuple[float, float]:
-    """Return median and scaled median absolute deviation of ``values`` [n] (the plain one where most are equal)."""
-    # the error of the median of 4,000,000 / 17 values is 1/390 of their deviation, far below what any limit needs
+    """Return median and scaled median absolute deviation of ``values`` [n]. If most are equal: the standard deviation."""
+    # the error of the median of 4,000,000 / 17 values is 1/390 of their deviation, far smaller than any limit
     values = values[:: _THINNING if values.size > _LARGE else 1]
     center = float(np.median(values))
     sd = robust_sd(values, center)
@@ -96,7 +96,7 @@ def robust_center_and_sd(values: np.ndarray) -> tuple[float, float]:
 
 
 def deviations(total: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Return √total - √expected [y, x]: the noise of counts is nearly Gaussian there, and the same at all exposures."""
+    """Return √total - √expected [y, x]. In this the noise of counts is nearly Gaussian and the same at all exposures."""
     result: np.ndarray = np.sqrt(np.maximum(total, 0))
     result -= np.sqrt(np.maximum(expected, 0))
     return result
@@ -108,23 +108,23 @@ def flat_field(total: np.ndarray, *, sigma_px: float, good: np.ndarray | None = 
     Parameters
     ----------
     total : ndarray ``[y, x]``
-        Sum of frames (counts, or any unit proportional to them), not negative on the whole.
+        Sum of frames (counts, or any unit proportional to them). Most pixels must be positive.
     sigma_px : float
         Width of the Gaussian that defines the surroundings.
     good : ndarray ``[y, x]`` bool, optional
-        Pixels to use; without it those within 6 robust standard deviations of their surroundings are found.
+        Pixels to use. By default those within 6 robust standard deviations of their surroundings.
 
     Raises
     ------
     InputError
-        The frames hold no counts.
+        The frames have no counts.
     """
     values = np.asarray(total, dtype=np.float32)
     positive = np.isfinite(values) & (values > 0)
     share = positive.mean()
     if share < _FEWEST_POSITIVE:
         raise InputError(
-            f"only {share:.1%} of the pixels of the summed frames are positive: nothing to estimate a gain from. "
+            f"only {share:.1%} of the pixels of the summed frames are positive, so a gain cannot be estimated. "
             "Give more frames, or add the camera's offset."
         )
     middle = float(np.median(values[positive][::_THINNING]))
@@ -157,8 +157,8 @@ def reproducibility(
     good : ndarray ``[y, x]`` bool
         Pixels to use.
     fine : bool
-        Look at mixed second differences of neighbouring pixels alone, where the specimen, which the frames of one movie
-        share, has next to no power. A pattern that differs from pixel to pixel keeps its deviation; lines are not seen.
+        Compare only mixed second differences of neighbouring pixels. All frames of one movie have the same specimen, but
+        it has almost no power there. A pattern that differs from pixel to pixel keeps its deviation. Lines are not seen.
     """
     maps = [flat_field(total, sigma_px=sigma_px, good=good).response for total in (first, second)]
     if fine:
@@ -178,7 +178,7 @@ def reproducibility(
 
 
 def second_differences(image: np.ndarray) -> np.ndarray:
-    """Return ``image`` [y, x] less one pixel at each edge after [1, -2, 1]/√6 along y and x: white noise keeps its sd."""
+    """Return ``image`` [y, x] filtered with [1, -2, 1]/√6 along y and x, without the edge pixels: white noise keeps its sd."""
     along_y = image[:-2] - 2 * image[1:-1] + image[2:]
     result: np.ndarray = (along_y[:, :-2] - 2 * along_y[:, 1:-1] + along_y[:, 2:]) / np.float32(6)
     return result

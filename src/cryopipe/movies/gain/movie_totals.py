@@ -1,4 +1,4 @@
-"""Sums over the frames of all movies, which show the camera's own pattern."""
+"""Sums over the frames of all movies, which show the fixed pattern of the camera."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cryopipe.errors import InputError
 from cryopipe.movies.gain.rank import add_ideal_frame
 from cryopipe.movies.movie_list import MovieEntry
 
-#: Movies whose sums are in memory at a time, at most.
+#: Largest number of movies whose sums are in memory at a time.
 _GROUP = 8
 
 
@@ -26,8 +26,8 @@ class MovieTotals:
     Attributes
     ----------
     halves : list of ndarray ``[y, x]`` float32
-        Two sums over alternating movies (by name); with one movie, over its even and its odd frames. A single frame gives
-        one sum.
+        Two sums over alternating movies (by name). With one movie: over its even and its odd frames. With a single frame
+        there is one sum.
     ideal : ndarray ``[y, x]`` float64 or None
         Sum of the rank-equalised frames (method ``rank``).
     movies, frames : int
@@ -45,14 +45,14 @@ class MovieTotals:
         return sum(self.halves[1:], self.halves[0])
 
     def with_part(self, total: np.ndarray, ideal: np.ndarray | None, frames: int, movies: int) -> MovieTotals:
-        """Return these sums and one more part; the arrays of this object may be reused.
+        """Return these sums plus one more part. The arrays of this object may be reused.
 
         Parameters
         ----------
         total : ndarray ``[y, x]`` float32
-            Sum of the frames of the part. The first two parts begin the halves, later ones are added to them in turn.
+            Sum of the frames of the part. The first two parts start the halves. Later ones are added to them in turn.
         ideal : ndarray ``[y, x]`` float64 or None
-            Sum of its rank-equalised frames; None without method ``rank``. It is changed in place.
+            Sum of its rank-equalised frames. None without method ``rank``. It is changed in place.
         frames, movies : int
             Numbers of frames and of movies that the part adds.
         """
@@ -74,10 +74,10 @@ def sum_frames(entries: Sequence[MovieEntry], params: EstimateGain, context: Con
     Raises
     ------
     InputError
-        No movie could be read, or their frames differ in size and no size is that of more than half.
+        No movie could be read, or frame sizes differ and none is that of more than half of the movies.
     """
     chosen = of_usual_size(sorted(entries, key=lambda e: e.item), context)[:: params.movie_step]
-    # the even and the odd frames of a single movie are two parts of it, for two threads
+    # the even and the odd frames of a single movie are two parts, for two threads
     parts = [(entry, first) for entry in chosen for first in range(2 if len(chosen) == 1 else 1)]
     stride = params.frame_step * (2 if len(chosen) == 1 else 1)
     failed: set[str] = set()
@@ -102,24 +102,24 @@ def sum_frames(entries: Sequence[MovieEntry], params: EstimateGain, context: Con
                 if sums.halves and result[0].shape != sums.halves[0].shape:
                     ours, others = result[0].shape, sums.halves[0].shape
                     raise InputError(
-                        f"{entry.path} has frames of {ours[1]} x {ours[0]} pixels, the movies before it {others[1]} x "
-                        f"{others[0]}. One gain cannot fit both: run them as two datasets."
+                        f"{entry.path} has frames of {ours[1]} x {ours[0]} pixels, but the movies before it have "
+                        f"{others[1]} x {others[0]}. One gain cannot fit both: run them as two datasets."
                     )
                 sums = sums.with_part(*result, movies=int(first == 0))
             context.progress(min(start + _GROUP, len(parts)) * len(chosen) // len(parts), len(chosen), "movies summed")
     if not sums.halves:
         raise InputError(
-            f"none of the {len(chosen)} movies could be read, so there is nothing to estimate a gain from. See the "
-            "warnings above."
+            f"none of the {len(chosen)} movies could be read, so a gain cannot be estimated. See the warnings above, and "
+            "mend or remove these movies."
         )
     return sums
 
 
 def of_usual_size(entries: Sequence[MovieEntry], context: Context) -> list[MovieEntry]:
-    """Leave out movies whose frames, as the table says, have another size than those of more than half of all.
+    """Leave out movies whose frame size, in the table, is not that of more than half of all movies.
 
-    Batches are registered one by one, so that a batch of one movie can hold another size than the others. Such a movie
-    does not fit the gain, and `align_movies` quarantines it. Where no size is that of more than half, all are returned.
+    Batches are registered one by one, so a batch of one movie can have another size than the others. Such a movie does
+    not fit the gain, and `align_movies` quarantines it. If no size is that of more than half, all movies are returned.
     """
     sizes = Counter(entry.frame_shape for entry in entries if entry.frame_shape is not None)
     usual = next((shape for shape, count in sizes.items() if 2 * count > sizes.total()), None)
@@ -129,7 +129,7 @@ def of_usual_size(entries: Sequence[MovieEntry], context: Context) -> list[Movie
     for entry in entries:
         if entry.frame_shape is not None and entry.frame_shape != usual:
             context.log.warning(
-                "%s: %s is left out: frames of %d x %d pixels, most movies have %d x %d",
+                "%s: %s is left out: its frames have %d x %d pixels, but most movies have %d x %d",
                 context.step,
                 entry.item,
                 *entry.frame_shape[::-1],
@@ -139,7 +139,7 @@ def of_usual_size(entries: Sequence[MovieEntry], context: Context) -> list[Movie
 
 
 def _sum_movie(entry: MovieEntry, first: int, step: int, rank: bool) -> tuple[np.ndarray, np.ndarray | None, int]:
-    """Return the sum [y, x] of every ``step``-th frame, of the equalised ones where asked, and the number of frames."""
+    """Return the sum [y, x] of every ``step``-th frame, with ``rank`` the sum of the equalised ones, and their number."""
     with entry.open() as movie:
         used = range(first, len(movie), step)
         total = np.zeros(movie.shape[1:], dtype=np.float32)

@@ -1,9 +1,9 @@
-"""How a gain reference must be turned and whether it multiplies or divides, by correlation with the movies' own.
+"""Orientation of a gain reference, and whether it multiplies or divides, by correlation with the gain of the movies.
 
-Sorzano et al. 2018, J. Struct. Biol. 203:90, doi:10.1016/j.jsb.2018.03.012 (the principle: 8 orientations, the sign
-of the extreme correlation). The score here is the extreme of the circular cross-correlation of the high-passed images
-in units of the correlation map's own (robust) standard deviation; wrong orientations reach 5 to 6 by chance, the
-extreme of millions of Gaussian numbers, a right one hundreds.
+The principle (8 orientations, the sign of the extreme correlation) is that of Sorzano et al. 2018, J. Struct. Biol.
+203:90, doi:10.1016/j.jsb.2018.03.012. The score is the extreme of the circular cross-correlation of the high-passed
+images, in units of the (robust) standard deviation of the correlation map. Wrong orientations reach 5 to 6 by chance,
+the extreme of millions of Gaussian numbers. The right one reaches hundreds.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from cryopipe.movies.gain.flat_field import robust_center_and_sd, smooth_backgro
 
 ORIENTATIONS = tuple(f"{mirror}rot{angle}" for mirror in ("", "mirror_") for angle in (0, 90, 180, 270))
 SENSES = ("multiply", "divide")
-#: Divisors below this share of their median mark dead pixels. A choice: the gains of sound pixels differ by tens of percent,
-#: and a pixel amplified a hundredfold would add noise alone.
+#: Divisors below this share of their median mark dead pixels. A choice: the gains of working pixels differ by tens of percent,
+#: and a pixel amplified a hundredfold would add only noise.
 _SMALLEST_GAIN = 0.01
 
 
 @dataclass(frozen=True)
 class OrientationScore:
-    """Score of one orientation and sense; ``shift_yx_px`` is where the correlation has its extreme."""
+    """Score of one orientation and sense. ``shift_yx_px`` is the position of the extreme of the correlation."""
 
     orientation: str
     sense: str
@@ -34,7 +34,7 @@ class OrientationScore:
 
 
 def turn(image: np.ndarray, orientation: str) -> np.ndarray:
-    """Return ``image`` [y, x] mirrored along x where ``orientation`` says so, then rotated by ``numpy.rot90``."""
+    """Return ``image`` [y, x] mirrored along x if ``orientation`` has ``mirror``, then rotated by ``numpy.rot90``."""
     if orientation not in ORIENTATIONS:
         raise InputError(f"{orientation!r} is not an orientation; choose one of {', '.join(ORIENTATIONS)}.")
     mirrored = image[:, ::-1] if orientation.startswith("mirror") else image
@@ -47,7 +47,7 @@ def possible_orientations(gain_shape: tuple[int, int], frame_shape: tuple[int, i
     Raises
     ------
     InputError
-        There is none.
+        There is no such orientation.
     """
     upright = tuple(gain_shape) == tuple(frame_shape)
     sideways = tuple(gain_shape[::-1]) == tuple(frame_shape)
@@ -61,14 +61,14 @@ def possible_orientations(gain_shape: tuple[int, int], frame_shape: tuple[int, i
 
 
 def high_passed(image: np.ndarray, good: np.ndarray, sigma_px: float) -> np.ndarray:
-    """Return ``image`` [y, x] over its smooth background, rows and columns with mean 0, deviation 1; 0 where not ``good``."""
+    """Return ``image`` [y, x] over its smooth background: rows and columns have mean 0, all has deviation 1, bad pixels 0."""
     background = smooth_background(image, good, sigma_px)
     ratio = np.zeros(image.shape, dtype=np.float32)
     np.divide(image, background, out=ratio, where=good & (np.abs(background) > 1e-12), casting="same_kind")
     number = max(np.count_nonzero(good), 1)
     ratio -= np.float32(ratio.sum(dtype=np.float64) / number)
     ratio *= good
-    # what is constant along a line (columns, tile borders) looks the same after a mirror along it, and is taken off
+    # a constant along a line (columns, tile borders) looks the same after mirroring along the line, so it is subtracted
     for axis in (0, 1):
         lines = ratio.sum(axis=axis, dtype=np.float64) / np.maximum(good.sum(axis=axis), 1)
         ratio -= np.expand_dims(lines, axis).astype(np.float32)
@@ -82,23 +82,23 @@ def high_passed(image: np.ndarray, good: np.ndarray, sigma_px: float) -> np.ndar
 def score_orientations(
     gain: np.ndarray, response: np.ndarray, good: np.ndarray, *, sigma_px: float, threads: int = 1
 ) -> list[OrientationScore]:
-    """Score every orientation and sense of ``gain`` against the movies' own ``response``, best first.
+    """Score every orientation and sense of ``gain`` against the ``response`` of the movies, best first.
 
     Parameters
     ----------
     gain : ndarray ``[y', x']``
-        As given: multiplicative or divisive, any orientation; zeros are dead pixels.
+        The given gain: multiplicative or divisive, in any orientation. Zeros are dead pixels.
     response, good : ndarray ``[y, x]``
-        Of :func:`cryopipe.movies.gain.flat_field.flat_field`.
+        From :func:`cryopipe.movies.gain.flat_field.flat_field`.
     sigma_px : float
-        Width of the Gaussian; the background of that width is divided out first, so that illumination does not count.
+        Width of a Gaussian. A background of this width is divided out first, so that illumination does not count.
     threads : int
         Threads of the Fourier transforms.
 
     Returns
     -------
     list of OrientationScore
-        16 of them for square frames, 8 for others.
+        16 scores for square frames, 8 for others.
     """
     correction = high_passed(1.0 / np.maximum(response, np.float32(0.05)), good, sigma_px)
     target = scipy.fft.rfft2(correction, workers=threads)
@@ -121,7 +121,7 @@ def as_correction(gain: np.ndarray, *, orientation: str, sense: str) -> np.ndarr
     turned = turn(np.asarray(gain, dtype=np.float32), orientation)
     live = np.isfinite(turned) & (turned != 0)
     if sense == "divide":
-        # A divisor near zero is a pixel that hardly counts: dead, not to be amplified a hundredfold.
+        # A divisor near zero is a pixel that hardly counts. It is dead, and must not be amplified a hundredfold.
         live &= np.abs(turned) >= _SMALLEST_GAIN * abs(float(np.median(turned[live])))
         turned = np.divide(np.float32(1), turned, out=np.zeros_like(turned), where=live)
     if not live.any():

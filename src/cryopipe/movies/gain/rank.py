@@ -1,9 +1,9 @@
-"""Gain by making all rows and all columns of a frame share one distribution of grey values (xmipp_movie_estimate_gain).
+"""Gain with which all rows and all columns of a frame have one distribution of grey values (xmipp_movie_estimate_gain).
 
 Sorzano et al. 2018, J. Struct. Biol. 203:90, doi:10.1016/j.jsb.2018.03.012. Each pixel is replaced by the mean
-quantile that belongs to its rank (the highest among ties) in its column, and likewise in its row; the gain is the
-ratio of the summed replacements to the summed frames. Known limit: a gain that differs from pixel to pixel is seen
-only through ties of integer counts; with continuous data only its row and column parts are found.
+quantile of its rank (the highest among ties) in its column, and likewise in its row. The gain is the ratio of the
+summed replacements to the summed frames. Known limit: a gain that differs from pixel to pixel is seen only through
+ties of integer counts. With continuous data only its row and column parts are found.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def add_ideal_frame(frame: np.ndarray, total: np.ndarray) -> None:
 
 
 def equalise_columns(frame: np.ndarray) -> np.ndarray:
-    """Return ``frame`` [y, x] with each value replaced by the columns' mean quantile of its rank in its column."""
+    """Return ``frame`` [y, x] with each value replaced by the mean over columns of the value of that rank."""
     columns = np.ascontiguousarray(frame.T)
     ordered = np.sort(columns, axis=1)
     reference = ordered.mean(axis=0, dtype=np.float64)
@@ -43,7 +43,7 @@ def equalise_columns(frame: np.ndarray) -> np.ndarray:
 def _quantiles(counts: np.ndarray) -> np.ndarray:
     """Return the mean over lines of their sorted values above the lowest, from their cumulative ``counts`` [line, level].
 
-    The value of rank r in a line is the number of levels that at most r values of it reach.
+    The value of rank r in a line is the number of levels whose cumulative count is at most r.
     """
     length = int(counts[0, -1])
     result: np.ndarray = np.bincount(counts.ravel(), minlength=length + 1)[:length].cumsum() / len(counts)

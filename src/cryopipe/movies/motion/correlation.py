@@ -1,8 +1,8 @@
 """Correlation of movie frames: reduced, whitened spectra and the shift between every two of them.
 
-The filter and the all-pairs scheme are FlexAlign's (Střelák et al. 2020, doi:10.3390/electronics9061040); the spectra
-are whitened, and the maximum is a paraboloid peak on a grid refined around it (the centre of mass of 3 x 3 pixels is
-biased towards the grid).
+The filter and the all-pairs scheme are FlexAlign's (Střelák et al. 2020, doi:10.3390/electronics9061040). Unlike there,
+the spectra are whitened, and the maximum is a paraboloid peak on a grid refined around it (the centre of mass of
+3 x 3 pixels is biased towards the grid).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class CorrelationGrid:
     pixel_size_A : float
         Of the frame.
     resolution_A : float
-        Where the low-pass filter is 1/2.
+        Resolution at which the low-pass filter is 1/2.
     block : int
         Real-space binning before the Fourier transform.
     ky, kx : ndarray
@@ -83,7 +83,7 @@ def correlation_spectrum(frame: np.ndarray, grid: CorrelationGrid, *, threads: i
     ny, nx = (prev_fast_len(n // b, True) for n in grid.shape)
     tapered = binned(frame[: ny * b, : nx * b], b)
     tapered -= tapered.mean(dtype=np.float64).astype(np.float32)
-    # The step between opposite edges stays where the camera is; it would put a cross through zero shift.
+    # The step between opposite edges does not move with the specimen; it would put a cross through zero shift.
     tapered *= taper(ny)[:, None]
     tapered *= taper(nx)
     spectrum = scipy.fft.rfft2(tapered, workers=threads)
@@ -95,7 +95,7 @@ def correlation_spectrum(frame: np.ndarray, grid: CorrelationGrid, *, threads: i
 def binned(frame: np.ndarray, block: int) -> np.ndarray:
     """Return sums [y // block, x // block] float32 over ``block`` x ``block`` pixels of ``frame`` [y, x]."""
     ny, nx = (length // block for length in frame.shape)
-    # by rows first: whole lines are added, and the strided additions see a fraction of them
+    # rows first: these additions are contiguous, and they leave fewer values for the strided additions along x
     rows = frame[0 : ny * block : block].astype(np.float32)
     for i in range(1, block):
         rows += frame[i : ny * block : block]
@@ -113,10 +113,10 @@ def taper(n: int) -> np.ndarray:
 
 
 def whitened(spectra: Sequence[np.ndarray], grid: CorrelationGrid) -> list[np.ndarray]:
-    """Return the spectra ``[ky, kx]`` divided by the radial root mean square of all frames, filtered, of unit power.
+    """Return the spectra ``[ky, kx]``, divided by the radial root mean square of all frames, filtered, with unit power.
 
-    Where signal exceeds noise (coarse structure, ice, carbon edges) its strength adds nothing to what is known of the
-    shift, and unwhitened it hides the narrow peak of everything else under a broad hill.
+    Where signal exceeds noise (coarse structure, ice, carbon edges), a stronger signal does not determine the shift any
+    better. Without whitening it would hide the narrow peak of everything else under a broad hill.
     """
     counts = np.maximum(np.bincount(grid.ring.ravel()), 1)
     power = sum(np.bincount(grid.ring.ravel(), (s.real**2 + s.imag**2).ravel()) for s in spectra)

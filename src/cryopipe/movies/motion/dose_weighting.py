@@ -34,6 +34,6 @@ def frame_weight(k: np.ndarray, exposure_e_A2: float, voltage_kV: float) -> np.n
     """
     if exposure_e_A2 < 0:
         raise InputError(
-            f"an exposure of {exposure_e_A2} e/Å² makes no sense; check dose_per_frame_e_A2 and pre_exposure_e_A2."
+            f"an exposure of {exposure_e_A2} e/Å² is negative; check dose_per_frame_e_A2 and pre_exposure_e_A2."
         )
     return np.exp(-0.5 * exposure_e_A2 / critical_exposure_e_A2(k, voltage_kV))

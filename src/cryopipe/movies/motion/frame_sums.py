@@ -1,16 +1,15 @@
 """Averages of warped frames: plain, and dose-weighted with the noise power restored, in one pass over the frames.
 
-The exposure filter of a frame acts on its *warped* image, and a warp that differs from place to place does not commute
-with it: done frame by frame it costs a Fourier transform of every warped frame. But the filters of all frames,
+The exposure filter of a frame acts on its *warped* image, and does not commute with a warp that differs from place to
+place. Frame by frame it would cost a Fourier transform of every warped frame. But the filters of all frames,
 exp(-N_i / 2 N_e(k)), are smooth in exposure and frequency, so that half a dozen functions of the frame number span
 them to 1e-4 (a singular value decomposition). The frames are therefore added up in real space once for each of these
 functions, and the few sums are transformed at the end.
 
 Frames are interpolated by cubic B-splines. Their prefilter, a sharpening over a pixel or two, is applied to the sums
-instead of every frame: the warp stretches a frame by 1 % at most (8 px over 1000 px), and the filter's response by no
-more than that. Interpolation takes power from high frequencies, and the mean of the noise power it leaves, which
-follows from the shifts, is divided out of the averages. Where a frame was not recorded it contributes its mean: nothing wraps
-around.
+instead of every frame. This is allowed because the warp stretches a frame, and so the filter's response, by at most 1 %
+(8 px over 1000 px). Interpolation takes power from high frequencies. The shifts determine the mean noise power that it
+leaves, and the averages are divided by its root. Beyond its borders a frame contributes its mean: nothing wraps around.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ _BINS = 2048
 _TOLERANCE = 1e-4
 _PHASES = 32
 _ROWS = 16
-#: Noise power below this is not restored further (shifts that all are half a pixel remove the last frequency).
+#: Noise power below this is not restored further (if all shifts are half a pixel, nothing of the last frequency is left).
 _LEAST_POWER = 0.05
 
 
@@ -93,7 +92,7 @@ class FrameSums:
         ``shifts`` are to be applied to it: (x, y) [2] everywhere, or [2, gy, gx] at nodes `SPACING` pixels apart.
         """
         if self._finished:
-            raise ValueError("the averages are made: no frame can be added to these sums any more.")
+            raise ValueError("the averages have been made, so no further frame can be added to these sums.")
         field = np.asarray(shifts, dtype=np.float32)
         if field.ndim == 1:
             nodes = tuple(node_count(length, SPACING) for length in self.shape)
@@ -112,7 +111,7 @@ class FrameSums:
         return self._image(self._spectrum(0), self._weights[:1].astype(np.float64), None)
 
     def weighted_average(self) -> np.ndarray:
-        """Return Σ q F / √(n Σ q²) [y, x] float32: frequencies weighted, the noise power as in the mean.
+        """Return Σ q F / √(n Σ q²) [y, x] float32: weighted frequencies with the noise power of the plain mean.
 
         Raises
         ------
@@ -132,7 +131,7 @@ class FrameSums:
         return self._image(spectrum, self._noise_functions, self._noise_mixing)
 
     def _finish(self) -> None:
-        """Apply the splines' prefilter, once, to the sums: it commutes with a warp as smooth as motion is."""
+        """Apply the prefilter of the splines once, to the sums: it commutes with a warp that is as smooth as motion."""
         if not self._finished:
             for image in self._sums:
                 spline_coefficients(image, threads=self.threads)
@@ -147,7 +146,7 @@ class FrameSums:
         return spectrum
 
     def _image(self, spectrum: np.ndarray, functions: np.ndarray, mixing: np.ndarray | None) -> np.ndarray:
-        """Restore the noise power that interpolation took, crop, transform back.
+        """Restore the noise power that interpolation took, crop the spectrum and transform it back.
 
         The share of every frame in the noise is ``functionsᵀ mixing``, or ``functions`` at all frequencies.
         """
@@ -175,7 +174,8 @@ def separate_filters(filters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     functions : ndarray ``[r, n]``
         Orthonormal; the weights of the frames in r sums.
     mixing : ndarray ``[r, k]``
-        Weights of the sums at each frequency: functionsᵀ mixing = filters to 1e-4, whose columns must be of order 1.
+        Weights of the sums at each frequency: functionsᵀ mixing = filters to 1e-4. Columns of ``filters`` must be of
+        order 1.
     """
     left, values, right = np.linalg.svd(filters, full_matrices=False)
     parts = values[:, None] * right

@@ -1,9 +1,9 @@
-"""Global motion of a movie: every pair of frames is correlated, the frame positions follow by robust least squares.
+"""Global motion of a movie: every pair of frames is correlated, and robust least squares gives the frame positions.
 
-FlexAlign (Střelák et al. 2020, Electronics 9:1040, doi:10.3390/electronics9061040). Differences: the correlation
-maximum is a paraboloid peak on a grid refined around it (the centre of mass of 3 x 3 pixels is biased towards the
-grid); outlying pairs get Cauchy weights; at the end each frame is moved against the sum of all others; the reference
-is the middle frame. A shift is what must be *applied* to a frame to bring it onto the reference frame.
+The method is FlexAlign's (Střelák et al. 2020, Electronics 9:1040, doi:10.3390/electronics9061040). Differences: The
+correlation maximum is a paraboloid peak on a grid refined around it (the centre of mass of 3 x 3 pixels is biased
+towards the grid). Outlying pairs get Cauchy weights. At the end each frame is moved against the sum of all others. The
+reference is the middle frame. A shift is what must be *applied* to a frame to bring it onto the reference frame.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cryopipe.movies.motion.correlation import CorrelationGrid, correlation_peak
 
 #: Smallest scale of the residuals, in pixels: below it rounding would decide the weights.
 _SMALLEST_SCALE_PX = 0.02
-#: At least this share of the frame pairs is taken to be right; it sets the scale of the weights.
+#: At least this share of the frame pairs is assumed to be right. It sets the scale of the weights.
 _GOOD_SHARE = 0.25
 #: Half width of the last search in steps of a sixth of the resolution.
 _REFINE_STEPS = 3
@@ -66,8 +66,8 @@ def solve_positions(
     n_frames, reference : int
         Number of frames; the one whose shift is zero.
     iterations : int
-        Rounds of re-weighting. A cut at 3 standard deviations, as in FlexAlign, leaves most outliers in where they
-        are the majority: at 0.7 electrons per pixel and frame two thirds of all pairs were, on a real micrograph
+        Rounds of re-weighting. A cut at 3 standard deviations, as in FlexAlign, keeps most outliers if they are the
+        majority. At 0.7 electrons per pixel and frame they were two thirds of all pairs, on a real micrograph
         thinned into frames.
 
     Returns
@@ -139,9 +139,9 @@ def refine_against_rest(
 ) -> np.ndarray:
     """Move every frame to where it correlates best with the sum of all others, until nothing moves.
 
-    This maximises the sum of all pair correlations at once. A frame meets n - 1 others instead of one, so that it
-    settles frames too weak for pairs; it needs a start near the answer. Unblur and RELION align in this way from the
-    beginning.
+    This maximises the sum of all pair correlations at once. A frame is compared with n - 1 others instead of one, so
+    that frames which are too weak for pairs are aligned, too. It needs a start near the answer. Unblur and RELION align
+    in this way from the beginning.
 
     Parameters
     ----------
@@ -226,7 +226,7 @@ def estimate_global_motion(
     """
     n = len(spectra)
     if n == 0:
-        raise InputError("a movie without frames cannot be aligned.")
+        raise InputError("the movie has no frames, so it cannot be aligned. Leave it out.")
     spectra = whitened(spectra, grid)
     pairs, differences, inside = pair_shifts(spectra, grid, max_shift_A=max_shift_A, threads=threads)
     shifts = solve_positions(pairs, differences, inside, n, reference=n // 2, iterations=robust_iterations)

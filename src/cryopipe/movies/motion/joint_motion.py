@@ -1,18 +1,18 @@
 """Joint refinement of global and local motion: every patch of every frame against the sum of all frames.
 
-With white noise of power 1, a specimen whose spectrum has the power a(k) in one frame, and n frames, the likelihood of
-shifts s is exp Σ_k a / (1 + n a) |Σ_t Y_t(k) exp(-2πi k·s_t)|² (the specimen itself integrated out). So the weight of a
-frequency follows from a(k), and a(k) is measured: by ring, it is the mean product of two different frames. Rings in
-which frames have nothing in common get no weight; as the alignment improves, finer ones join in by themselves.
+The noise is white with power 1, and the spectrum of the specimen has the power a(k) in each of the n frames. Then the
+likelihood of shifts s is exp Σ_k a / (1 + n a) |Σ_t Y_t(k) exp(-2πi k·s_t)|², with the specimen itself integrated out.
+So the weight of a frequency follows from a(k). It is measured in each ring, as the mean product of two different
+frames. Rings in which frames have nothing in common get no weight. As the alignment improves, finer rings get weight.
 
-The shifts are those of a track, one for every frame, and of the spline field of :mod:`local_alignment`. A step of
-Fisher scoring is taken for all of them at once: the slope of the likelihood over its expected curvature is a measured
-shift of each patch in each frame, whose variance is known, so that the smooth track and the smooth field follow by
-their evidence (:mod:`motion_priors`). No patch needs a correlation peak of its own: at 0.7 electrons per pixel and
-frame on a faint micrograph none has one.
+The shifts are those of a track, one for every frame, and of the spline field of :mod:`local_alignment`. One step of
+Fisher scoring is taken for all of them at once. The slope of the likelihood over its expected curvature is a measured
+shift of each patch in each frame, and its variance is known. The smooth track and the smooth field follow from these
+by their evidence (:mod:`priors`). No patch needs a correlation peak of its own: at 0.7 electrons per pixel and frame,
+on a faint micrograph, none has one.
 
-What is fixed to the camera (an imperfect gain) is coherent, too, where no frame is shifted. Where frames moved by enough
-to distinguish the two, its part in a(k) is subtracted; elsewhere only frequencies up to the resolution of the global
+What is fixed to the camera (an imperfect gain) is also coherent, between unshifted frames. Where frames moved by enough
+to distinguish the two, its part in a(k) is subtracted. Elsewhere only frequencies up to the resolution of the global
 search are used.
 """
 
@@ -33,13 +33,13 @@ from cryopipe.movies.motion.priors import fit_field, smooth_track
 
 #: A ring counts where its common power exceeds this many standard errors.
 _SIGNIFICANT = 3.0
-#: Two frames at the same place on the camera and in the specimen, to this degree, do not tell one from the other.
+#: Coherence of two frames above which camera and specimen cannot be told apart, because the frames are shifted too little.
 _SAME_PLACE = 0.9
 #: First the frequencies of the global search (its filter ends there), then all; rounds of each, at most.
 _COARSE = 2.5
 _ROUNDS = (8, 8)
 _SETTLED_PX = (0.1, 0.02)
-#: A patch of n times the mean power counts accordingly within these limits.
+#: A patch with n times the mean power weighs n times as much, within these limits.
 _LEAST_POWER, _MOST_POWER = 0.05, 20.0
 #: A local model beyond these is not the motion of a specimen (RELION rejects at 10 px, too).
 _LARGEST_RMS_PX, _LARGEST_SHIFT_PX = 10.0, 20.0
@@ -58,7 +58,7 @@ class _Sweep:
 
 @dataclass(frozen=True)
 class _Field:
-    """Fitted local motion: coefficients, its value at the patches [p, n, 2], parameters that the data determine."""
+    """Fitted local motion: coefficients, values at the patches [p, n, 2], number of parameters that the data determine."""
 
     coefficients: np.ndarray
     at_patches: np.ndarray
@@ -67,9 +67,9 @@ class _Field:
 
 @dataclass(frozen=True)
 class _State:
-    """Where a round ended: track [n, 2], shifts beside the global ones [p, n, 2], power of patches [p]; and what led there.
+    """Result of a round: track [n, 2], shifts in addition to the global ones [p, n, 2], power of patches [p].
 
-    ``bent`` are the measured shifts of the patches [p, n, 2] less the track, ``precision`` [p, 2] 1/variance of these.
+    ``bent`` are the measured shifts of the patches [p, n, 2] minus the track, ``precision`` [p, 2] is 1/variance of these.
     """
 
     track: np.ndarray
@@ -106,7 +106,7 @@ class _Refinement:
         return self.patches.ring_sums((values.real**2 + values.imag**2).sum(axis=0, dtype=np.float64))
 
     def _common(self, patch: int, shifts: np.ndarray, lengths: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
-        """Return the mean product of two frames by ring, the sum of all, and the sum's power by ring."""
+        """Return the mean product of two frames in each ring, the sum of all frames, and its power in each ring."""
         s = self.patches
         total = coherent_sum(s.values[patch], shifts, s.ky, s.kx, s.starts, s.lengths if lengths is None else lengths)
         power = s.ring_sums(total.real.astype(np.float64) ** 2 + total.imag.astype(np.float64) ** 2)
@@ -114,7 +114,7 @@ class _Refinement:
         return (power - self.own[patch]) / pairs, total, power
 
     def specimen_power(self, common: np.ndarray, shifts_px: np.ndarray) -> np.ndarray:
-        """Return a(k) by ring, zero where it is not significant, from the common power of moved frames [rings]."""
+        """Return a(k) of each ring, zero where it is not significant, from the common power of moved frames [rings]."""
         distance = np.hypot(*(shifts_px[:, None] - shifts_px[None]).transpose(2, 0, 1))
         off = ~np.eye(self.n, dtype=bool)
         k = self.patches.ring_k * self.patches.pixel_size_A
@@ -131,7 +131,7 @@ class _Refinement:
     def sweep(
         self, extra: np.ndarray, power: np.ndarray, strength: np.ndarray, finest_k: float, *, steps: bool = True
     ) -> _Sweep:
-        """Evaluate the likelihood at the shifts ``extra`` [p, n, 2] beside the global ones; its slopes for ``steps``."""
+        """Evaluate the likelihood at the global shifts plus ``extra`` [p, n, 2], with ``steps`` also its slopes."""
         s = self.patches
         lengths = s.lengths_within(finest_k + 1.0 / RING_A)  # the ring that holds finest_k is complete
 
@@ -158,7 +158,7 @@ class _Refinement:
 
 
 class _Bend:
-    """The spline field over the patches, less its mean over time: a field constant in time is not motion."""
+    """The spline field over the patches, minus its mean over time: a field that is constant in time is not motion."""
 
     def __init__(self, patches: PatchSpectra, shape: tuple[int, int, int]) -> None:
         self.sizes = control_points(shape, patches.pixel_size_A, patches.grid)
@@ -184,14 +184,14 @@ def refine_motion(
     local: bool,
     threads: int = 1,
 ) -> tuple[np.ndarray, LocalMotion | None]:
-    """Refine the shifts of the frames and find how they bend.
+    """Refine the global shifts of the frames and find the local motion.
 
     Parameters
     ----------
     patches : PatchSpectra
         Cut at ``shifts_px``.
     shifts_px : ndarray ``[n, 2]``
-        Global shifts (x, y), right to a few Å.
+        Global shifts (x, y), correct to a few Å.
     shape : tuple of int
         Unbinned frame (y, x).
     reference : int
@@ -208,9 +208,9 @@ def refine_motion(
     shifts_px : ndarray ``[n, 2]``
         Refined; the ones given where the frames have nothing in common.
     local : LocalMotion or None
-        None where it was not asked for, there are too few patches or frames, the frames share no specimen, the
-        likelihood gains less by the field than it has parameters (Akaike 1974, doi:10.1109/TAC.1974.1100705), or a
-        specimen cannot move so.
+        None if it was not asked for, if there are too few patches or frames, if the frames share no specimen, if
+        the field gains less likelihood than it has parameters (Akaike 1974, doi:10.1109/TAC.1974.1100705), or if
+        no specimen can move so.
     """
     n = len(shifts_px)
     if n < 2:
@@ -245,7 +245,7 @@ def _round(work: _Refinement, bend: _Bend | None, state: _State, common: np.ndar
     now = work.sweep(state.extra, power, strength, finest_k)
     precision = now.curvature
     step = now.slopes / precision[:, None]
-    # all frames may move together: their mean stays
+    # moving all frames together changes nothing, so their mean is kept
     measured = state.extra + step - step.mean(axis=1, keepdims=True)
     whole = np.einsum("pna,pa->na", measured, precision / precision.sum(axis=0))
     track = smooth_track(work.start + whole, precision.sum(axis=0))
@@ -258,7 +258,7 @@ def _round(work: _Refinement, bend: _Bend | None, state: _State, common: np.ndar
 
 
 def _excess(state: _State) -> float:
-    """Return the rms, per axis, of what the patches' shifts deviate from the field beyond their noise, px."""
+    """Return the rms deviation, per axis, of the patches' shifts from the field beyond their noise, px."""
     if state.bend is None:
         return 0.0
     rest = (state.bent - state.bend.at_patches) ** 2 - 1.0 / state.precision[:, None]
@@ -283,7 +283,7 @@ def _is_motion(work: _Refinement, state: _State, local: LocalMotion) -> bool:
 
 
 def _likelihood_of_noise(work: _Refinement, state: _State) -> float:
-    """Return what the likelihood has to exceed for a specimen: the logarithm of its variances over those of noise."""
+    """Return what the likelihood must exceed if there is a specimen: the log of its variances over those of noise."""
     total = np.log1p(work.n * state.power * state.strength[:, None])  # [p, rings]
     return float((work.counts * total).sum())
 
@@ -291,9 +291,10 @@ def _likelihood_of_noise(work: _Refinement, state: _State) -> float:
 def _cost_of_alignment(work: _Refinement, state: _State, shape: tuple[int, int, int]) -> float:
     """Return the likelihood that aligned noise gains: one for every fitted number, and the choice among all shifts.
 
-    The numbers are the track, the powers of the rings and those of the patches. Every frame but one is put at the best
-    of as many independent places as the frame has squares of the search's resolution, which gains up to the logarithm
-    of their number (MacKay 2003, Information Theory, Inference, and Learning Algorithms, chapter 28: the Occam factor).
+    The fitted numbers are the track, the powers of the rings and those of the patches. Every frame but one is put at
+    the best of many independent places: as many as the frame has squares of the size of the search's resolution. This
+    gains up to the logarithm of their number (MacKay 2003, Information Theory, Inference, and Learning Algorithms,
+    chapter 28: the Occam factor).
     """
     places = float(np.prod(shape[1:])) * (work.patches.pixel_size_A / work.resolution_A) ** 2
     fitted = 2 * (work.n - 1) + np.count_nonzero(state.power) + len(state.strength)

@@ -1,7 +1,7 @@
-"""Local motion as a smooth field of shifts over the frame and time, and the patches it is measured in.
+"""Local motion as a smooth field of shifts over the frame and time, and the patches in which it is measured.
 
-FlexAlign's model (Střelák et al. 2020, doi:10.3390/electronics9061040): a cubic B-spline over (x, y, t). The field is
-zero in the reference frame; patches are about 500 Å wide. :mod:`cryopipe.movies.motion.joint_motion` finds it.
+The model is FlexAlign's (Střelák et al. 2020, doi:10.3390/electronics9061040): a cubic B-spline over (x, y, t). The
+field is zero in the reference frame. Patches are about 500 Å wide. :mod:`cryopipe.movies.motion.joint_motion` fits it.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from cryopipe.kernels.warp import node_count
 
 #: Below this many patches along a side the cubic field is not determined.
 _FEWEST_PATCHES = 4
-#: In time a twelfth of the exposure is fine enough for how a specimen bends, however many frames it is cut into.
+#: Steps of a twelfth of the exposure are fine enough for the bending of a specimen, whatever the number of frames.
 _MOST_TIMES = 12
 
 
 @dataclass(frozen=True)
 class LocalMotion:
-    """Field of shifts beside the global ones.
+    """Field of local shifts, in addition to the global ones.
 
     Attributes
     ----------
@@ -31,7 +31,7 @@ class LocalMotion:
     reference : int
         Frame whose field is zero.
     residual_px : float
-        Root mean square, per axis, of what the patches' shifts deviate from the field beyond their noise.
+        Root mean square deviation, per axis, of the patches' shifts from the field beyond their noise.
     patches : tuple of int
         Along (y, x).
     """
@@ -80,7 +80,7 @@ def control_points(shape: tuple[int, int, int], pixel_size_A: float, patches: tu
 def patch_layout(
     shape: tuple[int, int], pixel_size_A: float, patch_A: float, margin_px: float
 ) -> tuple[np.ndarray, np.ndarray, int] | None:
-    """Return first rows and first columns of the patches and their side, in pixels, or None for too small a frame.
+    """Return first rows and columns of the patches and their side, in pixels, or None if the frame is too small.
 
     The patches overlap and cover the frame except for a margin at its borders.
 

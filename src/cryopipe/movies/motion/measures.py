@@ -1,4 +1,4 @@
-"""How far a specimen moved: the measures that `screen_motion` judges movies by, and their limits."""
+"""How far a specimen moved: the measures by which `screen_motion` judges movies, and their limits."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import numpy as np
 from cryopipe.config.movies import ScreenMotion
 from cryopipe.movies.motion.star import Motion
 
-#: A spike is further off the line (Å) and further than other frames (factor) than this; fewer inner frames than the third
-#: number give no median to compare with. These are choices: smaller values call noisy frames spikes, larger ones miss jumps.
+#: A spike is off the line by more than the first number (Å), and by more than the second number times what other frames are.
+#: With fewer inner frames than the third number there is no median to compare with. These are choices: smaller values call
+#: noisy frames spikes, larger ones miss jumps.
 _SPIKE_A, _SPIKE_FACTOR, _FEWEST_INNER = 1.0, 5.0, 4
 _DEFAULT_LIMITS_A = {"legacy2020": (5.0, 15.0), "path": (10.0, 45.0)}
 
@@ -61,8 +62,9 @@ def measure_motion(motion: Motion, params: ScreenMotion | None = None) -> Motion
 def find_spike(motion: Motion) -> int | None:
     """Return the index of a single frame that jumps out and back, or None.
 
-    Such a frame lies more than 1 Å, and more than 5 times as far as others do, off the line between its
-    neighbours, and without it no other frame does. The first and the last frame have no two neighbours.
+    Such a frame is more than 1 Å off the line between its two neighbours, and more than 5 times as far off as
+    others are. Without it no other frame does so. The first and the last frame have one neighbour only, so they
+    are never spikes.
     """
     found = _off_line_A(motion)
     if len(found) < _FEWEST_INNER:
@@ -101,13 +103,13 @@ def _off_line_A(motion: Motion) -> np.ndarray:
 
 
 def excess(measures: MotionMeasures, params: ScreenMotion) -> float:
-    """Return how many times the limits would have to be wider for the movie just to pass (1 or less: it passes)."""
+    """Return by which factor the limits would have to be wider so that the movie passes (1 or less: it passes)."""
     ratios = [value / limit for value, limit in zip(judged(measures, params), limits_A(params), strict=True)]
     return {"frame": ratios[0], "movie": ratios[1], "and": min(ratios), "or": max(ratios)}[params.reject]
 
 
 def limits_A(params: ScreenMotion) -> tuple[float, float]:
-    """Return the limits (frame, movie) in Å, the criterion's own where none is given."""
+    """Return the limits (frame, movie) in Å. Where none is given it is the default of the criterion."""
     frame, movie = _DEFAULT_LIMITS_A[params.criterion]
     return params.max_frame_shift_A or frame, params.max_movie_shift_A or movie
 

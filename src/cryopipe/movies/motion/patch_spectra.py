@@ -1,8 +1,8 @@
-"""Spectra of patches of a movie, whitened, up to the finest detail that frames share: what joint alignment works on.
+"""Whitened spectra of patches of a movie, up to the finest detail that frames share. Joint alignment works on them.
 
-Frames arrive binned (`reduced`). A patch is cut from each where the global shift says, at a whole pixel; what is left
-of that shift stays with the spectrum. Only a disc of half the plane is kept, 8 bytes per frequency, patch and frame:
-0.6 GB for 50 frames of 3.8k x 3.7k at 0.85 Å/px, whatever the binning of the camera.
+Frames arrive binned (`reduced`). A patch is cut from each frame at the whole pixel nearest to its global shift, and
+the remainder of the shift is kept with the spectrum. Only half of a disc of the Fourier plane is kept, with 8 bytes per
+frequency, patch and frame: 0.6 GB for 50 frames of 3.8k x 3.7k at 0.85 Å/px, whatever the binning of the camera.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _LARGEST_BYTES = 1.0e9
 
 
 def reduction(pixel_size_A: float, finest_A: float) -> int:
-    """Return how many pixels are binned so that the Nyquist frequency stays next to ``1 / finest_A``."""
+    """Return the binning factor (1 or more) that brings the Nyquist frequency closest to ``1 / finest_A``."""
     return max(1, round(finest_A / (2.0 * pixel_size_A)))
 
 
 def reduced(frame: np.ndarray, block: int) -> np.ndarray:
-    """Return the frame binned by ``block``, without its mean, float16, of deviation 1 (its noise hides the rounding)."""
+    """Return the frame binned by ``block``, float16, with mean 0 and deviation 1 (its noise hides the rounding)."""
     small = binned(frame, block)
     small -= small.mean(dtype=np.float64).astype(np.float32)
     deviation = float(small.std())
@@ -47,7 +47,7 @@ class PatchSpectra:
     values : complex64 ``[p, n, K]``
         Whitened: the mean power of a ring over all patches and frames is 1. Ring 0 is zero.
     offsets_px : ndarray ``[p, n, 2]``
-        (x, y) by which a patch must still be moved after the cut, for the global shifts; unbinned pixels.
+        (x, y) by which a patch must still be moved after the cut to follow the global shifts; unbinned pixels.
     cuts_px : ndarray ``[p, n, 2]``
         (x, y) of its first pixel on the camera.
     centres : tuple of ndarray
@@ -57,7 +57,8 @@ class PatchSpectra:
     ky, kx, starts, lengths : ndarray
         Frequencies (1/unbinned px) and their places in K, as :mod:`cryopipe.kernels.coherence` has them.
     ring : int64 ``[K]``
-        Ring of a frequency; 0: coarse structure (as often illumination as specimen) and Friedel mates, not used.
+        Ring of a frequency. Ring 0 is not used: it holds coarse structure (as often illumination as specimen) and
+        Friedel mates.
     ring_k : ndarray ``[rings]``
         Mean frequency of a ring, 1/Å.
     """
@@ -107,7 +108,7 @@ def patch_spectra(
     finest_A: float,
     threads: int = 1,
 ) -> PatchSpectra:
-    """Cut and transform the patches of a movie; a frame too small for patches is one.
+    """Cut and transform the patches of a movie. A frame that is too small for patches is a single patch.
 
     Parameters
     ----------
@@ -132,7 +133,7 @@ def patch_spectra(
     if layout is None:
         tops, lefts, sides = np.zeros(1), np.zeros(1), frames[0].shape
     else:
-        # a length of small factors, which Fourier transforms like
+        # a length with small prime factors, for which Fourier transforms are fast
         tops, lefts, sides = layout[0], layout[1], (prev_fast_len(layout[2] // block, True),) * 2
     n, patches = len(frames), len(tops) * len(lefts)
     finest = max(finest_A, 2.0 * block * pixel_size_A)
@@ -162,7 +163,7 @@ def patch_spectra(
             cut -= cut.mean()
             cut *= window
             np.take(scipy.fft.rfft2(cut).ravel(), places, out=values[patch, t])
-            # cutting at x moves the content by x - wanted less than the global shift asks for
+            # a cut at x moves the content by x - wanted less than the global shift demands
             offsets[patch, t] = (np.array([x, y]) - wanted) * block
             cuts[patch, t] = x * block, y * block
 

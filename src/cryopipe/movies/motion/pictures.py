@@ -50,7 +50,8 @@ def mean_periodogram(image: np.ndarray, window_px: int = _WINDOW_PX) -> np.ndarr
 def composite_spectrum(unaligned: np.ndarray, aligned: np.ndarray) -> np.ndarray:
     """Return a flattened log spectrum [n, n] float32: left half unaligned, right half aligned.
 
-    The smooth background is taken off each half so that Thon rings are seen at all radii; both share one grey scale.
+    The smooth background is subtracted from each half, so that Thon rings are visible at all radii. Both have the same
+    grey scale.
     """
     halves = []
     for image in (unaligned, aligned):
@@ -89,9 +90,9 @@ def thumbnail(micrograph: np.ndarray, size_px: int = 512) -> np.ndarray:
 def save_trajectory(
     path: Path, shifts_px: np.ndarray, pixel_size_A: float, title: str, local: LocalMotion | None = None
 ) -> None:
-    """Plot the shifts ``[n, 2]`` (x, y; to apply) in Å: as a track with its start marked, and over the frames.
+    """Plot the shifts ``[n, 2]`` (x, y; to apply) in Å, as a track whose start is marked and against the frame number.
 
-    With a local field a third plot shows the tracks of places over the frame, enlarged: global and local motion together.
+    With a local field, a third plot shows the enlarged tracks of places across the frame: global plus local motion.
 
     Parameters
     ----------
@@ -131,7 +132,7 @@ def save_trajectory(
 
 
 def _draw_patches(axes: Axes, shifts_px: np.ndarray, local: LocalMotion) -> None:
-    """Draw the tracks of 6 x 6 places of the frame: as the local field moves them, and (grey) as the whole moves."""
+    """Draw the tracks of 6 x 6 places of the frame: with the local motion, and (grey) with the global motion alone."""
     n, ny, nx = local.shape
     y, x = ((np.arange(_PLACES) + 0.5) * length / _PLACES for length in (ny, nx))
     bend = np.stack([local.at(t, y, x) for t in range(n)]).transpose(0, 2, 3, 1)  # [n, y, x, 2]

@@ -1,9 +1,9 @@
-"""Smooth motion from noisy shifts: how smooth it is follows from the shifts themselves, by their evidence.
+"""Smooth motion from noisy shifts. The shifts themselves decide, by their evidence, how smooth it is.
 
-A track is an integrated random walk: its second differences are independent and normal; a field's spline coefficients
-have normal second differences along each axis. The variance of these is the only unknown of the prior. It takes the
-value that makes the measured shifts most probable (their evidence; MacKay 1992, Neural Comput. 4:415,
-doi:10.1162/neco.1992.4.3.415): movies whose motion is clear above the noise are followed closely, faint ones little.
+A track is an integrated random walk: its second differences are independent and normal. The spline coefficients of a
+field have normal second differences along each axis. The variance of these is the only unknown of the prior. It gets
+the value that makes the measured shifts most probable (their evidence; MacKay 1992, Neural Comput. 4:415,
+doi:10.1162/neco.1992.4.3.415). So motion that is clear above the noise is followed closely, and faint motion little.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 #: Precisions of the second differences that are tried, 1/px²: from a standard deviation of 100 px to 3e-4 px.
 _PRECISIONS = 10.0 ** np.arange(-4.0, 7.01, 0.25)
-#: The part of the prior that settles what second differences do not: 1000 times wider.
+#: A second, 1000 times wider part of the prior. It fixes what second differences leave open.
 _RIDGE = 1e-6
 
 
@@ -22,7 +22,7 @@ def smooth_track(track: np.ndarray, precision: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     track : ndarray ``[n, 2]``
-        Measured shifts (x, y), px; a constant is arbitrary and stays.
+        Measured shifts (x, y), px. A constant in them is arbitrary and is kept.
     precision : ndarray ``[2]``
         1/variance of their errors in x and y, 1/px².
     """
@@ -50,11 +50,11 @@ def fit_field(
     Parameters
     ----------
     time : ndarray ``[n, lt]``
-        Splines at the frames, less their mean over the frames: a field constant in time is not motion.
+        Splines at the frames, minus their mean over the frames: a field that is constant in time is not motion.
     space : ndarray ``[p, ly lx]``
         Splines at the patches.
     target : ndarray ``[p, n, 2]``
-        Measured shifts (x, y), px, beside the motion of the whole frame.
+        Measured shifts (x, y), px, in addition to the motion of the whole frame.
     precision : ndarray ``[p, 2]``
         1/variance of a patch's shifts in one frame.
     sizes : tuple of int
@@ -65,7 +65,7 @@ def fit_field(
     coefficients : ndarray ``[2, lt, ly, lx]``
         Of a field whose weighted mean over the patches is zero.
     parameters : float
-        How many parameters the data determine, of both axes: 0 where they show no local motion.
+        How many parameters the data determine, both axes together. It is 0 if they show no local motion.
     """
     whitener = np.linalg.inv(np.linalg.cholesky(_curvature(sizes)))
     share = precision / precision.sum(axis=0)
@@ -85,7 +85,7 @@ def fit_field(
     smoothness = _PRECISIONS[int(evidence.argmax())]
     coefficients = np.stack([v @ (p / (e + smoothness)) for v, p, e in zip(vectors, part, value, strict=True)])
     coefficients = coefficients.reshape(2, sizes[0], -1)
-    # splines add up to one everywhere: what is taken from all coefficients of a time moves the whole frame
+    # splines add up to one everywhere, so a constant subtracted from all coefficients of a time moves the whole frame
     mean = np.einsum("pa,pq,atq->at", share, space, coefficients)
     coefficients -= mean[:, :, None]
     return coefficients.reshape(2, *sizes), float((value / (value + smoothness)).sum())

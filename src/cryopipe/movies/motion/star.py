@@ -1,10 +1,10 @@
-"""The motion file of a movie that RELION's polishing reads (`data_general`, `data_global_shift`); motion figures.
+"""The motion file of a movie, as RELION's polishing reads it (`data_general`, `data_global_shift`); amounts of motion.
 
 ``rlnMicrographShiftX/Y`` are the shifts to apply to each frame, in unbinned pixels of the movie, as RELION's own
-program writes them. The local field is stored twice: as the polynomial that RELION knows (`data_local_motion_model`,
-z(1, x, x², y, y², xy) with z, z², z³; zero in the first frame, as there), and exactly, as a spline
-(`data_local_spline`). Early motion is the part up to 4 e/Å² (RELION); without a known exposure all motion counts as
-early.
+program writes them. The local field is stored twice. The first is RELION's polynomial (`data_local_motion_model`: 1, x,
+x², y, y², xy, each times z, z², z³; zero in the first frame, as in RELION). The second is the exact spline
+(`data_local_spline`). Early motion is the part up to 4 e/Å² (RELION). If the exposure is not known, all motion counts
+as early.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def write_motion(
     shifts_px : ndarray ``[n, 2]``
         Global shifts (x, y) to apply to the frames, unbinned pixels.
     movie : Path
-        The movie, as RELION is to find it.
+        The movie, under the path at which RELION will look for it.
     frame_shape : (int, int)
         Rows and columns (y, x) of a frame, unbinned.
     pixel_size_A : float
@@ -132,9 +132,10 @@ def write_motion(
 
 
 def polynomial_model(local: LocalMotion) -> np.ndarray:
-    """Return RELION's coefficients ``[2, 18]`` (x, y) nearest to the field, less the field of the first frame.
+    """Return RELION's coefficients ``[2, 18]`` (x, y) nearest to the field minus the field of the first frame.
 
-    For each of 1, x, x², y, y², xy (x and y from -½ to ½ across the frame) those of z, z², z³, z the frame from 0.
+    Each of 1, x, x², y, y², xy (x and y from -½ to ½ across the frame) has three: for z, z², z³, where z is the frame
+    number from 0.
     """
     n, ny, nx = local.shape
     y, x = np.linspace(0, ny, _SAMPLES), np.linspace(0, nx, _SAMPLES)
@@ -158,12 +159,12 @@ def _space(y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def read_polynomial(path: Path) -> np.ndarray | None:
-    """Return the coefficients ``[2, 18]`` of RELION's local model in a motion file of ours or its own, or None.
+    """Return the coefficients ``[2, 18]`` of RELION's local model in a motion file of ours or of RELION, or None.
 
     Raises
     ------
     InputError
-        There are not 36 of them.
+        The file does not have 36 coefficients.
     """
     blocks = read_blocks(path)
     if "local_motion_model" not in blocks:
@@ -203,7 +204,7 @@ def read_motion(path: Path) -> Motion:
     blocks = read_blocks(path)
     for block, column in (("general", "rlnMicrographOriginalPixelSize"), ("global_shift", "rlnMicrographShiftX")):
         if block not in blocks or column not in blocks[block]:
-            raise InputError(f"{path}: no {column} in data_{block}: not a motion file. Align the movie again.")
+            raise InputError(f"{path}: data_{block} lacks {column}; it is not a motion file. Align the movie again.")
     table = blocks["global_shift"].sort_values("rlnMicrographFrameNumber")
     return Motion(
         shifts_px=table[["rlnMicrographShiftX", "rlnMicrographShiftY"]].to_numpy(dtype=np.float64),

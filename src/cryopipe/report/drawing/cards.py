@@ -1,4 +1,4 @@
-"""Cards of items: what the steps drew of one movie or micrograph, and why it is shown."""
+"""Cards of items: the pictures that steps made of one movie or micrograph, and why it is shown."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cryopipe.report.drawing.tracks import global_track, patch_tracks, read_loca
 from cryopipe.steps import step_of
 
 _MOVIES = Path("movies/align_movies")
-#: Pictures of spectrum and model have one of these endings, whichever the estimator draws.
+#: Endings of pictures of spectrum and model. An estimator makes one of them.
 _CTF_ENDINGS = ("_ctf.png", "_ctf_halfplane.png")
-#: Pixels across: spectra need their rings, thumbnails their particles, profiles their text.
+#: Widths in pixels at which rings of spectra, particles in thumbnails and the text of profiles can be seen.
 _SPECTRUM, _THUMBNAIL, _PROFILE = 300, 320, 560
 
 
@@ -28,13 +28,13 @@ class Picture:
     Attributes
     ----------
     caption : str
-        Words below it.
+        Words below the picture.
     source : str
-        Source of an <img>; empty where there is a drawing.
+        Source of an <img>. Empty if there is a drawing.
     drawing : Markup, optional
         Inline SVG.
     wide : bool
-        Whether it is as wide as the card.
+        Whether the picture is as wide as the card.
     """
 
     caption: str
@@ -45,7 +45,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Card:
-    """One item with its pictures; ``note`` states why it is shown, or what became of it."""
+    """One item with its pictures. ``note`` states why it is shown, or why it was lost."""
 
     item: str
     note: str
@@ -69,7 +69,7 @@ def tracks(run: Path, item: str) -> list[Picture]:
     try:
         motion = read_motion(path)
     except InputError:
-        return []  # the movie was not aligned, or the card gives the reason
+        return []  # the movie was not aligned, or the card states why there are no tracks
     pictures = [Picture("shift of the whole frame", drawing=global_track(motion))]
     local = read_local(path)
     if local is not None:
@@ -78,7 +78,7 @@ def tracks(run: Path, item: str) -> list[Picture]:
 
 
 def ctf_pictures(run: Path, item: str, estimators: Sequence[str]) -> list[Picture]:
-    """Return the pictures of each estimator (step): spectrum | model, and the average along equal phases."""
+    """Return the pictures of each estimator (step): spectrum | model, and the equiphase average."""
     found: list[Picture] = []
     for step in estimators:
         for ending in _CTF_ENDINGS:

@@ -1,4 +1,4 @@
-"""Figures of the report; each is returned as the source of an <img>, with the picture in it."""
+"""Figures of the report. Each is returned as the source of an <img>, which contains the picture."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def picks_picture(
     kept: NDArray[np.bool_],
     diameter_A: float,
 ) -> str:
-    """Show a micrograph, low-passed to about 15 Å, with its picks: kept ones green, dropped ones red.
+    """Show a micrograph, low-passed to about 15 Å, with its picks: kept ones green, others red.
 
     Parameters
     ----------
     micrograph : float32 ``[y, x]``
-        Its image.
+        Image of the micrograph.
     pixel_size_A : float
         Å.
     picks : float64 ``[n, 2]``
@@ -128,7 +128,7 @@ def _scale_bar(axes: Axes, pixel_size_A: float) -> None:
 
 
 def _half_extent(volume: NDArray[np.float32]) -> int:
-    """Return half the side of the cube around the centre that holds the strong densities of the particle."""
+    """Return half the side of the cube around the centre that contains the strong densities of the particle."""
     n = volume.shape[0]
     projection = np.abs(volume).max(0)
     y, x = np.indices(projection.shape) - n // 2

@@ -1,8 +1,8 @@
 """Pictures inside the page: data URIs in WebP, at the size at which they are shown.
 
-With the pictures as the steps wrote them (PNG, 512 px) a page of twelve movies has 10-17 MB; in WebP at the size shown it
-has 2-3 MB.
-Plots are compressed without loss, photographs (spectra, micrographs, maps) with a quality at which rings stay visible.
+With the pictures that the steps wrote (PNG, 512 px) a page of twelve movies has 10-17 MB. In WebP at the size shown it has
+2-3 MB. Plots are compressed without loss, photographs (spectra, micrographs, maps) with a quality at which rings stay
+visible.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _QUALITY = 55
 
 
 def plot_source(figure: Figure, *, dpi: int = 120) -> str:
-    """Return a plot as a data URI, without loss: flat colours compress well and text stays sharp."""
+    """Return a plot as a data URI, compressed without loss: flat colours compress well and text stays sharp."""
     return _encoded(_drawn(figure, dpi), lossless=True)
 
 
 def photograph_source(figure: Figure, *, dpi: int = 110, margin_inches: float = 0.1) -> str:
-    """Return a figure that consists of grey pictures as a data URI, with loss."""
+    """Return a figure of grey pictures as a data URI, compressed with loss."""
     return _encoded(_drawn(figure, dpi, margin_inches), quality=80)
 
 
@@ -43,9 +43,9 @@ def grey_source(image: NDArray[np.float32], *, width: int, limits: tuple[float, 
 
 
 def file_source(path: Path, *, width: int) -> str:
-    """Return a picture file as a data URI, at most ``width`` pixels wide; grey if it is grey.
+    """Return a picture file as a data URI, at most ``width`` pixels wide, in grey if it is grey.
 
-    A plot (few colours on white) keeps its sharp edges, everything else is compressed with loss.
+    A plot (few colours on white) is compressed without loss and keeps its sharp edges. All others are compressed with loss.
     """
     with Image.open(path) as image:
         colours = image.convert("RGB")

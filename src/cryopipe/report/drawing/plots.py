@@ -13,7 +13,7 @@ from cryopipe.report.drawing.pictures import plot_source
 
 Values = NDArray[np.float64]
 _KEPT, _LOST, _LIMIT = "#2f6fb0", "#c0392b", "0.55"
-#: Bins of a histogram, at most. A choice: narrower bars would mostly show the noise of their counts.
+#: Largest number of bins of a histogram. A choice: narrower bars would mostly show the noise of their counts.
 _BINS = 40
 
 
@@ -25,16 +25,16 @@ def scatter(
     labels: tuple[str, str],
     limits: tuple[float | None, float | None] = (None, None),
 ) -> str:
-    """Plot y against x; items that were not accepted are red.
+    """Plot y against x. Items that were not accepted are red.
 
     Parameters
     ----------
     x, y : float64 ``[n]``
-        Values; NaN where there is none.
+        Values. NaN if there is none.
     lost : bool ``[n]``
         Items that were not accepted.
     labels : (str, str)
-        Of the axes x and y.
+        Labels of the axes x and y.
     limits : (float or None, float or None)
         Limits of x and y, drawn as dashed lines.
     """
@@ -49,16 +49,16 @@ def scatter(
 
 
 def course(y: Values, lost: NDArray[np.bool_], *, labels: tuple[str, str], limit: float | None = None) -> str:
-    """Plot a value over the order of the items; items that were not accepted are red.
+    """Plot a value in the order of the items. Items that were not accepted are red.
 
     Parameters
     ----------
     y : float64 ``[n]``
-        Values; NaN where there is none.
+        Values. NaN if there is none.
     lost : bool ``[n]``
         Items that were not accepted.
     labels : (str, str)
-        Of the axes x and y.
+        Labels of the axes x and y.
     limit : float, optional
         Limit of y, drawn as a dashed line.
     """
@@ -66,7 +66,7 @@ def course(y: Values, lost: NDArray[np.bool_], *, labels: tuple[str, str], limit
 
 
 def histogram(values: Mapping[str, Values], *, label: str, lines: Sequence[float] = ()) -> str:
-    """Plot histograms over one another, between the 0.5th and 99.5th percentiles, with dashed lines at ``lines``."""
+    """Plot overlaid histograms between the 0.5th and 99.5th percentiles, with dashed lines at ``lines``."""
     figure, axes = _axes()
     finite = {name: v[np.isfinite(v)] for name, v in values.items()}
     together = np.concatenate([*finite.values(), np.zeros(0)])
@@ -74,7 +74,7 @@ def histogram(values: Mapping[str, Values], *, label: str, lines: Sequence[float
         low, high = np.percentile(together, [0.5, 99.5])
         bins = np.linspace(low, max(high, low + 1e-6), min(_BINS, max(5, 2 * round(together.size**0.5))) + 1)
         for name, v in finite.items():
-            # what lies outside is counted in the outermost bars, so that nothing is left out
+            # values outside are counted in the outermost bars, so that none is left out
             axes.hist(np.clip(v, bins[0], bins[-1]), bins=bins.tolist(), histtype="stepfilled", alpha=0.45, label=name)
     for line in lines:
         axes.axvline(line, color=_LIMIT, ls="--", lw=1)
@@ -87,16 +87,16 @@ def histogram(values: Mapping[str, Values], *, label: str, lines: Sequence[float
 def against(
     first: Values, second: Values, lost: NDArray[np.bool_], *, names: tuple[str, str], half_width_A: float
 ) -> str:
-    """Plot the defocus of two estimators against each other in µm, with the band inside which they agree.
+    """Plot the defocus of two estimators against each other in µm, with the band in which they agree.
 
     Parameters
     ----------
     first, second : float64 ``[n]``
-        Mean defocus by each, Å.
+        Mean defocus from each, Å.
     lost : bool ``[n]``
         Micrographs that were not accepted.
     names : (str, str)
-        Of the two estimators.
+        Names of the two estimators.
     half_width_A : float
         Half width of the band, Å.
     """
@@ -117,7 +117,7 @@ def against(
 
 
 def defects(positions: NDArray[np.int64], kinds: Sequence[str], shape: tuple[int, int]) -> str:
-    """Plot where the defects (y, x) [n, 2] of a camera of ``shape`` (y, x) are, by kind."""
+    """Plot the positions (y, x) [n, 2] of the defects of a camera of ``shape`` (y, x), by kind."""
     figure, axes = _axes(square=True)
     for kind, colour in (("dead", _KEPT), ("hot", _LOST)):
         chosen = positions[np.array([k == kind for k in kinds], dtype=bool)]

@@ -1,4 +1,4 @@
-"""A shaded picture of a map's isosurface, by marching parallel rays through the density: no display, no mesh."""
+"""A shaded picture of a map's isosurface, made by parallel rays through the density, without display or mesh."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-#: Light from the upper left in front (x right, y down, z away from the viewer), as pictures are read.
+#: Light from the upper left in front, as usual in pictures (x right, y down, z away from the viewer).
 LIGHT = np.array([-0.45, -0.55, -0.7]) / np.linalg.norm([-0.45, -0.55, -0.7])
 
 
@@ -29,9 +29,9 @@ def render_surface(
     size : int
         Side of the square picture in pixels.
     view_deg : (float, float)
-        Rotation about y, then about x: a view along an axis of symmetry hides depth.
+        Rotation about y, then about x, because a view along a symmetry axis hides depth.
     colour_radii : (float, float), optional
-        Radii in voxels that get the two ends of the colour scale; default: the 2nd and 98th percentile of the surface.
+        Radii in voxels of the two ends of the colour scale. Default: the 2nd and 98th percentile of the surface.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def _extent(volume: NDArray[np.float32], threshold: float) -> float:
     if not len(inside):
         return volume.shape[0] / 2
     reach = np.linalg.norm(inside - np.array(volume.shape) // 2, axis=1)
-    # the 99.9th percentile: specks of noise in the corners must not shrink the particle
+    # the 99.9th percentile, because specks of noise in the corners must not make the particle smaller
     return float(min(np.percentile(reach, 99.9) * 1.08 + 2, volume.shape[0] / 2 * 1.2))
 
 

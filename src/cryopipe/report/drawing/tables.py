@@ -1,4 +1,4 @@
-"""Tables of items: the columns that are shown, how values are written, and which rows are shown of many."""
+"""Tables of items: which columns are shown, how values are written, and which rows are shown if there are many."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cryopipe.errors import CryopipeError
 from cryopipe.io.own_columns import own_column
 
 Worst = Literal["high", "low", ""]
-#: What a STAR table holds where there is no value.
+#: What a STAR table has if there is no value.
 _MISSING = -9999.0
-#: What a table of the page writes where there is no value.
+#: What a table of the page shows if there is no value.
 ABSENT = "–"
 
 
@@ -31,9 +31,9 @@ class Column:
     label, unit : str
         Heading.
     decimals : int
-        Digits behind the point.
+        Digits after the decimal point.
     worst : {"high", "low", ""}
-        Which end of the column a person should look at first; empty: neither.
+        Which end of the column is the worst. Empty: neither.
     meaning : str
         What the column means, in a sentence.
     """
@@ -47,7 +47,7 @@ class Column:
 
     @classmethod
     def own(cls, key: str, label: str, decimals: int = 0, worst: Worst = "") -> Column:
-        """Return a column of ours, with the unit and the meaning that `cryopipe.io.own_columns` declares.
+        """Return one of our own columns, with the unit and the meaning that `cryopipe.io.own_columns` declares.
 
         Parameters
         ----------
@@ -57,7 +57,7 @@ class Column:
         Raises
         ------
         CryopipeError
-            Nothing is declared of ``key``.
+            ``key`` is not declared.
         """
         declared = own_column(key)
         if declared is None:
@@ -83,7 +83,7 @@ class Table:
     rows : list of (str, list of str)
         For each row the link of its item, or empty, and its cells as text.
     total : int
-        Rows of the table that these were chosen from.
+        Number of rows of the whole table, from which these were chosen.
     """
 
     key: str
@@ -94,7 +94,7 @@ class Table:
 
 
 def numeric(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
-    """Return ``frame`` with the named columns that it has as numbers, NaN where there is no value."""
+    """Return ``frame`` with those of ``columns`` that it has as numbers, NaN if there is no value."""
     found = {
         column.key: pd.to_numeric(frame[column.key], errors="coerce").astype("float64")
         for column in columns
@@ -104,7 +104,7 @@ def numeric(frame: pd.DataFrame, columns: Sequence[Column]) -> pd.DataFrame:
 
 
 def present(frame: pd.DataFrame, columns: Sequence[Column]) -> list[Column]:
-    """Return the columns that ``frame`` has and that hold a number at least once."""
+    """Return the columns that ``frame`` has and that have at least one number."""
     return [c for c in columns if c.key in frame and bool(np.isfinite(frame[c.key].to_numpy(np.float64)).any())]
 
 
@@ -122,13 +122,13 @@ def make_table(
     Parameters
     ----------
     frame : DataFrame
-        Index: items; column ``status``; numbers as `numeric` leaves them.
+        Its index is the item. It has a column ``status``, and numbers as from `numeric`.
     columns : sequence of Column
-        In the order of the page.
+        Columns in the order of the page.
     key, caption : str
         Anchor and caption.
     limit : int
-        Rows shown at most, as `worst_and_sample` chooses them.
+        Largest number of rows. `worst_and_sample` chooses them.
     links : mapping, optional
         ``{item: file}``.
     """
@@ -146,15 +146,15 @@ def make_table(
 
 
 def text(value: float, decimals: int) -> str:
-    """Return a number as a cell writes it."""
+    """Return the text of a number in a cell."""
     return ABSENT if not math.isfinite(value) else f"{value:.{decimals}f}"
 
 
 def worst_and_sample(frame: pd.DataFrame, columns: Sequence[Column], limit: int) -> list[tuple[int, str]]:
-    """Return (position, reason) of at most ``limit`` rows, those first that a person should look at.
+    """Return (position, reason) of at most ``limit`` rows, those first that a user should look at.
 
-    All rows, with an empty reason, where they are not too many. Otherwise half of the places go to the worst ends of the
-    columns in turn, up to a quarter to rows that were not accepted, the rest to rows at even distances.
+    If there are at most ``limit``, these are all rows, with an empty reason. Otherwise half of them are the worst of each
+    column in turn, up to a quarter are rows that were not accepted, and the rest are rows at even distances.
     """
     if len(frame) <= limit:
         return [(position, "") for position in range(len(frame))]
@@ -171,7 +171,7 @@ def worst_and_sample(frame: pd.DataFrame, columns: Sequence[Column], limit: int)
 
 
 def _ranked(frame: pd.DataFrame, column: Column) -> list[int]:
-    """Return the positions of the rows, the worst first; none where all rows are alike or neither end is worse."""
+    """Return the positions of the rows, the worst first. Empty if all rows are equal or neither end is the worst."""
     if not column.worst or column.key not in frame:
         return []
     values = frame[column.key].to_numpy(np.float64)
@@ -194,7 +194,7 @@ def spaced(items: Sequence[int], count: int) -> list[int]:
 
 
 def summary(frame: pd.DataFrame, columns: Sequence[Column]) -> dict[str, dict[str, float | str]]:
-    """Return ``{column: {median, p05, p95, min, max, unit}}`` of the columns that hold numbers."""
+    """Return ``{column: {median, p05, p95, min, max, unit}}`` of the columns that have numbers."""
     found: dict[str, dict[str, float | str]] = {}
     for column in present(frame, columns):
         values = frame[column.key].to_numpy(np.float64)
@@ -227,5 +227,5 @@ def numbers_of(frame: pd.DataFrame, columns: Sequence[Column]) -> dict[str, Any]
 
 
 def significant(value: float) -> float:
-    """Return ``value`` with six significant digits: more than any estimate here carries."""
+    """Return ``value`` with six significant digits, more than any estimate here has."""
     return float(f"{value:.6g}")

@@ -1,6 +1,6 @@
 """Motion of a movie as line drawings (inline SVG): track of the whole frame, and tracks of patches across the frame.
 
-Both show the shifts that are applied, as in the motion file; the specimen moved the other way.
+Both show the shifts that are applied, as in the motion file. The specimen moved in the opposite direction.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ from cryopipe.io.star import read_blocks
 from cryopipe.movies.motion.local_alignment import LocalMotion
 from cryopipe.movies.motion.star import Motion
 
-#: Side and margin of a drawing and height of a line of text, in user units of the SVG, which scales to the page.
+#: Side and margin of a drawing and height of a line of text, in units of the SVG, which is scaled to the page.
 _SIDE = 200.0
 _MARGIN = 14.0
 _WORDS = 10.0
-#: Patches and points drawn at most, whatever the movie: the field is smooth.
+#: Largest number of patches and points that are drawn. They are enough for any movie, because the field is smooth.
 _PATCHES, _POINTS = 4, 24
 _FIRST, _LAST, _LINE = "#b3261e", "#17804a", "#27507f"
 
 
 def read_local(path: Path) -> LocalMotion | None:
-    """Return the local field of a motion file; None where it has none.
+    """Return the local field of a motion file, or None if it has none.
 
-    Only its shape over the frame is used here, so residual and number of patches are left at zero.
+    Only the field itself is used here, so its residual and number of patches are set to zero.
     """
     blocks = read_blocks(path)
     if "local_spline" not in blocks:
@@ -42,7 +42,7 @@ def read_local(path: Path) -> LocalMotion | None:
 
 
 def global_track(motion: Motion) -> Markup:
-    """Draw the track of the whole frame in Å with a scale bar; red: first frame, green: last frame."""
+    """Draw the track of the whole frame in Å with a scale bar. The first frame is red, the last one green."""
     track = motion.shifts_px * motion.pixel_size_A
     low, high = track.min(axis=0), track.max(axis=0)
     extent = max(float((high - low).max()), 1e-3)
@@ -56,7 +56,7 @@ def global_track(motion: Motion) -> Markup:
 
 
 def patch_tracks(motion: Motion, local: LocalMotion) -> Markup:
-    """Draw global and local motion together at points over the frame, enlarged; the grey lines are the global part."""
+    """Draw the enlarged sum of global and local motion at points across the frame. Grey lines are the global part."""
     n, ny, nx = local.shape
     factor = (_SIDE - 2 * _MARGIN) / max(ny, nx)
     y, x = ((np.arange(_PATCHES) + 0.5) * length / _PATCHES for length in (ny, nx))
@@ -64,7 +64,7 @@ def patch_tracks(motion: Motion, local: LocalMotion) -> Markup:
     field = np.stack([local.at(int(f), y, x) for f in frames]) * motion.pixel_size_A  # [frames, 2, y, x]
     whole = motion.shifts_px[frames] * motion.pixel_size_A
     total = field + whole[:, :, None, None]
-    # all tracks are moved alike, so that their middle, not their start, lies where the point is
+    # all tracks are moved by the same vector, so that their middle, not their start, is at the point
     origin = (whole.min(axis=0) + whole.max(axis=0)) / 2
     reach = max(float(np.abs(total - origin[:, None, None]).max()), 1e-3)
     enlarged = 0.45 * min(ny, nx) / _PATCHES * factor / reach  # drawing units per Å
@@ -94,7 +94,7 @@ def _drawing(parts: list[str], size: tuple[float, float], label: str, caption: s
 
 
 def _path(points: NDArray[np.float64], width: float, colour: str = _LINE) -> str:
-    # steps are shorter to write than places; those of rounded places do not add up their rounding
+    # steps are shorter to write than places; as differences of rounded places they do not add up rounding errors
     places = np.round(points, 1)
     steps = "".join(f"l{x:.3g} {y:.3g}" for x, y in np.round(np.diff(places, axis=0), 1))
     start = f"M{places[0, 0]:g} {places[0, 1]:g}"

@@ -1,1 +1,1 @@
-"""What the sections of the report are made of where one module would be too long."""
+"""Parts of those sections of the report that would be too long for one module."""

@@ -1,7 +1,7 @@
 """CTF estimators compared in pairs: to which resolution any two agree, and how their defoci differ.
 
-Computed from the tables of the estimators themselves, so that it covers the micrographs that were rejected, too. The
-measure is that of the consensus (`cryopipe.ctf.consensus.agreement`): the resolution where the phases of two CTFs differ by 90°.
+The comparison uses the tables of the estimators, so it includes the micrographs that were rejected. The measure is that of
+the consensus (`cryopipe.ctf.consensus.agreement`): the resolution at which the phases of two CTFs differ by 90°.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ from cryopipe.imaging.statistics import robust_sd
 from cryopipe.report.drawing import plots
 from cryopipe.report.drawing.tables import significant
 
-#: A resolution that two CTFs never agree to (apart from frequency zero on), Å.
+#: Resolution in Å for two CTFs that agree nowhere.
 _NEVER_A = 9999.0
-#: A smaller share of micrographs that a pair agrees on is worth a warning.
+#: If a pair agrees on a smaller share of micrographs, there is a warning.
 _FEW = 0.7
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class PairComparison:
-    """Two estimators, on the micrographs that both have an estimate of.
+    """Two estimators, compared on the micrographs for which both have an estimate.
 
     Attributes
     ----------
     names : (str, str)
-        Of the estimators.
+        Names of the estimators.
     items : list of str
-        Micrographs; all arrays are in this order.
+        Micrographs. All arrays have this order.
     crossing_A : float64 ``[n]``
-        Resolution where the phases of the two estimates differ by 90°, Å.
+        Resolution at which the phases of the two estimates differ by 90°, Å.
     u_A, v_A : (float64 ``[n]``, float64 ``[n]``)
-        Larger and smaller defocus by each, Å.
+        Larger and smaller defocus from each, Å.
     """
 
     names: tuple[str, str]
@@ -53,12 +53,12 @@ class PairComparison:
 
     @property
     def column(self) -> str:
-        """Column by which the consensus names this pair's agreement."""
+        """Column of the consensus with the agreement of this pair."""
         return "crpCtfAgreement" + "".join(name.title() for name in sorted(self.names))
 
     @property
     def mean_A(self) -> tuple[Values, Values]:
-        """Mean defocus of each."""
+        """Mean defocus from each estimator."""
         first, second = ((u + v) / 2 for u, v in zip(self.u_A, self.v_A, strict=True))
         return first, second
 
@@ -98,7 +98,7 @@ def _column(records: Mapping[str, Mapping[str, Any]], items: Sequence[str], name
 
 
 def pair_numbers(pair: PairComparison, limit_A: float) -> dict[str, Any]:
-    """Return how many agree to ``limit_A``, where their phases differ by 90°, and by how much their defoci differ."""
+    """Return how many agree to ``limit_A``, at which resolution phases differ by 90°, and how much defoci differ."""
     numbers: dict[str, Any] = {
         "first": pair.names[0],
         "second": pair.names[1],
@@ -145,11 +145,11 @@ def agreement_part(
     tables : mapping
         ``{name: rows joined with their optics, index: items}``.
     comparisons : sequence of PairComparison
-        Of all pairs of ``tables``.
+        Comparisons of all pairs of ``tables``.
     accepted : set of str
         Items that the consensus accepted.
     limit_A : float
-        Resolution to which two estimates have to agree, Å.
+        Resolution to which two estimates must agree, Å.
     """
     pairs = {pair.names: pair for pair in comparisons}
     numbers: dict[str, Any] = {
@@ -179,9 +179,9 @@ def agreement_part(
 
 
 def warnings(numbers: Mapping[str, Any]) -> list[str]:
-    """Return what a person should look at in the numbers of `agreement_part`."""
+    """Return what a user should check in the numbers of `agreement_part`."""
     return [
-        f"{pair['first']} and {pair['second']} agree on {pair['agreeing']} of {pair['compared']} micrographs only."
+        f"{pair['first']} and {pair['second']} agree on only {pair['agreeing']} of {pair['compared']} micrographs."
         for pair in numbers["pairs"]
         if pair["compared"] and pair["agreeing"] < _FEW * pair["compared"]
     ]
@@ -199,7 +199,7 @@ def _difference_cell(pair: PairComparison, half_width: float) -> dict[str, str]:
         "V": (pair.v_A[0] - pair.v_A[1]),
     }
     widest = max((float(np.percentile(np.abs(v), 99.5)) for v in values.values() if v.size), default=0.0)
-    # lines far outside of the data would squeeze it into one bar
+    # lines far outside the data would compress it into one bar
     lines = (-half_width, half_width) if half_width <= 4 * widest else ()
     source = plots.histogram(values, label=f"defocus, {pair.names[0]} - {pair.names[1]} (Å)", lines=lines)
     return {"alt": f"Differences of defocus, {pair.names[0]} minus {pair.names[1]}", "source": source}

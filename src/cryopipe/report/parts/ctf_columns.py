@@ -1,4 +1,4 @@
-"""Columns of the CTF tables: which are shown by name, and what other numbers of a table are called."""
+"""Columns of the CTF tables: those with a label of their own, and labels for all others."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import pandas as pd
 from cryopipe.io.own_columns import own_column
 from cryopipe.report.drawing.tables import Column, Worst
 
-#: What goes on to the next stage.
+#: Columns of the result that goes on to the next stage.
 RESULT = (
     Column("rlnDefocusU", "U", "Å", 0, meaning="Larger defocus."),
     Column("rlnDefocusV", "V", "Å", 0, meaning="Smaller defocus."),
     Column("rlnDefocusAngle", "angle", "°", 1, meaning="Direction of the larger defocus, from x towards y."),
     Column("rlnCtfAstigmatism", "astigmatism", "Å", 0, "high", "U - V."),
     Column("rlnPhaseShift", "phase shift", "°", 1, meaning="Phase shift of a phase plate."),
-    Column("rlnCtfMaxResolution", "fit resolution", "Å", 2, "high", "Resolution to which rings are fitted."),
+    Column("rlnCtfMaxResolution", "fit resolution", "Å", 2, "high", "Resolution up to which the model fits the rings."),
     Column("rlnCtfFigureOfMerit", "figure of merit", "", 3, "low", "Correlation of spectrum and model."),
     Column.own("crpCtfConsensusCrossing", "agreement", 2, "high"),
     Column.own("crpCtfConsensusDefocusDifference", "defocus difference", 0, "high"),
@@ -25,7 +25,7 @@ RESULT = (
     Column.own("crpCtfConsensusDefocusVSd", "sd V", 0),
     Column.own("crpCtfEnvelopeConsensusCrossing", "agreement, 2nd pass", 2, "high"),
 )
-#: What estimators find of the quality of a spectrum and of its fit.
+#: Columns about the quality of a spectrum and of its fit.
 QUALITY = (
     Column.own("crpCtfFirstZero", "first zero", 1, "low"),
     Column.own("crpCtfFirstZeroRatio", "zero ratio", 3),
@@ -57,7 +57,7 @@ _OF_EACH: dict[str, tuple[str, int, Worst]] = {
     "MaxResolution": ("fit resolution", 2, "high"),
     "FigureOfMerit": ("figure of merit", 3, "low"),
 }
-#: ``{what the consensus calls it: column of an estimator's table}``.
+#: ``{name in the consensus: column in the table of an estimator}``.
 SOURCES = {
     "DefocusU": "rlnDefocusU",
     "DefocusV": "rlnDefocusV",
@@ -66,12 +66,12 @@ SOURCES = {
     "FigureOfMerit": "rlnCtfFigureOfMerit",
 }
 _PAIR = "crpCtfAgreement"
-#: Numbers of a fit that nobody ranks micrographs by; the STAR tables have them.
+#: Numbers of a fit that are not used to rank micrographs. They are in the STAR tables only.
 _LEFT_OUT = re.compile(r"Consensus|Downsampling|Estimates")
 
 
 def each_estimator(names: Iterable[str]) -> list[Column]:
-    """Return the columns of what each estimator found."""
+    """Return the columns with the results of each estimator."""
     return [
         Column.own(f"crpCtf{name.title()}{what}", f"{name} {label}", decimals, worst)
         for name in names
@@ -80,7 +80,7 @@ def each_estimator(names: Iterable[str]) -> list[Column]:
 
 
 def other_columns(frame: pd.DataFrame) -> list[Column]:
-    """Return columns for the CTF numbers of ``frame`` that have no label here: the page shows them all the same."""
+    """Return columns for those CTF numbers of ``frame`` that have no label here, so that the page shows them, too."""
     known = {c.key for c in (*RESULT, *QUALITY)}
     found = []
     for key in map(str, frame.columns):

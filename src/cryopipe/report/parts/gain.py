@@ -15,17 +15,17 @@ from cryopipe.report.drawing import plots
 from cryopipe.report.drawing.pictures import blocks, grey_source
 from cryopipe.report.run_files import RunFiles
 
-#: Side of a picture, in pixels. A choice: a larger one shows more of the centre pixel by pixel, and makes the page larger.
+#: Side of a picture in pixels. A choice: a larger picture shows more single pixels of the centre, but makes the page larger.
 _SIDE = 320
-#: Pixels of the residual that enter its histogram, at most.
+#: Largest number of pixels of the residual that are used for its histogram.
 _SAMPLE = 500_000
-#: Defects listed on the page; the file lists all.
+#: Number of defects listed on the page. The file lists all.
 _LISTED = 200
 
 
 def gain_page(run: RunFiles, gain: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the page shows of the gain; ``gain`` is the summary of the step."""
-    # one at a time: the gain of a large camera in super-resolution has 0.4 GB
+    """Return what the page shows about the gain. ``gain`` is the summary of the step."""
+    # one at a time, since the gain of a large camera in super-resolution has 0.4 GB
     pictures = _views(read_image(run.path("gain_estimate"))[0], "estimate")
     residual = read_image(run.path("gain_residual"))[0]
     pictures += _views(residual, "residual")
@@ -43,7 +43,9 @@ def gain_page(run: RunFiles, gain: Mapping[str, Any]) -> dict[str, Any]:
         + [(f"residual, {name.replace('_', ' ')}", f"{value:.5g}") for name, value in _residual_numbers(gain)],
         "scores": _scores(gain),
         "pictures": pictures,
-        "residual_plot": plots.histogram({"residual": _sample(residual)}, label="gain that is left in the frames"),
+        "residual_plot": plots.histogram(
+            {"residual": _sample(residual)}, label="residual gain of the corrected frames"
+        ),
         "defects_plot": plots.defects(positions, kinds, (residual.shape[0], residual.shape[1]))
         if len(positions)
         else "",
@@ -75,7 +77,7 @@ def _scores(gain: Mapping[str, Any]) -> list[list[str]]:
 
 
 def _views(image: NDArray[np.float32], name: str) -> list[tuple[str, str]]:
-    """Return the whole area, averaged over blocks, and its centre pixel by pixel, each on its own grey scale."""
+    """Return the whole area (averaged over blocks) and its centre (single pixels), each with its own grey scale."""
     ny, nx = image.shape
     half = _SIDE // 2
     centre = image[max(ny // 2 - half, 0) : ny // 2 + half, max(nx // 2 - half, 0) : nx // 2 + half]

@@ -20,7 +20,7 @@ _MOST_PLOTS = 4
 
 
 def map_pictures(run: RunFiles, maps: str, histories: str, title: str) -> list[dict[str, str]]:
-    """Return what the page shows of each map called ``maps``: its step, slices and, if there is one, its history.
+    """Return for each map called ``maps`` what the page shows: its step, slices and, if there is one, its history.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def map_pictures(run: RunFiles, maps: str, histories: str, title: str) -> list[d
 
 
 def history_picture(path: Path) -> str:
-    """Return the plot of the first columns of a history that change over the iterations; empty if it has none."""
+    """Return the plot of the first columns of a history that change over the iterations, or an empty text."""
     rows = read_history(path)
     columns = [key for key in (rows[0] if rows else {}) if key not in _NOT_PLOTTED][:_MOST_PLOTS]
     return figures.history_plot(rows, columns) if columns else ""
@@ -56,7 +56,7 @@ def read_curves(path: Path, labels: Mapping[str, str]) -> Curves:
 
 
 def contour(volume: NDArray[np.float32], pixel_size_A: float, diameter_A: float) -> float:
-    """Return the level that encloses a sixth of the particle's sphere: the backbone of a protein, without its noisy fringe."""
+    """Return the contour level that encloses a sixth of the particle's sphere: the protein without its noisy border."""
     sphere = np.pi / 6 * (diameter_A / pixel_size_A) ** 3
     share = min(sphere / 6 / volume.size, 0.5)
     return float(np.quantile(volume, 1 - share))

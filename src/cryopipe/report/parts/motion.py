@@ -1,4 +1,4 @@
-"""Motion of all movies: table, plots, and the movies that a person should look at."""
+"""Motion of all movies: table, plots, and the movies that a user should look at."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ _MEASURES = {
 
 
 def motion_table(run: RunFiles, screening: ScreenMotion) -> pd.DataFrame:
-    """Return one row for each aligned movie: measures of its motion and what became of it.
+    """Return one row for each aligned movie: measures of its motion, and whether it was accepted.
 
-    For the movies that `screen_motion` accepted its table has the measures; those of the others are computed here.
+    The table of `screen_motion` has the measures of accepted movies. Those of the others are computed here.
     """
     frame = run.table("aligned_micrographs", "micrographs").rows.set_index("crpItem")
     screened = run.table("micrographs", "micrographs").rows
@@ -69,7 +69,7 @@ def _measured(path: Path, screening: ScreenMotion) -> dict[str, float]:
     try:
         measures = measure_motion(read_motion(path), screening)
     except InputError:
-        return {}  # why it cannot be read is the reason that screen_motion gave
+        return {}  # screen_motion has given the reason why it cannot be read
     return {column: getattr(measures, name) for column, name in _MEASURES.items()}
 
 

@@ -19,7 +19,7 @@ def build(run: RunFiles) -> Part:
     """Return the class averages, largest first, with what was decided about each."""
     averages, _ = read_stack(run.path(AVERAGES.name))
     features = next(iter(read_blocks(run.path(FEATURES.name)).values()))
-    # typed loosely: columns are known to the STAR file alone
+    # typed loosely, since only the STAR file knows the columns
     rows: list[Any] = list(features.sort_values("crpParticles", ascending=False).itertuples())
     classes: list[dict[str, Any]] = [
         {

@@ -1,4 +1,4 @@
-"""Time, memory and disk of each step: what was used, beside what was predicted."""
+"""Time, memory and disk of each step: measured and predicted."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from cryopipe.workflow.costs.measured import used
 
 @dataclass(frozen=True)
 class Quantity:
-    """One quantity of which the jobs of a step use some.
+    """One quantity that the jobs of a step use.
 
     Attributes
     ----------
     heading : str
         Heading of its columns.
     used, predicted : str
-        Keys of what was used and what was predicted, in a row of `cost_row`; empty where it is not measured or predicted.
+        Keys of the measured and the predicted value in a row of `cost_row`. Empty if it is not measured or not predicted.
     decimals : int
-        Digits behind the point on the page.
+        Digits after the decimal point on the page.
     """
 
     heading: str
@@ -44,7 +44,7 @@ QUANTITIES = (
 
 
 def build(run: RunFiles) -> Part:
-    """Return what each step used and, where the plan of the run knew it, what was predicted."""
+    """Return what each step used and, if the run has a prediction, what was predicted."""
     path = run.folder / COSTS
     predicted = json.loads(path.read_text()) if path.exists() else {}
     rows = [cost_row(name, needs, predicted.get(name, {})) for name, needs in used(run.folder).items()]
@@ -53,16 +53,16 @@ def build(run: RunFiles) -> Part:
 
 
 def cost_row(name: str, needs: Prediction, predicted: Mapping[str, float]) -> dict[str, Any]:
-    """Return what all jobs of a step used together, and what was predicted of that (a value of 0 is none).
+    """Return what all jobs of a step used together, and what was predicted (a value of 0 means that there is none).
 
     Parameters
     ----------
     name : str
         ``<step>``, or ``<step>/<run>``.
     needs : Prediction
-        What they used.
+        What the jobs used.
     predicted : mapping
-        Values of a `Prediction`; may be empty.
+        Values of a `Prediction`. It may be empty.
     """
     values = {key: value for key, value in asdict(needs).items() if key != "gpu_memory_MB"}
     said = {f"predicted_{key}": value for key, value in predicted.items() if value and key != "jobs"}
@@ -70,7 +70,7 @@ def cost_row(name: str, needs: Prediction, predicted: Mapping[str, float]) -> di
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return headings and cells of the table; a prediction has a column where there is one for any step."""
+    """Return headings and cells of the table. A predicted quantity has a column if any step has a value."""
     columns: list[tuple[str, str, int]] = []
     for quantity in QUANTITIES:
         if quantity.used:

@@ -31,7 +31,7 @@ from cryopipe.report.run_files import RunFiles
 from cryopipe.report.section import Part, Section
 from cryopipe.steps import step_of
 
-#: Asked of the agreement where the consensus uses xmipp's own measure, which is on another scale than the phases.
+#: Resolution limit in Å for the agreement if the consensus uses the measure of xmipp, which has another scale than phases.
 _DEFAULT_LIMIT_A = 5.0
 
 
@@ -75,21 +75,21 @@ def build(run: RunFiles) -> Part:
 
 
 def estimator_tables(run: RunFiles) -> dict[str, pd.DataFrame]:
-    """Return ``{estimator: its rows joined with their optics, index: items}``, in the order of the inputs."""
+    """Return ``{estimator: its rows joined with their optics; the index is the item}``, in the order of the inputs."""
     return {step_of(name).label: _by_item(paths) for name, paths in run.by_step(ESTIMATES.name).items()}
 
 
 def ctf_table(run: RunFiles, estimates: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Return one row for each micrograph that entered the stage.
 
-    Accepted ones have the columns of the table that goes on, the others what the estimators found.
+    Accepted ones have the columns of the table that goes on. The others have what the estimators found.
     """
     entering = run.table(ENTERING.name, "micrographs").rows
     items = [item_of(row) for row in entering.to_dict("records")]
     frame = _by_item(run.paths(MICROGRAPHS.name))
     for name, table in estimates.items():
         own = {source: f"crpCtf{name.title()}{what}" for what, source in SOURCES.items() if source in table}
-        # a row that goes on has these already; a rejected one has them from the estimator's table alone
+        # a row that goes on has these already; a rejected one gets them from the table of the estimator
         frame = frame.combine_first(table[list(own)].rename(columns=own))
     for table in estimates.values():
         frame = frame.combine_first(table)
@@ -104,9 +104,9 @@ def ctf_table(run: RunFiles, estimates: Mapping[str, pd.DataFrame]) -> pd.DataFr
 
 
 def with_agreement(frame: pd.DataFrame, pairs: Sequence[PairComparison], judged: Sequence[str]) -> pd.DataFrame:
-    """Return ``frame`` with the agreement of all pairs, for the micrographs that the consensus rejected, too.
+    """Return ``frame`` with the agreement of all pairs, also for micrographs that the consensus rejected.
 
-    Where the consensus states nothing of an item, its agreement is that of the worst pair of the ``judged`` estimators.
+    If the consensus has no agreement for an item, it is that of the worst pair of the ``judged`` estimators.
     """
     new = {}
     for pair in pairs:
@@ -126,7 +126,7 @@ def _tables(frame: pd.DataFrame, each: Sequence[Column], run: RunFiles, steps: S
     parts = (
         ("ctf-table", "CTF of all micrographs", RESULT),
         ("ctf-quality", "Quality of spectra and fits", [*QUALITY, *(c for c in others if not is_pair(c))]),
-        ("ctf-estimators", "What each estimator found", [*each, *(c for c in others if is_pair(c))]),
+        ("ctf-estimators", "Results of each estimator", [*each, *(c for c in others if is_pair(c))]),
     )
     made = [
         make_table(

@@ -1,4 +1,4 @@
-"""What went in and what came out: counts of each step, rejected and quarantined items with their reasons and pictures."""
+"""Counts of what entered and left each step, and rejected and quarantined items with their reasons and pictures."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from cryopipe.report.run_files import RunFiles
 from cryopipe.report.section import Part, Section
 from cryopipe.steps import step_of
 
-#: A larger share of rejected movies or micrographs is worth a warning.
+#: A larger share of rejected movies or micrographs gives a warning.
 _MANY = 0.3
 
 
 def build(run: RunFiles) -> Part:
-    """Count what each step took in and passed on, and list what was lost."""
+    """Count the items that entered and left each step, and list those that were lost."""
     steps = list(run.rejections)
     goes_on = run.by_step(COORDINATES.name)
     counts, rows = count(run.losses, accepted=accepted(run, steps), steps=steps, goes_on=goes_on)
@@ -40,12 +40,12 @@ def build(run: RunFiles) -> Part:
 
 
 def accepted(run: RunFiles, steps: Sequence[str]) -> dict[str, int]:
-    """Return ``{unit: items at the end of the unit's last step}``, counted in the tables that were handed over."""
+    """Return ``{unit: number of items after its last step}``, counted in the tables that were handed over."""
     found = {}
     if any(unit_of(step) == "movies" for step in steps):
         found["movies"] = len(run.table(ENTERING.name, "micrographs").rows)
     if MICROGRAPHS.name in run:
-        # a table of coordinates does not name the micrographs without picks: those that the picking lost are in the list
+        # a table of coordinates lacks micrographs without picks, so those that the picker lost are taken from its list
         unpicked = sum(
             loss.unit == "micrographs" and step_of(loss.step).stage == "picking" and loss.step not in run.side_branches
             for loss in run.losses
@@ -57,11 +57,11 @@ def accepted(run: RunFiles, steps: Sequence[str]) -> dict[str, int]:
 
 
 def warnings(counts: Mapping[str, Mapping[str, int]], picked: int) -> list[str]:
-    """Return what a person should look at in the counts."""
+    """Return what a user should check in the counts."""
     found = []
     if picked != counts["particles"]["in"]:
         found.append(
-            f"{picked} picks, but {counts['particles']['in']} particles counted: something was lost unrecorded."
+            f"There are {picked} picks, but {counts['particles']['in']} particles were counted: some were lost without a record."
         )
     for unit in ("movies", "micrographs"):
         if counts[unit]["in"] and counts[unit]["rejected"] > _MANY * counts[unit]["in"]:
@@ -70,7 +70,7 @@ def warnings(counts: Mapping[str, Mapping[str, int]], picked: int) -> list[str]:
 
 
 def lost_items(run: RunFiles) -> dict[str, Any]:
-    """Return the lists of rejected and quarantined movies and micrographs, and cards of some of each reason."""
+    """Return the lists of rejected and quarantined movies and micrographs, and cards of examples of each reason."""
     lost = [loss for loss in run.losses if loss.unit != "particles" and loss.step not in run.side_branches]
     rejected = [loss for loss in lost if loss.kind != "quarantined"]
     quarantined = [loss for loss in lost if loss.kind == "quarantined"]
@@ -97,7 +97,7 @@ def lost_items(run: RunFiles) -> dict[str, Any]:
 
 
 def examples(losses: Sequence[Loss], limit: int) -> list[Loss]:
-    """Return at most ``limit`` losses, each kind of reason in turn, so that a frequent one does not hide a rare one."""
+    """Return at most ``limit`` losses, taking each kind of reason in turn, so that frequent ones do not hide rare ones."""
     groups: dict[tuple[str, str], list[Loss]] = defaultdict(list)
     for loss in losses:
         groups[loss.step, reason_group(loss.reason)].append(loss)

@@ -1,4 +1,4 @@
-"""Methods: the parameters of every step that ran, and the papers that its method rests on."""
+"""Methods: the parameters of every step that ran, and the papers on which its method is based."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cryopipe.steps import steps as all_steps
 
 
 def build(run: RunFiles) -> Part:
-    """Return the parameters that the steps ran with, and the references of these steps."""
+    """Return the parameters with which the steps ran, and the references of these steps."""
     ran = run.recorded_params
     names = {name.split("/")[0] for name in ran}
     cited = [step for step in all_steps().values() if step.references and step.name in names]

@@ -15,7 +15,7 @@ ALIGNED = Reads("aligned_micrographs")
 
 
 def build(run: RunFiles) -> Part:
-    """Return what is known of the gain and of the motion of each movie."""
+    """Return the content about the gain and the motion of each movie."""
     numbers: dict[str, Any] = {}
     page: dict[str, Any] = {"gain": None, "motion": None}
     if GAIN.name in run:

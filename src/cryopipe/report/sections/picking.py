@@ -18,11 +18,11 @@ from cryopipe.report.reads import MICROGRAPHS, REFINED_PARTICLES, Reads
 from cryopipe.report.run_files import RunFiles
 from cryopipe.report.section import Part, Section
 
-#: Pictures of each picker, at most; what the report allows for a section may be fewer.
+#: Largest number of pictures of each picker. The limit of the report for a section may be lower.
 _PICTURES = 6
-#: Boxes are cut at whole pixels and particles recentred: a used particle lies this near to its pick, in diameters.
+#: Largest distance of a used particle from its pick, in diameters: boxes are cut at whole pixels and particles recentred.
 _NEAR = 0.2
-#: Where no diameter is known, Å.
+#: Diameter in Å that is used if none is known.
 _DIAMETER_A = 100.0
 
 PICKS = Reads("coordinates", every=True)
@@ -54,7 +54,7 @@ def positions(rows: pd.DataFrame) -> dict[str, NDArray[np.float64]]:
 def is_used(
     picks: NDArray[np.float64], used: NDArray[np.float64] | None, pixel_size_A: float, diameter_A: float
 ) -> NDArray[np.bool_]:
-    """Tell for each of ``picks`` [n, 2] whether a particle of the map lies near it.
+    """Tell for each of ``picks`` [n, 2] whether there is a particle of the map near it.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def is_used(
     used : float64 ``[m, 2]`` or None
         Positions of the particles of the map in this micrograph.
     pixel_size_A, diameter_A : float
-        Of the micrograph and of the particle, Å.
+        Pixel size of the micrograph and diameter of the particle, Å.
     """
     if used is None or not len(used):
         return np.zeros(len(picks), dtype=bool)
@@ -105,7 +105,7 @@ def pick_pictures(
     picks: Mapping[str, NDArray[np.float64]],
     used: Mapping[str, NDArray[np.float64]],
 ) -> list[tuple[str, str]]:
-    """Return (caption, picture) of the first micrographs with their picks, used ones and dropped ones.
+    """Return (caption, picture) of the first micrographs with their picks, both used and unused ones.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""The head of the page: the numbers that everybody asks for, pictures of the map, and what to look at first."""
+"""The head of the page: the main numbers, pictures of the map, and warnings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from cryopipe.report.section import Part
 
 
 def summary_page(parts: Sequence[Part], numbers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the head of the page shows; ``numbers`` are those of all ``parts``."""
+    """Return what the head of the page shows. ``numbers`` are those of all ``parts``."""
     return {
         "cards": cards(numbers),
         "columns": [column for part in parts for column in part.headline],

@@ -1,4 +1,4 @@
-"""How good the map is: by its own halves, by the truth, by an atomic model."""
+"""How good the map is: by its half maps, by the truth, and by an atomic model."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def surface(run: RunFiles, level: float) -> HeadlinePicture:
 
 
 def curves(run: RunFiles) -> list[HeadlinePicture]:
-    """Return the plots of the FSC between the half maps and, where there is one, against the reference."""
+    """Return the plots of the FSC between the half maps and, if there is one, against the reference."""
     plot = figures.fsc_plot(read_curves(run.path(HALF_MAP_FSC.name), HALVES), threshold=0.143)
     note = "FSC between the half maps; the resolution is where the corrected curve first falls below 0.143."
     found = [HeadlinePicture(plot, "FSC between half maps", note)]
@@ -82,11 +82,13 @@ def curves(run: RunFiles) -> list[HeadlinePicture]:
 
 
 def warnings(numbers: Mapping[str, Any]) -> list[str]:
-    """Return what a person should look at in the numbers of the map."""
+    """Return what a user should check in the numbers of the map."""
     reached = [name for name, value in numbers.get("at_nyquist", {}).items() if value]
     if not reached:
         return []
-    return [f"The FSC ({', '.join(reached)}) never falls to its threshold: smaller pixels may show more."]
+    return [
+        f"The FSC ({', '.join(reached)}) never falls to its threshold: with smaller pixels the resolution may be better."
+    ]
 
 
 SECTION = Section(

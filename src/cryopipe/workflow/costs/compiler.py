@@ -1,4 +1,4 @@
-"""CPU time that compiling kernels takes: once for a machine, since they are kept."""
+"""CPU time of the compilation of kernels. It is needed once on a machine, since compiled kernels are kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numba.core import event
 
 
 class CompilerTime(event.Listener):  # type: ignore[misc]
-    """Adds up the CPU time of compilations; a thread that waits for another's has none."""
+    """Adds up the CPU time of compilations. A thread that waits for a compilation in another thread adds nothing."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -26,7 +26,7 @@ class CompilerTime(event.Listener):  # type: ignore[misc]
         self._depth[thread] += 1
 
     def on_end(self, event: object) -> None:
-        """Add what the outermost compilation of this thread took."""
+        """Add the time of the outermost compilation of this thread."""
         thread = threading.get_ident()
         self._depth[thread] -= 1
         if self._depth[thread] == 0:

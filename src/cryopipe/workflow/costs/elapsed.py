@@ -1,4 +1,4 @@
-"""How long a run takes, from what its jobs take: the length of the schedule that a few cores can keep."""
+"""How long a run takes: the length of a schedule of its jobs on a given number of cores."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Mapping, Sequence
 from cryopipe.config.declaration.costs import JobCost
 from cryopipe.steps import step_of
 
-#: Step (or run of one), and the number of the job among its jobs.
+#: Step (or run of a step), and the number of the job among its jobs.
 Job = tuple[str, int]
 
 
 def elapsed_s(jobs: Mapping[str, Sequence[JobCost]], cores: int) -> float:
-    """Return how long the jobs take on some cores, each started as soon as what it waits for is done and cores are free.
+    """Return how long the jobs take. Each starts as soon as the jobs that it waits for have ended and cores are free.
 
-    A job waits for its batch of the step before, or for all batches where either has one job only; the branches of a
-    fan-in wait for what is before the fan-in, and what follows it for all of them.
+    A job waits for its batch of the step before. If one of the two steps has a single job, it waits for all batches. All
+    branches of a fan-in wait for the step before the fan-in, and the step after it waits for all branches.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ def _waits_for(jobs: Mapping[str, Sequence[JobCost]]) -> dict[Job, list[Job]]:
 
 
 def _end(seconds: float, threads: int, free: list[float], ready: float) -> float:
-    """Take the cores that are free first and return when the job ends; ``free`` is a heap of when each core is."""
+    """Use the cores that are free first and return when the job ends. ``free`` is a heap of the times when cores are free."""
     taken = [heapq.heappop(free) for _ in range(threads)]
     end = max(ready, *taken) + seconds
     for _ in taken:

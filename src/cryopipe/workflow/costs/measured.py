@@ -13,9 +13,10 @@ from cryopipe.steps import step_of, steps
 
 
 def used(folder: Path) -> dict[str, Prediction]:
-    """Return ``{step or step/run: what its jobs used together}``, in the order of the data flow; a GPU's memory is not known.
+    """Return ``{step or step/run: what its jobs used together}``, in the order of the data flow.
 
-    CPU time is without the compilation of kernels. A job that went on from its checkpoints states what its last try took.
+    CPU time is without the compilation of kernels. A job that went on from its checkpoints states the time of its last try.
+    The memory of GPUs is not measured.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the steps of a run will need: asked for by the rules, printed by ``cryopipe check``, shown by the report."""
+"""What the steps of a run will need. Rules ask for it, ``cryopipe check`` prints it, and the report shows it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryopipe.steps import step_of
 from cryopipe.workflow.costs.sizes import MovieSize, batch_sizes, first_movie, run_sizes
 from cryopipe.workflow.plan import Plan
 
-#: What a rule asks for whose need cannot be predicted.
+#: What a rule asks for if its need cannot be predicted.
 UNPREDICTED = {"mem_mb": 8000, "runtime": 960, "disk_mb": 50000, "gpu_memory_mb": 0}
 
 _log = logging.getLogger("cryopipe.costs")
@@ -28,7 +28,7 @@ class Costs:
     Parameters
     ----------
     plan : Plan
-        The run; nothing is read or counted before it is asked for.
+        The run. Nothing is read or counted before it is needed.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -52,9 +52,9 @@ class Costs:
         name : str
             ``<step>``, or ``<step>/<run>``.
         batch : str
-            Its batch; empty for a step that has one job.
+            Batch of the job. It is empty for a step that has one job.
         threads : int
-            Threads that it is granted.
+            Threads that the job gets.
 
         Raises
         ------
@@ -64,7 +64,8 @@ class Costs:
         cost = step_of(name).cost
         if cost is None:
             raise ConfigError(
-                f"{name} declares no cost, so nothing can be predicted (cryopipe.config.declaration.declare.Cost)."
+                f"{name} declares no cost, so its need cannot be predicted. Add a Cost to its declaration "
+                "(cryopipe.config.declaration.declare.Cost)."
             )
         sizes = batch_sizes(self.sizes, len(self.plan.batches[batch])) if batch else self.sizes
         return job_cost(
@@ -72,7 +73,7 @@ class Costs:
         )
 
     def asked(self, name: str, batch: str = "", *, threads: int, attempt: int = 1) -> Mapping[str, int]:
-        """Return what the rule asks for: ``{resource: amount}``; where nothing can be predicted, `UNPREDICTED`.
+        """Return what the rule asks for: ``{resource: amount}``, or `UNPREDICTED` if the need cannot be predicted.
 
         Parameters
         ----------
@@ -84,11 +85,11 @@ class Costs:
         try:
             return asked_for(self.job(name, batch, threads=threads), attempt)
         except ConfigError as error:  # a run on one machine needs no prediction
-            _log.warning("%s: asks for %s, because nothing can be predicted: %s", name, UNPREDICTED, error)
+            _log.warning("%s asks for %s, because its need cannot be predicted: %s", name, UNPREDICTED, error)
             return UNPREDICTED
 
     def jobs(self, cores: int) -> dict[str, list[JobCost]]:
-        """Return ``{step or step/run: its jobs}`` of this run, in the order of the data flow, where ``cores`` are granted."""
+        """Return ``{step or step/run: its jobs}`` of this run on ``cores`` cores, in the order of the data flow."""
         found = {}
         for name in self.plan.ports.names:
             step = step_of(name)
@@ -98,11 +99,11 @@ class Costs:
         return found
 
     def predict(self, cores: int) -> dict[str, Prediction]:
-        """Return ``{step or step/run: what its jobs need together}`` where ``cores`` are granted."""
+        """Return ``{step or step/run: what its jobs need together}`` on ``cores`` cores."""
         return {name: Prediction.of_jobs(jobs) for name, jobs in self.jobs(cores).items()}
 
     def write(self, cores: int) -> None:
-        """Write the prediction into the folder of the run, where the report finds it; what cannot be predicted is left out."""
+        """Write the prediction into the folder of the run, where the report reads it. Steps without one are left out."""
         try:
             predicted = {name: asdict(found) for name, found in self.predict(cores).items()}
         except ConfigError as error:

@@ -1,4 +1,4 @@
-"""Counts and sizes of a run before it runs: from the configuration, the list of its files and one header."""
+"""Counts and sizes of a run before it starts: from the configuration, the list of its files and one header."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from cryopipe.io.movies import open_movie
 from cryopipe.particles.cut import friendly_box
 from cryopipe.workflow.plan import Plan
 
-#: Of real micrographs, the share of the area that is full of particles, each in a square of its diameter: simulated
-#: fields have 0.67, crowded real ones 0.5, EMPIAR-10146 0.07. Nobody knows before they are picked.
+#: Share of the area of real micrographs that particles fill, each with a square of its diameter. Simulated fields have 0.67,
+#: crowded real ones 0.5, EMPIAR-10146 0.07. It is not known before the particles are picked.
 FILLED_SHARE = 0.5
-#: Memory for a job's particles where run.memory_GB is null: more is not asked for; images are then read again.
+#: Largest memory for the particles of a job that is asked for if run.memory_GB is null. Images beyond it are read again.
 LARGEST_BUDGET_GB = 16.0
-#: Where no file can be looked at yet: frames, rows and columns, as a large camera has them.
+#: Frames, rows and columns that are assumed while no file can be read: those of a large camera.
 ASSUMED_SHAPE = (50, 4096, 4096)
-#: Bytes that LZW leaves of a pixel with 1 electron, and the power of the electrons that they grow with (measured: 0.2 at
-#: 1, 0.7 at 20).
+#: Bytes per pixel after LZW compression with 1 electron per pixel, and the power of the electrons with which they grow
+#: (measured: 0.2 at 1, 0.7 at 20).
 COMPRESSED, COMPRESSED_POWER = 0.22, 0.4
 
 
 @dataclass(frozen=True)
 class MovieSize:
-    """A movie of the run, as a header or an assumption has it.
+    """Size of a movie of the run, from a header or assumed.
 
     Attributes
     ----------
     shape : tuple of int
-        Frames, rows, columns; a micrograph is one frame.
+        Frames, rows, columns. A micrograph has one frame.
     frame_bytes : int
-        Bytes of a pixel as it is decoded.
+        Bytes of a decoded pixel.
     file_MB : float
         Size of the file.
     known_from : str
-        Where this is from, for people.
+        Where these numbers come from, in words.
     """
 
     shape: tuple[int, int, int]
@@ -87,7 +87,7 @@ def run_sizes(plan: Plan, movie: MovieSize) -> Sizes:
     plan : Plan
         The run.
     movie : MovieSize
-        Of `first_movie`.
+        Size of a movie, from `first_movie`.
     """
     params = resolve(plan.config)
     aligned, extracted = params["align_movies"], params["extract_particles"]
@@ -100,7 +100,7 @@ def run_sizes(plan: Plan, movie: MovieSize) -> Sizes:
     micrograph_px = sides[0] * sides[1]
     downsample = float(extracted.downsample or 1)
     box_px = extracted.box_px or friendly_box(float(extracted.box_A or 0) / (pixel_A * downsample))
-    # a particle whose box reaches beyond the border is left out
+    # particles whose box crosses the border are left out
     inside = math.prod(max(0.0, 1 - box_px * downsample / side) for side in sides)
     images = sum(map(len, plan.batches.values()))
     return Sizes(
@@ -120,7 +120,7 @@ def run_sizes(plan: Plan, movie: MovieSize) -> Sizes:
 
 
 def particles_of_a_micrograph(plan: Plan, area_A2: float) -> int:
-    """Return how many particles a micrograph has: as stated, as simulated, or by its area.
+    """Return how many particles a micrograph has: the stated or simulated number, or a number from its area.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What this process has used so far, by its own account: samples from outside miss peaks and the last seconds."""
+"""What this process has used so far, measured by itself: samples from outside miss peaks and the last seconds."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 def usage() -> dict[str, float]:
     """Return the CPU time, the part of it that compiled kernels took, and the largest resident memory.
 
-    Kernels are compiled once for a machine and kept; that time is not a property of the step.
+    Kernels are compiled once on a machine and then kept, so the time of compilation is not a property of the step.
     """
     from cryopipe.workflow.costs.compiler import watch_compiler  # numba is slow to import and only jobs need it
 
@@ -31,7 +31,7 @@ def _cpu_seconds() -> float:
 def peak_memory_MB(status: str = "/proc/self/status") -> float:
     """Return the largest resident memory so far, in MB of 10⁶ bytes.
 
-    Linux states it for what this process executes; the figure of getrusage counts what its parent held before, too.
+    The figure of Linux (VmHWM) is that of this program alone. The figure of getrusage also counts what its parent held.
     """
     try:
         lines = Path(status).read_text().splitlines()
