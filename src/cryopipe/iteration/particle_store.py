@@ -174,7 +174,9 @@ class ParticleStore:
         """Give out all particles of this store in order: (rows of the store, their spectra and CTFs inside ``radius``).
 
         While a block is worked on, a thread reads the next one. A pass decides what is kept from then on: everything
-        inside the largest radius where that fits the budget, else what fits inside ``radius``.
+        inside the largest radius where that fits the budget, else what fits inside ``radius``. The arrays of a block are
+        the caller's: it may write into them, and a block that it drops before it asks for the next one takes no memory
+        beside that one.
 
         Parameters
         ----------
@@ -192,11 +194,11 @@ class ParticleStore:
         with ThreadPoolExecutor(1) as ahead:
             following = [ahead.submit(values, cut) for cut in cuts[:1]]
             for number, cut in enumerate(cuts):
-                found = following.pop().result()
+                block = [following.pop().result()]
                 following = [ahead.submit(values, after) for after in cuts[number + 1 : number + 2]]
-                # CTFs here: their threads and those of the method must not meet
-                yield cut, self._spectra(self.rows[cut], found, radius)
-                del found  # before the next but one is read
+                # CTFs here: their threads and those of the method must not meet; nothing here holds a block while the
+                # caller works on it
+                yield cut, self._spectra(self.rows[cut], block.pop(), radius)
 
     def _spectra(self, rows: NDArray[np.int64], values: NDArray[np.complex64], radius: int) -> ParticleSpectra:
         pixels = self.pixels(radius)
@@ -245,19 +247,20 @@ class KeptSpectra:
         pixels = half_plane(self._images.box, radius)
         found = np.empty((len(rows), len(pixels)), np.complex64)
         with self._lock:
-            inside = radius <= self._radius
-            known = inside & self._there[rows]
-            if known.any():
-                found[known] = self._values[rows[known], : len(pixels)]
-            kept = inside & ~known & (rows < len(self._values))
-            if kept.any():
-                new = rows[kept]
-                self._values[new] = self._images.read(new, half_plane(self._images.box, self._radius), threads=threads)
+            kept = (radius <= self._radius) & (rows < len(self._values))
+            new = np.unique(rows[kept & ~self._there[rows]])
+            if len(new):
+                whole = half_plane(self._images.box, self._radius)
+                self._images.read_into(self._values, new, new, whole, threads=threads)
                 self._there[new] = True
-                found[kept] = self._values[new, : len(pixels)]
-            rest = ~known & ~kept
-            if rest.any():
-                found[rest] = self._images.read(rows[rest], pixels, threads=threads)
+            # in portions: a selection of rows is a copy
+            places = np.flatnonzero(kept)
+            for start in range(0, len(places), _ROWS):
+                some = places[start : start + _ROWS]
+                found[some] = self._values[rows[some], : len(pixels)]
+            rest = np.flatnonzero(~kept)
+            if len(rest):
+                self._images.read_into(found, rest, rows[rest], pixels, threads=threads)
         return found
 
     @property
