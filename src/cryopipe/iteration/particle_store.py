@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from cryopipe.imaging.fourier_pixels import FourierPixels, half_plane
 from cryopipe.imaging.optics import CtfParameters
+from cryopipe.io.freed_memory import return_freed_memory
 from cryopipe.io.star import StarTable
 from cryopipe.projection.particle_images import ParticleImages
 from cryopipe.projection.particle_spectra import ParticleSpectra
@@ -187,6 +188,8 @@ class ParticleStore:
         """
         cuts = self.cuts(together)
         self.kept.keep(radius)
+        # of tables that were read, and of what a method worked out after the pass before
+        return_freed_memory()
 
         def values(cut: slice) -> NDArray[np.complex64]:
             return self.kept.values(self.rows[cut], radius, self.threads)
