@@ -30,6 +30,9 @@ BLOCK_BYTES = 128 << 20
 #: blocks' worth of memory that a method takes beside what is kept: the block, its CTFs anew, what compares them, and the
 #: block that is read ahead
 BLOCKS_IN_WORK = 6
+#: what a method remembers of a particle beside its spectrum: its row in the table (320 bytes with the names of its image
+#: and micrograph), its CTF, and twice the answer of a search or the pose (measured: benchmarks/many_particles.py)
+REMEMBERED_BYTES = 600
 #: numbers of images in a block are multiples of this one, in which residuals are summed
 _ROWS = 64
 _VALUE_BYTES, _CTF_BYTES = 8, 4
@@ -83,8 +86,8 @@ class ParticleStore:
         crop_box : int, optional
             Edge to which images are cropped about their centre before the mask.
         memory_bytes : int, optional
-            Memory for particles: kept spectra and the blocks in work. None: as much as all of them take. A budget too
-            small for the blocks keeps nothing and is exceeded by them.
+            Memory for particles: kept spectra, the blocks in work and what a method remembers of each particle. None: as
+            much as all of them take. A budget too small for blocks and memories keeps nothing and is exceeded by them.
         threads : int
             Threads that read and transform.
 
@@ -98,7 +101,8 @@ class ParticleStore:
         radius = largest if radius is None else min(radius, largest)
         whole = _VALUE_BYTES * len(images) * len(half_plane(images.box, radius))
         if memory_bytes is not None:
-            whole = min(whole, max(0, memory_bytes - BLOCKS_IN_WORK * BLOCK_BYTES))
+            beside = BLOCKS_IN_WORK * BLOCK_BYTES + REMEMBERED_BYTES * len(images)
+            whole = min(whole, max(0, memory_bytes - beside))
         kept = KeptSpectra(images, radius, whole)
         return cls(images, radius, np.arange(len(images)), kept, threads)
 
