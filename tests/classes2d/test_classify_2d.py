@@ -286,7 +286,7 @@ def test_no_memory_budget_changes_a_bit(mixture, tmp_path, monkeypatch):
     options = SHORT | {"classes": 20, "iterations": 5}
     runs = [
         run(tmp_path / str(b), [mixture.folder / "particles.star"], memory_bytes=b, **options)
-        for b in (None, 200_000, 0)
+        for b in (None, 200_000 + particle_store.REMEMBERED_BYTES * 250, 0)
     ]
     for other in runs[1:]:
         assert contents(other) == contents(runs[0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -32,9 +34,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def budget(rows: int, radius: int = LARGEST) -> int:
-    """Return the memory that keeps so many particles beside the blocks in work."""
+    """Return the memory that keeps so many particles beside the blocks in work and what is remembered of each particle."""
     pixels = int(np.rint(0.5 * np.pi * radius**2))
-    return 8 * rows * pixels + particle_store.BLOCKS_IN_WORK
+    return 8 * rows * pixels + particle_store.BLOCKS_IN_WORK + particle_store.REMEMBERED_BYTES * COUNT
 
 
 def passes(store: ParticleStore, radii: list[int]) -> list[tuple[int, slice, np.ndarray, np.ndarray]]:
@@ -78,7 +80,43 @@ def test_more_particles_are_kept_inside_a_smaller_radius_and_never_more_than_the
     assert shares[0] == pytest.approx(50 / COUNT, abs=0.03)
     assert shares[1] > 0.9
     assert shares[2] == 1
-    assert store.kept.nbytes <= budget(50)
+    assert store.kept.nbytes <= budget(50) - particle_store.REMEMBERED_BYTES * COUNT
+
+
+def test_a_block_that_is_dropped_takes_no_memory_while_the_next_one_is_made(dataset: Dataset) -> None:
+    store = ParticleStore.open(dataset.table, memory_bytes=budget(40))
+    blocks = store.blocks(LARGEST)
+    _, block = next(blocks)
+    values, ctf = weakref.ref(block.values), weakref.ref(block.ctf)
+    del block
+    assert values() is None
+    assert ctf() is None
+    blocks.close()
+
+
+def test_what_a_method_writes_into_a_block_is_not_kept(dataset: Dataset) -> None:
+    store = ParticleStore.open(dataset.table)
+    first = passes(store, [LARGEST])
+    for _, block in store.blocks(LARGEST):
+        block.values[...] = 0
+    for one, other in zip(first, passes(store, [LARGEST]), strict=True):
+        np.testing.assert_array_equal(one[2], other[2])
+
+
+def test_reading_a_block_takes_the_memory_of_the_block(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a few images at a time are read and transformed
+    monkeypatch.setattr("cryopipe.projection.particle_images.CHUNK_BYTES", 4 * BOX * BOX)
+    for memory_bytes in (0, None):
+        store = ParticleStore.open(dataset.table, memory_bytes=memory_bytes)
+        store.kept.keep(LARGEST)
+        rows = np.arange(COUNT)
+        store.kept.values(rows[:1], LARGEST, 1)
+        tracemalloc.start()
+        values = store.kept.values(rows, LARGEST, 1)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        # a portion of 64 rows, copied out of what is kept, and the images in work come on top
+        assert peak < 1.6 * values.nbytes
 
 
 def test_what_is_kept_is_not_read_again(dataset: Dataset, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from cryopipe.config.declaration.base import require
 from cryopipe.context import Context
 from cryopipe.imaging.masks import soft_circle
 from cryopipe.io.mrc import write_stack
-from cryopipe.io.star import concatenate, read_table, write_blocks, write_table
+from cryopipe.io.star import StarTable, concatenate, read_table, write_blocks, write_table
 from cryopipe.iteration.checkpoint import Checkpoint, run_fingerprint
 from cryopipe.iteration.history import write_history
 from cryopipe.projection.particle_keys import canonical_order
@@ -98,6 +98,7 @@ def classify(
     found: Expectation | None = None
     for i in range(min(kept.done, len(stages) - 1), len(stages)):
         stage = stages[i]
+        found = None  # what is remembered of each particle takes its memory once
         # while annealing, no angle is favoured; later a fixed grid lets the likelihood converge
         offset = float(context.rng(f"iteration {i}").uniform(0, 360.0 / stage.n_psi)) if stage.spread else 0.0
         found = expectation(stack, state, stage, psi_offset_deg=offset, threads=threads, on_gpu=context.device == "gpu")
@@ -115,15 +116,15 @@ def classify(
 def _remembered(
     i: int, stage: Stage, old: ClassificationState, new: ClassificationState, found: Expectation, box_A: float
 ) -> Iteration:
-    share = found.gather("reference_probability").mean(axis=0)
+    share = found.reference_probability.mean(axis=0)
     return Iteration(
         iteration=float(i + 1),
         resolution_A=stage.resolution_A,
         angles=float(stage.n_psi),
         shift_range_A=stage.shift_range_A,
         inverse_temperature=found.inverse_temperature,
-        log_evidence=float(found.gather("log_evidence").sum()),
-        mean_max_probability=float(found.gather("max_probability").mean()),
+        log_evidence=float(found.log_evidence.sum()),
+        mean_max_probability=float(found.max_probability.mean()),
         class_entropy=float(-xlogy(share, share).sum()),
         changed_class=float(np.mean(old.best_class != new.best_class)),
         median_class_resolution_A=float(np.median(class_resolutions(new, box_A))),
@@ -144,9 +145,7 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: Classify2d, c
     Inputs: ``particles`` (one table or several). Outputs: ``classes`` (MRC stack), ``particles`` and ``model`` (STAR) and
     ``history`` (TSV).
     """
-    tables = [read_table(path, "particles") for path in _as_list(inputs["particles"])]
-    table = concatenate(tables)
-    table = table.with_rows(table.rows.iloc[canonical_order(table.rows)])
+    table = _sorted_particles(_as_list(inputs["particles"]))
     diameter_A, offset_A = require(params, "particle_diameter_A", "offset_range_A")
     stack = open_particle_stack(
         table,
@@ -169,12 +168,18 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: Classify2d, c
     blocks: dict[str, Any] = {
         "model_general": general,
         "model_classes": class_table(state, stack, outputs["classes"], order),
-        "class_posteriors": posterior_table(found.gather("reference_probability")[:, order]),
+        "class_posteriors": posterior_table(found.reference_probability, order),
     }
     write_blocks(outputs["model"], blocks)
     write_history(outputs["history"], Iteration, history)
     Checkpoint(context.work_dir / "classification.npz", Progress, "").remove()
     context.log.info("%d particles in %d classes", len(table), len(order))
+
+
+def _sorted_particles(paths: list[Path]) -> StarTable:
+    """Return the particles of all tables in canonical order."""
+    table = concatenate(read_table(path, "particles") for path in paths)
+    return table.with_rows(table.rows.iloc[canonical_order(table.rows)])
 
 
 def _as_list(paths: Any) -> list[Path]:

@@ -16,6 +16,7 @@ from cryopipe.kernels.devices import Resources
 from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.phases import shift_values
+from cryopipe.projection.pose_sums import PoseSums
 from cryopipe.projection.references import ReferenceSlices
 from cryopipe.search.annealing import temperature_for_spread
 from cryopipe.search.exhaustive.search import log_likelihoods, search_poses
@@ -29,25 +30,49 @@ TEMPERATURE_SAMPLE = 16
 
 @dataclass(frozen=True, eq=False)
 class Expectation:
-    """What the E-step found, particles in the order of the input."""
+    """What the E-step found, particles in the order of the input; ``8 classes + 60`` bytes for each of them.
 
-    posterior: tuple[Posterior, Posterior]
-    halves: tuple[np.ndarray, np.ndarray]
-    base_shift_px: np.ndarray
+    Attributes
+    ----------
+    best_state : int32 ``[n]``
+        Class x angles + angle.
+    shift_px : float64 ``[n, 2]``
+        Best shift, what the particle was shifted by before the search included.
+    log_evidence, max_probability : float64 ``[n]``
+    n_significant : int64 ``[n]``
+    reference_probability : float64 ``[n, classes]``
+    best_dot, best_norm : float64 ``[n]``
+        As in `cryopipe.search.posterior.Posterior`.
+    sums : (PoseSums, PoseSums)
+        For the M-step, of two halves of the particles.
+    inverse_temperature : float
+    rotator : Rotator
+    """
+
+    best_state: np.ndarray
+    shift_px: np.ndarray
+    log_evidence: np.ndarray
+    max_probability: np.ndarray
+    n_significant: np.ndarray
+    reference_probability: np.ndarray
+    best_dot: np.ndarray
+    best_norm: np.ndarray
+    sums: tuple[PoseSums, PoseSums]
     inverse_temperature: float
     rotator: Rotator
 
-    def gather(self, name: str) -> np.ndarray:
-        """Return the attribute ``name`` of both halves' posteriors, back in the order of the particles."""
-        parts = [np.asarray(getattr(p, name)) for p in self.posterior]
-        whole = np.empty((sum(map(len, self.halves)), *parts[0].shape[1:]), dtype=parts[0].dtype)
-        for members, part in zip(self.halves, parts, strict=True):
-            whole[members] = part
-        return whole
 
-    def shift_px(self) -> np.ndarray:
-        """Return the best shift of each particle ``[n, 2]``, what it was shifted by before the search included."""
-        return self.base_shift_px + self.gather("shift_px")
+#: what is remembered of each particle's posterior
+_REMEMBERED = (
+    "best_state",
+    "shift_px",
+    "log_evidence",
+    "max_probability",
+    "n_significant",
+    "reference_probability",
+    "best_dot",
+    "best_norm",
+)
 
 
 def expectation(
@@ -104,23 +129,37 @@ def expectation(
         images = images.to_gpu() if on_gpu else images
         return search_poses(images, noise, states, shifts, options=options, resources=resources)
 
-    halves = pseudo_halves(len(store))
-    first, second = (_searched(store, members, radius, search) for members in halves)
-    return Expectation((first, second), halves, base, beta, rotator)
+    of_particles: dict[str, np.ndarray] = {}
+    first, second = (_searched(store, half, radius, search, of_particles) for half in pseudo_halves(len(store)))
+    of_particles["shift_px"] += base
+    return Expectation(**of_particles, sums=(first, second), inverse_temperature=beta, rotator=rotator)
 
 
 def _searched(
-    store: ParticleStore, members: np.ndarray, radius: int, search: Callable[[ParticleSpectra, np.ndarray], Posterior]
-) -> Posterior:
-    """Search the particles ``members`` block by block; sums are added up in their order."""
-    parts, sums = [], None
+    store: ParticleStore,
+    members: np.ndarray,
+    radius: int,
+    search: Callable[[ParticleSpectra, np.ndarray], Posterior],
+    of_particles: dict[str, np.ndarray],
+) -> PoseSums:
+    """Search the particles ``members`` block by block, fill in what is remembered of them, and return their sums."""
+    sums = None
     for some, images in store.subset(members).blocks(radius):
         found = search(images, members[some])
-        if found.sums is not None:
-            sums = found.sums if sums is None else sums.merge(found.sums)
-        parts.append(replace(found, sums=None))
-    return replace(Posterior.joined(parts), sums=sums)
+        del images  # before the next block is there
+        if found.sums is None:
+            raise RuntimeError("the E-step did not accumulate")
+        sums = found.sums if sums is None else sums.merge(found.sums)
+        for name in _REMEMBERED:
+            part = getattr(found, name)
+            if name not in of_particles:
+                of_particles[name] = np.empty((len(store), *part.shape[1:]), part.dtype)
+            of_particles[name][members[some]] = part
+    if sums is None:
+        raise RuntimeError("the E-step has no particles")
+    return sums
 
 
 def _shifted(images: ParticleSpectra, shifts_px: np.ndarray) -> ParticleSpectra:
-    return replace(images, values=shift_values(images.values, images.pixels, shifts_px))
+    """Return the images of a block shifted; its own array is written over."""
+    return replace(images, values=shift_values(images.values, images.pixels, shifts_px, in_place=True))

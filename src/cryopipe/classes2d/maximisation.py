@@ -47,15 +47,15 @@ def maximisation(
         CPU threads.
     """
     classes, store = state.classes, stack.store
-    halves = [_class_sums(p.sums, found.rotator, classes) for p in found.posterior]
+    halves = [_class_sums(sums, found.rotator, classes) for sums in found.sums]
     grids, frc = solve_averages((halves[0], halves[1]), tau_fudge=params.tau_fudge)
     averages = images_of_grids(grids, store.box, threads=threads) * mask
-    probability = found.gather("reference_probability").sum(axis=0)
+    probability = found.reference_probability.sum(axis=0)
     # a Dirichlet prior of 2 % of a fair share keeps one class from taking everything
     share = probability + 0.02 * len(store) / classes
-    shift = found.shift_px()
-    psi = found.gather("best_state") % stage.n_psi
-    best = (found.gather("best_state") // stage.n_psi).astype(np.int64)
+    shift = found.shift_px
+    psi = found.best_state % stage.n_psi
+    best = (found.best_state // stage.n_psi).astype(np.int64)
     if params.recentre:
         averages, shift = _recentred(averages, shift, best, found.rotator.rotations[psi], mask)
     moved = shift - stack.prior_shift_px
@@ -65,17 +65,13 @@ def maximisation(
     return revived(stack, new, found, stage, params, mask) if stage.revive else new
 
 
-def _class_sums(sums: PoseSums | None, rotator: Rotator, classes: int) -> ClassSums:
-    if sums is None:
-        raise RuntimeError("the E-step did not accumulate")
+def _class_sums(sums: PoseSums, rotator: Rotator, classes: int) -> ClassSums:
     numerator, weight = to_numpy(sums.numerator), to_numpy(sums.weight)
     return ClassSums(rotator.add_up(numerator, classes), rotator.add_up(weight, classes).real)
 
 
 def _new_noise(state: ClassificationState, found: Expectation) -> np.ndarray:
-    first, second = (p.sums for p in found.posterior)
-    if first is None or second is None:
-        raise RuntimeError("the E-step did not accumulate")
+    first, second = found.sums
     pixels = found.rotator.pixels
     references = found.rotator.references(grids_of_images(state.averages, found.rotator.radius))
     host = PoseSums(to_numpy(first.numerator), to_numpy(first.weight), first.data_power, first.n_images).merge(

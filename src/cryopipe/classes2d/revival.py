@@ -47,14 +47,14 @@ def revived(
         Multiplies the averages.
     """
     classes, n = state.classes, len(stack.store)
-    probability = found.gather("reference_probability").sum(axis=0) / n
+    probability = found.reference_probability.sum(axis=0) / n
     empty = np.flatnonzero(probability < _EMPTY / classes)
     donors = np.argsort(-np.bincount(state.best_class, minlength=classes), kind="stable")
     if empty.size == 0:
         return state
     inverse = (1.0 / state.sigma2[found.rotator.pixels.shell]).astype(np.float32)
     residual = _residuals(stack, found, inverse)
-    psi, shift = found.gather("best_state") % stage.n_psi, found.shift_px()
+    psi, shift = found.best_state % stage.n_psi, found.shift_px
     averages, share = state.averages.copy(), state.share.copy()
     for c, donor in zip(empty, donors, strict=False):
         members = np.flatnonzero(state.best_class == donor)
@@ -74,7 +74,7 @@ def _residuals(stack: ParticleStack, found: Expectation, inverse: np.ndarray) ->
     power = np.empty(len(stack.store), np.float32)
     for rows, images in stack.store.blocks(found.rotator.pixels.radius):
         power[rows] = (np.square(np.abs(images.values)) * inverse).sum(axis=1)
-    return power - 2 * found.gather("best_dot") + found.gather("best_norm")
+    return power - 2 * found.best_dot + found.best_norm
 
 
 def _added_up(

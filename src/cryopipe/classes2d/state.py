@@ -70,7 +70,9 @@ def starting_state(
     store, n = stack.store, len(stack.store)
     power = np.zeros(len(store.pixels(store.radius)))
     for _, images in store.blocks(store.radius):
-        power += np.square(np.abs(images.values)).sum(axis=0, dtype=np.float64)
+        magnitude = np.abs(images.values)
+        del images  # before the next block is there
+        power += np.square(magnitude, out=magnitude).sum(axis=0, dtype=np.float64)
     shells = store.pixels(store.radius).shell
     count = np.bincount(shells)
     sigma2 = np.maximum(0.5 * np.bincount(shells, weights=power / n) / np.maximum(count, 1), 1e-12)

@@ -16,6 +16,9 @@ from cryopipe.imaging.geometry import matrix_to_euler
 from cryopipe.io.mrc import format_image_name
 from cryopipe.io.star import StarTable
 
+#: particles whose probabilities are sorted at a time: a few MB with 50 classes
+_PORTION = 10000
+
 
 def classified_table(
     table: StarTable,
@@ -44,7 +47,7 @@ def classified_table(
     """
     place = np.empty(len(order), dtype=np.int64)
     place[order] = np.arange(1, len(order) + 1)
-    psi = found.gather("best_state") % stage.n_psi
+    psi = found.best_state % stage.n_psi
     angles = matrix_to_euler(found.rotator.rotations[psi])
     origin_A = state.shift_px * stack.store.pixel_size_A
     rows = table.rows.assign(
@@ -54,9 +57,9 @@ def classified_table(
         rlnAnglePsi=angles[:, 2],
         rlnOriginXAngst=origin_A[:, 0],
         rlnOriginYAngst=origin_A[:, 1],
-        rlnMaxValueProbDistribution=found.gather("max_probability"),
-        rlnNrOfSignificantSamples=found.gather("n_significant").astype(np.int64),
-        rlnLogLikeliContribution=found.gather("log_evidence"),
+        rlnMaxValueProbDistribution=found.max_probability,
+        rlnNrOfSignificantSamples=found.n_significant.astype(np.int64),
+        rlnLogLikeliContribution=found.log_evidence,
     )
     return table.with_rows(rows)
 
@@ -81,7 +84,8 @@ def class_table(
     pixels = store.pixels(store.radius)
     power = np.zeros(len(pixels))
     for rows in store.cuts():
-        power += np.square(store.ctf(rows, store.radius)).sum(axis=0, dtype=np.float64)
+        ctf = store.ctf(rows, store.radius)
+        power += np.square(ctf, out=ctf).sum(axis=0, dtype=np.float64)
     information = power / len(store) / state.sigma2[pixels.shell]
     degrees, angstrom = class_precision(state.averages[order], pixels, information, store.pixel_size_A)
     members = np.bincount(state.best_class, minlength=len(order))[order]
@@ -100,9 +104,27 @@ def class_table(
     )
 
 
-def posterior_table(probability: np.ndarray, *, least: float = 1e-3) -> pd.DataFrame:
-    """Return the class probabilities above ``least`` as (row of the particle table from 1, class, probability)."""
-    rows, columns = np.nonzero(probability >= least)
-    return pd.DataFrame(
-        {"crpParticleRow": rows + 1, "rlnClassNumber": columns + 1, "crpWeight": probability[rows, columns]}
-    )
+def posterior_table(probability: np.ndarray, order: np.ndarray, *, least: float = 1e-3) -> pd.DataFrame:
+    """Return the class probabilities above ``least``, row by row.
+
+    Parameters
+    ----------
+    probability : float64 ``[n, classes]``
+        Of each particle.
+    order : int ``[classes]``
+        The classes in the order of the written averages.
+    least : float
+        Smaller probabilities are left out.
+
+    Returns
+    -------
+    DataFrame
+        Row of the particle table (from 1), class (from 1) and probability.
+    """
+    parts = []
+    for start in range(0, len(probability), _PORTION):
+        portion = probability[start : start + _PORTION, order]
+        rows, columns = np.nonzero(portion >= least)
+        parts.append((start + rows + 1, columns + 1, portion[rows, columns]))
+    row, column, weight = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return pd.DataFrame({"crpParticleRow": row, "rlnClassNumber": column, "crpWeight": weight})

@@ -227,8 +227,10 @@ def write_table(path: str | Path, table: StarTable, *, version: int = 30001) -> 
     optics_of(table)
     for frame in (table.optics, table.rows):
         for name in frame.columns:
+            if frame[name].dtype.kind != "f":
+                continue
             values = frame[name].to_numpy()
-            if values.dtype.kind == "f" and not np.isfinite(values).all():
+            if not np.isfinite(values).all():
                 row = int(np.argmin(np.isfinite(values)))
                 raise InputError(
                     f"{path}: column {name}, row {row + 1} is {values[row]}, but it must be a finite number."

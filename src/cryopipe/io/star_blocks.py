@@ -16,7 +16,7 @@ from __future__ import annotations
 import csv
 import linecache
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,12 +24,14 @@ import pandas as pd
 import starfile
 
 from cryopipe.errors import InputError
-from cryopipe.io.atomic import atomic_write
+from cryopipe.io.atomic import atomic_path
 from cryopipe.io.star_columns import cast_column, column_type
 from cryopipe.io.star_scan import Block, scan
 
 #: Versions that RELION 3.1/4 and RELION 5 write. The layout of single-particle tables is the same.
 STAR_VERSIONS = (30001, 50001)
+#: Rows that are written at a time: some 10 MB of words.
+_PORTION = 5000
 #: Words that need no quotes.
 _PLAIN = re.compile(r"""(?!data_|loop_|[#_])[^\s'"]+\Z""")
 
@@ -67,7 +69,7 @@ def read_blocks(path: str | Path) -> dict[str, pd.DataFrame]:
             f"{path}: there is no data_ block: the file is empty, cut off or not a STAR file. Make it again."
         )
     tables = {} if odd else _starfile_tables(path, blocks)
-    return {block.name: _typed(block, tables.get(block.name), path) for block in blocks}
+    return {block.name: _typed(block, tables.pop(block.name, None), path) for block in blocks}
 
 
 def write_blocks(
@@ -92,12 +94,13 @@ def write_blocks(
     """
     if version not in STAR_VERSIONS:
         raise InputError(f"{path}: STAR version {version} is unknown; choose one of {STAR_VERSIONS}.")
-    parts: list[str] = []
-    for name, block in blocks.items():
-        where = f"{path}, block {name}"
-        text = _loop_text(name, block, where) if isinstance(block, pd.DataFrame) else _list_text(name, block, where)
-        parts.append(f"\n# version {version}\n\n{text}\n")
-    atomic_write(path, "".join(parts))
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        for name, block in blocks.items():
+            where = f"{path}, block {name}"
+            stream.write(f"\n# version {version}\n\n")
+            is_loop = isinstance(block, pd.DataFrame)
+            stream.writelines(_loop_text(name, block, where) if is_loop else [_list_text(name, block, where)])
+            stream.write("\n")
 
 
 def _starfile_tables(path: Path, blocks: list[Block]) -> dict[str, pd.DataFrame]:
@@ -133,12 +136,19 @@ def _typed(block: Block, table: pd.DataFrame | None, path: Path) -> pd.DataFrame
     return pd.DataFrame(columns)
 
 
-def _loop_text(block: str, table: pd.DataFrame, where: str) -> str:
+def _loop_text(block: str, table: pd.DataFrame, where: str) -> Iterator[str]:
+    """Give out the text of a loop in portions: the words of all rows take some 2 kB for each row."""
     if not table.columns.is_unique:
         raise InputError(f"{where}: a column name occurs twice among {', '.join(map(str, table.columns))}. Keep one.")
-    ready = pd.DataFrame({_legal(name, where): _ready(name, table[name].to_numpy(), where) for name in table.columns})
-    rows = ready.to_csv(sep="\t", header=False, index=False, na_rep="nan", quoting=csv.QUOTE_NONE, lineterminator="\n")
-    return f"{_starfile_text(block, ready.head(0))}\n{rows if len(ready) else ''}"
+    for start in range(0, max(len(table), 1), _PORTION):
+        some = table.iloc[start : start + _PORTION]
+        ready = pd.DataFrame({_legal(name, where): _ready(name, some[name].to_numpy(), where) for name in some.columns})
+        if start == 0:
+            yield f"{_starfile_text(block, ready.head(0))}\n"
+        if len(ready):
+            yield ready.to_csv(
+                sep="\t", header=False, index=False, na_rep="nan", quoting=csv.QUOTE_NONE, lineterminator="\n"
+            )
 
 
 def _list_text(block: str, values: Mapping[str, object], where: str) -> str:

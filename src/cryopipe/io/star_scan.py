@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,22 +25,29 @@ _MARKS = ('"', "'", "\\", "nan", "NaN", "<NA>")
 
 @dataclass
 class Block:
-    """A block of the text. A loop has column names and lines with rows. A list has names and their values."""
+    """A block of the text. A loop has column names and rows. A list has names and their values.
+
+    Only the number of the rows and their place in the text are kept, because the lines of a million particles take 200 MB.
+    """
 
     name: str
+    text: str = field(repr=False)
     is_loop: bool = False
     columns: list[str] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
     values: list[str] = field(default_factory=list)
+    rows: int = 0
+    first: int = 0
+    end: int = 0
 
     def __len__(self) -> int:
-        return len(self.lines) if self.is_loop else int(bool(self.values))
+        return self.rows if self.is_loop else int(bool(self.values))
 
     def words(self) -> Sequence[Sequence[str]]:
         """Return the words column by column. A list has one row."""
         if not self.is_loop:
             return [[value] for value in self.values]
-        rows = [row_words(line, len(self.columns)) for line in self.lines]
+        lines = _lines(self.text, self.first, self.end) if self.rows else ()
+        rows = [row_words(line, len(self.columns)) for _, line, _, _ in lines]
         return list(zip(*rows, strict=True)) if rows else [()] * len(self.columns)
 
 
@@ -54,10 +61,7 @@ def scan(text: str, path: Path) -> tuple[list[Block], bool]:
     """
     blocks: list[Block] = []
     odd = any(mark in text for mark in _MARKS)
-    for number, raw in enumerate(text.split("\n"), 1):
-        line = raw.strip()
-        if not line or line[0] == "#":
-            continue
+    for number, line, start, end in _lines(text):
         block = blocks[-1] if blocks else None
         if block is not None and _is_row(block, line):
             count, columns = len(row_words(line, len(block.columns))), len(block.columns)
@@ -67,9 +71,10 @@ def scan(text: str, path: Path) -> tuple[list[Block], bool]:
                     "The file is cut off or damaged; make it again."
                 )
             odd = odd or "#" in line or line.startswith("data_")
-            block.lines.append(line)
+            block.first, block.end = (block.first if block.rows else start), end
+            block.rows += 1
         elif line.startswith("data_"):
-            blocks.append(Block(line.split("#", 1)[0][len("data_") :].strip()))
+            blocks.append(Block(line.split("#", 1)[0][len("data_") :].strip(), text))
         elif block is None:
             raise InputError(f"{path}, line {number}: {line[:60]!r} is before the first data_ block. Mend the file.")
         else:
@@ -91,8 +96,24 @@ def row_words(line: str, count: int) -> list[str]:
     return words
 
 
+def _lines(text: str, start: int = 0, end: int | None = None) -> Iterator[tuple[int, str, int, int]]:
+    """Give out the lines of a part of the text without spaces around them, empty lines and comments left out.
+
+    With each its number from 1, where it starts and where it ends.
+    """
+    number, last = 0, len(text) if end is None else end
+    while start <= last:
+        border = text.find("\n", start, last)
+        border = last if border < 0 else border
+        number += 1
+        line = text[start:border].strip()
+        if line and line[0] != "#":
+            yield number, line, start, border
+        start = border + 1
+
+
 def _is_row(block: Block, line: str) -> bool:
-    if not (block.is_loop and block.columns) or line == "loop_" or (line[0] == "_" and not block.lines):
+    if not (block.is_loop and block.columns) or line == "loop_" or (line[0] == "_" and not block.rows):
         return False
     # a file name may start with data_, but a row has several words and the head of a block has one
     return not line.startswith("data_") or len(line.split("#", 1)[0].split()) > 1
@@ -102,7 +123,7 @@ def _add_name(block: Block, line: str, where: str) -> bool:
     """Add the head of a loop, one of its column names, or an entry of a list. Return whether starfile misreads it."""
     if line.startswith("loop_") and not block.is_loop and not block.columns:
         block.is_loop = True
-    elif block.is_loop and line[0] == "_" and not block.lines:
+    elif block.is_loop and line[0] == "_" and not block.rows:
         block.columns.append(line.split(None, 1)[0][1:])
     else:
         words = row_words(line, 2)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from cryopipe.imaging.fourier_pixels import FourierPixels, half_plane
 from cryopipe.imaging.optics import CtfParameters
+from cryopipe.io.freed_memory import return_freed_memory
 from cryopipe.io.star import StarTable
 from cryopipe.projection.particle_images import ParticleImages
 from cryopipe.projection.particle_spectra import ParticleSpectra
@@ -29,6 +30,9 @@ BLOCK_BYTES = 128 << 20
 #: memory that a method takes in addition to what is kept, in blocks: the block, its CTFs, what is compared with it, and
 #: the block that is read ahead
 BLOCKS_IN_WORK = 6
+#: what a method keeps of each particle in addition to its spectrum: its row in the table (320 bytes with the names of its image
+#: and micrograph), its CTF, and twice the answer of a search or the pose (measured: benchmarks/many_particles.py)
+REMEMBERED_BYTES = 600
 #: the number of images in a block is a multiple of this one, in which residuals are summed
 _ROWS = 64
 _VALUE_BYTES, _CTF_BYTES = 8, 4
@@ -82,8 +86,8 @@ class ParticleStore:
         crop_box : int, optional
             Edge to which images are cropped about their centre before the mask.
         memory_bytes : int, optional
-            Memory for particles: kept spectra and the blocks in work. None: as much as all of them take. If the budget
-            is too small for the blocks, nothing is kept and the blocks exceed it.
+            Memory for particles: kept spectra, the blocks in work and what a method keeps of each particle. None: as much as
+            all of them take. If the budget is too small for the last two, no spectra are kept and the budget is exceeded.
         threads : int
             Threads that read and transform.
 
@@ -97,7 +101,8 @@ class ParticleStore:
         radius = largest if radius is None else min(radius, largest)
         whole = _VALUE_BYTES * len(images) * len(half_plane(images.box, radius))
         if memory_bytes is not None:
-            whole = min(whole, max(0, memory_bytes - BLOCKS_IN_WORK * BLOCK_BYTES))
+            beside = BLOCKS_IN_WORK * BLOCK_BYTES + REMEMBERED_BYTES * len(images)
+            whole = min(whole, max(0, memory_bytes - beside))
         kept = KeptSpectra(images, radius, whole)
         return cls(images, radius, np.arange(len(images)), kept, threads)
 
@@ -174,7 +179,9 @@ class ParticleStore:
         """Give out all particles of this store in order: (rows of the store, their spectra and CTFs inside ``radius``).
 
         While a block is worked on, a thread reads the next one. A pass decides what is kept from then on: all spectra
-        inside the largest radius if they fit the budget, otherwise as many as fit inside ``radius``.
+        inside the largest radius if they fit the budget, otherwise as many as fit inside ``radius``. The arrays of a block
+        belong to the caller, which may write into them. A block that the caller drops before it asks for the next one takes
+        no memory in addition to that one.
 
         Parameters
         ----------
@@ -185,6 +192,8 @@ class ParticleStore:
         """
         cuts = self.cuts(together)
         self.kept.keep(radius)
+        # of tables that were read, and of what a method worked out after the pass before
+        return_freed_memory()
 
         def values(cut: slice) -> NDArray[np.complex64]:
             return self.kept.values(self.rows[cut], radius, self.threads)
@@ -192,11 +201,11 @@ class ParticleStore:
         with ThreadPoolExecutor(1) as ahead:
             following = [ahead.submit(values, cut) for cut in cuts[:1]]
             for number, cut in enumerate(cuts):
-                found = following.pop().result()
+                block = [following.pop().result()]
                 following = [ahead.submit(values, after) for after in cuts[number + 1 : number + 2]]
-                # CTFs are computed here and not while reading ahead: their threads must not compete with the method's
-                yield cut, self._spectra(self.rows[cut], found, radius)
-                del found  # before the next but one is read
+                # CTFs are computed here and not while reading ahead: their threads must not compete with the method's.
+                # No variable here holds a block while the caller works on it.
+                yield cut, self._spectra(self.rows[cut], block.pop(), radius)
 
     def _spectra(self, rows: NDArray[np.int64], values: NDArray[np.complex64], radius: int) -> ParticleSpectra:
         pixels = self.pixels(radius)
@@ -245,19 +254,20 @@ class KeptSpectra:
         pixels = half_plane(self._images.box, radius)
         found = np.empty((len(rows), len(pixels)), np.complex64)
         with self._lock:
-            inside = radius <= self._radius
-            known = inside & self._there[rows]
-            if known.any():
-                found[known] = self._values[rows[known], : len(pixels)]
-            kept = inside & ~known & (rows < len(self._values))
-            if kept.any():
-                new = rows[kept]
-                self._values[new] = self._images.read(new, half_plane(self._images.box, self._radius), threads=threads)
+            kept = (radius <= self._radius) & (rows < len(self._values))
+            new = np.unique(rows[kept & ~self._there[rows]])
+            if len(new):
+                whole = half_plane(self._images.box, self._radius)
+                self._images.read_into(self._values, new, new, whole, threads=threads)
                 self._there[new] = True
-                found[kept] = self._values[new, : len(pixels)]
-            rest = ~known & ~kept
-            if rest.any():
-                found[rest] = self._images.read(rows[rest], pixels, threads=threads)
+            # in portions: a selection of rows is a copy
+            places = np.flatnonzero(kept)
+            for start in range(0, len(places), _ROWS):
+                some = places[start : start + _ROWS]
+                found[some] = self._values[rows[some], : len(pixels)]
+            rest = np.flatnonzero(~kept)
+            if len(rest):
+                self._images.read_into(found, rest, rows[rest], pixels, threads=threads)
         return found
 
     @property

@@ -112,24 +112,46 @@ class ParticleImages:
         return len(self.stack)
 
     def read(self, rows: np.ndarray, pixels: FourierPixels, *, threads: int = 1) -> np.ndarray:
-        """Return the spectra of the images ``rows`` at ``pixels`` of the box, complex64 ``[len(rows), K]``.
+        """Return the spectra of the images ``rows`` at ``pixels`` of the box, complex64 ``[len(rows), K]``."""
+        values = np.empty((len(rows), len(pixels)), np.complex64)
+        self.read_into(values, np.arange(len(rows)), rows, pixels, threads=threads)
+        return values
 
-        An image's values depend neither on the other rows nor on the number of threads. The memory beyond the result is
+    def read_into(
+        self, values: np.ndarray, places: np.ndarray, rows: np.ndarray, pixels: FourierPixels, *, threads: int = 1
+    ) -> None:
+        """Put the spectra of the images ``rows`` into the rows ``places`` of an array.
+
+        An image's values depend neither on the other rows nor on the number of threads. The memory beyond the array is
         some 32 MB for each thread.
+
+        Parameters
+        ----------
+        values : complex64 ``[m, K]``
+            Receives the spectra.
+        places : int ``[n]``
+            A row of ``values`` for each image.
+        rows : int ``[n]``
+            The images.
+        pixels : FourierPixels
+            Of the box.
+        threads : int
+            Threads that read and transform.
 
         Raises
         ------
         InputError
             An image holds NaN or infinity, or a stack has become shorter.
         """
-        values = np.empty((len(rows), len(pixels)), np.complex64)
 
         def load(job: tuple[Path, np.ndarray, np.ndarray]) -> None:
             path, position, index = job
             images, _ = mrc.read_stack(path, indices=index)
             low = self.full_box // 2 - self.box // 2
             inner = slice(low, low + self.box)
-            values[position] = transform(images[:, inner, inner], pixels, self.mask, name=str(path), index=index)
+            values[places[position]] = transform(
+                images[:, inner, inner], pixels, self.mask, name=str(path), index=index
+            )
 
         jobs = self._jobs(rows)
         if threads <= 1:
@@ -138,7 +160,6 @@ class ParticleImages:
         else:
             with ThreadPoolExecutor(threads) as pool:
                 list(pool.map(load, jobs))
-        return values
 
     def ctf(self, rows: np.ndarray, pixels: FourierPixels) -> np.ndarray:
         """Return the CTFs that the model multiplies references by, float32 ``[len(rows), K]``."""

@@ -31,10 +31,22 @@ def separable_ramps(pixels: FourierPixels, shifts_px: np.ndarray, xp: Any) -> An
     return xp.asarray(x)[:, at_x] * xp.asarray(y)[:, at_y]  # [s, K]
 
 
-def shift_values(values: Any, pixels: FourierPixels, shifts_px: np.ndarray) -> Any:
-    """Return the spectra ``values`` [n, K] of images moved each by its own shift (x, y) px ``[n, 2]``; complex64."""
+def shift_values(values: Any, pixels: FourierPixels, shifts_px: np.ndarray, *, in_place: bool = False) -> Any:
+    """Return the spectra ``values`` [n, K] of images moved each by its own shift (x, y) px ``[n, 2]``; complex64.
+
+    Parameters
+    ----------
+    values : complex64 ``[n, K]``
+        NumPy or CuPy.
+    pixels : FourierPixels
+        The K pixels.
+    shifts_px : float ``[n, 2]``
+        (x, y) for each image.
+    in_place : bool
+        Write the result over ``values``, on the host: a block takes its memory once.
+    """
     xp = array_module(values)
     if xp is not np:
         return values * separable_ramps(pixels, shifts_px, xp)
     turns = np.asarray(shifts_px, np.float64) / pixels.box
-    return shift_spectra(values, turns, pixels.kx, pixels.ky, pixels.radius)
+    return shift_spectra(values, turns, pixels.kx, pixels.ky, pixels.radius, out=values if in_place else None)
