@@ -50,7 +50,7 @@ def test_the_batch_shrinks_to_what_is_free_and_one_image_must_fit() -> None:
     each = memory.memory_need(64, 31, images_per_batch=1).batch
     assert memory.images_that_fit(31, wanted=100, gpu=False, free_bytes=10 * each) == 10
     assert memory.images_that_fit(31, wanted=100, gpu=False, free_bytes=1000 * each) == 100
-    with pytest.raises(DeviceError, match=r"0.01 MB of GPU memory are free, an image of radius 31 needs 0.02 MB"):
+    with pytest.raises(DeviceError, match=r"0.01 MB of GPU memory are free, but an image of radius 31 needs 0.02 MB"):
         memory.images_that_fit(31, wanted=100, gpu=True, free_bytes=each // 2)
 
 

@@ -1,4 +1,4 @@
-"""The E-step of a classification: all particles, block by block, against all averages at all angles and shifts."""
+"""The E-step of a classification: compare all particles, in blocks, with all averages at all angles and shifts."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from cryopipe.search.options import SearchOptions
 from cryopipe.search.posterior import Posterior
 from cryopipe.search.shifts import ShiftGrid, shift_grid, shift_log_prior
 
-#: Images whose log-likelihoods choose the temperature.
+#: Number of images from whose log-likelihoods the temperature is chosen.
 TEMPERATURE_SAMPLE = 16
 
 
 @dataclass(frozen=True, eq=False)
 class Expectation:
-    """What the E-step found, particles in the order of the input."""
+    """Result of the E-step, with particles in the order of the input."""
 
     posterior: tuple[Posterior, Posterior]
     halves: tuple[np.ndarray, np.ndarray]
@@ -38,7 +38,7 @@ class Expectation:
     rotator: Rotator
 
     def gather(self, name: str) -> np.ndarray:
-        """Return the attribute ``name`` of both halves' posteriors, back in the order of the particles."""
+        """Return the attribute ``name`` of the posteriors of both halves, in the order of the particles."""
         parts = [np.asarray(getattr(p, name)) for p in self.posterior]
         whole = np.empty((sum(map(len, self.halves)), *parts[0].shape[1:]), dtype=parts[0].dtype)
         for members, part in zip(self.halves, parts, strict=True):
@@ -46,7 +46,7 @@ class Expectation:
         return whole
 
     def shift_px(self) -> np.ndarray:
-        """Return the best shift of each particle ``[n, 2]``, what it was shifted by before the search included."""
+        """Return the best shift of each particle ``[n, 2]``, including the shift before the search."""
         return self.base_shift_px + self.gather("shift_px")
 
 
@@ -59,14 +59,14 @@ def expectation(
     threads: int = 1,
     on_gpu: bool = False,
 ) -> Expectation:
-    """Compare all particles with all averages; the sums are kept for two halves of the particles.
+    """Compare all particles with all averages. The sums are made for two halves of the particles.
 
     Parameters
     ----------
     stack, state, stage : ParticleStack, State, Stage
         The particles; averages, priors and noise; resolution, angles, shifts and temperature.
     psi_offset_deg : float
-        Turns the grid of angles, so that no angle is favoured over the iterations.
+        Rotation of the grid of angles, so that no angle is favoured over the iterations.
     threads : int
         CPU threads.
     on_gpu : bool
@@ -88,7 +88,7 @@ def expectation(
         compared = ReferenceSlices(references), ShiftGrid(lattice)
         likelihood = log_likelihoods(images, noise, *compared, resources=resources)
         beta = temperature_for_spread(likelihood, stage.spread, log_prior=prior[:, :, None], tolerance=0.02)
-    # tempered like the likelihood: otherwise, while hot, large classes swallow the others
+    # the prior has the same temperature as the likelihood, or large classes would take over the others during annealing
     log_prior = np.repeat(beta * np.log(np.maximum(state.share, 1e-12)), stage.n_psi)
     options = SearchOptions(inverse_temperature=beta, accumulate=True)
     if on_gpu:
@@ -112,7 +112,7 @@ def expectation(
 def _searched(
     store: ParticleStore, members: np.ndarray, radius: int, search: Callable[[ParticleSpectra, np.ndarray], Posterior]
 ) -> Posterior:
-    """Search the particles ``members`` block by block; sums are added up in their order."""
+    """Search the particles ``members`` block by block. Sums are added in their order."""
     parts, sums = [], None
     for some, images in store.subset(members).blocks(radius):
         found = search(images, members[some])

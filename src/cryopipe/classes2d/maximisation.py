@@ -34,15 +34,15 @@ def maximisation(
     stack : ParticleStack
         The particles.
     state : State
-        What the E-step compared with.
+        State that the E-step used.
     stage : Stage
-        Of this iteration.
+        Settings of this iteration.
     found : Expectation
-        What the E-step found.
+        Result of the E-step.
     params : Classify2d
         Regularisation, recentring.
     mask : float32 ``[b, b]``
-        Multiplies the averages.
+        Mask of the averages.
     threads : int
         CPU threads.
     """
@@ -51,7 +51,7 @@ def maximisation(
     grids, frc = solve_averages((halves[0], halves[1]), tau_fudge=params.tau_fudge)
     averages = images_of_grids(grids, store.box, threads=threads) * mask
     probability = found.gather("reference_probability").sum(axis=0)
-    # a Dirichlet prior of 2 % of a fair share keeps one class from taking everything
+    # a Dirichlet prior of 2 % of a fair share prevents that one class takes everything
     share = probability + 0.02 * len(store) / classes
     shift = found.shift_px()
     psi = found.gather("best_state") % stage.n_psi
@@ -91,7 +91,7 @@ def _new_noise(state: State, found: Expectation) -> np.ndarray:
 def _recentred(
     averages: np.ndarray, shift: np.ndarray, best: np.ndarray, rotations: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Move each average's centre of mass to the centre and its members' shifts along: t becomes t + A d."""
+    """Move the centre of mass of each average to the centre, and the shifts of its particles with it: t becomes t + A d."""
     move = np.clip(-centre_of_mass(averages), -0.05 * averages.shape[-1], 0.05 * averages.shape[-1])
     turned = np.einsum("nij,nj->ni", rotations[:, :2, :2], move[best])
     return shift_images(averages, move) * mask, shift + turned

@@ -1,4 +1,4 @@
-"""What an iteration of a classification hands to the next, and where the first one begins."""
+"""The state of a classification between two iterations, and the state at the start."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from cryopipe.classes2d.particle_stack import ParticleStack
 from cryopipe.classes2d.rotation import images_of_grids, make_rotator
 from cryopipe.config.classes2d import Classify2d
 
-#: in-plane angles at which the first averages are added up
+#: number of in-plane angles at which the first averages are added up
 _START_ANGLES = 36
 
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Averages, priors, noise and each particle's best class and shift.
+    """Averages, priors, noise, and the best class and shift of each particle.
 
     Attributes
     ----------
@@ -31,9 +31,9 @@ class State:
     shift_sd_px : float
         Width of the prior of the shifts.
     best_class : int64 ``[n]``
-        Zero-based.
+        Best class of each particle, zero-based.
     frc : float64 ``[classes, shells]``
-        Ring correlation of the pseudo-halves; empty before the first iteration.
+        Ring correlation of the pseudo-halves. It is empty before the first iteration.
     """
 
     averages: np.ndarray
@@ -53,7 +53,7 @@ class State:
 def starting_state(
     stack: ParticleStack, classes: int, params: Classify2d, rng: np.random.Generator, mask: np.ndarray
 ) -> State:
-    """Return averages of random disjoint subsets at random angles; the noise is that of the images.
+    """Return averages of random disjoint subsets at random angles. The noise spectrum is that of the images.
 
     Parameters
     ----------
@@ -63,9 +63,9 @@ def starting_state(
     params : Classify2d
         Start resolution, regularisation, range of shifts.
     rng : Generator
-        Draws each particle's class and angle.
+        Draws the class and angle of each particle.
     mask : float32 ``[b, b]``
-        Multiplies the averages.
+        Mask of the averages.
     """
     store, n = stack.store, len(stack.store)
     power = np.zeros(len(store.pixels(store.radius)))
@@ -96,12 +96,12 @@ def starting_state(
 
 
 def class_resolutions(state: State, box_A: float) -> np.ndarray:
-    """Return each class's resolution in Å (FRC of its pseudo-halves falls below 0.5)."""
+    """Return the resolution of each class in Å (where the FRC of its pseudo-halves falls below 0.5)."""
     return resolution_of(state.frc, box_A)
 
 
 def pseudo_halves(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of every other particle, and the others: both are aligned to the same averages."""
+    """Return the rows of every other particle, and the other rows. Both are aligned to the same averages."""
     return np.arange(0, n, 2), np.arange(1, n, 2)
 
 

@@ -1,4 +1,4 @@
-"""The results of a classification as tables: particles, classes, and the particles' shares in the classes."""
+"""The results of a classification as tables: particles, classes, and the class probabilities of particles."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def classified_table(
     table : StarTable
         The particles.
     stack : ParticleStack
-        Their images.
+        Images of the particles.
     state : State
-        After the final pass.
+        State after the final pass.
     found : Expectation
-        Of the final pass.
+        Result of the final pass.
     stage : Stage
         The final pass.
     order : int ``[classes]``
@@ -62,11 +62,11 @@ def class_table(state: State, stack: ParticleStack, classes_path: Path, order: n
     Parameters
     ----------
     state : State
-        After the final pass.
+        State after the final pass.
     stack : ParticleStack
         The particles.
     classes_path : Path
-        Where the averages are written.
+        File of the averages.
     order : int ``[classes]``
         The classes in the order of the written averages.
     """

@@ -1,4 +1,4 @@
-"""Which shell a voxel of a half cube lies in, and the mean weight of shells."""
+"""The shell of each voxel of a half cube, and the mean weight of shells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryopipe.projection.half_cube import chunks
 def shell_means(weight: Any, radius: int, padding: int) -> np.ndarray:
     """Return the mean of a half cube float32 ``[2R+1, 2R+1, R+1]`` over each shell round(|k|/padding), float64.
 
-    The result has ``radius + 1`` entries; the sums run plane by plane, so threads do not change them.
+    The result has ``radius + 1`` entries. The sums are made plane by plane, so threads do not change them.
     """
     members = shell_counts(weight.shape[2] - 1, radius, padding)
     if array_module(weight) is np:
@@ -35,7 +35,7 @@ def shell_means(weight: Any, radius: int, padding: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def shell_counts(edge: int, radius: int, padding: int) -> np.ndarray:
-    """Return how many voxels of a half cube of radius ``edge`` each shell round(|k|/padding) has, float64."""
+    """Return the number of voxels in each shell round(|k|/padding) of a half cube of radius ``edge``, float64."""
     total = np.zeros((2 * edge + 1, radius + 1))
     _plane_counts(edge, radius, np.float32(1 / padding), total)
     found: np.ndarray = total.sum(axis=0)
@@ -54,20 +54,20 @@ def shell_numbers(cube: Any, part: slice, padding: int) -> Any:
 
 @numba.njit(cache=True, inline="always")
 def row_shells(far, limit, scale, shell):  # type: ignore[no-untyped-def]
-    """Fill the shells of a row's columns and return how many columns can lie within ``limit`` shells.
+    """Fill the shells of the columns of a row, and return how many columns can be within ``limit`` shells.
 
-    This loop is a function of its own, because the compiler then vectorises it.
+    This loop is a separate function, because the compiler then vectorises it.
 
     Parameters
     ----------
     far : int
-        Squared distance of the row from the origin over the other two axes, in voxels of the padded cube.
+        Squared distance of the row from the origin along the other two axes, in voxels of the padded cube.
     limit : int
-        Outermost shell that is asked for.
+        Outermost shell that is needed.
     scale : float32
         One over the padding factor.
     shell : ndarray ``[columns]`` int32
-        Filled with round(|k| scale) for as many columns as are returned; the rest is not touched.
+        Filled with round(|k| scale) for the number of columns that is returned. The rest is not changed.
     """
     beyond = np.float64(limit + 1) / scale
     if far >= beyond * beyond:
@@ -103,7 +103,7 @@ def _plane_counts(edge, radius, scale, total):  # type: ignore[no-untyped-def]
 
 
 def usable_means(mean_weight: np.ndarray, n_images: int) -> np.ndarray:
-    """Return the mean weights of the shells after checking that a map can be made of them.
+    """Check that a map can be made from the mean weights of the shells, and return them.
 
     Raises
     ------
@@ -112,10 +112,10 @@ def usable_means(mean_weight: np.ndarray, n_images: int) -> np.ndarray:
     """
     if not mean_weight.any():
         raise InputError(
-            f"a reconstruction of {n_images} images has no weight in any shell: it gives no map; check that "
-            "each half set has particles and that their weights are not all zero"
+            f"a reconstruction of {n_images} images has no weight in any shell, so it gives no map. Check that "
+            "each half set has particles and that their weights are not all zero."
         )
     if not np.isfinite(mean_weight).all():
         shell = int(np.flatnonzero(~np.isfinite(mean_weight))[0])
-        raise InputError(f"the weight of shell {shell} is {mean_weight[shell]}: insert finite values and weights alone")
+        raise InputError(f"the weight of shell {shell} is {mean_weight[shell]}. Insert only finite values and weights.")
     return mean_weight
