@@ -316,7 +316,7 @@ def test_global_then_local_search_recovers_poses_as_asked(accepted: Scene) -> No
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: Reconstruction.empty(31, 10), "even cube"),
+        (lambda: Reconstruction.empty(31, 10), "cube of even edge"),
         (lambda: Reconstruction.empty(32, 16), "radius 16"),
         (
             lambda: filled().insert(
