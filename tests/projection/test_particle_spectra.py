@@ -186,7 +186,7 @@ def test_maps_of_another_size_than_the_images_are_refused() -> None:
 
 @pytest.mark.parametrize(
     ("change", "text"),
-    [("nan", "NaN"), ("odd", r"\(31, 31, 31\).*even cube"), ("oblong", r"\(32, 32, 30\).*even cube")],
+    [("nan", "NaN"), ("odd", r"cube of even edge.*\(31, 31, 31\)"), ("oblong", r"cube of even edge.*\(32, 32, 30\)")],
 )
 def test_maps_that_cannot_be_searched_with_are_refused(change: str, text: str) -> None:
     volume = phantom(32).volume()

@@ -91,14 +91,14 @@ def check_memory(
             if memory_need(box, r, padding=padding, interpolated=interpolated).peak + working <= free
         ]
         advice = (
-            f"at most radius {fitting[-1]} (of box {box}) fits: crop the images to a smaller box"
+            f"The largest radius that fits is {fitting[-1]} (of box {box}). Crop the images to a smaller box"
             if fitting
-            else "crop the images to a smaller box"
+            else "Crop the images to a smaller box"
         )
         needed = (need.peak + working) / 1e9
         raise DeviceError(
             f"a reconstruction of box {box}, radius {radius}, padding {padding} needs {needed:.2f} GB, but {free / 1e9:.2f} GB "
-            f"of {'GPU' if gpu else 'host'} memory are free: {advice}, or use a larger machine."
+            f"of {'GPU' if gpu else 'host'} memory are free. {advice}, or use a larger machine."
         )
     return need
 

@@ -547,7 +547,7 @@ def test_what_does_not_fit_the_images_is_refused_with_the_value(small: Any, chan
         (lambda: ShiftGrid(np.zeros((0, 2))), "at least one shift"),
         (lambda: SearchOptions(inverse_temperature=-1.0), "inverse temperature -1"),
         (lambda: SearchOptions(significant_mass=0.0), "significant mass"),
-        (lambda: SearchOptions(candidates=-1), "-1 candidates"),
+        (lambda: SearchOptions(candidates=-1), "number of candidates, -1,"),
         (lambda: GreyScale(sd=-1.0), "deviation -1.0 of the grey scale"),
     ],
 )
