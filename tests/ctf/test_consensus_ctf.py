@@ -216,9 +216,9 @@ def test_the_largest_agreeing_set_is_found_and_of_equal_sets_the_closest() -> No
         (("m", 41000.0, 40500.0, 0.0), 4.0, {}, "defocus 41000 Å is above 40000 Å"),
         (("m", 16500.0, 15000.0, 0.0), 4.0, {"max_astigmatism_A": 1000}, "astigmatism 1500 Å exceeds 1000 Å"),
         (("m", 16500.0, 15000.0, 0.0), 4.0, {}, None),
-        (("m", 16700.0, 15000.0, 0.0), 4.0, {}, "astigmatism is 0.107 of the defocus, 0.1 is allowed"),
+        (("m", 16700.0, 15000.0, 0.0), 4.0, {}, "astigmatism is 0.107 of the defocus, but 0.1 is allowed"),
         (("m", 10250.0, 9750.0, 0.0), 4.0, {"max_relative_astigmatism": 0.04},
-         "astigmatism is 0.050 of the defocus, 0.04 is allowed"),
+         "astigmatism is 0.050 of the defocus, but 0.04 is allowed"),
         (("m", 10250.0, 9750.0, 0.0), 4.0, {"max_relative_astigmatism": 0.06}, None),
         (("m", 15500.0, 15000.0, 0.0), 9.5, {}, "CTF fitted only to 9.5 Å, but 8 Å is required"),
         (("m", 15500.0, 15000.0, 0.0), 9.5, {"max_resolution_A": None}, None),
@@ -395,7 +395,7 @@ def test_columns_that_the_first_lacks_are_copied_where_asked_and_never_overwritt
 
 def test_a_table_without_ctfs_and_a_repeated_name_are_refused() -> None:
     bare = table([("a", 1e4, 9e3, 0.0)])
-    with pytest.raises(InputError, match="no rlnDefocusU"):
+    with pytest.raises(InputError, match="lacks rlnDefocusU"):
         judged(Branch("ctffind", bare.with_rows(bare.rows.drop(columns="rlnDefocusU")), {}))
     with pytest.raises(InputError, match="a occurs twice in branch ctffind"):
         judged(branch("ctffind", [("a", 1e4, 9e3, 0.0), ("a", 1e4, 9e3, 0.0)]))

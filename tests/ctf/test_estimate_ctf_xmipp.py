@@ -377,7 +377,7 @@ def test_a_table_of_previous_ctfs_without_them_or_with_an_item_twice_is_refused(
     noise = np.random.default_rng(0).random((64, 64)).astype(np.float32)
     bare = read_table(make_table(tmp_path, {"a": noise}), "micrographs")
     assert previous_ctfs(bare, None) == {}
-    with pytest.raises(InputError, match="has no rlnDefocusU"):
+    with pytest.raises(InputError, match="lacks rlnDefocusU"):
         previous_ctfs(bare, bare)
     full = bare.rows.assign(rlnDefocusU=2e4, rlnDefocusV=1e4, rlnDefocusAngle=0.0)
     with pytest.raises(InputError, match="a occurs twice"):

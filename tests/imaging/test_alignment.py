@@ -111,7 +111,7 @@ def test_unrelated_maps_do_not_correlate(rng):
 
 def test_maps_that_cannot_be_aligned_are_refused():
     volume = np.zeros((16,) * 3, np.float32)
-    with pytest.raises(InputError, match="resample"):
+    with pytest.raises(InputError, match="Resample"):
         align_map(volume, np.zeros((18,) * 3, np.float32), 2.0)
     with pytest.raises(InputError, match="Nyquist"):
         align_map(volume, volume, 2.0, resolution_A=3.0)

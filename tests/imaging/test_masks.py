@@ -101,7 +101,7 @@ def test_a_particle_volume_sets_how_many_voxels_lie_above_the_threshold():
         (np.zeros((16,) * 3, np.float32), {}, "constant"),
         (np.full((16,) * 3, np.nan, np.float32), {}, "NaN"),
         (_hollow(32, 8, 4), {"threshold": 2.0}, "between 0 and 1"),
-        (_hollow(32, 8, 4), {"volume_A3": 1e9}, "check volume and pixel size"),
+        (_hollow(32, 8, 4), {"volume_A3": 1e9}, "Check the particle.s volume"),
     ],
 )
 def test_maps_without_a_mask_are_refused_with_the_reason(volume, options, message):

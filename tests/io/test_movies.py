@@ -180,7 +180,7 @@ def test_frames_of_other_size_type_or_colour_are_refused(tmp_path):
     with tifffile.TiffWriter(tmp_path / "m.tif") as writer:
         for shape in ((70, 90), (70, 91)):
             writer.write(np.zeros(shape, np.uint8), photometric="minisblack", contiguous=False)
-    with pytest.raises(InputError, match=r"frame 2 is \(70, 91\) uint8, frame 1 \(70, 90\)"):
+    with pytest.raises(InputError, match=r"frame 2 is \(70, 91\) uint8, but frame 1 is \(70, 90\)"):
         open_movie(tmp_path / "m.tif")
     tifffile.imwrite(tmp_path / "c.tif", np.zeros((70, 90, 3), np.uint8), photometric="rgb")
     with pytest.raises(InputError, match="not grey"):
@@ -195,7 +195,7 @@ def test_frames_of_other_size_type_or_colour_are_refused(tmp_path):
     [
         ("m.tif", b"", "empty"),
         ("m.tif", b"hello world", "not a TIFF file"),
-        ("m.tif", b"II*\0\0\0\0\0", "without any image"),
+        ("m.tif", b"II*\0\0\0\0\0", "has no image"),
         ("m.mrcs", b"", "empty"),
         ("m.png", b"x", "is not a movie format"),
         ("m.eer", b"", "empty"),

@@ -255,7 +255,7 @@ def test_an_interrupted_stack_and_one_without_images_leave_no_file(tmp_path):
 def test_a_stack_takes_images_of_one_size_only(tmp_path):
     with StackWriter(tmp_path / "a.mrcs", PIXEL_A) as writer:
         writer.append(marked((5, 8)))
-        with pytest.raises(InputError, match=r"\(4, 4\) float32 in a stack of \(5, 8\)"):
+        with pytest.raises(InputError, match=r"\(4, 4\) float32 does not fit into a stack of \(5, 8\)"):
             writer.append(marked((4, 4)))
     with pytest.raises(InputError, match="not open"):
         StackWriter(tmp_path / "a.mrcs", PIXEL_A).append(marked((4, 4)))

@@ -174,10 +174,19 @@ def test_tables_without_rows_keep_their_columns(tmp_path):
     [
         ("", "no data_ block"),
         ("loop_\n_a\n1\n", "before the first data_ block"),
-        ("data_x\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n1 2\n3\n", "line 6: 1 values for 2 columns"),
-        ("data_x\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n1 2\n1 2 3\n", "line 6: 3 values for 2 columns"),
-        ("data_x\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n1 2 3\n1 2 3\n", "line 5: 3 values for 2 columns"),
-        ("data_x\nloop_\n_rlnCoordinateX #1\n_rlnImageName #2\n1 a\n2\n", "line 6: 1 values for 2 columns"),
+        (
+            "data_x\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n1 2\n3\n",
+            "line 6: the row has 1 values for 2 columns",
+        ),
+        (
+            "data_x\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n1 2\n1 2 3\n",
+            "line 6: the row has 3 values for 2 columns",
+        ),
+        (
+            "data_x\nloop_\n_rlnCoordinateX #1\n_rlnCoordinateY #2\n1 2 3\n1 2 3\n",
+            "line 5: the row has 3 values for 2 columns",
+        ),
+        ("data_x\nloop_\n_rlnCoordinateX #1\n_rlnImageName #2\n1 a\n2\n", "line 6: the row has 1 values for 2 columns"),
         ("data_x\nloop_\n_rlnCoordinateX #1\nhello\n", "'hello' is not a number"),
         ("data_x\nloop_\n_rlnClassNumber #1\n1.5\n", "'1.5' is not a whole number"),
         ("data_x\nloop_\n_rlnClassNumber #1\n_rlnClassNumber #2\n1 2\n", "occurs twice"),
@@ -225,8 +234,8 @@ def test_missing_and_binary_files_are_refused(tmp_path):
     ("frame", "message"),
     [
         (pd.DataFrame({"rlnClassNumber": [1.0]}), "must have whole numbers"),
-        (pd.DataFrame({"rlnCoordinateX": ["a"]}), "holds float"),
-        (pd.DataFrame({"rlnMicrographName": [1]}), "holds text"),
+        (pd.DataFrame({"rlnCoordinateX": ["a"]}), "must have float"),
+        (pd.DataFrame({"rlnMicrographName": [1]}), "must have text"),
         (pd.DataFrame({"two words": [1]}), "cannot be a column name"),
         (pd.DataFrame({"crpReason": ["a\nb"]}), "line break"),
         (pd.DataFrame({"crpReason": ["a\tb"]}), "line break or a tab"),

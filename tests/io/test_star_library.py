@@ -22,7 +22,7 @@ MISREAD = {
 }
 #: Damaged files, and what is said of them.
 ACCEPTED = {
-    "a short row": (LOOP + "a 1\nb\n", "line 6: 1 values for 2 columns"),
+    "a short row": (LOOP + "a 1\nb\n", "line 6: the row has 1 values for 2 columns"),
     "a column that occurs twice": ("data_x\nloop_\n_rlnClassNumber\n_rlnClassNumber\n1 2\n", "occurs twice"),
     "a block that occurs twice": (LOOP + "a 1\n\n" + LOOP + "b 2\n", "block data_x occurs twice"),
     "a second loop in a block": ("data_x\nloop_\n_rlnMicrographName\na\nloop_\n_rlnGroupName\nb\n", "line 5: 'loop_'"),

@@ -104,7 +104,7 @@ def test_a_value_shared_by_all_groups_is_given_and_a_conflict_refused():
     assert concatenate([particles(name="a"), particles(name="b")]).single("rlnImagePixelSize") == 1.2
     with pytest.raises(InputError, match=r"1\.2, 2\.4"):
         concatenate([particles(name="a"), particles(name="b", pixel_A=2.4)]).single("rlnImagePixelSize")
-    with pytest.raises(InputError, match="no rlnMicrographPixelSize"):
+    with pytest.raises(InputError, match="lacks rlnMicrographPixelSize"):
         particles().single("rlnMicrographPixelSize")
 
 
@@ -201,7 +201,7 @@ def test_rejections_are_the_same_after_writing_and_reading(tmp_path):
 
 def test_another_file_is_no_list_of_rejections(tmp_path):
     (tmp_path / "r.tsv").write_text("a\tb\n")
-    with pytest.raises(InputError, match="not a list of rejections"):
+    with pytest.raises(InputError, match="must have the three columns"):
         read_rejections(tmp_path / "r.tsv")
 
 

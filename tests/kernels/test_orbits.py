@@ -121,7 +121,7 @@ def test_what_is_no_group_of_axis_permutations_is_refused(rng):
     for bad in (group("O")[:5], symmetry_operators("C3"), -group("C2"), np.concatenate([group("C2")] * 2)):
         with pytest.raises(ValueError, match="operators must be"):
             orbits.sum_over_orbits(numerator, weight, bad)
-    with pytest.raises(ValueError, match="must not be the cube that is rotated"):
+    with pytest.raises(ValueError, match="must not be the rotated cube"):
         orbits.add_rotated(numerator, weight, scenes.rotations(1), numerator, weight)
     with pytest.raises(ValueError, match="weight has shape"):
         orbits.sum_over_orbits(numerator, np.zeros((3, 3, 2), np.float32), group("C2"))

@@ -72,7 +72,7 @@ def test_each_bad_micrograph_is_quarantined_with_its_reason(tmp_path):
     for item, words in {
         "blank": "have the value 1",
         "movie": "3 sections",
-        "pixel": "header states 1.51 Å per pixel, dataset.pixel_size_A 1.5 Å",
+        "pixel": "header has 1.51 Å per pixel, but dataset.pixel_size_A has 1.5 Å",
         "small": "60 x 38 px in an optics group of 60 x 40 px",
         "nan": "1 values are not finite",
         "x": "this one has .png",

@@ -74,7 +74,7 @@ def test_each_bad_movie_is_quarantined_with_its_reason_and_the_counts_add_up(tmp
     assert "empty (0 bytes)" in rejected["empty"]
     assert "cut off" in rejected["short"]
     assert "58 x 40 px in an optics group of 60 x 40 px" in rejected["small"]
-    assert "header states 0.5006 Å per pixel, dataset.pixel_size_A 0.5 Å" in rejected["pixel"]
+    assert "header has 0.5006 Å per pixel, but dataset.pixel_size_A has 0.5 Å" in rejected["pixel"]
     assert "frame 1 is blank: all pixels have the value 0" in rejected["blank"]
     assert "the movie does not exist" in rejected["gone"]
 

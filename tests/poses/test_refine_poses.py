@@ -280,7 +280,7 @@ def test_candidates_of_a_wrong_shape_are_refused(noisy: Any) -> None:
         ({"steps": Steps(evaluations=0)}, "evaluations"),
         ({"prior": PosePrior(shift_sigma_px=0.0)}, "prior widths"),
         ({"noise": NoiseModel(np.ones(4))}, "do not reach shell 31"),
-        ({"noise": NoiseModel(np.ones((1, 32)), np.full(300, 2))}, "must give each of 300"),
+        ({"noise": NoiseModel(np.ones((1, 32)), np.full(300, 2))}, "to each of 300"),
     ],
 )
 def test_bad_input_is_refused(noisy: Any, change: dict[str, Any], text: str) -> None:

@@ -107,16 +107,16 @@ def damaged(images: np.ndarray, what: str) -> tuple[np.ndarray, dict[str, Any]]:
 @pytest.mark.parametrize(
     ("what", "text"),
     [
-        ("odd", "s0.mrcs: images of 23 x 23 px.*even"),
-        ("oblong", "s0.mrcs: images of 24 x 20 px"),
-        ("header", r"s0.mrcs: the header says 2.505 Å.*2.5 Å"),
-        ("missing image", "image 5 of a stack of 4"),
-        ("defocus zero", r"particle 2 .*U = 0 Å.*1 particles"),
+        ("odd", "s0.mrcs: the images have 23 x 23 px.*even"),
+        ("oblong", "s0.mrcs: the images have 24 x 20 px"),
+        ("header", r"s0.mrcs: the header has 2.505 Å.*2.5 Å"),
+        ("missing image", "image 5, but the stack has 4"),
+        ("defocus zero", r"particle 2 .*U = 0 Å.*defocus: 1"),
         ("defocus nan", r"particle 2 .*V = nan Å"),
         ("defocus missing", "rlnDefocusU"),
         ("no rows", "no rows"),
         ("pixel sizes", "2.5 to 2.6 Å"),
-        ("no image names", "extract the particles first"),
+        ("no image names", "Extract the particles first"),
     ],
 )
 def test_tables_and_stacks_that_cannot_be_used_are_refused(
@@ -172,7 +172,7 @@ def test_noise_models_are_updated_with_memory_and_refused_when_empty() -> None:
         checked_sigma2(np.zeros(5))
     one = scene(phantom(32), 3, snr=1.0)
     for few in (0, 1):
-        with pytest.raises(InputError, match=f"two images at least.*there are {few}"):
+        with pytest.raises(InputError, match=f"at least two images.*there are {few}"):
             initial_sigma2(one.images.subset(slice(0, few)))
 
 
@@ -180,13 +180,13 @@ def test_maps_of_another_size_than_the_images_are_refused() -> None:
     images = scene(phantom(32), 3, snr=1.0, pixel_size_A=3.0).images
     check_scale(images, 24, 4.0)
     check_scale(images, 32, 3.001)
-    with pytest.raises(InputError, match=r"32 voxels of 1.5 Å \(48 Å\), the images 32 px of 3 Å \(96 Å\)"):
+    with pytest.raises(InputError, match=r"32 voxels of 1.5 Å \(48 Å\), but the images have 32 px of 3 Å \(96 Å\)"):
         check_scale(images, 32, 1.5)
 
 
 @pytest.mark.parametrize(
     ("change", "text"),
-    [("nan", "NaN"), ("odd", r"\(31, 31, 31\).*even cube"), ("oblong", r"\(32, 32, 30\).*even cube")],
+    [("nan", "NaN"), ("odd", r"cube of even edge.*\(31, 31, 31\)"), ("oblong", r"cube of even edge.*\(32, 32, 30\)")],
 )
 def test_maps_that_cannot_be_searched_with_are_refused(change: str, text: str) -> None:
     volume = phantom(32).volume()

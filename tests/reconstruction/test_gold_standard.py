@@ -75,7 +75,7 @@ def test_a_mask_needs_random_phases_and_its_own_correlation_is_taken_off() -> No
         (lambda a, b: (a * np.nan, b), "first half map is zero"),
         (lambda a, b: (a, b * 0), "second half map is zero"),
         (lambda a, b: (a, a.copy()), "both half maps are the same"),
-        (lambda a, b: (a, b[1:]), "no FSC"),
+        (lambda a, b: (a, b[1:]), "maps of one shape"),
     ],
 )
 def test_half_maps_that_prove_nothing_are_refused(change: object, text: str) -> None:
@@ -130,7 +130,7 @@ def test_noise_makes_the_sphere_of_the_particle_at_most() -> None:
 @pytest.mark.parametrize(
     ("volume", "options", "text"),
     [
-        (ball(6), {"diameter_A": 80.0, "volume_A3": 9e5}, "less than half of the particle's 900000"),
+        (ball(6), {"diameter_A": 80.0, "volume_A3": 9e5}, "less than half of the 900000 Å³ of the particle"),
         (ball(12), {"diameter_A": 130.0}, "does not fit into a box of 128"),
         (ball(12), {"diameter_A": 60.0, "near_A": 14.0}, "near 14"),
         (0 * ball(12), {"diameter_A": 60.0}, "constant"),

@@ -58,5 +58,5 @@ def test_no_particles_have_no_halves() -> None:
 
 
 def test_one_particle_makes_no_two_halves() -> None:
-    with pytest.raises(InputError, match=r"1 particles leave half set [12] empty"):
+    with pytest.raises(InputError, match=r"with 1 particles half set [12] is empty"):
         half_sets_of(table(1))

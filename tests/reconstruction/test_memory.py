@@ -30,12 +30,12 @@ def test_a_box_of_512_needs_what_is_stated() -> None:
 
 def test_too_little_memory_is_refused_before_it_is_taken_with_the_radius_that_fits() -> None:
     with pytest.raises(
-        DeviceError, match=r"needs 1.07 GB and 0.50 GB of host memory are free: at most radius (\d+)"
+        DeviceError, match=r"needs 1.07 GB, but 0.50 GB of host memory are free. The largest radius that fits is \d+"
     ) as e:
         memory.check_memory(250, 124, padding=2, interpolated=False, gpu=False, free_bytes=500_000_000)
-    radius = int(str(e.value).split("at most radius ")[1].split()[0])
+    radius = int(str(e.value).split("that fits is ")[1].split()[0])
     assert memory.memory_need(250, radius).peak <= 500_000_000 < memory.memory_need(250, radius + 1).peak
-    with pytest.raises(DeviceError, match="crop the images"):
+    with pytest.raises(DeviceError, match="Crop the images"):
         memory.check_memory(250, 124, padding=2, interpolated=False, gpu=True, free_bytes=1000)
 
 
@@ -50,7 +50,7 @@ def test_the_batch_shrinks_to_what_is_free_and_one_image_must_fit() -> None:
     each = memory.memory_need(64, 31, images_per_batch=1).batch
     assert memory.images_that_fit(31, wanted=100, gpu=False, free_bytes=10 * each) == 10
     assert memory.images_that_fit(31, wanted=100, gpu=False, free_bytes=1000 * each) == 100
-    with pytest.raises(DeviceError, match=r"0.01 MB of GPU memory are free, an image of radius 31 needs 0.02 MB"):
+    with pytest.raises(DeviceError, match=r"0.01 MB of GPU memory are free, but an image of radius 31 needs 0.02 MB"):
         memory.images_that_fit(31, wanted=100, gpu=True, free_bytes=each // 2)
 
 

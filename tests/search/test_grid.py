@@ -100,7 +100,7 @@ def test_all_poses_weigh_the_same_in_groups_that_map_the_grid_onto_itself(group:
 
 
 def test_poses_that_are_no_grid_have_no_weights() -> None:
-    with pytest.raises(InputError, match="7 poses are no HEALPix grid"):
+    with pytest.raises(InputError, match="7 poses are not a HEALPix grid"):
         grid.orientation_weights(random_rotations(np.random.default_rng(0), 7), "O")
 
 

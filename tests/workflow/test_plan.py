@@ -107,7 +107,7 @@ def test_archived_movies_are_batched_by_their_names_with_what_the_list_knows_of_
 @pytest.mark.parametrize(
     ("movies", "message"),
     [
-        ("empiar:10248", r"for example empiar:10248/data/\*\.tif"),
+        ("empiar:10248", r"such as empiar:10248/data/\*\.tif"),
         ("empiar:10248/other/*.tif", r"dataset\.movies: no file of .*list\.txt matches other/\*\.tif"),
     ],
 )

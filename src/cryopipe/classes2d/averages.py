@@ -1,7 +1,8 @@
 """Class averages from the sums of an M-step: pseudo-half FRC, Wiener division, mask, centring.
 
-Each class is summed in two halves of its members. Both halves are aligned to the same references, so their ring
-correlation serves to regularise and is not a resolution for publication: noise that both were aligned to correlates, too.
+Each class is summed in two halves of its particles. Both halves are aligned to the same references. So their ring
+correlation is used for regularisation only. It is not a resolution for publication, because noise to which both were aligned
+correlates, too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import scipy.ndimage
 
 from cryopipe.classes2d.rotation import grid_shells
 
-#: Weights below this share of their ring's mean are raised to it (RELION's floor against division by nothing).
+#: Least weight as a share of the mean of its ring (as in RELION, against division by nearly zero).
 WEIGHT_FLOOR = 1e-3
 
 
@@ -33,12 +34,12 @@ def solve_averages(halves: tuple[ClassSums, ClassSums], *, tau_fudge: float) -> 
     halves : (ClassSums, ClassSums)
         The two halves of the images.
     tau_fudge : float
-        The signal-to-noise ratio is multiplied by it.
+        Factor of the signal-to-noise ratio.
 
     Returns
     -------
     grids, frc : complex64 ``[classes, 2R+1, 2R+1]`` and float64 ``[classes, shells]``
-        Fourier grids of the averages; ring correlation of the two halves.
+        Fourier grids of the averages, and ring correlation of the two halves.
     """
     classes, edge, _ = halves[0].numerator.shape
     shells = grid_shells(edge // 2)
@@ -63,7 +64,7 @@ def solve_averages(halves: tuple[ClassSums, ClassSums], *, tau_fudge: float) -> 
 
 def _divide(numerator: np.ndarray, weight: np.ndarray, flat: np.ndarray, count: np.ndarray) -> np.ndarray:
     ring_mean = np.bincount(flat, weights=weight.ravel(), minlength=len(count)) / count
-    # a fair share of the ring's mean keeps cells that hardly any image reaches from dominating the correlation
+    # adding a share of the mean of the ring prevents that cells with hardly any image dominate the correlation
     floor = np.maximum(0.1 * ring_mean, 1e-12)[flat].reshape(weight.shape)
     return numerator / (weight + floor)
 
@@ -81,9 +82,9 @@ def _ring_correlation(one: np.ndarray, two: np.ndarray, flat: np.ndarray, n_shel
 
 
 def resolution_of(frc: np.ndarray, box_A: float, *, threshold: float = 0.5) -> np.ndarray:
-    """Return for each curve ``[classes, shells]`` the resolution in Å where it first falls below ``threshold``.
+    """Return for each curve ``[classes, shells]`` the resolution in Å at which it first falls below ``threshold``.
 
-    Linear interpolation between shells; ``box_A`` where it is below from the first shell on.
+    It is interpolated linearly between shells. It is ``box_A`` if the curve is below from the first shell on.
     """
     result = np.empty(len(frc))
     for c, curve in enumerate(frc):

@@ -1,13 +1,14 @@
-"""Class averages by expectation maximisation, soft over class, in-plane angle and shift (as cryoSPARC's 2D classes).
+"""Step ``classify_2d``: class averages by expectation maximisation over class, in-plane angle and shift, as in cryoSPARC.
 
-The model is Scheres et al. 2005 (doi 10.1016/j.jmb.2005.02.031) with the CTF and coloured noise of RELION (Scheres
-2012, doi 10.1016/j.jsb.2012.09.006): X = C · S_t · R_ψ A_c + n. All states of an image are compared by matrix products
-(`cryopipe.search`). Annealing spreads early assignments over many states, resolution grows from coarse to fine, an FRC of
-pseudo-halves regularises each class, empty classes are revived, averages are centred with their particles' origins.
-Particles come in blocks from a store. All of them take part in every iteration: below some 200 particles per class there
-is nothing to gain from mini-batches.
+The model is that of Scheres et al. 2005 (doi:10.1016/j.jmb.2005.02.031) with the CTF and coloured noise of RELION (Scheres
+2012, doi:10.1016/j.jsb.2012.09.006): X = C · S_t · R_ψ A_c + n. Matrix products compare an image with all states
+(`cryopipe.search`). Annealing spreads early assignments over many states. The resolution grows from coarse to fine. An FRC of
+pseudo-halves regularises each class. Empty classes get new particles. Averages are centred, and the origins of their particles
+with them. Particles come in blocks from a store. All of them are used in every iteration, because below some 200 particles
+per class mini-batches save nothing.
 
-Known limits: no mirrors (opposite views are different classes), one noise spectrum for all optics groups.
+Known limits: There are no mirrored classes (opposite views are different classes), and one noise spectrum is used for all
+optics groups.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from cryopipe.projection.particle_keys import canonical_order
 
 @dataclass(frozen=True)
 class Iteration:
-    """What is remembered of an iteration: one row of the history."""
+    """Figures of one iteration: one row of the history."""
 
     iteration: float
     resolution_A: float
@@ -54,7 +55,7 @@ class Iteration:
 
 @dataclass(frozen=True, eq=False)
 class Progress:
-    """The classification after ``done`` iterations: what its checkpoint holds."""
+    """The classification after ``done`` iterations. Its checkpoint holds this state."""
 
     state: ClassificationState
     done: int
@@ -71,11 +72,11 @@ def classify(
     stack : ParticleStack
         Particles in canonical order.
     params : Classify2d
-        With all derived values.
+        Parameters with all derived values.
     context : Context
         Random numbers, threads, device, folder of the checkpoint.
     fingerprint : str
-        Of everything that determines the result; a checkpoint with another one is ignored.
+        Fingerprint of everything that determines the result. A checkpoint with another one is ignored.
 
     Returns
     -------

@@ -1,10 +1,10 @@
-"""How dense the core of each single particle is: iron-loaded ferritin told from empty, one particle at a time.
+"""The core density of each single particle, which distinguishes iron-loaded from empty ferritin.
 
-The model of an image is X = C · (a · E + c · B) + n in Fourier space: E is the rotational average of the empty
-classes, B the projection of a ball of the shell's own density in the particle's centre. Both are rotationally
-symmetric, so no angle is needed. Weighted least squares gives c, in units of the shell's density, and its standard
-error. Empty particles have c near 0, an iron core is some three times as dense as protein. Known limit: hollow,
-nearly round particles only.
+The model of an image is X = C · (a · E + c · B) + n in Fourier space. E is the rotational average of the empty classes. B is
+the projection of a ball in the centre of the particle with the density of the shell. Both are rotationally symmetric, so no
+angle is needed. Weighted least squares gives c, in units of the density of the shell, and its standard error. Empty particles
+have c near 0, and an iron core is some three times as dense as protein. Known limit: the particles must be hollow and nearly
+round.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cryopipe.projection.phases import shift_values
 
 @dataclass(frozen=True, eq=False)
 class CoreDensity:
-    """Density of each core over the shell's ``[n]``, its standard error, and the fitted scale of the empty particle."""
+    """Density of each core over that of the shell ``[n]``, its standard error, and the fitted scale of the empty particle."""
 
     density: np.ndarray
     error: np.ndarray
@@ -45,23 +45,23 @@ def core_densities(
     inner_diameter_A: float,
     core_diameter_A: float,
 ) -> CoreDensity:
-    """Fit every particle by an empty shell plus a core.
+    """Fit an empty shell plus a core to every particle.
 
     Parameters
     ----------
     stack : ParticleStack
-        Particles to some 12 Å (finer detail depends on the view) and what centres them.
+        Particles up to some 12 Å (finer detail depends on the view) and the shifts that centre them.
     empty_average : float32 ``[b, b]``
-        Average of empty particles in the units of the images (a CTF-corrected class average), of the spectra's box.
+        Average of empty particles in the units of the images (a CTF-corrected class average), in the box of the spectra.
     outer_diameter_A, inner_diameter_A, core_diameter_A : float
-        Of the shell and of the core to look for.
+        Diameters of the shell and of the core.
     """
     store = stack.store
     pixels = store.pixels(store.radius)
     frequency = pixels.shell / (store.box * store.pixel_size_A)
     profile = _ring_mean(pixels.gather(rfft2_centred(empty_average)).real, pixels.shell)[pixels.shell]
     shell = ball_projection(frequency, outer_diameter_A / 2) - ball_projection(frequency, inner_diameter_A / 2)
-    weight = 1.0 / np.maximum(frequency, frequency.min())  # rings count alike
+    weight = 1.0 / np.maximum(frequency, frequency.min())  # all rings have the same weight
     per_density = float((weight * profile) @ shell / ((weight * shell) @ shell))
     ball = per_density * ball_projection(frequency, core_diameter_A / 2)
     noise = _noise(stack, profile)
@@ -70,7 +70,7 @@ def core_densities(
 
 
 def _centred(stack: ParticleStack) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Give out the centred particles block by block: real parts of their spectra, and CTFs, ``[n, K]`` each."""
+    """Yield the centred particles block by block: real parts of their spectra, and CTFs, both ``[n, K]``."""
     for rows, images in stack.store.blocks(stack.store.radius):
         yield shift_values(images.values, images.pixels, stack.prior_shift_px[rows]).real, images.ctf
 
@@ -78,7 +78,7 @@ def _centred(stack: ParticleStack) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _fitted(
     values: np.ndarray, ctf: np.ndarray, profile: np.ndarray, ball: np.ndarray, noise: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return density, its error and the scale of the empty particle by weighted least squares, ``[n]`` each."""
+    """Return density, its error and the scale of the empty particle by weighted least squares, all ``[n]``."""
     data = ctf * values / noise
     information = np.square(ctf) / noise
     u = np.stack([data @ profile, data @ ball], axis=1).astype(np.float64)  # [n, 2]
@@ -95,9 +95,9 @@ def _ring_mean(values: np.ndarray, shells: np.ndarray) -> np.ndarray:
 
 
 def _noise(stack: ParticleStack, profile: np.ndarray) -> np.ndarray:
-    """Return the variance of the real part about the empty model, ``[K]``: the median over particles, ring by ring.
+    """Return the variance of the real part about the empty model, ``[K]``: the median over particles for each ring.
 
-    It includes what the model leaves out (views, neighbours), which the errors should include.
+    It includes what is not in the model (views, neighbours), as the errors should.
     """
     shells = stack.store.pixels(stack.store.radius).shell
     rings = [

@@ -1,4 +1,4 @@
-"""Which classes stay: the rules, and a person's decisions that overrule them."""
+"""Which classes are kept: the rules, and the user's decisions that overrule them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FERRITIN = "iron-loaded core"
 class ClassDecision(BaseModel):
     """A person's choice, ``config/decisions/classes2d.yaml``: class numbers (from 1) to keep and to drop.
 
-    ``classes_sha256`` (copied from selection.yaml) ties it to one classification: numbers mean nothing in another.
+    ``classes_sha256`` (copied from selection.yaml) states to which classification the numbers belong.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,14 +46,14 @@ def read_decision(path: Path, *, classes: int, classes_sha256: str) -> ClassDeci
     Raises
     ------
     InputError
-        It is not such a file, names classes that do not exist or twice, or belongs to another classification.
+        It is not a decision file, it has classes that do not exist or twice, or it belongs to another classification.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         decision = ClassDecision.model_validate(content)
     except (yaml.YAMLError, ValidationError) as error:
         raise InputError(
-            f"{path}: not a decision on classes ({' '.join(str(error).split())}). "
+            f"{path}: this is not a decision on classes ({' '.join(str(error).split())}). "
             "Give the lists keep and drop of class numbers."
         ) from None
     wrong = sorted(c for c in {*decision.keep, *decision.drop} if not 1 <= c <= classes)
@@ -64,7 +64,7 @@ def read_decision(path: Path, *, classes: int, classes_sha256: str) -> ClassDeci
         raise InputError(f"{path}: class {both[0]} is in keep and in drop. Leave it in one of them.")
     if decision.classes_sha256 is not None and decision.classes_sha256 != classes_sha256:
         raise InputError(
-            f"{path}: it was made for other class averages (classes_sha256 differs): look at the new averages and "
+            f"{path}: the decision was made for other class averages (classes_sha256 differs). Look at the new averages and "
             "decide again, or remove the file."
         )
     return decision
@@ -103,7 +103,7 @@ def judge_classes(features: pd.DataFrame, params: SelectClasses2d) -> list[Class
             reasons.append(f"edge score {row['crpEdgeScore']:.2f} above {params.max_edge_score:g}")
         if row["crpECA"] > max(2.0, params.max_eca_fraction * len(features)):
             reasons.append(f"particles spread over {row['crpECA']:.1f} classes")
-        # last: a class that is junk for another reason is not called ferritin
+        # last, so that a class that is junk for another reason is not called ferritin
         if params.remove_ferritin and row["crpCoreRatio"] > core_limit:
             reasons.append(f"{FERRITIN}: core ratio {row['crpCoreRatio']:.2f} above {core_limit:.2f}")
         verdicts.append(ClassVerdict(not reasons, "; ".join(reasons), "rule"))

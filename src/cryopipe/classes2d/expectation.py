@@ -1,4 +1,4 @@
-"""The E-step of a classification: all particles, block by block, against all averages at all angles and shifts."""
+"""The E-step of a classification: compare all particles, in blocks, with all averages at all angles and shifts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cryopipe.search.options import SearchOptions
 from cryopipe.search.posterior import Posterior
 from cryopipe.search.shifts import ShiftGrid, shift_grid, shift_log_prior
 
-#: Images whose log-likelihoods choose the temperature.
+#: Number of images from whose log-likelihoods the temperature is chosen.
 TEMPERATURE_SAMPLE = 16
 
 
@@ -84,14 +84,14 @@ def expectation(
     threads: int = 1,
     on_gpu: bool = False,
 ) -> Expectation:
-    """Compare all particles with all averages; the sums are kept for two halves of the particles.
+    """Compare all particles with all averages. The sums are made for two halves of the particles.
 
     Parameters
     ----------
     stack, state, stage : ParticleStack, ClassificationState, Stage
         The particles; averages, priors and noise; resolution, angles, shifts and temperature.
     psi_offset_deg : float
-        Turns the grid of angles, so that no angle is favoured over the iterations.
+        Rotation of the grid of angles, so that no angle is favoured over the iterations.
     threads : int
         CPU threads.
     on_gpu : bool
@@ -113,7 +113,7 @@ def expectation(
         compared = ReferenceSlices(references), ShiftGrid(lattice)
         likelihood = log_likelihoods(images, noise, *compared, resources=resources)
         beta = temperature_for_spread(likelihood, stage.spread, log_prior=prior[:, :, None], tolerance=0.02)
-    # tempered like the likelihood: otherwise, while hot, large classes swallow the others
+    # the prior has the same temperature as the likelihood, or large classes would take over the others during annealing
     log_prior = np.repeat(beta * np.log(np.maximum(state.share, 1e-12)), stage.n_psi)
     options = SearchOptions(inverse_temperature=beta, accumulate=True)
     if on_gpu:

@@ -1,4 +1,4 @@
-"""What distinguishes good class averages from ferritin and junk, as numbers."""
+"""Features of class averages that distinguish good ones from ferritin and junk."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import pandas as pd
 from cryopipe.imaging.filters import low_pass
 from cryopipe.imaging.masks import radius_grid
 
-#: Radii in particle diameters: the core, the ring of the shell, and the surroundings inside the averages' mask.
+#: Radii in particle diameters: the core, the ring of the shell, and the surroundings inside the mask of the averages.
 CORE, RING, OUTSIDE = 0.18, (0.32, 0.46), (0.53, 0.60)
 #: Features are measured on averages low-passed to this resolution, Å.
 FEATURE_RESOLUTION_A = 15.0
 
 
 def ring_and_core(average: np.ndarray, diameter_px: float) -> tuple[float, float]:
-    """Return the mean density, above the surroundings, of the shell's ring and of the centre of an average."""
+    """Return the mean density, relative to the surroundings, of the ring of the shell and of the centre of an average."""
     r = radius_grid(average.shape) / np.float32(diameter_px)
     outside = float(average[(r >= OUTSIDE[0]) & (r <= OUTSIDE[1])].mean())
     ring = float(average[(r > RING[0]) & (r < RING[1])].mean())
@@ -23,9 +23,9 @@ def ring_and_core(average: np.ndarray, diameter_px: float) -> tuple[float, float
 
 
 def core_ratio(average: np.ndarray, diameter_px: float) -> float:
-    """Return the centre's density over the ring's; 0 where the ring is empty.
+    """Return the density of the centre over that of the ring, or 0 if the ring is empty.
 
-    A hollow sphere (40 to 62 Å) has 0.62, one with a core of its own density 1.3, iron-loaded ferritin about 3.
+    It is 0.62 for a hollow sphere (40 to 62 Å), 1.3 with a core of the same density, and about 3 for iron-loaded ferritin.
     """
     ring, core = ring_and_core(average, diameter_px)
     return core / ring if ring > 0 else 0.0
@@ -39,14 +39,14 @@ def signal(average: np.ndarray, diameter_px: float) -> float:
 
 
 def edge_score(average: np.ndarray, diameter_px: float) -> float:
-    """Return the share of the positive grey values' power that lies outside the particle: neighbours, doublets."""
+    """Return the share of the power of positive grey values that is outside the particle (neighbours, doublets)."""
     r = radius_grid(average.shape) / np.float32(diameter_px)
     power = np.square(np.maximum(average, 0.0))
     return float(power[r > OUTSIDE[0]].sum() / max(float(power.sum()), 1e-12))
 
 
 def circularity(average: np.ndarray, diameter_px: float) -> float:
-    """Return the power of the first three angular harmonics of the ring over that of its mean: 0 for a perfect ring."""
+    """Return the power of the first three angular harmonics of the ring over that of its mean (0 for a perfect ring)."""
     box = average.shape[-1]
     axis = np.arange(box) - box // 2
     angle = np.arctan2(axis[:, None], axis[None, :])
@@ -58,7 +58,7 @@ def circularity(average: np.ndarray, diameter_px: float) -> float:
 
 
 def spread_over_classes(posteriors: pd.DataFrame, best_class: np.ndarray, classes: int) -> np.ndarray:
-    """Return for each class the mean effective number of classes of its members, ``1 / Σ p²`` (1 = certain).
+    """Return for each class the mean effective number of classes of its particles, ``1 / Σ p²`` (1 = certain).
 
     Parameters
     ----------

@@ -36,13 +36,13 @@ def maximisation(
     state : ClassificationState
         What the E-step compared with.
     stage : Stage
-        Of this iteration.
+        Settings of this iteration.
     found : Expectation
-        What the E-step found.
+        Result of the E-step.
     params : Classify2d
         Regularisation, recentring.
     mask : float32 ``[b, b]``
-        Multiplies the averages.
+        Mask of the averages.
     threads : int
         CPU threads.
     """
@@ -87,7 +87,7 @@ def _new_noise(state: ClassificationState, found: Expectation) -> np.ndarray:
 def _recentred(
     averages: np.ndarray, shift: np.ndarray, best: np.ndarray, rotations: np.ndarray, mask: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Move each average's centre of mass to the centre and its members' shifts along: t becomes t + A d."""
+    """Move the centre of mass of each average to the centre, and the shifts of its particles with it: t becomes t + A d."""
     move = np.clip(-centre_of_mass(averages), -0.05 * averages.shape[-1], 0.05 * averages.shape[-1])
     turned = np.einsum("nij,nj->ni", rotations[:, :2, :2], move[best])
     return shift_images(averages, move) * mask, shift + turned

@@ -20,9 +20,9 @@ class ParticleStack:
     Attributes
     ----------
     store : ParticleStore
-        The masked and cropped images, to the finest resolution.
+        The masked and cropped images, up to the finest resolution.
     prior_shift_px : float64 ``[n, 2]``
-        Shift that centres each image according to the table's origins.
+        Shift that centres each image according to the origins in the table.
     """
 
     store: ParticleStore
@@ -30,7 +30,7 @@ class ParticleStack:
 
     @property
     def full_box(self) -> int:
-        """Edge of the images in the files."""
+        """Side of the images in the files."""
         return self.store.images.full_box
 
     def radius_at(self, resolution_A: float) -> int:
@@ -46,15 +46,15 @@ def open_particle_stack(
     memory_bytes: int | None = None,
     threads: int = 1,
 ) -> ParticleStack:
-    """Return the particles of a table; images are read when they are asked for.
+    """Return the particles of a table. Images are read when they are needed.
 
-    Images are zero outside the mask, so cropping them to it (plus a quarter) loses nothing and makes each search
+    Images are zero outside the mask. So cropping them to the mask (plus a quarter) loses nothing, and makes each search
     cheaper by the square of the ratio.
 
     Parameters
     ----------
     table : StarTable
-        Particles, in the order wanted.
+        Particles, in the order of the result.
     max_resolution_A : float
         Outermost frequency.
     mask_diameter_A : float
@@ -67,10 +67,10 @@ def open_particle_stack(
     Raises
     ------
     InputError
-        No particles, different boxes or pixel sizes, or no CTF.
+        There are no particles, boxes or pixel sizes differ, or there is no CTF.
     """
     if len(table) == 0:
-        raise InputError("there are no particles to classify: look at the rejection lists of the steps before")
+        raise InputError("there are no particles to classify. Look at the rejection lists of the steps before.")
     pixel_A = table.single("rlnImagePixelSize")
     full_box = int(image_size(parse_image_name(table.rows["rlnImageName"].iloc[0])[1]).shape[-1])
     box = _cropped_box(full_box, mask_diameter_A / pixel_A)

@@ -1,4 +1,4 @@
-"""How precisely particles can be turned and centred against an average: RELION's two accuracies."""
+"""The precision of rotations and shifts of particles against an average: RELION's two accuracies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from cryopipe.classes2d.rotation import grids_of_images, make_rotator
 from cryopipe.imaging.fourier_pixels import FourierPixels
 from cryopipe.projection.phases import phase_table
 
-#: Expected log-likelihood difference at which two poses are told apart with 99 % (RELION: ln 99 = 4.595).
+#: Expected log-likelihood difference at which two poses are distinguished with 99 % probability (RELION: ln 99 = 4.595).
 DECISION = float(np.log(99.0))
 _ANGLES_DEG = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 _SHIFTS_PX = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -17,7 +17,7 @@ _SHIFTS_PX = (0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
 def class_precision(
     averages: np.ndarray, pixels: FourierPixels, information: np.ndarray, pixel_size_A: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the smallest rotation in degrees and shift in Å that a particle of each class tells apart with 99 %.
+    """Return the smallest rotation (°) and shift (Å) that a particle of each class shows with 99 % probability.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def class_precision(
     Returns
     -------
     degrees, angstrom : float64 ``[classes]``
-        30° and 8 px where the particle does not tell even those apart.
+        They are 30° and 8 px if the particle does not show even these.
     """
     one = make_rotator(pixels, 1)
     grids = grids_of_images(averages, one.radius)
@@ -48,7 +48,7 @@ def _distance(difference: np.ndarray, information: np.ndarray) -> np.ndarray:
 
 
 def _crossing(curves: np.ndarray, values: tuple[float, ...]) -> np.ndarray:
-    """Interpolate each column of ``curves`` [values, classes] in the logarithms for where it reaches `DECISION`."""
+    """Interpolate in logarithms where each column of ``curves`` [values, classes] reaches `DECISION`."""
     logs = np.log(np.maximum(np.maximum.accumulate(curves, axis=0), 1e-12))
     grid = np.log(values)
     found = [

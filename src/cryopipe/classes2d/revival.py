@@ -1,4 +1,4 @@
-"""New members for classes that lost theirs."""
+"""New particles for classes that have lost theirs."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from cryopipe.classes2d.state import ClassificationState
 from cryopipe.config.classes2d import Classify2d
 from cryopipe.projection.phases import shift_values
 
-#: a class below this share of a fair one is empty
+#: a class with less than this share of a fair class is empty
 _EMPTY = 0.1
-#: a class with fewer members gives none away
+#: a class with fewer particles gives none away
 _FEWEST = 8
 
 
@@ -38,13 +38,13 @@ def revived(
     state : ClassificationState
         After the M-step.
     found : Expectation
-        What the E-step found.
+        Result of the E-step.
     stage : Stage
-        Of this iteration.
+        Settings of this iteration.
     params : Classify2d
         Regularisation.
     mask : float32 ``[b, b]``
-        Multiplies the averages.
+        Mask of the averages.
     """
     classes, n = state.classes, len(stack.store)
     probability = found.reference_probability.sum(axis=0) / n
@@ -70,7 +70,7 @@ def revived(
 
 
 def _residuals(stack: ParticleStack, found: Expectation, inverse: np.ndarray) -> np.ndarray:
-    """Return what each particle's best state leaves of its power over the noise, ``[n]``."""
+    """Return the residual power of each particle at its best state, over the noise, ``[n]``."""
     power = np.empty(len(stack.store), np.float32)
     for rows, images in stack.store.blocks(found.rotator.pixels.radius):
         power[rows] = (np.square(np.abs(images.values)) * inverse).sum(axis=1)

@@ -1,8 +1,8 @@
-"""Class averages turned in the plane: reference slices at many angles, and the adjoint that adds posed images up.
+"""In-plane rotations of class averages: reference slices at many angles, and the adjoint that adds up posed images.
 
-An average lives on a twofold padded Fourier grid ``[2R+1, 2R+1]`` (both halves, centre at ``[R, R]``). Bilinear
-interpolation at ``2 Aᵀ k`` is a sparse matrix that is the same for all classes; its transpose is the exact adjoint.
-Interpolation multiplies the image by a separable sinc², by which images are divided on the way in and on the way out.
+An average is represented on a twofold padded Fourier grid ``[2R+1, 2R+1]`` (both halves, centre at ``[R, R]``). Bilinear
+interpolation at ``2 Aᵀ k`` is a sparse matrix that is the same for all classes. Its transpose is the exact adjoint.
+Interpolation multiplies the image by a separable sinc², so images are divided by it before and after.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import scipy.sparse
 from cryopipe.imaging.fourier_pixels import FourierPixels
 from cryopipe.search.grid import in_plane_grid
 
-#: Padding factor of the Fourier grid, RELION's default (--pad 2). A larger one interpolates more exactly, for memory that
+#: Padding factor of the Fourier grid, RELION's default (--pad 2). With a larger one interpolation is more exact, but memory
 #: grows with its square.
 PADDING = 2
 
@@ -41,7 +41,7 @@ class Rotator:
     matrix: scipy.sparse.csr_array
 
     def references(self, grids: np.ndarray) -> np.ndarray:
-        """Return ``[classes n_psi, K]`` complex64, angle fastest, of Fourier grids ``[classes, 2R+1, 2R+1]``."""
+        """Return slices ``[classes n_psi, K]`` complex64, angle fastest, from Fourier grids ``[classes, 2R+1, 2R+1]``."""
         classes = len(grids)
         values = self.matrix @ np.ascontiguousarray(grids.reshape(classes, -1).T)  # [n_psi K, classes]
         return np.ascontiguousarray(values.T, dtype=np.complex64).reshape(-1, len(self.pixels))

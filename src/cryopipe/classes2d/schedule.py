@@ -1,4 +1,4 @@
-"""What each iteration of a classification does: resolution, angles, shifts, temperature."""
+"""The schedule of a classification: resolution, angles, shifts and temperature of each iteration."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ class Stage:
     Attributes
     ----------
     resolution_A : float
-        Finest resolution compared.
+        Finest resolution that is compared.
     n_psi : int
-        In-plane angles.
+        Number of in-plane angles.
     shift_range_A, shift_step_A : float
         Grid of shifts.
     around_best : bool
-        The grid lies around each particle's last shift instead of its prior one.
+        Whether the grid is around the last shift of each particle instead of its prior one.
     spread : float or None
-        Share of states the posterior is spread over by annealing; None: no annealing.
+        Share of states over which annealing spreads the posterior. None: no annealing.
     revive : bool
-        Empty classes get new members.
+        Whether empty classes get new particles.
     """
 
     resolution_A: float
@@ -39,7 +39,7 @@ class Stage:
 
 
 def class_count(particles: int, wanted: int | None) -> int:
-    """Return the number of classes: ``wanted``, else one class per 40 particles, 8 (4 below 80 particles) to 50."""
+    """Return the number of classes: ``wanted``, or one per 40 particles, at least 8 (4 below 80 particles), at most 50."""
     if wanted is not None:
         return min(wanted, particles)
     return min(max(4 if particles < 80 else 8, particles // 40), 50, particles)
@@ -48,9 +48,9 @@ def class_count(particles: int, wanted: int | None) -> int:
 def make_schedule(params: Classify2d, diameter_A: float, offset_range_A: float) -> list[Stage]:
     """Return one `Stage` per iteration, and that of the final pass at the end.
 
-    The resolution grows linearly in frequency over the first two thirds. A step of psi turns the particle's rim by
-    about the resolution: n_psi = 2π · (D/2) / resolution, at least 24; twice that in the final pass. Shifts are
-    searched widely around the pick at first, then around each particle's best.
+    The resolution grows linearly in frequency over the first two thirds. A step of psi moves the rim of the particle by
+    about the resolution: n_psi = 2π · (D/2) / resolution, at least 24, and twice as many in the final pass. Shifts are
+    searched in a wide range around the pick at first, then around the best shift of each particle.
     """
     stages = []
     count = params.iterations
@@ -60,7 +60,7 @@ def make_schedule(params: Classify2d, diameter_A: float, offset_range_A: float) 
     last_spread = 2e-5
     for i in range(count):
         resolution = 1.0 / (first + (last - first) * min(i / march, 1.0))
-        wide = i < 0.6 * ramp  # a wide search with fine steps would cost most and find nothing new
+        wide = i < 0.6 * ramp  # with fine steps a wide search would be expensive and find nothing new
         spread = params.initial_spread * (last_spread / params.initial_spread) ** (i / ramp) if i < ramp else None
         step = max(0.25 * resolution, 2.0)
         reach = offset_range_A if wide else 2.5 * step

@@ -1,11 +1,11 @@
-"""Keep the classes that are the particle: iron-loaded ferritin and junk go, by rules that a person can overrule.
+"""Step ``select_classes_2d``: keep the classes that show the particle. Rules reject junk; the user can overrule them.
 
-This replaces the choice of the 'noFerritin' classes by eye. Classes are judged by features of their averages; on top of that
-every particle's own core density is measured (`cryopipe.classes2d.core_density`), and particles whose class posterior
-lies mostly in rejected ferritin classes go as well. Class numbers stay what they are in the averages.
+Classes are judged by features of their averages. For ferritin, iron-loaded classes are rejected, too, which replaces the
+choice of the 'noFerritin' classes by eye. In addition the core density of each particle is measured
+(`cryopipe.classes2d.core_density`), and particles with most of their class posterior in rejected ferritin classes are
+rejected. Class numbers are those of the averages.
 
-Known limits: the ferritin rules (`remove_ferritin`) are for hollow, nearly round particles; there is
-no learned score.
+Known limits: the ferritin rules (`remove_ferritin`) are for hollow, nearly round particles. There is no learned score.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from cryopipe.io.atomic import atomic_write
 from cryopipe.io.mrc import read_stack
 from cryopipe.io.star import StarTable, read_blocks, read_table, write_blocks, write_table
 
-#: Finest resolution at which core densities are measured, Å; beyond it the particle's view matters.
+#: Finest resolution at which core densities are measured, Å. Finer details depend on the view of the particle.
 CORE_RESOLUTION_A = 14.0
 
 
@@ -43,7 +43,7 @@ def rejection_reasons(
 ) -> list[str]:
     """Return for every particle the reason why it is rejected, or an empty text.
 
-    A class that a person decided to keep keeps all its particles.
+    If the user decided to keep a class, all its particles are kept.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def rejection_reasons(
     posteriors : DataFrame
         crpParticleRow, rlnClassNumber, crpWeight.
     cores : CoreDensity or None
-        Of every particle; None: not measured.
+        Core density of every particle. None if it is not measured.
     """
     numbers = table.rows["rlnClassNumber"].to_numpy(dtype=np.int64)
     ferritin = np.array([(not v.keep) and v.reason.startswith(FERRITIN) for v in verdicts])
@@ -86,12 +86,12 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: SelectClasses
     table = read_table(inputs["particles"], "particles")
     averages, pixel_A = read_stack(inputs["classes"])
     if pixel_A is None:
-        raise InputError(f"{inputs['classes']}: the header gives no pixel size; write the averages again")
+        raise InputError(f"{inputs['classes']}: the header has no pixel size. Run classify_2d again.")
     model = read_blocks(inputs["model"])
     if len(model["model_classes"]) != len(averages):
         raise InputError(
-            f"{inputs['model']} describes {len(model['model_classes'])} classes, "
-            f"{inputs['classes']} holds {len(averages)}: they are of different runs"
+            f"{inputs['model']} has {len(model['model_classes'])} classes, but {inputs['classes']} has {len(averages)}: they "
+            "are from different runs. Run classify_2d again."
         )
     numbers = table.rows["rlnClassNumber"].to_numpy(dtype=np.int64)
     features = pd.concat([model["model_classes"], class_features(averages, pixel_A, diameter_A)], axis=1)
@@ -116,8 +116,8 @@ def _check_contrast(averages: np.ndarray, features: pd.DataFrame, diameter_px: f
     mean = np.tensordot(weights / max(weights.sum(), 1.0), averages, axes=1)
     if ring_and_core(mean, diameter_px)[0] <= 0:
         raise InputError(
-            "the class averages are darker on the particle than around it: images must have bright protein "
-            "(extract_particles.invert_contrast), and particle_diameter_A must fit"
+            "the class averages are darker on the particle than around it. Images must have bright protein "
+            "(extract_particles.invert_contrast), and particle_diameter_A must be right."
         )
 
 
@@ -135,7 +135,7 @@ def _measure_cores(
     weights = np.where(kept, features["crpParticles"].to_numpy(dtype=np.float64), 0.0)
     if weights.sum() == 0:
         return None
-    # the lower half by core ratio: classes into which full particles have strayed do not set the standard
+    # the half with the lower core ratios, so that classes with some full particles do not set the standard
     limit = np.median(features["crpCoreRatio"][weights > 0])
     weights = np.where(features["crpCoreRatio"] <= limit, weights, 0.0)
     stack = open_particle_stack(
@@ -184,7 +184,7 @@ def _write(
     share = float((~gone).mean()) if len(gone) else 0.0
     review = not 0.5 <= share <= 0.995
     if review:
-        context.log.warning("%.1f %% of the particles are kept: look at the class averages", 100 * share)
+        context.log.warning("%.1f %% of the particles are kept; check the class averages", 100 * share)
     summary = {
         "classes_sha256": digest,
         "particles": len(gone),

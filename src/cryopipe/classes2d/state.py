@@ -1,4 +1,4 @@
-"""What an iteration of a classification hands to the next, and where the first one begins."""
+"""The state of a classification between two iterations, and the state at the start."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cryopipe.classes2d.particle_stack import ParticleStack
 from cryopipe.classes2d.rotation import images_of_grids, make_rotator
 from cryopipe.config.classes2d import Classify2d
 
-#: in-plane angles at which the first averages are added up
+#: number of in-plane angles at which the first averages are added up
 _START_ANGLES = 36
 
 
@@ -31,9 +31,9 @@ class ClassificationState:
     shift_sd_px : float
         Width of the prior of the shifts.
     best_class : int64 ``[n]``
-        Zero-based.
+        Best class of each particle, zero-based.
     frc : float64 ``[classes, shells]``
-        Ring correlation of the pseudo-halves; empty before the first iteration.
+        Ring correlation of the pseudo-halves. It is empty before the first iteration.
     """
 
     averages: np.ndarray
@@ -63,9 +63,9 @@ def starting_state(
     params : Classify2d
         Start resolution, regularisation, range of shifts.
     rng : Generator
-        Draws each particle's class and angle.
+        Draws the class and angle of each particle.
     mask : float32 ``[b, b]``
-        Multiplies the averages.
+        Mask of the averages.
     """
     store, n = stack.store, len(stack.store)
     power = np.zeros(len(store.pixels(store.radius)))
@@ -103,7 +103,7 @@ def class_resolutions(state: ClassificationState, box_A: float) -> np.ndarray:
 
 
 def pseudo_halves(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of every other particle, and the others: both are aligned to the same averages."""
+    """Return the rows of every other particle, and the other rows. Both are aligned to the same averages."""
     return np.arange(0, n, 2), np.arange(1, n, 2)
 
 

@@ -1,4 +1,4 @@
-"""The results of a classification as tables: particles, classes, and the particles' shares in the classes."""
+"""The results of a classification as tables: particles, classes, and the class probabilities of particles."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def classified_table(
     state : ClassificationState
         After the final pass.
     found : Expectation
-        Of the final pass.
+        Result of the final pass.
     stage : Stage
         The final pass.
     order : int ``[classes]``
@@ -76,7 +76,7 @@ def class_table(
     stack : ParticleStack
         The particles.
     classes_path : Path
-        Where the averages are written.
+        File of the averages.
     order : int ``[classes]``
         The classes in the order of the written averages.
     """

@@ -1,14 +1,14 @@
 """Rigid alignment of one map to another: a search over all rotations, then continuous refinement.
 
-Both maps' Fourier shells are normalised to unit power, so that the score is the voxel-weighted mean of the shell
-correlations up to a resolution. For every rotation of a quasi-uniform grid the best shift comes from an inverse Fourier
-transform; the best candidates are refined by Gauss-Newton steps on three angles and three shifts while the resolution
-rises. Used to lay a refined map over a model's density before their FSC is taken.
+The Fourier shells of both maps are normalised to unit power, so that the score is the voxel-weighted mean of the shell
+correlations up to a resolution. For every rotation of a quasi-uniform grid an inverse Fourier transform finds the best
+shift. The best candidates are refined by Gauss-Newton steps on three angles and three shifts while the resolution rises.
+It is used to align a refined map with a model's density before their FSC is computed.
 
 References
 ----------
 Alexa 2022, Super-Fibonacci spirals, doi:10.1109/CVPR52688.2022.00811 (the grid).
-Known limit: in C1 the grid is 15°, so the maps must share features at a quarter of their diameter.
+Known limit: In C1 the grid step is 15°, so that the maps must agree at a resolution of a quarter of their diameter.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from cryopipe.imaging.masks import radius_grid
 from cryopipe.imaging.symmetry import in_asymmetric_unit, symmetry_operators
 from cryopipe.imaging.transform import invert_hand, oversampling_for, rotate_volume
 
-# Rotations over all of SO(3) in C1 (15° apart); symmetry pays for a denser grid, up to 7.5° (see _grid_size).
+# Rotations over all of SO(3) in C1 (15° apart). With symmetry the grid is denser, up to 7.5° (see _grid_size).
 _GRID_SIZE = 4608
-# Candidates that are refined at the coarsest resolution; later levels keep a third each.
+# Candidates that are refined at the coarsest resolution. Each later level keeps a third of them.
 _CANDIDATES = 27
-# Fourier voxels, steps and smallest gain of a refinement on the way and at the end; more only make it slower.
+# Fourier voxels, steps and smallest gain of a refinement at intermediate levels and at the end. More are only slower.
 _ON_THE_WAY = (5_000, 4, 1e-3)
 _AT_THE_END = (20_000, 12, 1e-7)
 
 
 @dataclass(frozen=True)
 class MapAlignment:
-    """How a map was laid over a reference.
+    """How a map was aligned with a reference.
 
     Attributes
     ----------
@@ -50,11 +50,11 @@ class MapAlignment:
         Acts on (x, y, z) about voxel ``n // 2``: ``aligned(x) = map(rotationᵀ (x - shift))``.
     shift_xyz_px : float64 ``[3]``
     mirrored : bool
-        The other hand fitted better.
+        The other hand fits better.
     correlation : float
-        Mean shell correlation, weighted by voxels, up to the resolution asked for.
+        Mean shell correlation, weighted by voxels, up to the requested resolution.
     other_hand_correlation : float or None
-        The same of the other hand's best alignment, where it was tried.
+        The correlation of the other hand's best alignment, or None if the other hand was not tried.
     """
 
     aligned: np.ndarray
@@ -82,33 +82,35 @@ def align_map(
     allow_hand: bool = False,
     threads: int = 1,
 ) -> MapAlignment:
-    """Lay ``moving`` over ``reference``: rotation, shift and, if allowed, hand.
+    """Align ``moving`` with ``reference`` by a rotation, a shift and, if allowed, a change of hand.
 
     Parameters
     ----------
     moving, reference : array ``[z, y, x]``
-        Cubes of one shape and pixel size, float32. What lies beyond 0.44 box lengths from the centre is faded out for
-        the search (not in the result).
+        Cubes of one shape and pixel size, float32. Density beyond 0.44 box lengths from the centre is faded out for the
+        search (not in the result).
     pixel_size_A : float
         Å per voxel.
     resolution_A : float
-        Detail used at the end; both maps should hold signal to it.
+        Resolution used at the end. Both maps should have signal up to it.
     symmetry : str
-        Point group of the reference in its standard axes: it shrinks the search and leaves the result the same.
+        Point group of the reference in its standard axes. It makes the search smaller and does not change the result.
     allow_hand : bool
         Try the inverted map too and keep the better one.
 
     Raises
     ------
     InputError
-        The shapes differ, a map is empty, or the resolution lies beyond Nyquist.
+        The shapes differ, a map is empty, or the resolution is beyond Nyquist.
     """
     box = cube_box(reference)
     if moving.shape != reference.shape:
-        raise InputError(f"maps of shape {moving.shape} and {reference.shape} cannot be aligned: resample one first")
+        raise InputError(
+            f"maps of shape {moving.shape} and {reference.shape} cannot be aligned. Resample one of them first."
+        )
     if resolution_A < 2.0 * pixel_size_A:
         raise InputError(
-            f"resolution {resolution_A:g} Å is beyond Nyquist ({2 * pixel_size_A:g} Å): ask for a coarser one"
+            f"resolution {resolution_A:g} Å is beyond Nyquist ({2 * pixel_size_A:g} Å). Give a coarser one."
         )
     operators = symmetry_operators(symmetry)
     step = (8.0 * math.pi**2 / _grid_size(operators)) ** (1.0 / 3.0)
@@ -131,7 +133,7 @@ def align_map(
 
 
 def rotation_grid(count: int) -> np.ndarray:
-    """Return ``count`` rotations ``[count, 3, 3]`` spread evenly over SO(3): a super-Fibonacci spiral."""
+    """Return ``count`` rotations ``[count, 3, 3]`` on a super-Fibonacci spiral, which covers SO(3) evenly."""
     phi, psi = math.sqrt(2.0), 1.533751168755204288118041
     s = np.arange(count) + 0.5
     t = s / count
@@ -142,15 +144,15 @@ def rotation_grid(count: int) -> np.ndarray:
 
 
 def _grid_size(operators: np.ndarray) -> int:
-    """Return the number of rotations over SO(3), of which symmetry leaves one in ``len(operators)`` to be searched."""
+    """Return the number of rotations over SO(3). With symmetry only one in ``len(operators)`` of them is searched."""
     return _GRID_SIZE * min(len(operators), 8)
 
 
 def _levels(reference: np.ndarray, pixel_size_A: float, resolution_A: float, step: float) -> list[int]:
-    """Return the Fourier radii of the search, from what an angular step resolves to the resolution asked for."""
+    """Return the Fourier radii of the search, from the resolution of one angular step to the requested resolution."""
     length = len(reference) * pixel_size_A
     finest = max(int(length / resolution_A), 4)
-    # A detail of size d at the particle's rim moves by d / 2 when the view is off by d / diameter.
+    # A detail of size d at the particle's edge moves by d / 2 if the view is wrong by d / diameter.
     coarsest = min(max(int(length / (_diameter_A(reference, pixel_size_A) * step)), 4), finest)
     radii = [coarsest]
     while radii[-1] < finest:
@@ -162,7 +164,7 @@ def _diameter_A(volume: np.ndarray, pixel_size_A: float) -> float:
     smooth = low_pass(volume, pixel_size_A, max(20.0, 3.0 * pixel_size_A))
     dense = smooth > 0.2 * np.percentile(smooth, 99.9)
     if not dense.any():
-        raise InputError("the reference map has no positive density")
+        raise InputError("the reference map has no positive density. Invert its contrast or take another map.")
     return 2.0 * pixel_size_A * float(np.percentile(radius_grid(volume.shape)[dense], 95.0))
 
 
@@ -170,7 +172,7 @@ def _search(
     spectra: list[MapSpectrum], references: list[MapSpectrum], symmetry: str, operators: np.ndarray, step: float
 ) -> _Pose:
     grid = rotation_grid(_grid_size(operators))
-    # g @ R gives the same map of a symmetric reference: R's image of z stays in one asymmetric unit.
+    # g @ R and R are equivalent for a symmetric reference, so R's image of z is kept in one asymmetric unit.
     grid = np.concatenate([np.eye(3)[None], grid[in_asymmetric_unit(grid[:, :, 2], symmetry)]])
     candidates = sorted(_score_grid(spectra[0], references[0], grid), key=lambda pose: -pose.score)
     poses = _distinct(candidates, operators, math.degrees(step), _CANDIDATES)
@@ -183,7 +185,7 @@ def _search(
 
 
 def _score_grid(moving: MapSpectrum, reference: MapSpectrum, grid: np.ndarray) -> Iterator[_Pose]:
-    """Yield for every rotation the best shift on a grid of half a shortest period, and the score there."""
+    """Yield for every rotation the best shift on a grid of half the shortest period, and its score."""
     size = scipy.fft.next_fast_len(2 * reference.radius + 2, real=True)
     index = tuple(reference.voxels[:, ::-1].astype(np.int64).T)
     product = np.zeros((size, size, size // 2 + 1), dtype=np.complex64)
@@ -196,7 +198,7 @@ def _score_grid(moving: MapSpectrum, reference: MapSpectrum, grid: np.ndarray) -
         cross = reference.values * np.conj(values)
         product[index] = cross
         product[mates] = np.conj(cross[own])
-        # Σ over both half spaces: the sum over the independent voxels is half of it.
+        # This is the sum over both half spaces. The sum over the independent voxels is half of it.
         correlation = scipy.fft.irfftn(product, s=(size,) * 3, norm="forward")
         peak = np.unravel_index(int(np.argmax(correlation)), correlation.shape)
         shift = (np.array(peak[::-1]) + size // 2) % size - size // 2
@@ -204,7 +206,7 @@ def _score_grid(moving: MapSpectrum, reference: MapSpectrum, grid: np.ndarray) -
 
 
 def _nearest_to_identity(pose: _Pose, operators: np.ndarray) -> _Pose:
-    """Return the smallest rotation a symmetric reference cannot tell apart from this one; the shift turns with it."""
+    """Return the smallest rotation that is equivalent under the reference's symmetry. The shift turns with it."""
     best = operators[int(np.argmax(np.trace(operators @ pose.rotation, axis1=1, axis2=2)))]
     return _Pose(best @ pose.rotation, best @ pose.shift_box, pose.score)
 
@@ -213,7 +215,7 @@ def _distinct(poses: list[_Pose], operators: np.ndarray, apart_deg: float, count
     """Keep the best poses that differ from each other by more than an angle (under the reference's symmetry)."""
     kept: list[_Pose] = []
     for pose in poses:
-        # gR and R are equivalent; operators act on the right of the transposes.
+        # gR and R are equivalent. The operators act on the right of the transposes.
         if all(angular_distance_deg(pose.rotation.T, k.rotation.T, operators) > apart_deg for k in kept):
             kept.append(pose)
             if len(kept) == count:
@@ -224,7 +226,7 @@ def _distinct(poses: list[_Pose], operators: np.ndarray, apart_deg: float, count
 def _refine(
     moving: MapSpectrum, reference: MapSpectrum, pose: _Pose, voxels: int, iterations: int, tolerance: float
 ) -> _Pose:
-    """Climb to the nearest maximum of the score: Gauss-Newton on rotation and shift, halved if too long."""
+    """Move to the nearest maximum of the score by Gauss-Newton steps of rotation and shift, halved if too long."""
     chosen = slice(None, None, max(1, len(reference.voxels) // voxels))
     target = reference.values[chosen]
     k = reference.voxels[chosen]
@@ -235,7 +237,7 @@ def _refine(
         derivatives = _derivatives(moving, rotation, shift, k, chosen, turned)
         gradient = _real_products(derivatives, target[None])[:, 0]
         normal = _real_products(derivatives, derivatives)
-        # A true map and its noisy copy correlate by c: the gradient is c times what noise-free maps would give.
+        # If a true map and its noisy copy correlate by c, the gradient is c times that of noise-free maps.
         step = np.linalg.solve(normal + 1e-9 * np.trace(normal) * np.eye(6), gradient) / max(score, 0.2)
         limit = 0.5 / reference.radius  # radians and fractions of the box that move the finest detail by half a period
         step *= min(1.0, limit / max(np.abs(step[:3]).max(), 2.0 * np.abs(step[3:]).max(), 1e-30))
@@ -265,7 +267,7 @@ def _score(target: np.ndarray, turned: np.ndarray) -> float:
 
 
 def _real_products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Return Re⟨a_i, b_j⟩ of complex rows, summed in one fixed order (a threaded BLAS has none)."""
+    """Return Re⟨a_i, b_j⟩ of complex rows, summed in a fixed order (a threaded BLAS has no fixed order)."""
     rows = [np.ascontiguousarray(m, dtype=np.complex128).view(np.float64) for m in (a, b)]
     return np.einsum("ik,jk->ij", *rows)
 
@@ -275,7 +277,7 @@ def _derivatives(
 ) -> np.ndarray:
     """Return the derivatives ``[6, K]`` by a small left rotation (central differences) and by the shift (analytic)."""
     rows = []
-    # A tenth of a Fourier voxel at the rim: small against the interpolation's cell, large against rounding.
+    # The step is a tenth of a Fourier voxel at the edge: small against a cell of the interpolation, large against rounding.
     epsilon = 0.1 / moving.radius
     for axis in np.eye(3) * epsilon:
         plus = _moved(moving, rotation_from_vector(axis) @ rotation, shift, k, chosen)

@@ -1,4 +1,4 @@
-"""Which array library an array belongs to: NumPy on the CPU, CuPy on the GPU; one computation never mixes the two."""
+"""Which library an array belongs to: NumPy on the CPU or CuPy on the GPU. One computation never mixes the two."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def array_module(*arrays: object) -> ModuleType:
     Parameters
     ----------
     *arrays : object
-        NumPy or CuPy arrays. Scalars, lists and None have no side and are ignored.
+        NumPy or CuPy arrays. Scalars, lists and None are ignored.
 
     Raises
     ------
     TypeError
-        NumPy and CuPy arrays come together: nothing is copied between host and device without being asked for.
+        NumPy and CuPy arrays are mixed. Arrays are not copied between host and device without a request.
     """
     on_gpu = [is_cupy(a) for a in arrays if isinstance(a, np.ndarray) or is_cupy(a)]
     if not any(on_gpu):
         return np
     if not all(on_gpu):
         raise TypeError(
-            "NumPy and CuPy arrays are mixed in one call; move all of them to the same side (cupy.asarray or .get())"
+            "NumPy and CuPy arrays are mixed in one call. Move all of them to the same side (cupy.asarray or .get())."
         )
     return importlib.import_module("cupy")
 
@@ -45,10 +45,10 @@ def fft_module(xp: ModuleType) -> ModuleType:
 
 
 def fft_workers(xp: ModuleType, threads: int) -> dict[str, int]:
-    """Return the ``threads`` keyword for an FFT call where the library of ``xp`` has one (SciPy); empty for CuPy."""
+    """Return the keyword for ``threads`` in an FFT call: ``workers`` for SciPy, an empty dictionary for CuPy."""
     return {"workers": threads} if xp is np else {}
 
 
 def to_numpy(array: Any) -> np.ndarray:
-    """Return ``array`` as a NumPy array, copied from the GPU if it lives there."""
+    """Return ``array`` as a NumPy array. It is copied if it is on the GPU."""
     return array.get() if is_cupy(array) else np.asarray(array)

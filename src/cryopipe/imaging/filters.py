@@ -53,17 +53,17 @@ def apply_transfer(
 
 
 def low_pass_transfer(k: np.ndarray, cutoff: float, *, width: float, shape: Shape = "cosine") -> np.ndarray:
-    """Return the gain of a low-pass at frequencies ``k``: ½ at ``cutoff`` (same unit).
+    """Return the gain of a low-pass filter at frequencies ``k``. It is ½ at ``cutoff`` (same unit).
 
     ``cosine``: 1 below ``cutoff - width/2``, 0 above ``cutoff + width/2``, half a cosine between.
-    ``gaussian``: exp(-ln 2 · (k / cutoff)²), ``width`` has no meaning.
+    ``gaussian``: exp(-ln 2 · (k / cutoff)²). ``width`` is not used.
 
     Parameters
     ----------
     k : ndarray
         Frequencies.
     cutoff : float
-        Where the transfer is one half, in the unit of ``k``.
+        Frequency at which the gain is one half, in the unit of ``k``.
     width : float
         Width of the edge, in the unit of ``k``.
     shape : {"cosine", "gaussian"}
@@ -72,7 +72,7 @@ def low_pass_transfer(k: np.ndarray, cutoff: float, *, width: float, shape: Shap
     if shape == "gaussian":
         return np.exp(-np.log(2.0) * np.square(k / cutoff))
     if shape != "cosine":
-        raise InputError(f"filter shape {shape!r} is unknown: cosine or gaussian")
+        raise InputError(f"filter shape {shape!r} is unknown. Choose cosine or gaussian.")
     if width <= 0.0:
         return (k <= cutoff).astype(np.float32)
     position = np.clip((k - (cutoff - 0.5 * width)) / width, 0.0, 1.0)
@@ -89,7 +89,7 @@ def low_pass(
     ndim: int | None = None,
     threads: int = 1,
 ) -> Any:
-    """Remove what is finer than ``resolution_A`` (gain ½ there); see :func:`apply_transfer` for arrays.
+    """Remove details finer than ``resolution_A``, where the gain is ½. :func:`apply_transfer` describes the arrays.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def _edge(
     data: Any, pixel_size_A: float, resolution_A: float, edge_shells: float, ndim: int | None
 ) -> tuple[float, float]:
     if not resolution_A > 0.0:
-        raise InputError(f"a filter's resolution must be positive (Å); got {resolution_A}")
+        raise InputError(f"a filter's resolution must be positive, not {resolution_A} Å")
     longest = max(data.shape[-(ndim or data.ndim) :])
     return 1.0 / resolution_A, edge_shells / (longest * pixel_size_A)
 
@@ -114,7 +114,7 @@ def _edge(
 def apply_b_factor(
     data: Any, pixel_size_A: float, b_factor_A2: float, *, ndim: int | None = None, threads: int = 1
 ) -> Any:
-    """Multiply the transform by exp(-B k² / 4): a positive B (Å²) damps, a negative one sharpens.
+    """Multiply the transform by exp(-B k² / 4). A positive B (Å²) damps, a negative one sharpens.
 
     Parameters
     ----------
@@ -145,9 +145,9 @@ def fsc_weight(curve: ArrayLike) -> np.ndarray:
 
 
 def apply_shell_curve(data: Any, curve: ArrayLike, *, ndim: int | None = None, threads: int = 1) -> Any:
-    """Multiply the transform by a curve given per shell (index = Fourier pixels), linear between shells.
+    """Multiply the transform by a curve with one value per shell (index = Fourier pixels), linear between shells.
 
-    Beyond the curve's end its last value holds.
+    Beyond its end the curve keeps its last value.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Fourier transforms of centred images and volumes, their frequency grids, resampling and shifting.
 
-The centre of an image is pixel ``n // 2`` on every axis (``docs/conventions.md``); a spectrum's phases refer to it.
-Images have orthonormal spectra: white noise of sd 1 gives real and imaginary parts of variance 0.5 each. A volume's
+The centre of an image is pixel ``n // 2`` on every axis (``docs/conventions.md``). The phases of a spectrum refer to it.
+Images have orthonormal spectra: White noise of sd 1 gives real and imaginary parts of variance 0.5 each. A volume's
 spectrum is scaled such that its central slice is the orthonormal spectrum of its projection (the sum over voxels).
-Results are float32 or complex64; NumPy and CuPy arrays are both taken.
+Results are float32 or complex64. Arrays may be NumPy or CuPy.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def rfft2_centred(images: Any, *, threads: int = 1) -> Any:
 
 
 def irfft2_centred(spectrum: Any, shape: tuple[int, int], *, threads: int = 1) -> Any:
-    """Return the real images ``[..., y, x]`` float32 of ``shape = (y, x)``; the inverse of :func:`rfft2_centred`."""
+    """Return the real images ``[..., y, x]`` float32 of ``shape = (y, x)``. The inverse of :func:`rfft2_centred`."""
     xp = array_module(spectrum)
     images = fft_module(xp).irfft2(spectrum, s=shape, norm="ortho", **fft_workers(xp, threads))
     return xp.fft.fftshift(images.astype(xp.float32, copy=False), axes=(-2, -1))
@@ -56,7 +56,7 @@ def rfftn_centred(volume: Any, *, threads: int = 1) -> Any:
     """Return the half spectrum ``[z, y, x // 2 + 1]`` complex64 of a cubic real volume ``[z, y, x]``.
 
     It is ``rfftn`` divided by the box length, so that the central slice of a map is the spectrum that
-    :func:`rfft2_centred` gives of the map's projection.
+    :func:`rfft2_centred` gives for the map's projection.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def rfftn_centred(volume: Any, *, threads: int = 1) -> Any:
 
 
 def irfftn_centred(spectrum: Any, box: int, *, threads: int = 1) -> Any:
-    """Return the real volume ``[box, box, box]`` float32; the inverse of :func:`rfftn_centred`."""
+    """Return the real volume ``[box, box, box]`` float32. The inverse of :func:`rfftn_centred`."""
     xp = array_module(spectrum)
     volume = (
         fft_module(xp).irfftn(spectrum, s=(box, box, box), **fft_workers(xp, threads)).astype(xp.float32, copy=False)
@@ -91,7 +91,7 @@ def cube_box(volume: Any) -> int:
 
 
 def resample(images: Any, new_shape: Sequence[int], *, centred: bool = False, threads: int = 1) -> Any:
-    """Change the sampling by cropping or padding the Fourier transform; the mean grey value stays.
+    """Change the sampling by cropping or padding the Fourier transform. The mean grey value is kept.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def resample(images: Any, new_shape: Sequence[int], *, centred: bool = False, th
     new_shape : sequence of int
         Two or three new lengths.
     centred : bool
-        False: pixel 0 stays pixel 0, a coordinate x becomes ``x · new / old`` (micrographs). True: pixel ``n // 2``
+        False: pixel 0 stays pixel 0, and a coordinate x becomes ``x · new / old`` (micrographs). True: pixel ``n // 2``
         becomes pixel ``new // 2`` (particles and volumes). For even old and new lengths both are the same.
 
     Returns
@@ -109,8 +109,8 @@ def resample(images: Any, new_shape: Sequence[int], *, centred: bool = False, th
 
     Notes
     -----
-    Terms at plus and minus the Nyquist frequency are added when cropping and halved when padding, so that padding
-    followed by cropping gives the image back.
+    Terms at plus and minus the Nyquist frequency are added when cropping and halved when padding. Padding followed by
+    cropping therefore gives the original image.
     """
     xp = array_module(images)
     fft = fft_module(xp)
@@ -136,7 +136,7 @@ def resample(images: Any, new_shape: Sequence[int], *, centred: bool = False, th
 
 
 def _centre_ramp(xp: Any, shape: Sequence[int], sign: int) -> Any:
-    """Return exp(sign · 2πi Σ k · (n // 2)) over the half spectrum: the phase origin moves to the centre."""
+    """Return exp(sign · 2πi Σ k · (n // 2)) over the half spectrum. It moves the phase origin to the centre."""
     turns = sum(k * (n // 2) for k, n in zip(frequency_grid(shape), reversed(tuple(shape)), strict=True))
     return xp.asarray(np.exp(sign * 2j * np.pi * np.asarray(turns)).astype(np.complex64))
 
@@ -163,7 +163,7 @@ def _resample_full_axis(xp: Any, spectrum: Any, axis: int, old: int, new: int) -
 
 
 def _resample_half_axis(xp: Any, spectrum: Any, old: int, new: int) -> Any:
-    """Crop or pad the last axis, of which only frequencies from zero up are stored."""
+    """Crop or pad the last axis, on which only frequencies from zero up are stored."""
     if new == old:
         return spectrum
     keep = min(old, new)
@@ -194,7 +194,7 @@ def shift_images(images: Any, shifts_xy_px: Any, *, threads: int = 1) -> Any:
     images : array ``[y, x]`` or ``[n, y, x]``
         Real.
     shifts_xy_px : array ``[2]`` or ``[n, 2]``
-        (x, y) in pixels; content at (cx, cy) goes to (cx + x, cy + y).
+        (x, y) in pixels. Content at (cx, cy) goes to (cx + x, cy + y).
 
     Returns
     -------
@@ -204,7 +204,7 @@ def shift_images(images: Any, shifts_xy_px: Any, *, threads: int = 1) -> Any:
     shifts = np.asarray(shifts_xy_px, dtype=np.float64)
     if shifts.shape[-1] != 2 or shifts.shape[:-1] not in ((), images.shape[:-2]):
         raise InputError(
-            f"shifts of shape {shifts.shape} do not fit images of shape {tuple(images.shape)}: give [2] or [n, 2]"
+            f"shifts of shape {shifts.shape} do not fit images of shape {tuple(images.shape)}. Give [2] or [n, 2]."
         )
     return _shift(xp, images, shifts, threads)
 
@@ -214,7 +214,9 @@ def shift_volume(volume: Any, shift_xyz_px: Any, *, threads: int = 1) -> Any:
     xp = array_module(volume)
     shift = np.asarray(shift_xyz_px, dtype=np.float64)
     if shift.shape != (3,) or volume.ndim != 3:
-        raise InputError(f"a volume [z, y, x] takes a shift [3], not shapes {tuple(volume.shape)} and {shift.shape}")
+        raise InputError(
+            f"shift_volume needs a volume [z, y, x] and a shift [3], not shapes {tuple(volume.shape)} and {shift.shape}"
+        )
     return _shift(xp, volume, shift, threads)
 
 
@@ -232,5 +234,5 @@ def _shift(xp: Any, data: Any, shifts: np.ndarray, threads: int) -> Any:
         ramp = np.exp(-2j * np.pi * shifts[..., dimensions - 1 - position, None] * frequency).astype(np.complex64)
         column = [1] * dimensions
         column[position] = length
-        spectrum *= xp.asarray(ramp.reshape(*ramp.shape[:-1], *column))  # separable: one ramp an axis
+        spectrum *= xp.asarray(ramp.reshape(*ramp.shape[:-1], *column))  # separable: one ramp per axis
     return fft.irfftn(spectrum, s=shape, axes=axes, **fft_workers(xp, threads)).astype(xp.float32, copy=False)

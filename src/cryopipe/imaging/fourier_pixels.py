@@ -1,4 +1,4 @@
-"""The independent Fourier pixels of an image inside a radius, sorted by shell: what searches and kernels work on."""
+"""The independent Fourier pixels of an image inside a radius, sorted by shell. Searches and kernels use them."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from cryopipe.imaging.backend import array_module
 class FourierPixels:
     """Independent Fourier pixels of a ``box`` x ``box`` real image: kx > 0, or kx = 0 and ky > 0; no zero frequency.
 
-    Every pixel stands for itself and its Friedel mate, hence all weigh the same. Shells are ``round(|k|)`` and the
-    pixels are sorted by (shell, ky, kx), so those of a smaller radius are the first :meth:`count_within` ones.
+    Every pixel represents itself and its Friedel mate, so that all have the same weight. Shells are ``round(|k|)``. The
+    pixels are sorted by (shell, ky, kx), so that those of a smaller radius are the first :meth:`count_within` ones.
 
     Attributes
     ----------
     box : int
         Image length in pixels.
     radius : int
-        Outermost shell; pixels reach to |k| < radius + 0.5.
+        Outermost shell. The pixels are those with |k| < radius + 0.5.
     kx, ky : int32 ``[K]``
         Signed frequencies in Fourier pixels (1 / (box · pixel size)).
     shell : int32 ``[K]``
@@ -43,11 +43,11 @@ class FourierPixels:
         return len(self.kx)
 
     def count_within(self, radius: int) -> int:
-        """Return how many of the pixels lie in shells up to ``radius``."""
+        """Return how many of the pixels are in shells up to ``radius``."""
         return int(np.searchsorted(self.shell, radius, side="right"))
 
     def crop(self, radius: int) -> FourierPixels:
-        """Return the pixels of shells up to ``radius``: views of the leading part."""
+        """Return the pixels of shells up to ``radius`` as views of the first part of the arrays."""
         if radius >= self.radius:
             return self
         count = self.count_within(radius)
@@ -59,14 +59,17 @@ class FourierPixels:
         xp = array_module(spectrum)
         expected = (self.box, self.box // 2 + 1)
         if tuple(spectrum.shape[-2:]) != expected:
-            raise InputError(f"a half spectrum of box {self.box} ends in {expected}, not {tuple(spectrum.shape)}")
+            raise InputError(
+                f"the shape of a half spectrum of box {self.box} must end in {expected}, but it is "
+                f"{tuple(spectrum.shape)}"
+            )
         flat = spectrum.reshape(*spectrum.shape[:-2], -1)
         return xp.take(flat, xp.asarray(self.rfft_index), axis=-1)
 
     def scatter(self, values: Any) -> Any:
-        """Return half spectra ``[..., y, x // 2 + 1]`` holding ``values`` ``[..., K]``, zero elsewhere.
+        """Return half spectra ``[..., y, x // 2 + 1]`` with ``values`` ``[..., K]`` at these pixels, zero elsewhere.
 
-        The mates on the column kx = 0 are filled, as the inverse transform reads both halves of it.
+        The Friedel mates in the column kx = 0 are filled too, because the inverse transform reads both halves of it.
         """
         xp = array_module(values)
         half = self.box // 2 + 1
@@ -87,8 +90,8 @@ def half_plane(box: int, radius: int) -> FourierPixels:
     box : int
         Image length in pixels.
     radius : int
-        Outermost shell, at most ``box // 2 - 1``: beyond it shells are incomplete or hold the Nyquist frequency, whose
-        sign is lost.
+        Outermost shell, at most ``box // 2 - 1``. Shells beyond it are incomplete or contain the Nyquist frequency,
+        whose sign is lost.
 
     Raises
     ------
@@ -96,7 +99,7 @@ def half_plane(box: int, radius: int) -> FourierPixels:
         The radius does not fit the box.
     """
     if not 1 <= radius <= box // 2 - 1:
-        raise InputError(f"Fourier radius {radius} does not fit box {box}: it must be between 1 and {box // 2 - 1}")
+        raise InputError(f"Fourier radius {radius} does not fit box {box}. It must be between 1 and {box // 2 - 1}.")
     ky, kx = np.mgrid[-radius : radius + 1, 0 : radius + 1].astype(np.int32)
     shell = np.rint(np.hypot(kx, ky)).astype(np.int32)
     keep = (shell >= 1) & (shell <= radius) & ((kx > 0) | (ky > 0))

@@ -1,7 +1,7 @@
 """Frequencies and shells of half spectra, and sums over shells of the full transform.
 
-A half spectrum is what a real transform keeps: the last axis from zero frequency up, ``[..., x // 2 + 1]``. A shell is
-one Fourier pixel wide: ``round(|k|)``.
+A half spectrum is the part that a real transform keeps: on the last axis the frequencies from zero up,
+``[..., x // 2 + 1]``. A shell is one Fourier pixel wide: ``round(|k|)``.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def frequency_grid(shape: Sequence[int], pixel_size_A: float = 1.0) -> tuple[np.
     shape : sequence of int
         Shape of the real image ``(y, x)`` or volume ``(z, y, x)``.
     pixel_size_A : float
-        Å per pixel; with 1 the frequencies are in cycles per pixel.
+        Å per pixel. With 1 the frequencies are in cycles per pixel.
 
     Returns
     -------
     tuple of ndarray
-        float64, each of the shape of the half spectrum, in 1/Å; read-only views that take no memory. ``kx`` is never
-        negative.
+        float64, in 1/Å, each of the shape of the half spectrum. They are read-only views that take no memory. ``kx`` is
+        never negative.
     """
     axes = [np.fft.fftfreq(n, pixel_size_A) for n in shape[:-1]] + [np.fft.rfftfreq(shape[-1], pixel_size_A)]
     half = tuple(len(axis) for axis in axes)
@@ -62,7 +62,7 @@ def shell_index(shape: tuple[int, ...]) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def friedel_weight(shape: tuple[int, ...]) -> np.ndarray:
-    """Return how often each column of the half spectrum stands in the full one: float64 ``[x // 2 + 1]``, 1 or 2."""
+    """Return how often each column of the half spectrum occurs in the full one, 1 or 2, float64 ``[x // 2 + 1]``."""
     weight = np.full(shape[-1] // 2 + 1, 2.0)
     weight[0] = 1.0
     if shape[-1] % 2 == 0:
@@ -77,14 +77,14 @@ def shell_sum(values: Any, shape: tuple[int, ...]) -> np.ndarray:
     Parameters
     ----------
     values : array
-        Of the half spectrum's shape, equal at k and -k; NumPy or CuPy.
+        Values of the half spectrum, equal at k and -k. NumPy or CuPy.
     shape : tuple of int
-        Of the real image or volume.
+        Shape of the real image or volume.
 
     Returns
     -------
     float64 ``[max(shape) // 2 + 1]``
-        NumPy; corners beyond the last shell are left out.
+        NumPy. Corners beyond the last shell are left out.
     """
     count = max(shape) // 2 + 1
     xp = array_module(values)
@@ -94,12 +94,12 @@ def shell_sum(values: Any, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def shell_mean(values: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the mean of a real quantity over every shell; see :func:`shell_sum`."""
+    """Return the mean of a real quantity over every shell. The arguments are those of :func:`shell_sum`."""
     return shell_sum(values, shape) / _shell_count(shape)
 
 
 @functools.lru_cache(maxsize=16)
 def _shell_count(shape: tuple[int, ...]) -> np.ndarray:
-    """Return how many pixels of the full transform every shell holds (at least 1, to divide by)."""
+    """Return the number of pixels of the full transform in every shell (at least 1, for divisions)."""
     half = (*shape[:-1], shape[-1] // 2 + 1)
     return np.maximum(shell_sum(np.ones(half, dtype=np.float32), shape), 1.0)

@@ -1,6 +1,6 @@
-"""Fourier shell (and ring) correlation, the resolution read off it, and the correction for the mask's own correlation.
+"""Fourier shell (and ring) correlation, the resolution read from it, and the correction for the mask's correlation.
 
-Shells are one Fourier pixel wide, ``shell = round(|k|)``; sums are float64 over the whole transform.
+Shells are one Fourier pixel wide: ``shell = round(|k|)``. Sums are in float64 over the whole transform.
 
 References
 ----------
@@ -22,21 +22,22 @@ from cryopipe.imaging.frequencies import shell_index, shell_sum
 
 
 class Resolution(float):
-    """A resolution in Å: a plain number that also knows where on the curve it was read.
+    """A resolution in Å, together with the place on the curve where it was read.
 
     Attributes
     ----------
     shell : float
         The (interpolated) shell at which the curve falls below the threshold.
     at_nyquist : bool
-        The curve never falls below the threshold: the number is the Nyquist limit, the truth may be better.
+        The curve never falls below the threshold. The number is then the Nyquist limit, and the true resolution may be
+        better.
     """
 
     shell: float
     at_nyquist: bool
 
     def __new__(cls, resolution_A: float, shell: float, at_nyquist: bool) -> Resolution:
-        """Make the number; a plain float cannot take attributes later."""
+        """Make the number. Its attributes must be set here, because a float is made in ``__new__``."""
         self = super().__new__(cls, resolution_A)
         self.shell = shell
         self.at_nyquist = at_nyquist
@@ -60,12 +61,14 @@ def fourier_shell_correlation(a: Any, b: Any, *, threads: int = 1) -> np.ndarray
     Parameters
     ----------
     a, b : array
-        Real, equal shape; two images give the ring correlation. Unequal sides count in units of the longest.
+        Real arrays of equal shape. Two images give the ring correlation. If the sides are unequal, shells are counted in
+        Fourier pixels of the longest side.
 
     Returns
     -------
     float64 ``[n // 2 + 1]``
-        Index = shell in Fourier pixels; shell 0 is the zero frequency. A shell where one of them has no power gives 0.
+        Index = shell in Fourier pixels. Shell 0 is the zero frequency. A shell in which ``a`` or ``b`` has no power
+        gives 0.
 
     Raises
     ------
@@ -74,7 +77,7 @@ def fourier_shell_correlation(a: Any, b: Any, *, threads: int = 1) -> np.ndarray
     """
     if tuple(a.shape) != tuple(b.shape):
         raise InputError(
-            f"maps of shape {tuple(a.shape)} and {tuple(b.shape)} have no FSC: resample or crop one of them first"
+            f"the FSC needs maps of one shape, not {tuple(a.shape)} and {tuple(b.shape)}. Resample or crop one of them."
         )
     return _correlate(_transform(a, threads), _transform(b, threads), tuple(a.shape))
 
@@ -85,7 +88,7 @@ def resolution_at(curve: ArrayLike, threshold: float, box: int, pixel_size_A: fl
     Parameters
     ----------
     curve : array ``[n // 2 + 1]``
-        FSC per shell; shell 0 is taken as 1.
+        FSC per shell. Shell 0 is taken as 1.
     threshold : float
         0.143 between half maps, 0.5 between a map and a model.
     box : int
@@ -96,17 +99,19 @@ def resolution_at(curve: ArrayLike, threshold: float, box: int, pixel_size_A: fl
     Returns
     -------
     Resolution
-        A float (Å). Where the curve never falls below the threshold it is the last shell's resolution and
-        ``at_nyquist`` is True; where it does so at once it is the box length.
+        A float (Å). If the curve never falls below the threshold, it is the last shell's resolution, and ``at_nyquist``
+        is True. If the curve is below the threshold from the first shell, it is the box length.
 
     Raises
     ------
     InputError
-        The curve holds NaN or is empty.
+        The curve contains NaN or is empty.
     """
     values = np.array(curve, dtype=np.float64)
     if values.ndim != 1 or len(values) < 2 or not np.all(np.isfinite(values)):
-        raise InputError("an FSC curve must hold finite values for at least two shells; are the maps empty or NaN?")
+        raise InputError(
+            "an FSC curve needs finite values in at least two shells. Check whether a map is empty or NaN."
+        )
     values[0] = 1.0
     below = np.flatnonzero(values < threshold)
     if len(below) == 0:
@@ -123,13 +128,16 @@ def resolution_at(curve: ArrayLike, threshold: float, box: int, pixel_size_A: fl
 def masked_fsc(
     half1: Any, half2: Any, mask: Any, rng: np.random.Generator, *, randomise_below: float = 0.8, threads: int = 1
 ) -> MaskedFsc:
-    """Return the FSC of two masked half maps, corrected for the correlation that the mask itself brings.
+    """Return the FSC of two masked half maps, corrected for the correlation that the mask causes.
 
-    The phases of both halves are randomised (independently) beyond the last shell where the unmasked FSC reaches
-    ``randomise_below``; what correlation r the masked, randomised halves still have is the mask's. The corrected curve
-    is (m - r) / (1 - r) from two shells beyond that shell on, and the masked curve m before. Not from where the curve
-    first falls below: a hollow particle's FSC dips where its form factor has a zero, and with all that agrees beyond
-    the dip randomised as well, nobody would see what a mask smears outwards from it.
+    The phases of both halves are randomised (independently) beyond the last shell in which the unmasked FSC reaches
+    ``randomise_below``. The correlation r that the masked, randomised halves still have comes from the mask. The
+    corrected curve is the masked curve m up to that shell, and (m - r) / (1 - r) beyond it. In the first two shells
+    beyond it, the corrected curve is at least the smaller of the masked and the unmasked curve.
+
+    Randomisation does not start where the curve first falls below ``randomise_below``. The FSC of a hollow particle dips
+    where its form factor has a zero. If all signal beyond the dip were randomised as well, the correction would miss the
+    correlation that a mask spreads from that signal to higher frequencies.
 
     Parameters
     ----------
@@ -138,10 +146,12 @@ def masked_fsc(
     mask : array
         Soft mask, 0 to 1, of the same shape.
     rng : numpy.random.Generator
-        Gives the random phases.
+        Source of the random phases.
     """
     if tuple(mask.shape) != tuple(half1.shape):
-        raise InputError(f"a mask of shape {tuple(mask.shape)} does not fit maps of shape {tuple(half1.shape)}")
+        raise InputError(
+            f"a mask of shape {tuple(mask.shape)} does not fit maps of shape {tuple(half1.shape)}. Make both in one box."
+        )
     shape = tuple(half1.shape)
     unmasked = fourier_shell_correlation(half1, half2, threads=threads)
     masked = fourier_shell_correlation(half1 * mask, half2 * mask, threads=threads)
@@ -155,14 +165,14 @@ def masked_fsc(
     randomised = _correlate(transforms[0], transforms[1], shape)
     corrected = masked.copy()
     tail, edge = slice(start, None), slice(start, start + 2)
-    # A randomised correlation of 1 would leave nothing to correct with; it does not occur with independent phases.
+    # The limit avoids a division by zero. With independent phases a randomised correlation of 1 does not occur.
     corrected[tail] = (masked[tail] - randomised[tail]) / np.maximum(1.0 - randomised[tail], 1e-6)
     corrected[edge] = np.maximum(corrected[edge], np.minimum(masked[edge], unmasked[edge]))
     return MaskedFsc(unmasked, masked, randomised, corrected, start)
 
 
 def randomise_phases(data: Any, from_shell: int, rng: np.random.Generator, *, threads: int = 1) -> Any:
-    """Return ``data`` with random phases from shell ``from_shell`` on; all amplitudes and the other phases stay.
+    """Return ``data`` with random phases from shell ``from_shell`` on. All amplitudes and the other phases are kept.
 
     The phases are those of white noise, so that the result is real without changing any amplitude.
 

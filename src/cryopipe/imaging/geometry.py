@@ -1,9 +1,9 @@
 """Orientations: Euler angles, rotation matrices, rotation vectors, and the distance between orientations.
 
 A pose is the matrix ``A = Rz(psi) · Ry(tilt) · Rz(rot)`` of RELION, Xmipp and SPIDER ("new axes in the old frame",
-right-handed, ZYZ, degrees). The view's axes are the rows of ``A`` in the frame of the map: row 3 is the viewing
-direction. The image frequency (kx, ky) lies at ``A.T @ (kx, ky, 0)`` of the map's transform, and a symmetry operator g
-of the map makes ``A @ g`` an equivalent pose. Vectors are (x, y, z) everywhere.
+right-handed, ZYZ, degrees). The rows of ``A`` are the view's axes in the frame of the map. Row 3 is the viewing
+direction. The image frequency (kx, ky) is at ``A.T @ (kx, ky, 0)`` of the map's transform. If g is a symmetry operator
+of the map, ``A @ g`` is an equivalent pose. Vectors are (x, y, z) everywhere.
 
 References
 ----------
@@ -40,7 +40,7 @@ def euler_to_matrix(rot_deg: ArrayLike, tilt_deg: ArrayLike, psi_deg: ArrayLike)
 def matrix_to_euler(matrices: ArrayLike) -> np.ndarray:
     """Return (rot, tilt, psi) in degrees, ``[..., 3]`` float64, of rotation matrices ``[..., 3, 3]``.
 
-    Tilt is in [0, 180], rot and psi in (-180, 180]. At tilt 0 and 180 only one angle is defined: rot is set to 0.
+    Tilt is in [0, 180], rot and psi are in (-180, 180]. At tilt 0 and 180 only one angle is defined, and rot is set to 0.
     """
     a = _as_matrices(matrices)
     sine = np.hypot(a[..., 2, 0], a[..., 2, 1])
@@ -62,12 +62,12 @@ def rotation_from_vector(vectors: ArrayLike) -> np.ndarray:
     """Return the rotations ``exp([w]x)`` ``[..., 3, 3]`` about the axes w by the angle |w| in radians (Rodrigues)."""
     w = np.asarray(vectors, dtype=np.float64)
     if w.shape[-1:] != (3,):
-        raise InputError(f"rotation vectors have three components in the last axis; got shape {w.shape}")
+        raise InputError(f"rotation vectors must have three components in the last axis, not shape {w.shape}")
     angle2 = np.sum(w * w, axis=-1)
     angle = np.sqrt(angle2)
     small = angle < 1e-4
     safe = np.where(small, 1.0, angle)
-    # Series where sin(a)/a and (1-cos(a))/a² lose digits; its next terms are below 1e-18 there.
+    # A series is used where sin(a)/a and (1-cos(a))/a² lose digits. Its next terms are below 1e-18 there.
     first = np.where(small, 1.0 - angle2 / 6.0, np.sin(safe) / safe)
     second = np.where(small, 0.5 - angle2 / 24.0, 2.0 * np.square(np.sin(safe / 2.0) / safe))
     cross = _cross_matrix(w)
@@ -85,7 +85,7 @@ def rotation_to_vector(matrices: ArrayLike) -> np.ndarray:
 
 
 def quaternion_to_matrix(quaternions: ArrayLike) -> np.ndarray:
-    """Return the rotation matrices ``[..., 3, 3]`` of quaternions (w, x, y, z) ``[..., 4]``, normalised on the way."""
+    """Return the rotation matrices ``[..., 3, 3]`` of quaternions (w, x, y, z) ``[..., 4]``, normalised first."""
     q = np.asarray(quaternions, dtype=np.float64)
     q = q / np.linalg.norm(q, axis=-1, keepdims=True)
     w, v = q[..., 0], q[..., 1:]
@@ -97,8 +97,8 @@ def quaternion_to_matrix(quaternions: ArrayLike) -> np.ndarray:
 def matrix_to_quaternion(matrices: ArrayLike) -> np.ndarray:
     """Return unit quaternions (w >= 0, x, y, z) ``[..., 4]`` of rotation matrices ``[..., 3, 3]``.
 
-    The largest of the four squared components is taken first (Shepperd 1978, doi:10.2514/3.55767b), so no digits are
-    lost.
+    The largest of the four squared components is taken first (Shepperd 1978, doi:10.2514/3.55767b), so that no digits
+    are lost.
     """
     a = _as_matrices(matrices)
     trace = np.trace(a, axis1=-2, axis2=-1)
@@ -127,7 +127,7 @@ def angular_distance_deg(a: ArrayLike, b: ArrayLike, operators: ArrayLike | None
     Parameters
     ----------
     operators : array ``[g, 3, 3]``, optional
-        Symmetry of the map: the smallest angle between ``a`` and any ``b @ g`` is returned.
+        Symmetry of the map. The smallest angle between ``a`` and any ``b @ g`` is returned.
     """
     a, b = _as_matrices(a), _as_matrices(b)
     if operators is None:
@@ -154,5 +154,5 @@ def _cross_matrix(w: np.ndarray) -> np.ndarray:
 def _as_matrices(matrices: ArrayLike) -> np.ndarray:
     a = np.asarray(matrices, dtype=np.float64)
     if a.shape[-2:] != (3, 3):
-        raise InputError(f"rotation matrices have shape [..., 3, 3]; got {a.shape}")
+        raise InputError(f"rotation matrices must have shape [..., 3, 3], not {a.shape}")
     return a

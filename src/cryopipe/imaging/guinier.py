@@ -1,7 +1,7 @@
-"""Guinier plot of a map: the B factor by which its amplitudes fall, fitted where the fit has a meaning.
+"""Guinier plot of a map: the B factor by which its amplitudes fall, fitted in the range in which it is defined.
 
-ln⟨|F|⟩ against 1/d² is a straight line of slope -B/4 beyond the molecule's shape and the solvent, that is finer than 10
-Å.
+ln⟨|F|⟩ against 1/d² is a straight line of slope -B/4 at resolutions finer than about 10 Å. At lower resolutions the
+molecule's shape and the solvent dominate.
 
 References
 ----------
@@ -20,7 +20,7 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.filters import fsc_weight
 from cryopipe.imaging.frequencies import shell_mean
 
-# A line through fewer shells says more about their noise than about the decay.
+# With fewer shells the line depends more on their noise than on the decay.
 _FEWEST_SHELLS = 5
 
 
@@ -31,10 +31,10 @@ class GuinierFit:
     Attributes
     ----------
     b_factor_A2 : float
-        The map's B factor, -4 · slope: positive for amplitudes that fall. ``apply_b_factor(map, pixel, -b_factor_A2)``
-        sharpens.
+        The map's B factor, -4 · slope. It is positive if amplitudes fall. ``apply_b_factor(map, pixel, -b_factor_A2)``
+        sharpens the map.
     correlation : float
-        Of the fitted points; near -1 for a good line.
+        Correlation of the fitted points. It is near -1 for a good line.
     """
 
     inverse_d2: np.ndarray
@@ -45,7 +45,7 @@ class GuinierFit:
 
     @property
     def b_factor_A2(self) -> float:
-        """Return -4 · slope in Å2."""
+        """Return -4 · slope in Å²."""
         return -4.0 * self.slope
 
 
@@ -67,15 +67,15 @@ def fit_guinier(
     pixel_size_A : float
         Å per voxel.
     resolution_A : float
-        Where the map's FSC falls below 0.143.
+        Resolution at which the map's FSC falls below 0.143.
     fsc : array ``[n // 2 + 1]``, optional
-        Half-map FSC: amplitudes are multiplied by √(2 FSC / (1 + FSC)), the share that is signal.
+        FSC of the half maps. Amplitudes are multiplied by √(2 FSC / (1 + FSC)), the share that is signal.
 
     Raises
     ------
     InputError
-        The resolution is not finer than ``low_resolution_A`` or fewer than five shells lie between them: no line is
-        fitted.
+        The resolution is not finer than ``low_resolution_A``, or fewer than five shells are between them. No line is
+        fitted then.
     """
     shape = tuple(volume.shape)
     box = max(shape)
@@ -87,8 +87,8 @@ def fit_guinier(
     use = (k >= 1.0 / low_resolution_A) & (k <= 1.0 / resolution_A) & (mean > 0.0)
     if use.sum() < _FEWEST_SHELLS:
         raise InputError(
-            f"no B factor can be fitted between {low_resolution_A:g} and {resolution_A:g} Å ({int(use.sum())} shells): "
-            "it needs a map finer than 10 Å; give a B factor instead, or do not sharpen"
+            f"no B factor can be fitted between {low_resolution_A:g} and {resolution_A:g} Å ({int(use.sum())} shells). "
+            "The fit needs a map finer than 10 Å. Give a B factor instead, or do not sharpen."
         )
     x, y = np.square(k[use]), np.log(mean[use])
     slope, intercept = np.polyfit(x, y, 1)

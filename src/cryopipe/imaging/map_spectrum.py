@@ -1,4 +1,4 @@
-"""A map's Fourier voxels up to a radius, each shell at unit power, read off at any orientation."""
+"""A map's Fourier voxels up to a radius, with unit power in each shell, interpolated at any orientation."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import cube_box, resample
 from cryopipe.imaging.masks import soft_sphere
 
-# Of the transform: at 2 cubic splines read a map that fills half the box to better than 1 %.
+# Oversampling of the transform. At 2 cubic splines interpolate a map that fills half the box to better than 1 %.
 _PADDING = 2
 
 
 class MapSpectrum:
-    """A map's shell-normalised Fourier voxels up to a radius, and splines to read them off between grid points."""
+    """A map's shell-normalised Fourier voxels up to a radius, and splines to interpolate between grid points."""
 
     def __init__(self, volume: np.ndarray, radius: int, threads: int) -> None:
         box = cube_box(volume)
         small = scipy.fft.next_fast_len(2 * (radius + 2), real=True)
         small += small % 2
-        # The sphere keeps the transform smooth enough to be read between grid points, whatever fills the corners.
+        # The spherical mask removes the corners, so that the transform is smooth enough for interpolation.
         masked = np.asarray(volume, dtype=np.float32) * soft_sphere(box, 0.44 * box, edge_px=max(0.05 * box, 2.0))
         cropped = resample(masked, (small,) * 3, centred=True, threads=threads) if small < box else masked
         self.radius = radius
@@ -35,7 +35,7 @@ class MapSpectrum:
         wrapped = np.arange(-reach, reach + 1)
         cube = full[np.ix_(wrapped, wrapped, wrapped)]
         self.centre = reach
-        # Units differ from map to map: every shell is brought to mean power 1.
+        # Grey units differ between maps, therefore every shell is scaled to mean power 1.
         lengths = np.linalg.norm(self.voxels, axis=1)
         values = cube[tuple((_PADDING * self.voxels[:, ::-1].T + reach).astype(np.int64))]
         shells = np.rint(lengths).astype(np.int64)
@@ -43,7 +43,7 @@ class MapSpectrum:
             np.bincount(shells, minlength=radius + 2), 1
         )
         if not np.all(np.isfinite(power)) or power.max() <= 0.0:
-            raise InputError("a map to be aligned is empty or not finite")
+            raise InputError("a map to be aligned is empty or not finite. Check the maps.")
         gain = 1.0 / np.sqrt(np.maximum(power, 1e-12 * power.max()))
         self.gain = np.interp(lengths, np.arange(1, radius + 1), gain[1 : radius + 1])
         self.values = values * self.gain

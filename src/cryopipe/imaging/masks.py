@@ -14,7 +14,7 @@ from cryopipe.imaging.fourier import cube_box
 
 
 def cosine_edge(distance_px: Any, edge_px: float) -> Any:
-    """Return 1 where ``distance_px`` <= 0, 0 beyond ``edge_px``, half a cosine between: float32."""
+    """Return 1 where ``distance_px`` <= 0, 0 beyond ``edge_px``, and half a cosine between them, float32."""
     if edge_px <= 0.0:
         return (np.asarray(distance_px) <= 0.0).astype(np.float32)
     position = np.clip(np.asarray(distance_px, dtype=np.float32) / np.float32(edge_px), 0.0, 1.0)
@@ -22,7 +22,7 @@ def cosine_edge(distance_px: Any, edge_px: float) -> Any:
 
 
 def radius_grid(shape: Sequence[int], *, centre: Sequence[float] | None = None) -> np.ndarray:
-    """Return every pixel's distance in pixels from ``n // 2`` (or from ``centre``, in array order): float32."""
+    """Return each pixel's distance in pixels from ``n // 2`` (or from ``centre``, in array order), float32."""
     centre = [n // 2 for n in shape] if centre is None else list(centre)
     total = np.zeros(tuple(shape), dtype=np.float32)
     for axis, (n, c) in enumerate(zip(shape, centre, strict=True)):
@@ -43,7 +43,7 @@ def soft_sphere(box: int, radius_px: float, *, edge_px: float = 5.0) -> np.ndarr
 
 
 def soft_edge(binary: np.ndarray, edge_px: float, *, extend_px: float = 0.0) -> np.ndarray:
-    """Return a binary mask grown by ``extend_px`` and with a cosine fall over ``edge_px`` outside: float32, 0 to 1."""
+    """Return a binary mask grown by ``extend_px``, with a cosine edge of ``edge_px`` outside, float32, 0 to 1."""
     mask = np.asarray(binary, dtype=bool)
     if not mask.any():
         return np.zeros(mask.shape, dtype=np.float32)
@@ -53,7 +53,7 @@ def soft_edge(binary: np.ndarray, edge_px: float, *, extend_px: float = 0.0) -> 
 
 
 def _distance_outside(mask: np.ndarray, reach_px: float) -> np.ndarray:
-    """Return the Euclidean distance to the mask; computed only in the mask's neighbourhood, where it matters."""
+    """Return the Euclidean distance to the mask. It is computed only near the mask, where it is needed."""
     margin = int(np.ceil(reach_px)) + 2
     slices = tuple(
         slice(max(s.start - margin, 0), min(s.stop + margin, n))
@@ -77,8 +77,8 @@ def solvent_mask(
 ) -> np.ndarray:
     """Return a soft mask around the density of a map, float32 ``[z, y, x]``.
 
-    The map is low-passed and thresholded; the largest connected piece is kept, grown by ``extend_A`` and given a cosine
-    edge. Holes are not filled: the cavity of a hollow particle is solvent.
+    The map is low-pass filtered and thresholded. The largest connected piece is kept, grown by ``extend_A`` and given a
+    cosine edge. Holes are not filled, because the cavity of a hollow particle is solvent.
 
     Parameters
     ----------
@@ -89,30 +89,32 @@ def solvent_mask(
     low_pass_A : float
         Resolution of the map that is thresholded.
     threshold : float
-        Fraction of the low-passed map's 99.9 percentile (of the positive voxels near the particle), from 0 to 1.
+        Fraction of the low-pass filtered map's 99.9 percentile (voxels within half a box of the centre), from 0 to 1.
     volume_A3 : float, optional
-        The particle's volume (1.21 Å3 per Da of protein): instead of ``threshold`` as many of the densest voxels are
-        taken.
+        The particle's volume in Å³ (1.21 Å³ per Da of protein). If it is given, the densest voxels that fill this
+        volume are taken, and ``threshold`` is not used.
     extend_A, edge_A : float
         How far the mask reaches beyond the thresholded density, and over what length it falls from 1 to 0.
 
     Raises
     ------
     InputError
-        The map holds NaN, is constant, or nothing lies above the threshold.
+        The map contains NaN or is constant, or no voxel is above the threshold.
     """
     box = cube_box(volume)
     if not np.all(np.isfinite(volume)) or float(np.ptp(volume)) == 0.0:
         raise InputError(
-            "a map that is constant or holds NaN has no solvent mask; look at the reconstruction before it"
+            "the map is constant or contains NaN, therefore it has no solvent mask. Check the reconstruction."
         )
     smooth = low_pass(volume, pixel_size_A, max(low_pass_A, 2.5 * pixel_size_A), threads=threads)
-    # Corners of the box hold no particle and, in Fourier reconstructions, the worst artefacts.
+    # The corners of the box have no particle, and in Fourier reconstructions they have the worst artefacts.
     inside = radius_grid(volume.shape) < box // 2
     level = _level(smooth[inside], pixel_size_A, threshold, volume_A3)
     binary = largest_component((smooth > level) & inside)
     if not binary.any():
-        raise InputError(f"no density above {level:g} in the low-passed map: lower the mask threshold ({threshold:g})")
+        raise InputError(
+            f"the low-pass filtered map has no density above {level:g}. Lower the mask threshold ({threshold:g})."
+        )
     return soft_edge(binary, edge_A / pixel_size_A, extend_px=extend_A / pixel_size_A)
 
 
@@ -124,13 +126,14 @@ def _level(values: np.ndarray, pixel_size_A: float, threshold: float, volume_A3:
     voxels = round(volume_A3 / pixel_size_A**3)
     if not 0 < voxels < values.size:
         raise InputError(
-            f"a particle of {volume_A3:g} Å3 has {voxels} voxels, the map {values.size}: check volume and pixel size"
+            f"a particle of {volume_A3:g} Å³ has {voxels} voxels, but the map has {values.size}. Check the particle's "
+            "volume and the pixel size."
         )
     return float(np.partition(values, values.size - voxels)[values.size - voxels])
 
 
 def largest_component(binary: np.ndarray) -> np.ndarray:
-    """Return the largest connected piece (faces touch) of a binary array; the first one of equal size."""
+    """Return the largest connected piece (faces touch) of a binary array. Of equal pieces it is the first."""
     labels, count = ndimage.label(binary)
     if count <= 1:
         return np.asarray(binary, dtype=bool)

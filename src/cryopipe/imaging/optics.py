@@ -46,7 +46,7 @@ class CtfParameters:
     voltage_kV, cs_mm, amplitude_contrast : float or array
         Acceleration voltage; spherical aberration; amplitude contrast w as a fraction.
     phase_shift_deg : float or array
-        Of a phase plate.
+        Phase shift of a phase plate.
     b_factor_A2, scale : float or array
         The CTF is multiplied by ``scale · exp(-b_factor · k² / 4)``.
     """
@@ -65,7 +65,7 @@ class CtfParameters:
         for field in fields(self):
             if not np.all(np.isfinite(np.asarray(getattr(self, field.name), dtype=np.float64))):
                 raise InputError(
-                    f"CTF parameter {field.name} is not finite: estimate that CTF again or leave the image out"
+                    f"CTF parameter {field.name} is not finite. Estimate that CTF again, or leave the image out."
                 )
         _check_range("voltage_kV", self.voltage_kV, 1.0, 2000.0, "in kV")
         _check_range("cs_mm", self.cs_mm, 0.0, 100.0, "in mm")
@@ -80,7 +80,7 @@ class CtfParameters:
     def subset(self, index: Any) -> CtfParameters:
         """Return the CTFs at ``index`` (integer, slice, mask or index array) of a set of n."""
         if self.count is None:
-            raise InputError("a single CTF (scalar parameters) has no subset")
+            raise InputError("a single CTF (scalar parameters) cannot be divided into subsets")
         return CtfParameters(
             **{f.name: np.broadcast_to(getattr(self, f.name), (self.count,))[index] for f in fields(self)}
         )
@@ -117,7 +117,9 @@ def phase_coefficients(parameters: CtfParameters) -> np.ndarray:
 
 
 def ctf_phase(kx: Any, ky: Any, parameters: CtfParameters) -> Any:
-    """Return χ in radians, float64: phase shift + arcsin(w) at k = 0, growing until the spherical aberration wins.
+    """Return χ in radians, float64.
+
+    χ is the phase shift + arcsin(w) at k = 0, and it grows until the spherical aberration dominates.
 
     Parameters
     ----------
@@ -144,7 +146,7 @@ def ctf(
     sign: Sign = "relion",
     divisor_floor: float = 0.0,
 ) -> Any:
-    """Return the CTF in float64 at any frequencies; :func:`ctf_stack` is the fast way for many particles.
+    """Return the CTF in float64 at any frequencies. For many particles :func:`ctf_stack` is faster.
 
     Parameters
     ----------
@@ -153,12 +155,12 @@ def ctf(
     parameters : CtfParameters
         Scalars give ``[...]``; arrays ``[n]`` give ``[n, ...]``.
     mode : {"full", "abs", "flip", "intact_peak"}
-        The signed CTF; its absolute value (for phase-flipped images); its sign ±1 (phase flipping); the CTF with 1
-        before its first peak (χ < π/2).
+        ``full``: the signed CTF. ``abs``: its absolute value (for phase-flipped images). ``flip``: its sign ±1 (phase
+        flipping). ``intact_peak``: the CTF, but 1 before its first peak (χ < π/2).
     sign : {"relion", "cistem"}
         +w or -w at zero frequency.
     divisor_floor : float
-        Absolute values below it become ± this floor, so that division is safe (RELION: 1e-8). 0 leaves them.
+        Smaller absolute values become ± this floor, so that division is safe (RELION: 1e-8). 0 leaves them unchanged.
     """
     xp = array_module(kx, ky)
     phase = ctf_phase(kx, ky, parameters)
@@ -170,7 +172,7 @@ def ctf(
     elif mode == "abs":
         values = xp.abs(values)
     elif mode != "full":
-        raise InputError(f"CTF mode {mode!r} is unknown: full, abs, flip or intact_peak")
+        raise InputError(f"CTF mode {mode!r} is unknown. Choose full, abs, flip or intact_peak.")
     scale = _with_image_axes(np.asarray(parameters.scale, dtype=np.float64), phase.ndim - np.ndim(parameters.scale))
     damping = _with_image_axes(
         np.asarray(parameters.b_factor_A2, dtype=np.float64), phase.ndim - np.ndim(parameters.b_factor_A2)
@@ -196,12 +198,12 @@ def ctf_stack(kx: Any, ky: Any, parameters: CtfParameters, *, absolute: bool = F
     parameters : CtfParameters
         Arrays ``[n]`` (or scalars: n = 1).
     absolute : bool
-        |CTF|, for phase-flipped images (``rlnCtfDataArePhaseFlipped``).
+        Return |CTF|, for phase-flipped images (``rlnCtfDataArePhaseFlipped``).
 
     Notes
     -----
-    χ is summed and reduced to a turn in float64 (it reaches 1e4 rad), the sine is a float32 polynomial: the error
-    against :func:`ctf` stays below 1e-6.
+    χ reaches 1e4 rad, therefore it is summed and reduced to one turn in float64. The sine is a float32 polynomial. The
+    error against :func:`ctf` stays below 1e-6.
     """
     n = 1 if parameters.count is None else parameters.count
     coefficients = np.broadcast_to(phase_coefficients(parameters), (n, 5))
@@ -213,7 +215,8 @@ def ctf_stack(kx: Any, ky: Any, parameters: CtfParameters, *, absolute: bool = F
 def ctf_zeros(n: int | np.ndarray, parameters: CtfParameters, *, azimuth_deg: Any = 0.0) -> np.ndarray:
     """Return the frequency (1/Å) of the n-th zero of the CTF (n = 1, 2, ...) along a direction.
 
-    Solves χ(k) = nπ on the rising branch, that is below :func:`turning_frequency`; NaN where χ never gets there.
+    It solves χ(k) = nπ on the rising branch, that is below :func:`turning_frequency`. The result is NaN where χ does
+    not reach nπ.
 
     Parameters
     ----------
@@ -231,7 +234,7 @@ def ctf_zeros(n: int | np.ndarray, parameters: CtfParameters, *, azimuth_deg: An
 
 
 def turning_frequency(parameters: CtfParameters, *, azimuth_deg: Any = 0.0) -> np.ndarray:
-    """Return k* = √(Δ / (Cs λ²)) in 1/Å, where the phase stops growing; infinite without spherical aberration."""
+    """Return k* = √(Δ / (Cs λ²)) in 1/Å, where the phase stops growing. It is infinite without spherical aberration."""
     c = phase_coefficients(parameters)
     angle = 2.0 * np.deg2rad(np.asarray(azimuth_deg, dtype=np.float64))
     linear = c[..., 1] + c[..., 2] * np.cos(angle) + c[..., 3] * np.sin(angle)
@@ -255,24 +258,22 @@ _COLUMNS = {
     "cs_mm": "rlnSphericalAberration",
     "amplitude_contrast": "rlnAmplitudeContrast",
 }
-#: what a table must have to give CTFs; its order is that of the parameters
+#: columns that a table needs for CTFs, in the order of the parameters
 CTF_COLUMNS = tuple(_COLUMNS.values())
 _OPTIONAL_COLUMNS = {"phase_shift_deg": "rlnPhaseShift", "b_factor_A2": "rlnCtfBfactor", "scale": "rlnCtfScalefactor"}
 
 
 def from_table(table: pd.DataFrame) -> CtfParameters:
-    """Return the CTFs of a table's rows, which carry their optics group's columns (``StarTable.with_optics()``).
+    """Return the CTFs of a table's rows, which include their optics group's columns (``StarTable.with_optics()``).
 
     Raises
     ------
     InputError
-        A column is missing or holds a value that is no CTF parameter.
+        A column is missing, or one of its values is not a possible CTF parameter.
     """
     missing = [column for column in CTF_COLUMNS if column not in table.columns]
     if missing:
-        raise InputError(
-            f"the table has no column {', '.join(missing)}: estimate the CTF first, or join the optics table"
-        )
+        raise InputError(f"the table lacks {', '.join(missing)}. Estimate the CTF first, or join the optics table.")
     values = {name: table[column].to_numpy(dtype=np.float64) for name, column in _COLUMNS.items()}
     for name, column in _OPTIONAL_COLUMNS.items():
         if column in table.columns:
@@ -281,17 +282,17 @@ def from_table(table: pd.DataFrame) -> CtfParameters:
 
 
 def from_row(row: Mapping[str, Any]) -> CtfParameters | None:
-    """Return the CTF (scalars) of one row that carries its optics group's columns; None where no defocus is known."""
+    """Return the CTF (scalars) of one row that includes its optics group's columns. None if its defocus is unknown."""
     return from_table(pd.DataFrame([row])).subset(0) if "rlnDefocusU" in row else None
 
 
 def _with_image_axes(values: np.ndarray, dimensions: int) -> np.ndarray:
-    """Append ``dimensions`` axes of length 1 to parameters ``[n]`` to broadcast them against images; scalars stay."""
+    """Append ``dimensions`` axes of length 1 to parameters ``[n]`` to broadcast them against images. Keep scalars."""
     return values.reshape(values.shape + (1,) * dimensions) if values.ndim else values
 
 
 def _check_range(name: str, values: Any, lowest: float, highest: float, meaning: str) -> None:
-    """Refuse a value outside its physical range: most often it has another unit (300000 V, 2.7e7 Å)."""
+    """Refuse a value outside its physical range. Most often its unit is wrong (300000 V, 2.7e7 Å)."""
     array = np.asarray(values, dtype=np.float64)
     bad = array[(array < lowest) | (array > highest)]
     if bad.size:

@@ -9,13 +9,13 @@ MAD_TO_SD = 1.4826
 
 
 def robust_sd(values: np.ndarray, centre: float | None = None) -> float:
-    """Return 1.4826 times the median absolute deviation: the standard deviation of normal data, whatever the outliers.
+    """Return 1.4826 times the median absolute deviation. It is the standard deviation of normal data without outliers.
 
     Parameters
     ----------
     values : ndarray
         Any shape, not empty, without NaN.
     centre : float, optional
-        What deviations are measured from; the median by default.
+        Value from which deviations are measured. The median by default.
     """
     return MAD_TO_SD * float(np.median(np.abs(values - (np.median(values) if centre is None else centre))))

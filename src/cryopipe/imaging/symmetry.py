@@ -1,9 +1,13 @@
 """Point groups of RELION (Cn, Dn, T, O, I1-I4): operators, asymmetric units of poses, symmetrised maps.
 
-Operators g are rotations of the map that leave it unchanged; poses ``A`` and ``A @ g`` are equivalent. The axes are
-those of RELION and Xmipp (``relion_refine --sym O --print_symmetry_ops``): Cn has its axis on z; Dn a two-fold on x
-besides; T a three-fold on z; O its four-folds on x, y and z; I (= I2) two-folds on x, y and z and a five-fold in the xz
-plane; I1 is I2 turned by 90° about z; I3 and I4 have a five-fold on z and a two-fold on y, and differ by 180° about z.
+Operators g are rotations that leave the map unchanged. Poses ``A`` and ``A @ g`` are equivalent. The axes are those of
+RELION and Xmipp (``relion_refine --sym O --print_symmetry_ops``):
+
+- Cn has its axis on z. Dn also has a two-fold axis on x.
+- T has a three-fold axis on z.
+- O has its four-fold axes on x, y and z.
+- I (= I2) has two-fold axes on x, y and z, and a five-fold axis in the xz plane. I1 is I2 turned by 90° about z.
+- I3 and I4 have a five-fold axis on z and a two-fold axis on y. They differ by 180° about z.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from cryopipe.imaging.geometry import rotation_from_vector
 from cryopipe.imaging.transform import apply_affine
 
 _GOLDEN = (1.0 + math.sqrt(5.0)) / 2.0
-# (order, axis) of the generating rotations; axes as in RELION's symmetries.cpp, with their digits in closed form.
+# (order, axis) of the generating rotations. The axes are those of RELION's symmetries.cpp, in closed form.
 _GENERATORS: dict[str, list[tuple[int, tuple[float, float, float]]]] = {
     "T": [(3, (0, 0, 1)), (2, (0, math.sqrt(2), 1))],
     "O": [(3, (1, 1, 1)), (4, (0, 0, 1))],
@@ -33,7 +37,7 @@ _GENERATORS: dict[str, list[tuple[int, tuple[float, float, float]]]] = {
     "I4": [(2, (1, 0, _GOLDEN)), (5, (2, 0, 1))],
 }
 _ORDERS = {"T": 12, "O": 24, "I1": 60, "I2": 60, "I3": 60, "I4": 60}
-# A direction strictly inside the asymmetric unit: on a mirror plane of the group's axes, off every axis.
+# A direction strictly inside the asymmetric unit. It is on a mirror plane of the group's axes, but not on an axis.
 _REFERENCE = {
     "T": (0.0, 0.3, 1.0),
     "O": (0.0, 0.4, 1.0),
@@ -54,8 +58,8 @@ def parse_group(group: str) -> str:
     cyclic = re.fullmatch(r"([CD])([1-9]\d{0,2})", name)
     if not cyclic and name not in _GENERATORS:
         raise InputError(
-            f"unknown symmetry group {group!r}: give Cn or Dn (such as C1, C4, D2), T, O, or I (= I2), I1, I2, I3, I4; "
-            "groups with mirrors do not occur in proteins"
+            f"unknown symmetry group {group!r}. Give Cn or Dn (such as C1, C4, D2), T, O, I (= I2), I1, I2, I3 or I4. "
+            "Groups with mirrors do not occur in proteins."
         )
     return name
 
@@ -71,7 +75,7 @@ def _operators(name: str) -> np.ndarray:
         expected = order * (2 if name[0] == "D" else 1)
     operators = _close(generators)
     if len(operators) != expected:
-        raise RuntimeError(f"group {name}: closure gave {len(operators)} operators, {expected} expected")
+        raise RuntimeError(f"group {name}: closure gave {len(operators)} operators instead of {expected}")
     operators.setflags(write=False)
     return operators
 
@@ -87,7 +91,7 @@ def symmetry_operators(group: str) -> np.ndarray:
     Raises
     ------
     InputError
-        The name is no such group.
+        The name is not one of these groups.
     """
     return _operators(parse_group(group)).copy()
 
@@ -98,7 +102,7 @@ def _axis_rotation(order: int, axis: tuple[float, float, float]) -> np.ndarray:
 
 
 def _snap(matrix: np.ndarray) -> np.ndarray:
-    """Make entries that are 0, ±½ or ±1 up to rounding exactly so: signed permutations become exact."""
+    """Round entries near 0, ±½ or ±1 to these values, so that signed permutations are exact."""
     nearest = np.rint(matrix * 2.0) / 2.0
     return np.where(np.abs(matrix - nearest) < 1e-12, nearest + 0.0, matrix)
 
@@ -107,7 +111,7 @@ def _close(generators: list[np.ndarray]) -> np.ndarray:
     """Return all products of the generators, found breadth first from the identity."""
     found = [np.eye(3)]
     keys = {_key(found[0])}
-    for element in found:  # grows while it is walked through
+    for element in found:  # the list grows during the loop
         for generator in generators:
             product = _snap(element @ generator)
             if _key(product) not in keys:
@@ -129,15 +133,15 @@ def _reference_direction(name: str) -> np.ndarray:
 
 
 def in_asymmetric_unit(directions: ArrayLike, group: str, *, tolerance: float = _TIE) -> np.ndarray:
-    """Return which unit vectors ``[..., 3]`` lie in the asymmetric unit, its border included: bool ``[...]``.
+    """Return which unit vectors ``[..., 3]`` are in the asymmetric unit or on its border, bool ``[...]``.
 
-    The unit holds the directions that are nearer to a fixed reference direction than to any of its symmetry mates. For
-    O that is ``|x| <= y <= z``; for Cn the sector ``|azimuth| <= 180°/n``; for Dn its upper half.
+    The unit contains the directions that are nearer to a fixed reference direction than to any of its symmetry mates.
+    For O it is ``|x| <= y <= z``. For Cn it is the sector ``|azimuth| <= 180°/n``, and for Dn the upper half of it.
 
     Parameters
     ----------
     tolerance : float
-        Directions outside by less than this difference of cosines count as border.
+        Directions that are outside by less than this difference of cosines count as border.
     """
     d = np.asarray(directions, dtype=np.float64)
     operators = _operators(parse_group(group))
@@ -150,18 +154,18 @@ def in_asymmetric_unit(directions: ArrayLike, group: str, *, tolerance: float = 
 
 
 def reduce_to_asymmetric_unit(matrices: ArrayLike, group: str) -> np.ndarray:
-    """Return the equivalent poses ``A @ g`` ``[..., 3, 3]`` whose viewing direction lies in the asymmetric unit.
+    """Return the equivalent poses ``A @ g`` ``[..., 3, 3]`` whose viewing direction is in the asymmetric unit.
 
-    All equivalents of a pose give the same result; where the view lies on a border or an axis, so that several
-    operators would do, the choice is made by the rest of the matrix.
+    All equivalents of a pose give the same result. If the view is on a border or an axis, several operators are
+    possible, and the rest of the matrix decides between them.
     """
     a = np.asarray(matrices, dtype=np.float64)
     name = parse_group(group)
     operators = _operators(name)
     view = a[..., 2, :]
-    # d·(A g) = A[2] @ g @ r: the reference's mates seen from the pose, one column an operator.
+    # d·(A g) = A[2] @ g @ r: the symmetry mates of the reference seen from the pose, one column per operator.
     score = view @ (operators @ _reference_direction(name)).T
-    # Tie break: a generic linear form of the whole matrix, so that every operator gives another value.
+    # Ties are broken by a generic linear form of the whole matrix, which has another value for each operator.
     form = np.array([[0.731, 0.213, 0.402], [-0.315, 0.911, 0.127], [0.0, 0.0, 0.0]])
     second = np.einsum("...ij,gjk,ik->...g", a, operators, form, optimize=True)
     tied = score >= score.max(axis=-1, keepdims=True) - _TIE
@@ -170,7 +174,7 @@ def reduce_to_asymmetric_unit(matrices: ArrayLike, group: str) -> np.ndarray:
 
 
 def is_signed_permutation(operators: ArrayLike) -> np.ndarray:
-    """Return which of the operators ``[..., 3, 3]`` only permute and flip axes: those act on voxels exactly."""
+    """Return which operators ``[..., 3, 3]`` only permute and flip axes. They need no interpolation of voxels."""
     g = np.asarray(operators, dtype=np.float64)
     return np.all((g == 0.0) | (np.abs(g) == 1.0), axis=(-2, -1))
 
@@ -178,12 +182,13 @@ def is_signed_permutation(operators: ArrayLike) -> np.ndarray:
 def exact_factors(operators: np.ndarray) -> list[list[np.ndarray]]:
     """Split a group of signed permutations into cyclic factors whose products give every operator once.
 
-    Averaging over the factors one after the other averages over the group: O takes 3 + 1 + 2 copies instead of 23.
+    Averaging over one factor after the other averages over the whole group. For O this takes 3 + 1 + 2 copies instead
+    of 23.
 
     Returns
     -------
     list of list of ndarray
-        The operators of each factor, its identity included; the last one is applied last.
+        The operators of each factor, including the identity. The last factor is applied last.
     """
     cyclic: dict[frozenset[bytes], list[np.ndarray]] = {}
     for g in operators[1:]:
@@ -203,7 +208,7 @@ def exact_factors(operators: np.ndarray) -> list[list[np.ndarray]]:
 
 
 def coset_representatives(operators: np.ndarray, subgroup: np.ndarray) -> np.ndarray:
-    """Return operators r ``[m, 3, 3]`` such that every operator is one ``h @ r``, h of the subgroup."""
+    """Return operators r ``[m, 3, 3]`` such that every operator is ``h @ r`` for one r and one h of the subgroup."""
     covered: set[bytes] = set()
     representatives = []
     for g in operators:
@@ -216,27 +221,27 @@ def coset_representatives(operators: np.ndarray, subgroup: np.ndarray) -> np.nda
 def symmetrise_volume(volume: np.ndarray, group: str) -> np.ndarray:
     """Return the average of a map over its symmetry group, float32 ``[z, y, x]``.
 
-    Operators that permute and flip axes (all of O, the two-folds of D and I, ...) move voxels onto voxels: no
-    interpolation, exact to float32 rounding. The map is taken as periodic, so that in an even box the first plane
-    (index 0), which has no opposite, is mapped onto itself. Other operators are applied by cubic splines; the map is
-    zero outside its box.
+    Operators that permute and flip axes (all of O, the two-folds of D and I, ...) move voxels onto voxels. They need no
+    interpolation and are exact to float32 rounding. For them the map is periodic. In an even box the first plane
+    (index 0) has no opposite plane, so it is mapped onto itself. Other operators are applied by cubic splines, and the
+    map is zero outside its box.
 
     Parameters
     ----------
     volume : array ``[z, y, x]``
-        A cube; the axes of symmetry go through voxel ``n // 2``.
+        A cube. The axes of symmetry go through voxel ``n // 2``.
     group : str
         See :func:`cryopipe.imaging.symmetry.symmetry_operators`.
 
     Raises
     ------
     InputError
-        The volume is no cube, or the group is unknown.
+        The volume is not a cube, or the group is unknown.
     """
     cube_box(volume)
     operators = symmetry_operators(group)
     exact = operators[is_signed_permutation(operators)]
-    # G = H r makes G = r⁻¹ H: f(r⁻¹ x) summed over the cosets, then that over x -> h x, is every f(g x) once.
+    # G = H r means G = r⁻¹ H. The sum of f(r⁻¹ x) over the cosets, then summed over x -> h x, has every f(g x) once.
     representatives = coset_representatives(operators, exact).transpose(0, 2, 1)
     result = np.array(volume, dtype=np.float32)
     if len(representatives) > 1:
@@ -253,7 +258,7 @@ def symmetrise_volume(volume: np.ndarray, group: str) -> np.ndarray:
 
 
 def apply_signed_permutation(volume: np.ndarray, operator: np.ndarray) -> np.ndarray:
-    """Return f(g x) for a signed permutation g of (x, y, z): swaps and flips axes about ``n // 2``, periodically."""
+    """Return f(g x) for a signed permutation g of (x, y, z): swap and flip axes about ``n // 2``, periodically."""
     # Axis 0 of the array is z: reverse the operator to array order.
     order = np.asarray(operator)[::-1, ::-1]
     source = np.abs(order).argmax(axis=1)  # (g x)[i] = sign · x[source[i]]

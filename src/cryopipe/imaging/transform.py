@@ -21,9 +21,9 @@ def rotate_volume(
     oversampling: int = 1,
     threads: int = 1,
 ) -> np.ndarray:
-    """Turn a map's content by ``rotation`` about voxel ``n // 2``, then move it by the shift: float32 ``[z, y, x]``.
+    """Turn a map's content by ``rotation`` about voxel ``n // 2``, then move it by the shift, float32 ``[z, y, x]``.
 
-    ``result(x) = volume(rotationᵀ (x - shift))`` with x measured from the centre; what comes from outside the box is 0.
+    ``result(x) = volume(rotationᵀ (x - shift))`` with x measured from the centre. The map is 0 outside its box.
 
     Parameters
     ----------
@@ -32,13 +32,13 @@ def rotate_volume(
     rotation : array ``[3, 3]``
         Acts on (x, y, z).
     oversampling : int
-        Factor of a Fourier padding before the cubic splines. Splines err by 1 % of the amplitude at 4 voxels a period
-        and by 0.05 % at 8: choose it so that the finest detail of interest spans 4 voxels or more.
+        Factor of a Fourier padding before the cubic splines. The error of splines is 1 % of the amplitude at 4 voxels per
+        period and 0.05 % at 8. Choose the factor so that the finest detail of interest spans 4 voxels or more.
     """
     box = cube_box(volume)
     matrix = np.asarray(rotation, dtype=np.float64)
     if matrix.shape != (3, 3) or not np.allclose(matrix @ matrix.T, np.eye(3), atol=1e-6):
-        raise InputError(f"a map is turned by one orthonormal matrix [3, 3]; got shape {matrix.shape}")
+        raise InputError(f"the rotation of a map must be one orthonormal matrix [3, 3], not shape {matrix.shape}")
     fine = resample(volume, (box * oversampling,) * 3, centred=True, threads=threads) if oversampling > 1 else volume
     spline = ndimage.spline_filter(np.asarray(fine, dtype=np.float32), order=3, output=np.float32)
     return apply_affine(spline, matrix.T, shift_xyz_px, box, oversampling)
@@ -79,12 +79,12 @@ def apply_affine(
 
 
 def invert_hand(volume: Any) -> Any:
-    """Return the map of opposite hand: inverted through voxel ``n // 2``, periodically; exact, symmetry axes stay."""
+    """Return the map of opposite hand: inverted through voxel ``n // 2``, periodic and exact. Symmetry axes stay."""
     result = np.flip(volume)
     even = [axis for axis, n in enumerate(volume.shape) if n % 2 == 0]
     return np.ascontiguousarray(np.roll(result, 1, even) if even else result)
 
 
 def oversampling_for(resolution_A: float, pixel_size_A: float) -> int:
-    """Return the smallest padding factor with which ``resolution_A`` spans 4 voxels: see :func:`rotate_volume`."""
+    """Return the smallest padding factor with which ``resolution_A`` spans 4 voxels (see :func:`rotate_volume`)."""
     return max(1, math.ceil(4.0 * pixel_size_A / resolution_A - 1e-6))

@@ -1,1 +1,1 @@
-"""Stage initial_volume: a map from nothing but particles."""
+"""Stage initial_volume: an initial map from the particles alone."""

@@ -1,4 +1,4 @@
-"""One mini-batch of a stochastic gradient descent: expectation over all poses, a map of the batch, a step towards it."""
+"""One mini-batch of a stochastic gradient descent: expectation over all poses, map of the batch, step towards this map."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ from cryopipe.search.grid import orientation_grid, orientation_weights, random_d
 from cryopipe.search.options import SearchOptions
 from cryopipe.search.shifts import ShiftGrid, shift_grid
 
-#: Padding factor of the reference's Fourier cube, RELION's default (--pad 2). A larger one interpolates more exactly, for
-#: memory that grows with its cube.
+#: Padding factor of the Fourier cube of the reference, RELION's default (--pad 2). With a larger one interpolation is more
+#: exact, but memory grows with its cube.
 PADDING = 2
-#: Particles from whose likelihoods the temperature is found. A choice: more of them tell it better and take longer.
+#: Number of particles from whose likelihoods the temperature is found. A choice: more give a better value but take longer.
 _TEMPERATURE_SAMPLE = 32
 
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What does not change during the runs.
+    """Settings that do not change during the runs.
 
     Attributes
     ----------
     symmetry : str
         Point group.
     box : int
-        Of the working map: its Nyquist frequency is 1.5 times finer than the final resolution.
+        Box of the working map. Its Nyquist frequency is 1.5 times that of the final resolution.
     pixel_size_A : float
-        Of the working map.
+        Pixel size of the working map.
     mask : array float32 [box, box, box]
     shifts_px : array float64 [s, 2]
         Grid of shifts.
@@ -66,7 +66,7 @@ class Setting:
 
     @classmethod
     def of_particles(cls, store: ParticleStore, params: InitialRelionSgd, *, threads: int) -> Setting:
-        """Return working box, mask and grid of shifts for particles that are given out to the final resolution."""
+        """Return working box, mask and grid of shifts for particles that are used up to the final resolution."""
         symmetry, diameter = require(params, "symmetry", "particle_diameter_A")
         range_A, step_A = require(params, "offset_range_A", "offset_step_A")
         box = working_box(store.radius, largest=store.box, oversampling=1.5)
@@ -77,13 +77,13 @@ class Setting:
         return cls(symmetry, box, pixel_size_A, mask, shifts, params, threads)
 
     def images(self, store: ParticleStore, rows: NDArray[np.int64], radius: int) -> ParticleSpectra:
-        """Return some particles inside a radius, as of images of the working box."""
+        """Return some particles inside a radius, as images of the working box."""
         return in_box(store.block(rows, radius), self.box)
 
 
 @dataclass(frozen=True)
 class Step:
-    """What is remembered of a mini-batch: one row of the history."""
+    """Figures of one mini-batch: one row of the history."""
 
     seed: float
     iteration: float
@@ -127,7 +127,7 @@ def start_state(
     rng : Generator
         Draws particles and orientations.
     sigma2 : array [shells]
-        Noise to begin with.
+        Noise spectrum at the start.
     """
     chosen = setting.images(store, np.sort(rng.permutation(len(store))[: first.batch]), first.radius)
     sums = Reconstruction.empty(setting.box, first.radius, symmetry=setting.symmetry, expected_slices=len(chosen))

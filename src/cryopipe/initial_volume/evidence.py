@@ -1,4 +1,4 @@
-"""How well the map of a run explains particles: their best poses, and the evidence by which runs compete."""
+"""How well the map of a run explains particles: their best poses, and the evidence by which runs are compared."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from cryopipe.search.shifts import ShiftGrid
 def score(store: ParticleStore, state: DescentState, setting: Setting) -> float:
     """Return the mean log evidence of a particle, over noise that has the images' own mean power.
 
-    Every run has a noise spectrum of its own, and its evidence counts over that noise: only against a noise that all
-    runs share do their evidences compare. Without this a run that takes signal for noise can win.
+    Every run has its own noise spectrum, and its evidence is relative to that noise. Evidences of runs can be compared only
+    relative to a noise that is the same for all. Otherwise a run that takes signal for noise could win.
     """
     found = expectation(store, state, setting)
     shell = store.pixels(store.radius).shell
@@ -35,7 +35,7 @@ def score(store: ParticleStore, state: DescentState, setting: Setting) -> float:
 
 
 def image_power(store: ParticleStore) -> NDArray[np.float64]:
-    """Return the mean variance of real and imaginary part each, by shell; shell 0, which has no pixels, repeats shell 1."""
+    """Return the mean variance of the real (or imaginary) part by shell. Shell 0 has no pixels and repeats shell 1."""
     pixels, shells = store.pixels(store.radius), store.radius + 1
     power = np.zeros(len(pixels))
     for _, images in store.blocks(store.radius):
@@ -57,7 +57,7 @@ def expectation(store: ParticleStore, state: DescentState, setting: Setting, *, 
     setting : Setting
         Point group and grid of shifts.
     candidates : int
-        How many of the best orientations to return for every particle.
+        Number of best orientations to return for every particle.
     """
     grid = orientation_grid(setting.params.healpix_order, setting.symmetry)
     prior = np.log(orientation_weights(grid, setting.symmetry))

@@ -1,22 +1,23 @@
-"""A map from nothing by stochastic gradient descent with momentum, as in RELION 3.1's 3D initial model.
+"""Step ``initial_relion_sgd``: an initial map by stochastic gradient descent with momentum, as in RELION 3.1.
 
 One iteration takes a mini-batch, spreads every particle over all poses (expectation), makes a map of the mini-batch and
 moves the current map V towards it: ``dV <- mu dV + (1 - mu) step (V_batch - V)``, ``V <- V + dV``. Resolution and batch
 size grow linearly between an initial and a final phase. As in RELION the start is the reconstruction of the first
 particles in random orientations, and noise spectra are running averages with the same mu. RELION's mu = 0.9 and
-step = 0.5 belong to 300 small mini-batches; the defaults here (0.5 and 1 for 30 larger ones) take a tenth of the time.
+step = 0.5 are for 300 small mini-batches. The defaults here (0.5 and 1 for 30 larger ones) take a tenth of the time.
 
-What keeps a hollow, highly symmetric shell out of the trap "right radial profile, wrong orientations" differs from
-RELION 3.1: a map of the mini-batch regularised by a share of each shell's mean weight (a prior from the current map's
-power starves just the shells that could tell the orientations), resolutions from 15 to 10 Å, images masked widely
-enough for what the CTF delocalises around a tightly masked map, no removal of negative density, and several seeds that
-compete by the likelihood of particles that none has used. Orientations are searched in the asymmetric unit only.
-Annealing and RELION's removal of negative density in the first phase are options.
+With a hollow, highly symmetric shell the descent can be trapped in a map with the right radial profile but wrong
+orientations. Several differences from RELION 3.1 prevent this. The map of the mini-batch is regularised by a share of the mean
+weight of each shell, because a prior from the power of the current map would suppress just those shells that determine the
+orientations. Resolutions go from 15 to 10 Å. The mask of the map is tight, but that of the images is so wide that it includes
+what the CTF delocalises. Negative density is not removed. And several seeds compete by the likelihood of particles that none
+has used. Orientations are searched in the asymmetric unit only. Annealing and RELION's removal of negative density in the
+first phase are options.
 
 Sources: Punjani et al. 2017 (doi:10.1038/nmeth.4169) for the method, RELION 3.1 (Zivanov et al. 2018,
-doi:10.7554/eLife.42166; ``ml_optimiser.cpp``) for schedule and update. Known limits: one class; the hand is not
-determined; in C1 the map's frame is arbitrary; half or more of the seeds end in the trap, which their held-out
-likelihood shows: if all evidences lie close together, take more seeds.
+doi:10.7554/eLife.42166; ``ml_optimiser.cpp``) for schedule and update. Known limits: There is one class. The hand is not
+determined, and in C1 the frame of the map is arbitrary. Half or more of the seeds end in the trap, which the likelihood of
+held-out particles shows. If all evidences are similar, use more seeds.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ def run_seed(
     Parameters
     ----------
     training : ParticleStore
-        The particles that mini-batches are drawn from.
+        The particles from which mini-batches are drawn.
     setting : Setting
         Point group, mask and grid of shifts.
     context : Context
@@ -71,9 +72,9 @@ def run_seed(
     seed : int
         Number of the run.
     sigma2 : array [shells]
-        Noise to begin with.
+        Noise spectrum at the start.
     fingerprint : str
-        Of everything that determines the result.
+        Fingerprint of everything that determines the result.
 
     Returns
     -------
@@ -101,18 +102,18 @@ def run_seed(
 
 
 def split_particles(keys: list[str], *, held_out: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return rows for training, and rows that no mini-batch sees: those of smallest hash, at most a fifth of all."""
+    """Return the rows for training, and held-out rows: those with the smallest hash, at most a fifth of all."""
     count = min(held_out, len(keys) // 5)
     if count < 2 or len(keys) < 20:
         raise InputError(
-            f"{len(keys)} particles are too few for an initial model; 20 is the least, hundreds are sensible."
+            f"{len(keys)} particles are too few for an initial model. Give at least 20, or better some hundreds."
         )
     order = np.argsort([hashlib.sha256(key.encode()).hexdigest() for key in keys], kind="stable")
     return np.sort(order[count:]), np.sort(order[:count])
 
 
 def open_particles(table: StarTable, params: InitialRelionSgd, context: Context) -> ParticleStore:
-    """Return a store of soft-masked particles, given out to the final resolution."""
+    """Return a store of soft-masked particles, used up to the final resolution."""
     diameter, final_A = require(params, "particle_diameter_A", "final_resolution_A")
     size = int(image_size(parse_image_name(table.rows["rlnImageName"].iloc[0])[1]).shape[-1])
     side_A = size * table.single("rlnImagePixelSize")
@@ -128,7 +129,7 @@ def open_particles(table: StarTable, params: InitialRelionSgd, context: Context)
 def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: InitialRelionSgd, context: Context) -> None:
     """Make an initial map.
 
-    Inputs: ``particles`` (STAR). Outputs: ``map`` (MRC, the best seed's, with box and pixel size of the particles),
+    Inputs: ``particles`` (STAR). Outputs: ``map`` (MRC, of the best seed, with box and pixel size of the particles),
     ``particles`` (STAR, with poses) and ``history`` (TSV, of all seeds).
     """
     table = read_table(inputs["particles"], "particles")

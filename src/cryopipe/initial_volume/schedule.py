@@ -19,20 +19,20 @@ ANNEALING_SHARE = 0.6
 
 @dataclass(frozen=True)
 class Iteration:
-    """What one iteration does.
+    """Settings of one iteration.
 
     Attributes
     ----------
     radius : int
         Outermost shell in Fourier pixels.
     batch : int
-        Particles.
+        Number of particles.
     start : int
-        Number of particles that the previous iterations took.
+        Number of particles that previous iterations have used.
     order : int
         HEALPix order of the orientation grid.
     effective_poses : float
-        Share of poses that a particle has to spread over; 0 means no annealing.
+        Share of poses over which a particle is spread. 0 means no annealing.
     positive : bool
         Whether negative density is removed.
     """
@@ -57,7 +57,7 @@ def schedule(params: InitialRelionSgd, *, particles: int, side_A: float, largest
     side_A : float
         Side of the particle images in Å.
     largest_radius : int
-        Bound of the radius (Nyquist).
+        Largest radius (Nyquist).
     """
     resolutions_A = require(params, "initial_resolution_A", "final_resolution_A")
     first, last = (min(round(side_A / resolution_A), largest_radius) for resolution_A in resolutions_A)
@@ -90,9 +90,9 @@ def schedule(params: InitialRelionSgd, *, particles: int, side_A: float, largest
 
 
 def draw_batch(iteration: Iteration, permutations: dict[int, NDArray[np.int64]], particles: int) -> NDArray[np.int64]:
-    """Return the sorted rows of a mini-batch: epochs are permutations, taken one after the other without replacement.
+    """Return the sorted rows of a mini-batch. Epochs are permutations, used one after the other without replacement.
 
-    ``permutations`` holds the permutation of every epoch that the batch touches, by epoch number.
+    ``permutations`` has the permutation of each epoch from which the batch takes particles, by epoch number.
     """
     places = range(iteration.start, iteration.start + iteration.batch)
     rows = np.array([permutations[p // particles][p % particles] for p in places])

@@ -1,4 +1,4 @@
-"""Which implementation an array asks for, and the checks that every kernel shares."""
+"""The choice of the implementation by the type of the arrays, and the checks that all kernels use."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 Backend = Literal["cpu", "cuda"]
-#: A NumPy or a CuPy array; the two are never mixed in one call.
+#: A NumPy or a CuPy array. The two are never mixed in one call.
 Array = Any
 
 
 def backend_of(**arrays: Array) -> Backend:
-    """Return ``"cpu"`` when all named arrays are NumPy's and ``"cuda"`` when all are CuPy's; None is skipped.
+    """Return ``"cpu"`` if all named arrays are NumPy's and ``"cuda"`` if all are CuPy's. None is skipped.
 
     Raises
     ------
     TypeError
-        For a mix of the two, and for anything that is neither (a list, a tensor): the message names the argument.
+        The two are mixed, or an argument is neither (a list, a tensor). The message names the argument.
     """
     kinds: dict[str, Backend] = {}
     for name, array in arrays.items():
@@ -36,7 +36,7 @@ def backend_of(**arrays: Array) -> Backend:
     found = set(kinds.values())
     if len(found) > 1:
         listing = ", ".join(f"{name} on {kind}" for name, kind in kinds.items())
-        raise TypeError(f"NumPy and CuPy arrays are mixed ({listing}); move all of them to one device.")
+        raise TypeError(f"NumPy and CuPy arrays are mixed ({listing}). Move all of them to one device.")
     return found.pop() if found else "cpu"
 
 
@@ -62,7 +62,7 @@ def library(backend: Backend) -> Any:
 
 
 def check(name: str, array: Array, dtype: npt.DTypeLike, shape: tuple[int | None, ...]) -> None:
-    """Refuse an array whose dtype or shape is not the stated one; None in ``shape`` stands for any length.
+    """Refuse an array of another dtype or shape. None in ``shape`` means any length.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def check(name: str, array: Array, dtype: npt.DTypeLike, shape: tuple[int | None
     Raises
     ------
     TypeError
-        Wrong dtype: kernels never convert large arrays behind the caller's back.
+        Wrong dtype. Kernels do not convert large arrays by themselves.
     ValueError
         Wrong shape.
     """
@@ -87,9 +87,9 @@ def check(name: str, array: Array, dtype: npt.DTypeLike, shape: tuple[int | None
 
 
 def check_rotations(name: str, rotations: Array) -> None:
-    """Refuse matrices whose first two rows are not orthonormal within 1e-4: they would sample outside the cube.
+    """Refuse matrices whose first two rows are not orthonormal within 1e-4, which would sample outside the cube.
 
-    1e-4 is 100 times the rounding of a float32 rotation and moves a sample by < 0.1 voxel at a padded radius of 1000.
+    1e-4 is 100 times the rounding of a float32 rotation. It moves a sample by < 0.1 voxel at a padded radius of 1000.
     """
     if rotations.ndim < 2 or rotations.shape[-2:] != (3, 3):
         raise ValueError(f"{name} must have shape (..., 3, 3), not {tuple(rotations.shape)}.")
@@ -105,18 +105,18 @@ def check_rotations(name: str, rotations: Array) -> None:
     )
     if not worst < 1e-4:
         raise ValueError(
-            f"{name} are not rotation matrices: rows deviate from orthonormal by {worst:.3g} (limit 1e-4)."
+            f"{name} are not rotation matrices. Their rows deviate from orthonormal by {worst:.3g} (limit 1e-4)."
         )
 
 
 def contiguous(array: Array, dtype: npt.DTypeLike) -> Array:
-    """Return an array in C order with this dtype (a copy only where needed)."""
+    """Return an array in C order with this dtype (a copy only if needed)."""
     return library(backend_of(array=array)).ascontiguousarray(array, dtype=dtype)
 
 
 @contextlib.contextmanager
 def cpu_threads(count: int) -> Iterator[None]:
-    """Run CPU kernels with at most ``count`` threads inside the block; results do not depend on it."""
+    """Run CPU kernels with at most ``count`` threads inside the block. Results do not depend on it."""
     if count < 1:
         raise ValueError(f"count of threads must be at least 1, not {count}.")
     before = numba.get_num_threads()

@@ -1,10 +1,10 @@
-"""Numba's internal functions round strictly, whoever asks for them first.
+"""Numba's internal functions get strict arithmetic, independent of the function that needs them first.
 
-Some operations become functions that Numba compiles by itself, once in a process: the product of two complex numbers, the
-power of a float, a complex quotient. It compiles them with the arithmetic of the first function that needs them. Where that
-one allows sums to be fused or reordered (``fastmath``), every strict function compiled later is served the same copy, and
-the other way round; so the last bits of a kernel would depend on what the process, or the one that filled the cache,
-compiled before. `cryopipe.kernels.cpu.cache_lock.install` installs this repair before Numba compiles anything.
+Numba compiles some operations as internal functions, once per process: the product of two complex numbers, the power of a
+float, a complex quotient. It compiles them with the arithmetic of the first function that needs them. If this function
+allows fused or reordered sums (``fastmath``), every strict function that is compiled later uses the same copy, and vice
+versa. So the last bits of a kernel would depend on what the process, or the process that filled the cache, compiled
+before. `cryopipe.kernels.cpu.cache_lock.install` installs this repair before Numba compiles anything.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ _MARK = "strict_by_cryopipe"
 
 
 def install() -> None:
-    """Let internal functions be compiled without ``fastmath``; once, whoever calls.
+    """Compile internal functions without ``fastmath``. Further calls do nothing.
 
-    An expression of whole arrays is a function of its caller alone: it keeps the caller's arithmetic, which Numba hands
-    over in ``flags``.
+    An expression of whole arrays becomes a function of its caller alone. It keeps the caller's arithmetic, which Numba
+    passes in ``flags``.
     """
     if hasattr(BaseContext._compile_subroutine_no_cache, _MARK):
         return

@@ -1,4 +1,4 @@
-"""Work in batches that shrink where a device's memory runs out; the results stay those of one batch."""
+"""Work in batches that become smaller when a device's memory is full. The results are those of one batch."""
 
 from __future__ import annotations
 
@@ -19,23 +19,24 @@ def in_batches(
     halve: bool = True,
     free: Callable[[], None] | None = None,
 ) -> list[Result]:
-    """Return ``work(batch)`` for consecutive batches of ``items``, in order; on MemoryError the batch is halved.
+    """Return ``work(batch)`` for consecutive batches of ``items``, in order. On MemoryError the batch is halved.
 
-    What works for each item alone, or adds items up one after the other, gives the same whatever the batches were.
+    The batches do not change the result of work on each item alone, or of sums over one item after the other.
 
     Parameters
     ----------
     work : callable
-        Takes a slice of ``items``; must leave nothing behind when it raises MemoryError (allocate first, then change).
+        Takes a slice of ``items``. If it raises MemoryError, it must not have changed anything (allocate first, then
+        change).
     items : sequence or ndarray
     size : int
-        Items a batch to begin with; once halved it stays so.
+        Items of the first batch. Once halved, the size stays halved.
     what : str
         Name of an item for the message.
     halve : bool
-        False where the batch decides the result's last digits (products on the CPU): a MemoryError is then passed on.
+        False if the last digits of the result depend on the batch (products on the CPU). A MemoryError is then raised.
     free : callable, optional
-        Called before the next try; by default gives back the blocks that CuPy keeps for reuse, where CuPy is loaded.
+        Called before the next try. By default it releases the blocks that CuPy keeps for reuse, if CuPy is loaded.
 
     Raises
     ------
@@ -45,7 +46,7 @@ def in_batches(
         ``size`` is less than 1.
     """
     if size < 1:
-        raise ValueError(f"a batch holds at least one {what}, not {size}.")
+        raise ValueError(f"a batch must have at least one {what}, not {size}.")
     results = []
     start = 0
     while start < len(items):
@@ -57,20 +58,20 @@ def in_batches(
                 raise
             if len(batch) == 1:
                 raise DeviceError(
-                    f"one {what} does not fit into the memory that is free ({error}): use a smaller radius or box, or "
-                    "a device with more memory"
+                    f"one {what} does not fit into the free memory ({error}). Use a smaller radius or box, or a device "
+                    "with more memory."
                 ) from error
             size = len(batch) // 2
         else:
             start += len(batch)
             continue
-        # outside the handler, whose error still holds the frames and arrays of the failed try
+        # outside the handler, because its error still keeps the frames and arrays of the failed try
         (free or free_cached_blocks)()
     return results
 
 
 def free_cached_blocks() -> None:
-    """Give CuPy's unused cached blocks back to the device, where CuPy is installed."""
+    """Release CuPy's unused cached blocks to the device, if CuPy is loaded."""
     try:
         import cupy
     except ImportError:

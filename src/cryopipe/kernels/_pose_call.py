@@ -1,4 +1,4 @@
-"""What the kernels of poses share: their checks, and their arguments in the form of the implementations."""
+"""Code common to the kernels of poses: checks, and arguments in the form of the implementations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def prepare(
     needs_phase: bool = False, offset_spectrum: Array | None = None, offset: Array | None = None,
     others: Mapping[str, Array] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Check what the pose kernels share and return it in the form of the implementations (flat float32 views).
+    """Check the common arguments and return them in the form of the implementations (flat float32 views).
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def prepare(
     needs_phase : bool
         Whether phase and its slope must be given.
     others : mapping, optional
-        Further arrays that must lie on the same side, by name.
+        Further arrays, by name, that must be on the same device.
     """
     backend = backend_of(
         cube=cube, images=images, ctf=ctf, inverse_variance=inverse_variance, kx=kx, ky=ky, scale=scale, phase=phase,
@@ -46,7 +46,7 @@ def prepare(
     if phase is not None:
         check("phase", phase, np.float64, (n, 5))
     if needs_phase and (phase is None or per_A is None):
-        raise ValueError("the defocus can only be refined with phase and per_A: the CTF's phase and its slope.")
+        raise ValueError("refinement of the defocus needs phase and per_A: the CTF's phase and its slope.")
     spectrum = xp.zeros(0, dtype=np.float32) if offset_spectrum is None else offset_spectrum
     check("offset_spectrum", spectrum, np.float32, (None,))
     if spectrum.size > kx.size or (offset_spectrum is not None and spectrum.size == 0):
@@ -71,7 +71,7 @@ def prepare(
 
 
 def _column(xp: Any, name: str, values: Array | None, n: int, default: float) -> Array:
-    """Return values as float32 [n]; ``default`` where there are none."""
+    """Return values as float32 [n], or ``default`` for each image if ``values`` is None."""
     if values is None:
         return xp.full(n, default, dtype=np.float32)
     if tuple(values.shape) != (n,):
@@ -80,7 +80,7 @@ def _column(xp: Any, name: str, values: Array | None, n: int, default: float) ->
 
 
 def implementation(backend: str, *, scores: bool = False) -> Any:
-    """Return the module of a backend that holds the normal equations, or that of the scores."""
+    """Return the module of a backend that has the normal equations, or the one that has the scores."""
     if backend == "cuda":
         from cryopipe.kernels.cuda import poses as cuda
 

@@ -1,12 +1,12 @@
-"""How coherently spectra add up when each is moved, and how that changes with every shift: the core of joint alignment.
+"""The coherent sum of moved spectra and its derivative by every shift. They are the core of joint alignment.
 
 For spectra Y_t(k) of one place, t = 1..n, and shifts s_t, T(k) = Σ_t Y_t exp(-2πi k·s_t). The functions give T, and the
 derivative of Q = Σ_k w(k) |T(k)|² with respect to every shift, 4π Σ_k k w Im(T* Y_t exp(-2πi k·s_t)). Frequencies fill a
-disc of half the plane, row by row: row j holds ``lengths[j]`` of the ``kx``, from place ``starts[j]`` of K on; a
-length of 0, or one that is cut short, leaves the rest out.
+disc of half the plane, row by row. Row j has ``lengths[j]`` of the ``kx``, from place ``starts[j]`` of K on. A shorter
+length, or 0, leaves the rest of the row out.
 
-Both read ``values`` once: n K complex numbers, 8 bytes and some 20 operations each; they run on the CPU alone, where
-the seven million coefficients a frame of a large movie take some hundredths of a second.
+Both functions read ``values`` once: n K complex numbers of 8 bytes, with about 20 operations each. They run on the CPU
+alone. For the seven million coefficients per frame of a large movie they take some hundredths of a second.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from cryopipe.kernels.cpu import coherence as cpu
 def coherent_sum(
     values: np.ndarray, shifts: np.ndarray, ky: np.ndarray, kx: np.ndarray, starts: np.ndarray, lengths: np.ndarray
 ) -> np.ndarray:
-    """Return T ``[K]`` complex64, zero where no row reaches.
+    """Return T ``[K]`` complex64. It is zero at frequencies that no row includes.
 
     Parameters
     ----------
@@ -31,12 +31,12 @@ def coherent_sum(
     ky, kx : float64 [rows], [columns]
         Frequencies, 1/px.
     starts, lengths : int64 [rows]
-        Place of a row in K, and how many of its frequencies take part.
+        Place of a row in K, and the number of its frequencies that are used.
 
     Raises
     ------
     TypeError, ValueError
-        Wrong dtype or shape, a row beyond K or kx, or an array of the GPU.
+        Wrong dtype or shape, a row beyond K or kx, or an array on the GPU.
     """
     _check(values, shifts, ky, kx, starts, lengths)
     total = np.zeros(values.shape[1], dtype=np.complex64)
@@ -61,13 +61,13 @@ def shift_gradients(
     values, shifts, ky, kx, starts, lengths
         As in :func:`coherent_sum`.
     total : complex64 [K]
-        Its result.
+        Result of :func:`coherent_sum`.
     weights : float32 [K]
 
     Raises
     ------
     TypeError, ValueError
-        As there.
+        As in :func:`coherent_sum`.
     """
     _check(values, shifts, ky, kx, starts, lengths)
     check("total", total, np.complex64, (values.shape[1],))
@@ -81,7 +81,7 @@ def _check(
     values: np.ndarray, shifts: np.ndarray, ky: np.ndarray, kx: np.ndarray, starts: np.ndarray, lengths: np.ndarray
 ) -> None:
     if backend_of(values=values, shifts=shifts, ky=ky, kx=kx, starts=starts, lengths=lengths) != "cpu":
-        raise TypeError("patches of movies are aligned on the CPU: pass NumPy arrays.")
+        raise TypeError("patches of movies are aligned on the CPU. Pass NumPy arrays.")
     check("values", values, np.complex64, (None, None))
     check("shifts", shifts, np.float64, (len(values), 2))
     for name, array in (("ky", ky), ("kx", kx)):
@@ -91,4 +91,4 @@ def _check(
     if len(ky) and (
         lengths.min() < 0 or starts.min() < 0 or lengths.max() > len(kx) or (starts + lengths).max() > values.shape[1]
     ):
-        raise ValueError(f"rows of frequencies lie outside the {values.shape[1]} values or the {len(kx)} columns.")
+        raise ValueError(f"rows of frequencies are outside the {values.shape[1]} values or the {len(kx)} columns.")

@@ -20,11 +20,13 @@ def ctf_values(
         χ = c0 + c1·k² + c2·(kx² - ky²) + c3·2 kx ky + c4·k⁴ in radians.
     scale, b_factor_A2 : float64 ``[n]``
     kx, ky : array ``[K]``
-        Frequencies in 1/Å. NumPy arrays are worked on by Numba, CuPy arrays on the GPU (the result lives there).
+        Frequencies in 1/Å. NumPy arrays are computed on the CPU (Numba), CuPy arrays on the GPU. The result is on the
+        same device.
 
     Notes
     -----
-    Some 10 float64 and 10 float32 operations a value, 4 bytes written: bound by memory from a few cores on.
+    A value takes about 10 float64 and 10 float32 operations and 4 bytes of output. With more than a few cores the memory
+    bandwidth is the limit.
     """
     if type(kx) is not type(ky):
         raise TypeError("kx and ky must both be NumPy or both be CuPy arrays")
@@ -36,7 +38,7 @@ def ctf_values(
     ):
         raise InputError(
             f"shapes do not fit: coefficients {coefficients.shape}, scale {scale.shape}, B factor {b_factor_A2.shape}, "
-            f"kx {kx.shape}, ky {ky.shape}; [n, 5], [n], [n], [K], [K] expected"
+            f"kx {kx.shape}, ky {ky.shape}. Give [n, 5], [n], [n], [K], [K]."
         )
     if isinstance(kx, np.ndarray):
         from cryopipe.kernels.cpu.ctf_values import ctf_values_cpu

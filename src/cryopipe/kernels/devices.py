@@ -1,4 +1,4 @@
-"""What a computation may use: memory, CPU threads and GPUs; and blocks of rows shared out over several GPUs."""
+"""Memory, CPU threads and GPUs that a computation may use, and the distribution of blocks of rows over GPUs."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _PROBE = 'extern "C" __global__ void probe(int* out) { out[threadIdx.x] = 37 + t
 
 @dataclass(frozen=True)
 class Resources:
-    """What a computation may use.
+    """Memory, CPU threads and GPUs that a computation may use.
 
     Attributes
     ----------
     threads : int, optional
-        CPU threads; the number that Numba may use by default. They change no bit of a result.
+        CPU threads. By default the number that Numba may use. They do not change a result.
     memory_bytes : int
-        Working memory of a search on top of its input and its sums. It changes no bit of a result on the CPU.
+        Working memory of a search in addition to its input and its sums. It does not change a result on the CPU.
     devices : tuple of int, optional
-        CUDA devices to spread the images over. Arrays are then given in host memory. Without devices the computation
-        runs where its arrays are.
+        CUDA devices that share the images. Arrays are then in host memory. Without devices the computation runs on the
+        device of its arrays.
     block : int
-        Images sent to a device at a time by a search. Results depend on it in their last digits; they do not depend on
+        Images that a search sends to a device at a time. The last digits of results depend on it. They do not depend on
         the number of devices.
     """
 
@@ -50,9 +50,9 @@ class Resources:
 
 @functools.cache
 def gpu_unavailable_reason() -> str | None:
-    """Return None where a CUDA kernel compiles, launches and returns the right numbers; otherwise why it cannot.
+    """Return None if a CUDA kernel compiles, runs and returns the right numbers. Otherwise return the reason.
 
-    The kernel runs once in each process that asks.
+    The kernel runs once in each process that calls this function.
     """
     try:
         import cupy
@@ -79,7 +79,7 @@ def gpu_available() -> bool:
 
 
 def visible_devices() -> list[int]:
-    """Return the numbers of the CUDA devices that can be used; empty where no kernel runs."""
+    """Return the numbers of the CUDA devices that can be used. The list is empty if no kernel runs."""
     if not gpu_available():
         return []
     import cupy
@@ -90,10 +90,10 @@ def visible_devices() -> list[int]:
 def over_devices(
     work: Callable[[int, slice], Result], n: int, block: int, devices: Sequence[int], *, activate: bool = True
 ) -> list[Result]:
-    """Return ``work(device, rows)`` for the blocks of ``0..n``, in their order; each device runs one at a time.
+    """Return ``work(device, rows)`` for the blocks of ``0..n``, in their order. Each device works on one at a time.
 
-    Blocks are cut by size alone and their results come back in order, so sums that are added up from them do not depend
-    on how many devices worked.
+    Blocks depend on their size alone, and their results are returned in order. So sums over them do not depend on the
+    number of devices.
 
     Parameters
     ----------
@@ -104,7 +104,7 @@ def over_devices(
     devices : sequence of int
         CUDA device numbers (`visible_devices`).
     activate : bool
-        Make the device CuPy's current one around the call; False where ``work`` does so or needs none.
+        Make the device CuPy's current one during the call. False if ``work`` does this itself or does not need it.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def over_devices(
         The list of devices is empty.
     """
     if not devices:
-        raise DeviceError("no GPU to spread the work over: run on the CPU or make a device visible")
+        raise DeviceError("the list of GPUs is empty. Run on the CPU or make a device visible.")
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     for device in devices:
         free.put(device)

@@ -14,10 +14,10 @@ from cryopipe.kernels.slices import check_cube
 
 
 def sum_over_orbits(numerator: Array, weight: Array, operators: np.ndarray, *, reach: float | None = None) -> None:
-    """Replace every voxel by the sum over its orbit under signed axis permutations, **in place** and without rounding.
+    """Replace every voxel by the sum over its orbit under signed axis permutations, **in place**, without interpolation.
 
-    Each orbit of the 48 signed permutations, which holds whole orbits of the group, is read once and written once, in
-    float64 between; no two threads touch the same voxel, so the result does not depend on their number.
+    Each orbit of the 48 signed permutations contains whole orbits of the group. It is read once, summed in float64 and
+    written once. No two threads use the same voxel, so that the result does not depend on their number.
 
     Parameters
     ----------
@@ -27,12 +27,12 @@ def sum_over_orbits(numerator: Array, weight: Array, operators: np.ndarray, *, r
     operators : int [h, 3, 3], NumPy
         A group of signed permutation matrices of determinant 1, acting on (x, y, z): all 24 of O or a subgroup.
     reach : float, optional
-        Voxels farther from the origin hold zeros and are left as they are; all by default.
+        Voxels farther from the origin are zero and are not changed. All voxels by default.
 
     Raises
     ------
     TypeError, ValueError
-        Wrong dtype or shape, a mix of NumPy and CuPy, or operators that are no such group.
+        Wrong dtype or shape, a mix of NumPy and CuPy, or operators that are not such a group.
     """
     backend = backend_of(numerator=numerator, weight=weight)
     radius = _check_pair(numerator, weight)
@@ -54,23 +54,23 @@ def sum_over_orbits(numerator: Array, weight: Array, operators: np.ndarray, *, r
 def add_rotated(
     numerator: Array, weight: Array, operators: Array, total: Array, total_weight: Array, *, reach: float | None = None
 ) -> None:
-    """Add rotated copies of a half cube to ``total``, **in place**: at k the trilinear value of the original at c k.
+    """Add rotated copies of a half cube to ``total``, **in place**. The copy at k is the trilinear value at c k.
 
     Parameters
     ----------
     numerator, weight : complex64 and float32 [2R+1, 2R+1, R+1]
-        What is rotated; left as it is.
+        The cube that is rotated. It is not changed.
     operators : float [m, 3, 3]
         Rotations c acting on (x, y, z).
     total, total_weight : complex64 and float32 [2R+1, 2R+1, R+1]
-        Receive the sum over c; voxels at R - 1 and beyond, whose cells reach outside the cube, receive nothing.
+        Receive the sum over c, except voxels at R - 1 and beyond, whose cells reach outside the cube.
     reach : float, optional
-        Voxels farther from the origin receive nothing.
+        Voxels farther from the origin are not changed.
 
     Raises
     ------
     TypeError, ValueError
-        Wrong dtype or shape, matrices that are no rotations, a mix of NumPy and CuPy, or ``total`` is ``numerator``.
+        Wrong dtype or shape, matrices that are not rotations, a mix of NumPy and CuPy, or ``total`` is ``numerator``.
     """
     backend = backend_of(
         numerator=numerator, weight=weight, operators=operators, total=total, total_weight=total_weight
@@ -79,7 +79,7 @@ def add_rotated(
     if _check_pair(total, total_weight) != radius:
         raise ValueError(f"total has shape {tuple(total.shape)} but numerator {tuple(numerator.shape)}.")
     if total is numerator or total_weight is weight:
-        raise ValueError("total must not be the cube that is rotated: voxels would be read after they were changed.")
+        raise ValueError("total must not be the rotated cube, because voxels would be read after they were changed.")
     check_rotations("operators", operators)
     if operators.ndim != 3:
         raise ValueError(f"operators must have shape (m, 3, 3), not {tuple(operators.shape)}.")
@@ -99,17 +99,17 @@ def add_rotated(
 
 
 def orbit_table(operators: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return where the 24 rotations of a cube take a voxel (a, b, c) with a >= b >= c >= 0, orbits of a group together.
+    """Return the images of a voxel (a, b, c), a >= b >= c >= 0, by the 24 rotations of a cube, sorted by orbits.
 
     Returns
     -------
     steps : int64 [24, 3]
-        The image of (a, b, c), or its Friedel mate, lies ``a steps[0] + b steps[1] + c steps[2]`` after the origin in
-        the flat half cube.
+        The image of (a, b, c), or its Friedel mate, is ``a steps[0] + b steps[1] + c steps[2]`` after the origin in the
+        flat half cube.
     first_axis : int64 [24]
         Which of a, b, c became its kx.
     conjugate : float32 [24]
-        -1 where it is the mate that is stored.
+        -1 if the mate is stored.
     """
     group = np.asarray(operators)
     if group.ndim != 3 or group.shape[1:] != (3, 3) or not np.array_equal(group, np.rint(group)):
@@ -120,7 +120,7 @@ def orbit_table(operators: np.ndarray, radius: int) -> tuple[np.ndarray, np.ndar
     own = {m.tobytes() for m in rows}
     closed = all(np.ascontiguousarray(a @ b).tobytes() in own for a in rows for b in rows)
     if not own <= members or len(own) != len(rows) or not closed:
-        raise ValueError("operators must be a group of signed permutations of determinant 1, each once.")
+        raise ValueError("operators must be a group of signed permutations of determinant 1, without repeats.")
     ordered: list[np.ndarray] = []
     seen: set[bytes] = set()
     for rotation in cube:

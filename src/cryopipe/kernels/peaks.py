@@ -1,9 +1,9 @@
-"""Peaks of a response map by non-maximum suppression, as pickers need them.
+"""Peaks of a response map by non-maximum suppression, for particle picking.
 
-Local maxima (8 neighbours) above the threshold are taken from the highest down; each masks the disc of its radius. Ties
-are broken by the raster order (lower y, then lower x), so the list is a function of the map alone. With one radius for
-each pixel this is the greedy masking of RELION's LoG picker [1]_, except that a pixel on the rim of a masked disc,
-which is no local maximum, is never picked. The greedy pass over the few candidates runs on the host for both devices.
+Local maxima (8 neighbours) above the threshold are taken in falling order, and each masks the disc of its radius. Ties
+are broken by the raster order (lower y, then lower x), so that the list depends on the map alone. With one radius for
+each pixel this is the greedy masking of RELION's LoG picker [1]_. There is one difference: a pixel on the edge of a masked
+disc that is not a local maximum is never picked. The greedy pass over the few candidates runs on the host for both devices.
 
 References
 ----------
@@ -27,26 +27,26 @@ def find_peaks(
     upper_threshold: float = np.inf,
     border: int = 0,
 ) -> tuple[Array, Array, Array]:
-    """Return the surviving peaks, best first.
+    """Return the remaining peaks, best first.
 
     Parameters
     ----------
     response : float32 [y, x]
         Finite response map.
     radius : float, or float32 [y, x]
-        Distance in pixels below which a peak suppresses lower ones; a map gives each peak the radius at its own pixel.
+        Distance in pixels below which a peak suppresses lower ones. In a map, the radius of a peak is that of its pixel.
     threshold : float
         Peaks must be higher than this.
     upper_threshold : float
         Peaks higher than this (ice, gold) suppress others but are not returned.
     border : int
-        Pixels within this distance of the edge are no peaks.
+        Pixels within this distance of the edge are not peaks.
 
     Returns
     -------
     y, x : int64 [p]
     score : float32 [p]
-        Sorted by falling score; equal scores by y, then x.
+        Sorted by falling score. Equal scores are sorted by y, then x.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def find_peaks(
     if border < 0:
         raise ValueError(f"border must not be negative, not {border}.")
     if response.size and not bool(abs(response).max() < np.inf):
-        raise ValueError("response must be finite; it holds NaN or infinity.")
+        raise ValueError("response must be finite, but it contains NaN or infinity.")
     if backend == "cpu":
         y, x, score = (np.asarray(a) for a in _candidates_cpu(contiguous(response, np.float32), threshold, border))
     else:

@@ -1,7 +1,7 @@
-"""Moving poses to their likelihood's maximum: Levenberg-Marquardt on the normal equations of `cryopipe.kernels.poses`.
+"""Refinement of poses to the maximum of the likelihood: Levenberg-Marquardt on the equations of `cryopipe.kernels.poses`.
 
-On the CPU each image is followed to its end by one thread while its part of the cube is in the cache; on a GPU all images
-are evaluated together and the small systems are solved on the host. Steps, priors and acceptance are the same functions.
+On the CPU one thread refines one image to its end, while its part of the cube is in the cache. On a GPU all images are
+evaluated together, and the small systems are solved on the host. Steps, priors and acceptance are the same functions.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from cryopipe.kernels._dispatch import Array, backend_of, library
 from cryopipe.kernels._pose_call import prepare
 from cryopipe.kernels.poses import normal_equations
 
-#: places in x: shift x and y, scale, defocus change, grey offset
+#: columns of x: shift x and y, scale, defocus change, grey offset
 TX, TY, SCALE, DEFOCUS, OFFSET = range(5)
 
 
 @dataclass(frozen=True)
 class PoseProblem:
-    """Images and the reference; fields as the arguments of `cryopipe.kernels.poses.normal_equations`.
+    """Images and the reference. The fields are the arguments of `cryopipe.kernels.poses.normal_equations`.
 
-    ``phase`` is that at a defocus change of zero.
+    ``phase`` is the phase at a defocus change of zero.
     """
 
     cube: Array
@@ -41,19 +41,19 @@ class PoseProblem:
 
 @dataclass(frozen=True)
 class StepRules:
-    """What is free, how far a step may go, and priors; vectors of 5 are (rotation, shift, scale, defocus, offset).
+    """Free parameters, longest steps, and priors. Vectors [5] are (rotation, shift, scale, defocus, offset).
 
     Attributes
     ----------
     with_scale, with_defocus, with_offset : bool
     iterations : int
-        Most evaluations an image.
+        Largest number of evaluations per image.
     tolerance : float
-        In nats: an image is done when a step promises or brings less.
+        In nats. The refinement of an image stops when the predicted or the actual gain of a step is smaller.
     limits : float64 [5]
-        Longest step: radians, px, and so on.
+        Longest steps, in radians, px, and so on.
     precision : float64 [5]
-        1 / variance of Gaussian priors on each angle, each shift component, ...; zero: none.
+        1 / variance of Gaussian priors on each angle, each shift component, and so on. Zero: no prior.
     low, high : float64 [5]
         Bounds of x = (tx, ty, scale, defocus, offset).
     """
@@ -70,14 +70,14 @@ class StepRules:
 
     @property
     def slots(self) -> np.ndarray:
-        """Places in x of the free parameters after the rotation, in the order of the normal equations, int64."""
+        """Columns of x with the free parameters after the rotation, in the order of the normal equations, int64."""
         asked = ((SCALE, self.with_scale), (DEFOCUS, self.with_defocus), (OFFSET, self.with_offset))
         return np.array([TX, TY, *(slot for slot, wanted in asked if wanted)], np.int64)
 
 
 @dataclass(frozen=True)
 class FoundPoses:
-    """Where images ended: rotations [n, 3, 3], x [n, 5], Hessian with priors [n, p, p], value without [n], and how."""
+    """Results: rotations [n, 3, 3], x [n, 5], Hessian with priors [n, p, p], value without priors [n], convergence."""
 
     rotations: np.ndarray
     x: np.ndarray
@@ -96,18 +96,18 @@ def refine(
     middle: np.ndarray,
     centre: np.ndarray,
 ) -> FoundPoses:
-    """Move every image from ``rotations``, ``x`` to its maximum; no image's result depends on another's.
+    """Refine every image from ``rotations`` and ``x``. The result of an image does not depend on other images.
 
     Parameters
     ----------
     problem : PoseProblem
-        n images; NumPy or CuPy.
+        n images, as NumPy or CuPy arrays.
     rules : StepRules
     rotations : float64 [n, 3, 3]
     x : float64 [n, 5]
         Start (tx, ty, scale, defocus change, offset).
     middle, centre : float64 [n, 3, 3], [n, 5]
-        Where the priors of rotation and x have their maximum.
+        Centres of the priors of rotation and x.
 
     Returns
     -------
@@ -169,7 +169,7 @@ def _in_step(
                 slots, trial_rotations, trial_x, promised,
             )  # fmt: skip
             found.converged[active] = promised[active] < rules.tolerance
-            active = active[promised[active] >= rules.tolerance]  # where an image is not finite, no step is
+            active = active[promised[active] >= rules.tolerance]  # an image that is not finite has no finite step
         if len(active) == 0:
             break
         equations = _evaluate(problem, rules, active, trial_rotations[active], trial_x[active])

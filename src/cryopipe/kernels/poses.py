@@ -1,13 +1,13 @@
-"""How well poses explain images, and the normal equations of a continuous step from them (Gauss-Newton).
+"""Log-likelihoods of poses, and the normal equations of a continuous step from them (Gauss-Newton).
 
-Model of image n, with pose A, shift t (pixels, what must be applied to centre the image), relative scale s, CTF C and
-grey offset b:
+The model of image n, with pose A, shift t (in pixels, which centres the image), relative scale s, CTF C and grey offset
+b, is
 
     X(k) = s C(k) Y(padding A^T k) exp(+2 pi i k.t / box) + b O(k) + noise,    Var(Re noise) = Var(Im noise) = sigma^2(k)
 
-Y is the trilinearly interpolated half cube of :mod:`cryopipe.kernels.slices`; its derivative is the analytic one of the
-interpolant. O is the spectrum of what a grey offset of one adds to an image; it does not move with the shift. The
-objective is minus the log-likelihood of the half plane,
+Y is the trilinearly interpolated half cube of :mod:`cryopipe.kernels.slices`. Its derivative is the analytic derivative
+of the interpolant. O is the change of the spectrum by a grey offset of one. It does not move with the shift. The objective
+is minus the log-likelihood of the half plane,
 
     value = sum over k of |X - model|^2 / (2 sigma^2).
 
@@ -15,20 +15,25 @@ objective is minus the log-likelihood of the half plane,
 
     chi = p0 + p1 (kx^2 + ky^2) + p2 (kx^2 - ky^2) + p3 2 kx ky + p4 (kx^2 + ky^2)^2    (radians; k in Fourier pixels),
 
-and ``ctf`` holds what multiplies the sine and does not change with the defocus: an envelope, or the signs by which
+and ``ctf`` is the factor of the sine that does not change with the defocus: an envelope, or the signs by which
 phase-flipped images were multiplied. Defocus terms (d, a1, a2) add ``per_A (d (kx^2 + ky^2) + a1 (kx^2 - ky^2) + a2 2 kx
-ky)`` to chi: d is the change of the mean defocus, (a1, a2) that of the astigmatism's tensor (U - V)/2 (cos 2 alpha, sin
-2 alpha), all in the unit of ``1 / per_A``; per_A = pi lambda / (box pixel size)^2 for Å.
+ky)`` to chi. Here d is the change of the mean defocus, and (a1, a2) is the change of the astigmatism's tensor
+(U - V)/2 (cos 2 alpha, sin 2 alpha), all in the unit of ``1 / per_A``. For Å, per_A = pi lambda / (box pixel size)^2.
 
-**Parameters of a step**, in this order: a rotation vector w in radians acting from the left, A <- exp([w]x) A (axes of
-the image: wx and wy tilt the view, wz turns the image in its plane), the shift (tx, ty) in pixels, then, where asked
-for, the scale, one or three defocus terms, and the offset. With ``H, g = hessian, gradient`` the Gauss-Newton step is
-``-solve(H, g)``; H is the Fisher information, so its inverse is the covariance of the parameters (Cramer-Rao) [1]_.
+**Parameters of a step**, in this order:
+
+- a rotation vector w in radians that acts from the left, A <- exp([w]x) A. Its axes are those of the image: wx and wy
+  tilt the view, wz turns the image in its plane.
+- the shift (tx, ty) in pixels.
+- on request the scale, one or three defocus terms, and the offset.
+
+With ``H, g = hessian, gradient`` the Gauss-Newton step is ``-solve(H, g)``. H is the Fisher information, so its inverse is
+the covariance of the parameters (Cramer-Rao) [1]_.
 
 References
 ----------
 .. [1] A. Punjani et al., cryoSPARC: algorithms for rapid unsupervised cryo-EM structure determination, Nat. Methods 14
-   (2017) 290-296, doi:10.1038/nmeth.4169, for likelihoods of poses; the step is the textbook Gauss-Newton one.
+   (2017) 290-296, doi:10.1038/nmeth.4169, for likelihoods of poses. The step is the textbook Gauss-Newton step.
 """
 
 from __future__ import annotations
@@ -55,9 +60,10 @@ def normal_equations(
     images : complex64 [n, K]
         Orthonormal spectra of the images, not shifted.
     ctf : float32 [n, K]
-        Signed CTF of each image; with ``phase``, the factor of its sine.
+        Signed CTF of each image. With ``phase`` it is the factor of the sine.
     inverse_variance : float32 [K] or [n, K]
-        1 / sigma^2, sigma^2 the variance of each of real and imaginary part; 0 leaves a frequency out.
+        1 / sigma^2, where sigma^2 is the variance of the real part, equal to that of the imaginary part. 0 leaves a
+        frequency out.
     rotations : float [n, 3, 3]
         Pose matrices A.
     shifts_px : float [n, 2]
@@ -69,33 +75,33 @@ def normal_equations(
     padding : float
         Grid steps of the cube per Fourier pixel.
     scale : float [n], optional
-        Relative scale of each image; 1 where absent.
+        Relative scale of each image. 1 by default.
     with_scale : bool
         Add the scale as a parameter.
     phase : float64 [n, 5], optional
         Coefficients of the CTF's phase at the present defocus, see the module.
     per_A : float [n], optional
-        Change of the phase per unit of defocus and (Fourier pixel)^2; needed for ``defocus_terms``.
+        Change of the phase per unit of defocus and (Fourier pixel)^2. It is needed for ``defocus_terms``.
     defocus_terms : {0, 1, 3}
-        Add the mean defocus, or mean defocus and astigmatism, as parameters; needs ``phase``.
+        Add the mean defocus (1), or mean defocus and astigmatism (3), as parameters. This needs ``phase``.
     offset_spectrum : float32 [K'], optional
-        O at the first K' <= K frequencies, zero at the others; adds the offset as the last parameter.
+        O at the first K' <= K frequencies. It is zero at the others. If given, the offset is the last parameter.
     offset : float [n], optional
-        Present offset; 0 where absent.
+        Present offset. 0 by default.
 
     Returns
     -------
     hessian : float64 [n, p, p]
     gradient : float64 [n, p]
     value : float64 [n]
-        p = 5 to 10: see the module.
+        p is 5 to 10, see the module.
 
     Raises
     ------
     TypeError
         Wrong dtype, or NumPy and CuPy arrays mixed.
     ValueError
-        Wrong shape, a matrix that is no rotation, or a cube that is too small.
+        Wrong shape, a matrix that is not a rotation, or a cube that is too small.
     """
     check_poses(rotations)
     n = rotations.shape[0]
@@ -127,9 +133,9 @@ def score_defoci(
     ky: Array, *, box: int, phase: Array, per_A: Array, first: float, step: float, count: int, padding: float = 2,
     scale: Array | None = None, offset_spectrum: Array | None = None, offset: Array | None = None,
 ) -> Array:  # fmt: skip
-    """Return the log-likelihood of each image at ``count`` defocus changes first, first + step, ... from its pose.
+    """Return the log-likelihood of each image at its pose and ``count`` defocus changes first, first + step, ...
 
-    A slice is interpolated once for all of them. Other parameters are those of :func:`normal_equations`.
+    A slice is interpolated once for all defocus changes. Other parameters are those of :func:`normal_equations`.
 
     Parameters
     ----------
@@ -138,7 +144,7 @@ def score_defoci(
     phase, per_A : float64 [n, 5], float [n]
         The CTF's phase at a defocus change of zero, and its slope.
     first, step : float
-        First change of the defocus, and the distance of the changes.
+        First change of the defocus, and the step from one change to the next.
     count : int
         Number of changes.
 

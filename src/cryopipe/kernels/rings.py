@@ -1,8 +1,8 @@
 """Averages over rings of Fourier space: whole rings (radial averages) and fractional ones (equiphase averages).
 
-An equiphase average gives every pixel of an astigmatic spectrum the ring where a spectrum without astigmatism would
-have the same CTF phase, so that Thon rings are not smeared [1]_. The caller makes the positions from the phase (optics
-lives above this floor); the value is split linearly between the two rings around it.
+An equiphase average assigns every pixel of an astigmatic spectrum to the ring at which a spectrum without astigmatism
+would have the same CTF phase, so that Thon rings are not smeared [1]_. The caller computes the positions from the phase,
+because kernels do not know the optics. The value of a pixel is split linearly between the two nearest rings.
 
 References
 ----------
@@ -26,7 +26,7 @@ def ring_sums(values: Array, ring: Array, n_rings: int) -> Array:
     ----------
     values : float32 [K] or [n, K]
     ring : integer [K]
-        Ring of each pixel; a ring outside 0 .. n_rings - 1 leaves the pixel out.
+        Ring of each pixel. A pixel with a ring outside 0 .. n_rings - 1 is left out.
     n_rings : int
 
     Returns
@@ -53,27 +53,27 @@ def ring_sums(values: Array, ring: Array, n_rings: int) -> Array:
 
 
 def ring_means(values: Array, ring: Array, n_rings: int) -> Array:
-    """Return the mean of ``values`` over each ring, 0 where a ring has no pixel; arguments as in :func:`ring_sums`."""
+    """Return the mean of ``values`` over each ring, or 0 for a ring without pixels. Arguments as in :func:`ring_sums`."""
     xp = library(backend_of(values=values, ring=ring))
     count = ring_sums(xp.ones(ring.shape, dtype=np.float32), ring, n_rings)
     return ring_sums(values, ring, n_rings) / xp.maximum(count, 1)
 
 
 def equiphase_average(values: Array, position: Array, n_rings: int) -> tuple[Array, Array]:
-    """Return averages over fractional rings and the weight each rests on.
+    """Return averages over fractional rings, and their weights.
 
     Parameters
     ----------
     values : float32 [K] or [n, K]
     position : float32 [K] or [n, K]
-        Fractional ring of each pixel, one list for all images or one for each. Outside [0, n_rings) (or NaN) the pixel
-        is left out; between the last ring and n_rings the share that would fall beyond is dropped.
+        Fractional ring of each pixel, one list for all images or one for each. A pixel outside [0, n_rings) (or NaN) is
+        left out. Between the last ring and n_rings the share beyond the last ring is dropped.
     n_rings : int
 
     Returns
     -------
     mean : float64 [n_rings] or [n, n_rings]
-        0 where no pixel falls.
+        0 for a ring without pixels.
     weight : float64, same shape
         Sum of the shares.
 

@@ -1,15 +1,15 @@
-"""Central slices out of a padded Fourier volume, and the adjoint: weighted insertion of slices into it.
+"""Central slices of a padded Fourier volume, and the adjoint: weighted insertion of slices into it.
 
 The *centred half cube* of radius R is complex64 ``[2R+1, 2R+1, R+1]``, index ``[kz+R, ky+R, kx]`` with kx >= 0, in
 units of the padded grid (``padding`` grid steps per Fourier pixel of an image). The half with kx < 0 is the complex
-conjugate at -k (Friedel); on the plane kx = 0 both mates are stored and must be conjugates of each other.
+conjugate at -k (Friedel). On the plane kx = 0 both mates are stored and must be conjugates of each other.
 
-The sample of image frequency (kx, ky) under the pose A lies at ``padding * A^T (kx, ky, 0)`` and is interpolated
-trilinearly between its 8 neighbours [1]_. Where it falls on kx < 0 its mate is read (or written) and conjugated.
+The sample of image frequency (kx, ky) with the pose A is at ``padding * A^T (kx, ky, 0)``. It is interpolated trilinearly
+between its 8 neighbours [1]_. If its kx < 0, its mate is read (or written) and conjugated.
 
-Insertion is the exact adjoint. It writes what the insertion of both Friedel mates into a full cube would leave in the
-half cube: samples next to the plane kx = 0 go to their voxel *and*, conjugated, to that voxel's mate. So the half cube
-stays Hermitian, and with the inner product that counts each voxel of kx > 0 twice and each voxel of kx = 0 once,
+Insertion is the exact adjoint. The half cube is the same as if both Friedel mates were inserted into a full cube: Samples
+next to the plane kx = 0 go to their voxel *and*, conjugated, to that voxel's mate. So the half cube stays Hermitian.
+With the inner product that counts each voxel of kx > 0 twice and each voxel of kx = 0 once,
 ``2 Re <P V, S> = <V, P^T S>``.
 
 References
@@ -34,15 +34,15 @@ def extract_slices(
     Parameters
     ----------
     cube : complex64 [2R+1, 2R+1, R+1]
-        Centred half cube (see the module), NumPy or CuPy; C order.
+        Centred half cube (see the module), NumPy or CuPy, in C order.
     rotations : float [n, 3, 3]
-        Pose matrices A; row 3 is the viewing direction.
+        Pose matrices A. Row 3 is the viewing direction.
     kx, ky : integer [K]
-        Image frequencies in Fourier pixels (of the unpadded image); kx may be of either sign.
+        Image frequencies in Fourier pixels (of the unpadded image). kx may have either sign.
     padding : float
         Grid steps of the cube per Fourier pixel of the image.
     out : complex64 [n, K], optional
-        Where to write; allocated when absent.
+        Receives the slices. By default it is allocated.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def extract_slices(
     TypeError
         Wrong dtype, or NumPy and CuPy arrays mixed.
     ValueError
-        Wrong shape, a matrix that is no rotation, or a cube with R < ceil(padding |k|) + 1.
+        Wrong shape, a matrix that is not a rotation, or a cube with R < ceil(padding |k|) + 1.
     """
     backend = backend_of(cube=cube, rotations=rotations, kx=kx, ky=ky, out=out)
     radius = check_cube(cube, "cube", np.complex64)
@@ -99,11 +99,11 @@ def insert_slices(
     padding: float = 2,
     ordered: bool = False,
 ) -> None:
-    """Add slices to ``numerator`` and their weights to ``weight``, both **in place**; adjoint of `extract_slices`.
+    """Add slices to ``numerator`` and their weights to ``weight``, both **in place**: the adjoint of `extract_slices`.
 
-    On the CPU every voxel's sum runs in the order (image, pose, ky, kx), so the result is bit-identical whatever the
-    number of threads and however the images are cut into calls. On a GPU atomic additions leave the order open (float32
-    rounding differs from run to run) unless ``ordered``.
+    On the CPU every voxel's sum is in the order (image, pose, ky, kx). So the result is bit-identical for any number of
+    threads and any division of the images into calls. On a GPU the order of atomic additions is not fixed, and the float32
+    rounding differs from run to run, unless ``ordered`` is set.
 
     Parameters
     ----------
@@ -112,24 +112,24 @@ def insert_slices(
     weight : float32 [2R+1, 2R+1, R+1]
         Receives the interpolation-weighted ``weights``.
     rotations : float [n, 3, 3] or [n, m, 3, 3]
-        Pose matrices A; m poses for each image (its symmetry copies).
+        Pose matrices A, with m poses for each image (its symmetry copies).
     values : complex64 [n, K]
-        What to insert, for example C X exp(-2 pi i k t / box) / sigma^2. A sample whose weight is 0 is skipped.
+        Values to insert, such as C X exp(-2 pi i k t / box) / sigma^2. A sample whose weight is 0 is skipped.
     weights : float32 [n, K]
-        Its weight, for example C^2 / sigma^2; not negative.
+        Their weights, such as C^2 / sigma^2. They must not be negative.
     kx, ky : integer [K]
-        Image frequencies in Fourier pixels, kx >= 0, no pair twice (the mates are implied: see the module).
+        Image frequencies in Fourier pixels with kx >= 0, without repeated pairs. The mates are implied (see the module).
     padding : float
         Grid steps of the cube per Fourier pixel of the image.
     ordered : bool
-        GPU only: gather instead of scatter, bit-reproducible and slower; the CPU is always ordered.
+        GPU only: gather instead of scatter, which is bit-reproducible and slower. The CPU is always ordered.
 
     Raises
     ------
     TypeError
         Wrong dtype, or NumPy and CuPy arrays mixed.
     ValueError
-        Wrong shape, a matrix that is no rotation, kx < 0, a frequency given twice, or a cube that is too small.
+        Wrong shape, a matrix that is not a rotation, kx < 0, a repeated frequency, or a cube that is too small.
     """
     backend = backend_of(
         numerator=numerator, weight=weight, rotations=rotations, values=values, weights=weights, kx=kx, ky=ky
@@ -158,7 +158,7 @@ def insert_slices(
         return
     from cryopipe.kernels.cpu import slices as cpu
 
-    # every slab looks at every row of every image: one for each thread and no more
+    # every slab reads every row of every image, so there is only one slab per thread
     slabs = balanced_slabs(rotations.reshape(-1, 3, 3), kx, ky, padding, radius, numba.get_num_threads())
     cpu.insert_slices(
         numerator.reshape(-1).view(np.float32),
@@ -174,7 +174,7 @@ def insert_slices(
 
 
 def check_cube(cube: Array, name: str, dtype: type) -> int:
-    """Return R of a centred half cube; refuse another dtype, shape or memory order."""
+    """Return R of a centred half cube. Refuse another dtype, shape or memory order."""
     check(name, cube, dtype, (None, None, None))
     radius = int(cube.shape[2]) - 1
     if radius < 1 or tuple(cube.shape) != (2 * radius + 1, 2 * radius + 1, radius + 1):
@@ -222,11 +222,11 @@ def check_poses(rotations: Array) -> None:
 
 
 def position_table(kx: Array, ky: Array) -> Array:
-    """Return int32 ``[2 k_max + 1, k_max + 1]``: index of sample (ky + k_max, kx), or -1; refuse kx < 0 and repeats."""
+    """Return int32 ``[2 k_max + 1, k_max + 1]``: index of sample (ky + k_max, kx), or -1. Refuse kx < 0 and repeats."""
     xp = library(backend_of(kx=kx))
     k_max = int(max(abs(kx).max(), abs(ky).max())) if kx.size else 0
     if kx.size and int(kx.min()) < 0:
-        raise ValueError("kx must not be negative: give each sample's mate with kx >= 0, conjugated.")
+        raise ValueError("kx must not be negative. Give each sample's conjugated mate with kx >= 0.")
     table = xp.full((2 * k_max + 1, k_max + 1), -1, dtype=xp.int32)
     table[ky + k_max, kx] = xp.arange(kx.size, dtype=xp.int32)
     if int((table >= 0).sum()) != kx.size:
@@ -237,10 +237,10 @@ def position_table(kx: Array, ky: Array) -> Array:
 def balanced_slabs(
     rotations: np.ndarray, kx: np.ndarray, ky: np.ndarray, padding: float, radius: int, count: int
 ) -> np.ndarray:
-    """Return borders in the absolute value of z of at most ``count`` slabs that receive about equally many samples.
+    """Return borders in the absolute value of z of at most ``count`` slabs with about equally many samples.
 
-    The cut is made on at most 64 poses and 4096 frequencies, evenly strided. It steers the load alone: sums do not
-    depend on it.
+    The borders are computed from at most 64 poses and 4096 frequencies, evenly strided. They only balance the load. Sums
+    do not depend on them.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
-"""Warp of a frame by a smooth field of shifts, added to several sums at once: the inner loop of movie averages.
+"""Warp of a frame by a smooth field of shifts, added to several sums at once. It is the inner loop of movie averages.
 
-The frame is interpolated by cubic B-splines (prefilter, then 4 x 4 taps) [1]_. One pass serves any number of sums, each
-with its own weight for the frame, so that plain and exposure-weighted averages cost one interpolation.
+The frame is interpolated by cubic B-splines (prefilter, then 4 x 4 taps) [1]_. Each sum has its own weight for the frame.
+Plain and exposure-weighted averages therefore need only one interpolation.
 
 References
 ----------
@@ -21,19 +21,19 @@ from cryopipe.kernels.cpu import warp as cpu
 
 
 def node_count(length: int, spacing: int) -> int:
-    """Return how many nodes, ``spacing`` pixels apart from pixel 0, cover ``length`` pixels with one to spare."""
+    """Return the number of nodes, ``spacing`` pixels apart from pixel 0, that cover ``length`` pixels, plus one."""
     return (length - 1) // spacing + 2
 
 
 def spline_coefficients(image: Array, *, threads: int = 1) -> None:
-    """Turn ``image`` into the coefficients of its cubic B-spline, in place; it is mirrored at its borders.
+    """Replace ``image`` by the coefficients of its cubic B-spline, in place. It is mirrored at its borders.
 
     Parameters
     ----------
     image : float32 [y, x]
         At least 2 x 2 pixels.
     threads : int
-        Of the CPU; the result does not depend on it.
+        CPU threads. The result does not depend on them.
 
     Raises
     ------
@@ -45,7 +45,7 @@ def spline_coefficients(image: Array, *, threads: int = 1) -> None:
     if min(image.shape) < 2:
         raise ValueError(f"image must have at least 2 x 2 pixels, not {image.shape}.")
     if not image.flags.c_contiguous:
-        raise ValueError("image must be in C order: it is changed in place.")
+        raise ValueError("image must be in C order, because it is changed in place.")
     if backend == "cuda":
         from cryopipe.kernels.cuda import warp as cuda
 
@@ -63,19 +63,19 @@ def warp_accumulate(
     Parameters
     ----------
     coefficients : float32 [y, x]
-        Of :func:`spline_coefficients`.
+        Result of :func:`spline_coefficients`.
     shifts : float32 [2, gy, gx]
-        (x, y) shift to apply, in pixels, at nodes ``spacing`` pixels apart (:func:`node_count`); linear in between.
+        (x, y) shift to apply, in pixels, at nodes ``spacing`` pixels apart (:func:`node_count`), linear between them.
     spacing : int
         Pixels between nodes.
     weights : float32 [r]
-        Of the frame in each sum.
+        Weight of the frame in each sum.
     sums : float32 [r, y, x]
         Changed in place.
     fill : float
-        Value where the frame was not recorded; nothing wraps around.
+        Value of pixels outside the recorded frame. The frame is not periodic.
     threads : int
-        Of the CPU; the result does not depend on it.
+        CPU threads. The result does not depend on them.
 
     Raises
     ------
@@ -103,7 +103,7 @@ def warp_accumulate(
 
 
 def _in_parts(count: int, threads: int, work: Callable[[int, int], None]) -> None:
-    """Call ``work(first, last)`` on equal parts of ``count``, one a thread."""
+    """Call ``work(first, last)`` on equal parts of ``count``, one per thread."""
     edges = np.linspace(0, count, max(threads, 1) + 1).astype(int).tolist()
     if threads <= 1:
         work(0, count)

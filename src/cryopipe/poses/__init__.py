@@ -1,1 +1,1 @@
-"""Continuous poses: each image moved from where it is, with defocus, scale and astigmatism on request."""
+"""Continuous refinement of each image's pose from its start, with defocus, scale and astigmatism on request."""

@@ -1,4 +1,4 @@
-"""One batch of `refine_poses`: its images in the form of the kernel, the scan of defoci, and covariances."""
+"""One batch of `refine_poses`: its images in the form of the kernel, the scan over defoci, and the covariances."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from cryopipe.kernels.poses import score_defoci
 from cryopipe.poses.ctf import ctf_factor, phase_terms
 from cryopipe.projection.particle_spectra import ParticleSpectra
 
-#: a scan of defoci turns the CTF's phase at the outermost shell by so much a step, rad: within reach of the steps
+#: change of the CTF's phase at the outermost shell per step of a defocus scan, rad. The refinement covers such a step
 _SCAN_RAD = np.pi / 4
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where the images of a batch begin and where their priors have their maximum, one row for each image.
+    """Start values of the images of a batch and centres of their priors, one row per image.
 
-    ``x`` and ``centre`` [n, 5] hold shift x and y, scale, defocus change and offset.
+    The columns of ``x`` and ``centre`` [n, 5] are shift x, shift y, scale, defocus change and offset.
     """
 
     rotations: np.ndarray
@@ -31,13 +31,13 @@ class Start:
     centre: np.ndarray
 
     def rows(self, part: Any) -> Start:
-        """Return the images ``part``."""
+        """Return the rows ``part``."""
         return Start(self.rotations[part], self.x[part], self.middle[part], self.centre[part])
 
 
 @dataclass(frozen=True)
 class End:
-    """Where the images of a batch ended, one row for each image."""
+    """Results of the images of a batch, one row per image."""
 
     rotations: np.ndarray
     x: np.ndarray
@@ -56,7 +56,7 @@ def pose_problem(
     offset_spectrum: np.ndarray | None,
     padding: int,
 ) -> PoseProblem:
-    """Return the images in the form of the kernel; ``inverse_variance`` is float32 [K] or [n, K].
+    """Return the images in the form of the kernel.
 
     Parameters
     ----------
@@ -67,11 +67,11 @@ def pose_problem(
     cube : complex64 [2R+1, 2R+1, R+1]
         Half cube of the reference.
     parameters : CtfParameters, optional
-        The images' CTFs, where the defocus is refined.
+        The images' CTFs, if the defocus is refined.
     offset_spectrum : float32 [K'], optional
-        What a grey offset of one adds to the lowest frequencies, where the offset is refined.
+        Change of the lowest frequencies by a grey offset of one, if the offset is refined.
     padding : int
-        Of the cube.
+        Zero-padding factor of the cube.
     """
     xp = array_module(images.values, images.ctf, cube)
     phase = per_A = None
@@ -102,11 +102,11 @@ def refine_batch(problem: PoseProblem, rules: StepRules, start: Start, *, scan: 
     problem : PoseProblem
         The images of the batch.
     rules : StepRules
-        What is free, longest steps, priors and bounds.
+        Free parameters, longest steps, priors and bounds.
     start : Start
-        Where the images begin.
+        Start values of the images.
     scan : bool
-        Begin at the likeliest defocus of the whole range.
+        Start from the likeliest defocus of the whole range.
     """
     x = start.x.copy()
     if scan and rules.with_defocus:
@@ -119,7 +119,7 @@ def refine_batch(problem: PoseProblem, rules: StepRules, start: Start, *, scan: 
 
 
 def noise_alone(problem: PoseProblem) -> np.ndarray:
-    """Return the sum of |X|^2 / (2 sigma^2) of each image, float64 [n]; not finite where an image is not."""
+    """Return the sum of |X|^2 / (2 sigma^2) of each image, float64 [n]. It is not finite if the image is not finite."""
     values, weight = problem.images, problem.inverse_variance
     if isinstance(values, np.ndarray):
         from cryopipe.kernels.cpu import pose_scores
@@ -132,7 +132,7 @@ def noise_alone(problem: PoseProblem) -> np.ndarray:
 
 
 def scan_defocus(problem: PoseProblem, rules: StepRules, start: Start) -> np.ndarray:
-    """Return the defocus change of each image, Å, that is likeliest among trials over the whole range at its pose."""
+    """Return each image's likeliest defocus change in Å among trial values over the whole range, at its pose."""
     xp = array_module(problem.cube)
     k2 = float((problem.kx**2 + problem.ky**2).max())
     step = _SCAN_RAD / (float(to_numpy(problem.per_A).max()) * k2)
@@ -156,13 +156,17 @@ def scan_defocus(problem: PoseProblem, rules: StepRules, start: Start) -> np.nda
 
 
 def covariance_of(hessian: np.ndarray) -> np.ndarray:
-    """Return the inverse of Hessians [n, p, p]; infinite variance, no covariance, where one says nothing."""
+    """Return the inverse of Hessians [n, p, p].
+
+    If an image has no information on a parameter, the variance of this parameter is infinite and its covariances are
+    zero.
+    """
     diagonal = np.einsum("nii->ni", hessian)
     known = diagonal > 0
     unit = np.where(known, 1 / np.sqrt(np.where(known, diagonal, 1)), 0)
     size = hessian.shape[1]
     scaled = hessian * unit[:, :, None] * unit[:, None, :]
-    scaled[:, np.arange(size), np.arange(size)] = 1 + 1e-9  # a direction that rounding leaves must not be singular
+    scaled[:, np.arange(size), np.arange(size)] = 1 + 1e-9  # keeps the matrix invertible if rounding makes it singular
     inverse = np.linalg.inv(scaled) * unit[:, :, None] * unit[:, None, :]
     image, place = np.nonzero(~known)
     inverse[image, place, place] = np.inf

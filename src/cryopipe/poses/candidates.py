@@ -1,4 +1,4 @@
-"""Candidates of a pose refinement: where they stand, which of them go on, and how sure the best one is."""
+"""Candidates of a pose refinement: their state, which of them continue, and the confidence in the best one."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from cryopipe.poses.refinement import PoseRefinement
 _FIELDS = (
     "rotations", "shifts_px", "scale", "log_likelihood", "covariance", "converged", "defocus_change_A", "offset", "evaluations"
 )  # fmt: skip
-#: moves the images at some rows from poses and shifts, within a model and a prior of these rows
+#: function that refines the images of some rows from poses and shifts, with a model and a prior of these rows
 Move = Callable[[np.ndarray, np.ndarray, np.ndarray, ImageModel, PosePrior], PoseRefinement]
-#: the radius grows by this factor from stage to stage of a march
+#: the radius grows by this factor from stage to stage
 _GROWTH = 1.5
 
 
 class Candidates:
-    """m poses of each of n images on their way up; ``alive`` [n, m] are those that are still followed."""
+    """m candidate poses of each of n images. ``alive`` [n, m] marks those that are still refined."""
 
     def __init__(self, rotations: np.ndarray, shifts_px: np.ndarray, model: ImageModel, prior: PosePrior) -> None:
         n, m = rotations.shape[:2]
@@ -64,7 +64,7 @@ class Candidates:
             self.state[name][rows, j] = value
 
     def thin(self, operators: np.ndarray | None, same_deg: float, keep_nats: float) -> None:
-        """Leave behind what lies too far below the best, and (where ``same_deg`` > 0) what met a better candidate."""
+        """Drop candidates too far below the best and, if ``same_deg`` > 0, those equal to a better candidate."""
         self.alive = self.contenders(keep_nats)
         likelihood = self.likelihood()
         if same_deg <= 0:
@@ -83,23 +83,23 @@ class Candidates:
                 self.alive[rows[(turn < same_deg) & (apart < 0.5)], i] = False
 
     def contenders(self, keep_nats: float) -> np.ndarray:
-        """Return which are alive and within ``keep_nats`` of the best [n, m]; the others keep their likelihood."""
+        """Return which candidates are alive and within ``keep_nats`` of the best, bool [n, m]. Nothing is changed."""
         likelihood = self.likelihood()
         return self.alive & (likelihood > likelihood.max(axis=1, keepdims=True) - keep_nats)
 
     def likelihood(self) -> np.ndarray:
-        """Return the log-likelihoods [n, m]; minus infinity for those left behind at a smaller radius."""
+        """Return the log-likelihoods [n, m]. Minus infinity for candidates that were dropped at a smaller radius."""
         return np.where(self.alive, self.state["log_likelihood"], -np.inf)
 
     def best(self) -> tuple[PoseRefinement, np.ndarray]:
-        """Return the likeliest of each image and its place among the candidates."""
+        """Return the likeliest candidate of each image, and its number."""
         chosen = self.likelihood().argmax(axis=1)
         row = np.arange(len(chosen))
         best = {name: self.state[name][row, chosen] for name in _FIELDS}
         return PoseRefinement(**best, iterations=self.iterations, parameters=self.parameters), chosen
 
     def confidence(self, operators: np.ndarray | None, same_deg: float) -> np.ndarray:
-        """Return the likelihood of the best over the sum over distinct answers [n]; each counts once, at its best."""
+        """Return the likelihood of the best candidate over the sum over distinct poses [n]. Each pose counts once."""
         n, m = self.alive.shape
         row = np.arange(n)
         order = np.argsort(-self.likelihood(), axis=1, kind="stable")
@@ -118,8 +118,8 @@ def marching_radii(
 ) -> list[int]:
     """Return rising radii (Fourier pixels) for candidates that start within ``start_error_deg`` of the truth.
 
-    The first is where that error is the angular Nyquist, resolution / diameter; from stage to stage the radius grows by
-    half. The last lies below ``radius``, which the refinement itself ends with.
+    At the first radius this error is the angular Nyquist, resolution / diameter. From stage to stage the radius grows by
+    half. The last radius is below ``radius``, at which the refinement itself ends.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def marching_radii(
         Edge of the images in pixels.
     pixel_size_A : float
     radius : int
-        The radius that the refinement ends with, Fourier pixels.
+        The radius at which the refinement ends, Fourier pixels.
     """
     first = max(4.0, box * pixel_size_A / (diameter_A * np.radians(start_error_deg)))
     radii = []
@@ -142,7 +142,9 @@ def marching_radii(
 
 
 def angular_nyquist_deg(*, diameter_A: float, box: int, pixel_size_A: float, radius: int) -> float:
-    """Return resolution / diameter in degrees: the turn that moves a particle's rim by one resolution element.
+    """Return resolution / diameter in degrees.
+
+    A rotation by this angle moves the particle's edge by half a resolution element.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
-"""CTFs whose defocus moves: the phase in Fourier pixels, and what multiplies its sine.
+"""CTFs with a changing defocus: the phase in Fourier pixels, and the factor of its sine.
 
 The model of an image is ``C = factor sin(chi)``. For plain images the factor is the envelope. A phase-flipped image is
-``X' = sign(C_old) X`` with the CTF at which it was flipped, so its model at a new defocus is ``sign(C_old) C_new``, whose
-derivative is ``sign(C_old) dC_new`` -- not ``|C_new|``: between an old and a new zero the two differ in sign, and it is
-there that the image says where its zeros really are.
+``X' = sign(C_old) X``, where ``C_old`` is the CTF with which it was flipped. Its model at a new defocus is therefore
+``sign(C_old) C_new`` with the derivative ``sign(C_old) dC_new``, and not ``|C_new|``. Between an old and a new zero these
+two differ in sign, and the image has its information on the true position of the zeros there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from cryopipe.imaging.optics import (
 )
 from cryopipe.projection.particle_spectra import ParticleSpectra
 
-#: rms deviation of an image's CTF from its parameters, relative; ctf_stack in float32 leaves 1e-6
+#: largest relative rms deviation of an image's CTF from its parameters. That of ctf_stack in float32 is 1e-6
 _SAME = 1e-3
 
 
@@ -42,14 +42,14 @@ def phase_terms(parameters: CtfParameters, *, box: int, pixel_size_A: float) -> 
 
 
 def ctf_factor(images: ParticleSpectra, parameters: CtfParameters) -> Any:
-    """Return what multiplies the sine in the images' CTFs, float32 [n, K]: envelope, scale, and the signs of a flip.
+    """Return the factor of the sine in the images' CTFs, float32 [n, K]: envelope, scale, and the signs of a flip.
 
-    Whether an image is phase-flipped is read from its CTF, which is then an absolute value.
+    The CTF of a phase-flipped image is an absolute value, which shows that the image is phase-flipped.
 
     Raises
     ------
     InputError
-        A defocus of zero; parameters of another number of images; CTFs that are neither those of the parameters nor
+        A defocus is zero. The number of parameters and images differs. The CTFs are neither those of the parameters nor
         their absolute values.
     """
     scale, sign = _compare(images, parameters)
@@ -64,16 +64,16 @@ def ctf_factor(images: ParticleSpectra, parameters: CtfParameters) -> Any:
 
 
 def with_defocus_change(images: ParticleSpectra, parameters: CtfParameters, change_A: np.ndarray) -> ParticleSpectra:
-    """Return the images with the CTFs of a changed defocus, flipped ones with the signs of their flip.
+    """Return the images with the CTFs of a changed defocus. Those of phase-flipped images keep the signs of the flip.
 
     Parameters
     ----------
     images : ParticleSpectra
-        Images whose CTFs are those of ``parameters`` (or their absolute values, where phase-flipped), up to a scale.
+        Images whose CTFs are those of ``parameters`` (or their absolute values, if phase-flipped), up to a scale.
     parameters : CtfParameters
         One row for each image.
     change_A : ndarray [n] or [n, 3]
-        Å; change of the mean defocus, and of the astigmatism's tensor (see `changed_parameters`).
+        In Å. Change of the mean defocus, and of the astigmatism's tensor (see `changed_parameters`).
 
     Raises
     ------
@@ -87,7 +87,7 @@ def with_defocus_change(images: ParticleSpectra, parameters: CtfParameters, chan
 
 
 def changed_parameters(parameters: CtfParameters, change_A: np.ndarray) -> CtfParameters:
-    """Return the CTFs after a change of mean defocus [n] or of (mean, (U-V)/2 cos 2a, (U-V)/2 sin 2a) [n, 3], in Å."""
+    """Return the CTFs after a change in Å of mean defocus [n] or of (mean, (U-V)/2 cos 2a, (U-V)/2 sin 2a) [n, 3]."""
     change = np.asarray(change_A, np.float64)
     if change.ndim == 1:
         return parameters.with_defocus_offset(change)
@@ -111,11 +111,11 @@ def _compare(images: ParticleSpectra, parameters: CtfParameters) -> tuple[Any, A
     """Return the scale [n, 1] and the signs [n, K] that turn the parameters' CTFs into the images'."""
     n = len(images)
     if parameters.count != n:
-        raise InputError(f"{n} images, but CTF parameters of {parameters.count}: give one row for each image")
+        raise InputError(f"{n} images have CTF parameters of {parameters.count}. Give one row for each image.")
     defocus = np.broadcast_to(np.add(parameters.defocus_u_A, parameters.defocus_v_A), (n,))
     if np.any(defocus == 0):
         bad = int(np.flatnonzero(defocus == 0)[0])
-        raise InputError(f"image {bad + 1} has defocus 0 Å: estimate its CTF before its defocus can be refined")
+        raise InputError(f"image {bad + 1} has defocus 0 Å. Estimate its CTF before its defocus is refined.")
     xp, given, signed = array_module(images.ctf), images.ctf, _ctf(images, parameters)
     power = xp.maximum((signed * signed).sum(axis=1, keepdims=True), 1e-30)
     product = given * signed
@@ -128,8 +128,8 @@ def _compare(images: ParticleSpectra, parameters: CtfParameters) -> tuple[Any, A
     if not worst < _SAME:
         bad = int(xp.minimum(misfit, misfit_flipped).argmax())
         raise InputError(
-            f"the CTF of image {bad + 1} deviates by {worst:.1%} from that of its parameters: give the parameters with "
-            f"which the images were loaded, and check the pixel size ({images.pixel_size_A:g} Å)"
+            f"the CTF of image {bad + 1} deviates by {worst:.1%} from that of its parameters. Give the parameters with "
+            f"which the images were loaded, and check the pixel size ({images.pixel_size_A:g} Å)."
         )
     one = xp.float32(1)
     return xp.where(flipped, tilted, flat), xp.where(flipped & (signed < 0), -one, one)

@@ -1,4 +1,4 @@
-"""What a pose refinement is given beside the images: what it may move, how far, and what holds it."""
+"""Settings of a pose refinement: the parameters that are refined, their largest steps, and their priors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cryopipe.imaging.optics import CtfParameters
 from cryopipe.projection.particle_images import particle_mask
 from cryopipe.projection.particle_spectra import ParticleSpectra
 
-#: shells where the mask's transform is weaker than this share of its largest value do not tell an offset
+#: shells in which the mask's transform is weaker than this fraction of its maximum are not used for an offset
 _OFFSET_FLOOR = 1e-4
 
 
@@ -23,19 +23,20 @@ class DefocusModel:
     Attributes
     ----------
     parameters : CtfParameters
-        One row for each image: the CTFs that the images carry (for phase-flipped images, those they were flipped with).
+        One row for each image: the CTFs of the images (for phase-flipped images, those with which they were flipped).
     start_A : ndarray [n], optional
-        Change of both defoci to begin with; zero by default.
+        Start value of the change of both defoci. Zero by default.
     centre_A : ndarray [n], optional
-        Change at which the prior has its maximum; zero by default.
+        Change at which the prior has its maximum. Zero by default.
     sigma_A : float
-        Standard deviation of the prior; infinite: none.
+        Standard deviation of the prior. Infinite: no prior.
     range_A : float
-        The change stays within plus and minus this.
+        The change stays between minus and plus this value.
     max_step_A : float
         Longest single step.
     scan : bool
-        Begin at the likeliest of trials over the whole range, an eighth of a turn of the outermost CTF phase apart.
+        Start from the likeliest of trial values over the whole range. Their distance turns the CTF phase at the outermost
+        shell by an eighth of a turn.
     """
 
     parameters: CtfParameters
@@ -52,22 +53,22 @@ class DefocusModel:
         return replace(self, parameters=self.parameters.subset(index), start_A=start, centre_A=centre)
 
     def starting_from(self, change_A: np.ndarray) -> DefocusModel:
-        """Return the model that goes on from ``change_A`` [n] without another scan."""
+        """Return the model that continues from ``change_A`` [n] without another scan."""
         return replace(self, start_A=change_A, scan=False)
 
 
 @dataclass(frozen=True, eq=False)
 class ScaleModel:
-    """The grey scale of each image: the factor of the model.
+    """The grey scale of each image, that is the factor of the model.
 
     Attributes
     ----------
     start : ndarray [n], optional
-        Scale to begin with, one by default.
+        Start value of the scale. One by default.
     refine : bool
-        Refine the scale (kept within 0.2 to 5); otherwise it stays.
+        Refine the scale (between 0.2 and 5). Otherwise it is fixed.
     sigma : float
-        Standard deviation of a Gaussian prior about one; infinite: none.
+        Standard deviation of a Gaussian prior about one. Infinite: no prior.
     """
 
     start: np.ndarray | None = None
@@ -86,9 +87,9 @@ class OffsetModel:
     Attributes
     ----------
     mask_diameter_A : float
-        Diameter of the soft mask that the images were multiplied by when they were loaded.
+        Diameter of the soft mask by which the images were multiplied when they were loaded.
     start : ndarray [n], optional
-        Offset to begin with, zero by default.
+        Start value of the offset. Zero by default.
     """
 
     mask_diameter_A: float
@@ -101,7 +102,7 @@ class OffsetModel:
 
 @dataclass(frozen=True, eq=False)
 class ImageModel:
-    """What is refined of an image beside its pose.
+    """Parameters of an image that are refined beside its pose.
 
     Attributes
     ----------
@@ -126,7 +127,7 @@ class ImageModel:
         )
 
     def starting_from(self, scale: np.ndarray, defocus_change_A: np.ndarray, offset: np.ndarray) -> ImageModel:
-        """Return the model that goes on from values [n] that a refinement has found."""
+        """Return the model that continues from the values [n] that a refinement found."""
         return ImageModel(
             replace(self.scale, start=scale),
             None if self.defocus is None else self.defocus.starting_from(defocus_change_A),
@@ -136,18 +137,18 @@ class ImageModel:
 
 @dataclass(frozen=True, eq=False)
 class PosePrior:
-    """Gaussian priors that hold poses near given ones.
+    """Gaussian priors of the poses.
 
     Attributes
     ----------
     shift_sigma_px : float
-        Standard deviation of each shift component about ``shift_centre_px``; infinite: no prior.
+        Standard deviation of each shift component about ``shift_centre_px``. Infinite: no prior.
     shift_centre_px : ndarray [n, 2], optional
-        Zero by default.
+        Centre of the prior of the shifts. Zero by default.
     rotation_sigma_deg : float
-        Standard deviation of the rotation away from ``rotation_centre``, about each axis; infinite: no prior.
+        Standard deviation of the rotation from ``rotation_centre``, about each axis. Infinite: no prior.
     rotation_centre : ndarray [n, 3, 3], optional
-        The start poses by default.
+        Centre of the prior of the rotations. The start poses by default.
     """
 
     shift_sigma_px: float = np.inf
@@ -165,18 +166,19 @@ class PosePrior:
 
 @dataclass(frozen=True)
 class Steps:
-    """How far poses may move at a time, and when they are done.
+    """How far poses may move in one step, and when their refinement stops.
 
     Attributes
     ----------
     evaluations : int
-        Most evaluations of the normal equations.
+        Largest number of evaluations of the normal equations.
     max_angle_deg, max_shift_px : float
         Longest single step.
     tolerance : float
-        In nats. An image is done when its next step promises, or its last step brought, a gain in log-likelihood below
-        this; 0.01 is a step of a seventh of the pose's own standard error. A step that fails although it promised less
-        than ten times as much ends it too: the interpolated reference has kinks that no smaller step resolves.
+        In nats. The refinement of an image stops when the predicted gain in log-likelihood of its next step, or the gain
+        of its last step, is below this. A gain of 0.01 is a step of a seventh of the pose's own standard error. It also
+        stops if a step fails whose predicted gain is below ten times this value, because the interpolated reference has
+        kinks that smaller steps do not resolve.
     """
 
     evaluations: int = 12
@@ -186,7 +188,7 @@ class Steps:
 
 
 def offset_spectrum(images: ParticleSpectra, mask_diameter_A: float) -> np.ndarray:
-    """Return what a grey offset of one adds to the spectrum of a masked image, float32 at the first K' pixels.
+    """Return the change of a masked image's spectrum by a grey offset of one, float32 at the first K' pixels.
 
     The mask is that of `cryopipe.projection.particle_spectra.load_particle_spectra`; shells where its transform has fallen below
     1e-4 of its largest value are left out.

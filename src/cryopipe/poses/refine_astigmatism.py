@@ -1,11 +1,11 @@
-"""Astigmatism of whole micrographs, from all of a micrograph's posed particles together.
+"""Astigmatism of each micrograph, refined from all its particles with known poses together.
 
-A particle says too little about its own astigmatism, but all particles of a micrograph share one. Beside each particle's
-own parameters (3 angles, 2 shifts, mean defocus) a micrograph has two: the components (U - V)/2 cos 2a and (U - V)/2
-sin 2a of the astigmatism's tensor, which unlike the angle are defined at zero astigmatism. Their normal equations are the
-sum of the particles' equations after each particle's own parameters were eliminated (Schur complement), so the step and
-its covariance are those of the joint problem. A step moves the particles too; it is kept where it raises the micrograph's
-likelihood.
+One particle has too little signal for its own astigmatism, but all particles of a micrograph share the same astigmatism.
+Each particle has its own parameters: 3 angles, 2 shifts and mean defocus. Each micrograph has two parameters: the
+components (U - V)/2 cos 2a and (U - V)/2 sin 2a of the astigmatism's tensor. Unlike the angle they are defined at zero
+astigmatism. Their normal equations are the sum of the particles' equations after each particle's own parameters were
+eliminated (Schur complement). Therefore the step and its covariance are those of the joint problem. A step also moves the
+particles. It is kept if it raises the micrograph's likelihood.
 
 Reference for the joint refinement of CTFs over a micrograph: Zivanov et al. 2018, doi:10.7554/eLife.42166.
 """
@@ -34,7 +34,7 @@ _OWN = 6
 
 @dataclass(frozen=True)
 class AstigmatismRefinement:
-    """Astigmatism of m micrographs and the particles' parameters that go with it.
+    """Astigmatism of m micrographs, and the parameters of their particles.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class AstigmatismRefinement:
     change_A : float64 [m, 2]
         Change of the tensor's components.
     covariance : float64 [m, 2, 2]
-        Of the change, Å squared, all other parameters free.
+        Covariance of the change in Å², with all other parameters free.
     particle_change_A : float64 [n, 3]
         Changes of mean defocus and tensor of every particle, for `cryopipe.poses.ctf.with_defocus_change`.
     rotations : float64 [n, 3, 3]
@@ -77,17 +77,17 @@ def refine_astigmatism(
     images, noise, reference
         As for `cryopipe.poses.refine_poses.refine_poses`.
     refined : PoseRefinement
-        Where the particles stand: poses, scales, changes of the mean defocus.
+        Poses, scales and changes of the mean defocus of the particles.
     defocus : DefocusModel
         The images' CTFs, and the prior of each particle's mean defocus.
     micrograph : ndarray [n]
         Name or number of each particle's micrograph.
     sigma_A : float
-        Gaussian prior on both components of the change, about zero.
+        Standard deviation of a Gaussian prior about zero on both components of the change.
     iterations : int
-        Most evaluations.
+        Largest number of evaluations.
     tolerance : float
-        In nats: a micrograph is done when its step brings less.
+        In nats. The refinement of a micrograph stops when a step gains less than this.
 
     Returns
     -------
@@ -97,7 +97,7 @@ def refine_astigmatism(
     names, member = np.unique(np.asarray(micrograph), return_inverse=True)
     n, m = len(images), len(names)
     if member.shape != (n,):
-        raise InputError(f"{np.shape(micrograph)} micrograph names for {n} images: give one for each image")
+        raise InputError(f"{np.shape(micrograph)} micrograph names for {n} images. Give one for each image.")
     weight, padding = noise.inverse_variance_of_each(images), reference.padding
     problem = pose_problem(
         images, weight, reference.cube, parameters=defocus.parameters, offset_spectrum=None, padding=padding
@@ -156,14 +156,14 @@ def _reduced(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Eliminate the particles' own parameters.
 
-    Returns the micrographs' matrices [m, 2, 2] and gradients [m, 2], the particles' response to a step of their
-    micrograph [n, 6, 2], and their steps without one [n, 6].
+    The results are the micrographs' matrices [m, 2, 2] and gradients [m, 2], the particles' response to a step of their
+    micrograph [n, 6, 2], and their steps without a step of their micrograph [n, 6].
     """
     own, cross = hessian[:, :_OWN, :_OWN].copy(), hessian[:, :_OWN, _OWN:]
     diagonal = np.arange(_OWN)
     own[:, diagonal, diagonal] *= 1 + damping[member, None]
     inverse = covariance_of(own)
-    inverse = np.where(np.isfinite(inverse), inverse, 0)  # what an image does not tell stays where it is
+    inverse = np.where(np.isfinite(inverse), inverse, 0)  # a parameter without information is not moved
     response = inverse @ cross
     alone = -np.einsum("nij,nj->ni", inverse, gradient[:, :_OWN])
     shared = hessian[:, _OWN:, _OWN:] * (1 + damping[member, None, None] * np.eye(2))
@@ -174,7 +174,7 @@ def _reduced(
 
 
 def _sums(values: np.ndarray, member: np.ndarray, m: int) -> np.ndarray:
-    """Return the sums [m, ...] over the particles of each micrograph, correctly rounded whatever their order."""
+    """Return the sums [m, ...] over the particles of each micrograph, correctly rounded for any order."""
     flat = values.reshape(len(values), -1)
     found = np.empty((m, flat.shape[1]))
     for i in range(m):

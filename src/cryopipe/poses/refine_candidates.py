@@ -1,7 +1,7 @@
-"""Several start poses of each image, followed at a rising radius until one is left.
+"""Several start poses of each image, refined at a rising radius until one is left.
 
-At every radius the candidates move for four evaluations; those that then lie far below the best, and those that have met
-a better one, are left behind. At the images' own radius the survivors are followed to their end.
+At every radius the candidates are refined for four evaluations. Then candidates far below the best, and those that reached
+the pose of a better one, are dropped. At the images' own radius the remaining candidates are refined to convergence.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from cryopipe.projection.references import ReferenceMap
 
 #: evaluations after which candidates are compared
 _ROUGH = 4
-#: in nats: below it float32 sums decide
+#: in nats. Smaller gains are below the rounding of float32 sums
 _LEAST_TOLERANCE = 1e-4
 
 
@@ -34,16 +34,16 @@ class Contest:
     Attributes
     ----------
     operators : ndarray [g, 3, 3], optional
-        Symmetry, for telling whether two candidates ended in the same pose.
+        Symmetry, for the decision whether two candidates ended in the same pose.
     same_deg : float
-        Candidates that end nearer than this to the best (modulo symmetry) are the same answer.
+        Candidates that end nearer than this to the best (modulo symmetry) are the same pose.
     keep_nats : float
-        Candidates that lie further below the best are not followed.
+        Candidates whose log-likelihood is further than this below the best are dropped.
     radii : tuple of int
-        Rising radii before the images' own, such as `cryopipe.poses.candidates.marching_radii` gives.
+        Rising radii before the images' own radius, such as those of `cryopipe.poses.candidates.marching_radii`.
     diameter_A : float, optional
-        Particle diameter. Where it is given, the poses are followed until a further step would be shorter than a quarter
-        of the angular Nyquist, resolution / diameter in radians, at the images' radius.
+        Particle diameter. If it is given, the poses are refined until a further step would be shorter than a quarter of
+        the angular Nyquist, resolution / diameter in radians, at the images' radius.
     """
 
     operators: np.ndarray | None = None
@@ -72,24 +72,24 @@ def refine_candidates(
     shifts_px : ndarray [n, m, 2]
         Their shifts.
     contest : Contest
-        Radii, and when a candidate is left behind.
+        Radii, and when a candidate is dropped.
     model, prior, steps, resources
-        As for `refine_poses`. Without a centre of its own the prior of the rotation is about each candidate's start.
+        As for `refine_poses`. If the prior of the rotation has no centre, its centre is each candidate's start.
 
     Returns
     -------
     refined : PoseRefinement
-        The best of each image.
+        The best candidate of each image.
     chosen : int64 [n]
-        Which candidate it came from.
+        Its number among the candidates.
     confidence : float64 [n]
-        Its likelihood over the sum over distinct answers: near 1 where the pose is unambiguous.
+        Its likelihood over the sum over distinct poses. It is near 1 if the pose is unambiguous.
     """
     starts, start_shifts = np.asarray(rotations, np.float64), np.asarray(shifts_px, np.float64)
     if starts.ndim != 4 or starts.shape[:1] != (len(images),) or start_shifts.shape != (*starts.shape[:2], 2):
         raise InputError(
-            f"{len(images)} images with candidates {starts.shape}, shifts {start_shifts.shape}: [n, m, 3, 3] and [n, m, 2] "
-            "are needed"
+            f"{len(images)} images with candidates {starts.shape}, shifts {start_shifts.shape}. Give [n, m, 3, 3] and "
+            "[n, m, 2]."
         )
     field = Candidates(starts, start_shifts, model, prior)
 
@@ -125,9 +125,10 @@ def refine_candidates(
 def _follow(
     field: Candidates, moved_at: Callable[[int, Steps], Move], steps: Steps, images: ParticleSpectra, diameter_A: float
 ) -> None:
-    """Follow the best candidates until a step that is left cannot exceed a quarter of the angular Nyquist.
+    """Refine the best candidates until a further step cannot exceed a quarter of the angular Nyquist.
 
-    A step that promises less than the tolerance t is shorter than sqrt(2 t) standard errors; so t must be small enough.
+    A step whose predicted gain is below the tolerance t is shorter than sqrt(2 t) standard errors. So t must be small
+    enough.
     """
     radius, tolerance = images.pixels.radius, steps.tolerance
     quarter = 0.25 * angular_nyquist_deg(

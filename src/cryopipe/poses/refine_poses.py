@@ -1,19 +1,21 @@
-"""Moving every image's pose continuously to its likelihood's maximum: Levenberg-Marquardt.
+"""Continuous refinement of every image's pose to the maximum of its likelihood, by Levenberg-Marquardt.
 
-The parameters are 3 angles and 2 shifts and, where asked for, a scale, the mean defocus and a grey offset.
-The kernel gives the Gauss-Newton Hessian H and gradient g of minus the log-likelihood at each image's pose. A step
-solves ``(H + λ diag H) d = -g``, is cut to the longest step allowed in any of its parameters, and is kept only where it
-lowers the objective (else λ grows tenfold); every image has its own λ and stops on its own. From a start within about
-half a resolution element over the particle's radius (5° at 12 Å for 125 Å) this finds the maximum; beyond that start
-from several candidates (`refine_candidates`) or raise the radius in stages. The inverse of H is the
-Cramér-Rao covariance of all parameters together: what an unknown defocus costs the shift is in it.
+The parameters are 3 angles and 2 shifts and, on request, a scale, the mean defocus and a grey offset. The kernel gives
+the Gauss-Newton Hessian H and gradient g of minus the log-likelihood at each image's pose. A step solves
+``(H + λ diag H) d = -g`` and is shortened to the longest step allowed in any of its parameters. It is kept only if it
+lowers the objective. Otherwise λ grows tenfold. Every image has its own λ and stops on its own.
 
-The defocus is first scanned over its whole range at the given pose (the likelihood has a maximum for every ring of the
-CTF), then refined with the pose. Images may be phase-flipped, see `cryopipe.poses.ctf`.
+From a start within about half a resolution element over the particle's radius (5° at 12 Å for 125 Å) this finds the
+maximum. For larger errors, start from several candidates (`refine_candidates`) or raise the radius in stages. The inverse
+of H is the Cramér-Rao covariance of all parameters together. It includes, for example, the effect of an unknown defocus
+on the error of the shift.
 
-A grey offset is a constant that was added to an image before its soft circular mask: it adds the mask's transform, real
-and at the lowest shells, to the spectrum, and stays where the mask is when the particle is shifted. Without a mask it
-would sit at the zero frequency alone, which the half plane leaves out.
+The defocus is first scanned over its whole range at the given pose, because the likelihood has a maximum for every ring
+of the CTF. Then it is refined with the pose. Images may be phase-flipped, see `cryopipe.poses.ctf`.
+
+A grey offset is a constant that was added to an image before its soft circular mask. It adds the mask's transform, which
+is real and confined to the lowest shells, to the spectrum. It stays at the place of the mask when the particle is
+shifted. Without a mask it would be at the zero frequency alone, which the half plane leaves out.
 
 References: Marquardt 1963, doi:10.1137/0111030; Grigorieff 2007, doi:10.1016/j.jsb.2006.05.004 (continuous pose
 refinement); Zivanov et al. 2018, doi:10.7554/eLife.42166 (defocus of single particles).
@@ -36,13 +38,13 @@ from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.references import ReferenceMap
 
-#: bytes of a batch on the CPU; on a GPU, the share of its free memory
+#: bytes of a batch on the CPU. On a GPU, the fraction of its free memory
 _BATCH_BYTES = 128 << 20
 _GPU_SHARE = 0.5
-#: bytes a Fourier pixel of an image: spectrum and CTF, the contiguous copy of both, and the rows still active of both
+#: bytes per Fourier pixel of an image, for spectrum and CTF, a contiguous copy of both, and the active rows of both
 _BYTES_A_PIXEL = 36
 
-#: nothing but the pose is refined, without priors, with the usual steps, where the arrays are
+#: defaults: only the pose is refined, without priors, with the usual steps, on the device of the arrays
 POSE_ALONE = ImageModel()
 NO_PRIOR = PosePrior()
 STEPS = Steps()
@@ -61,38 +63,38 @@ def refine_poses(
     steps: Steps = STEPS,
     resources: Resources = HERE,
 ) -> PoseRefinement:
-    """Refine poses from where they are.
+    """Refine poses from their start values.
 
     Parameters
     ----------
     images : ParticleSpectra
-        n images, cropped to the radius that is to be used.
+        n images, cropped to the radius of the refinement.
     noise : NoiseModel
         Noise variances of the images.
     reference : ReferenceMap
-        The map, on the side of the images.
+        The map, on the device of the images.
     rotations : ndarray [n, 3, 3]
         Start poses A.
     shifts_px : ndarray [n, 2]
         Start shifts (x, y).
     model : ImageModel
-        What is refined beside the pose: scale, defocus, grey offset.
+        Parameters that are refined beside the pose: scale, defocus, grey offset.
     prior : PosePrior
-        What holds the poses.
+        Priors of the poses.
     steps : Steps
-        Longest steps, and when an image is done.
+        Longest steps, and when the refinement of an image stops.
     resources : Resources
-        GPUs to spread the images over; images and map are then given in host memory. CPU threads are Numba's.
+        GPUs that share the images. Images and map are then in host memory. The CPU threads are Numba's.
 
     Returns
     -------
     PoseRefinement
-        No image's result depends on another's, on the number of threads or on the number of devices.
+        The result of an image does not depend on other images, on the number of threads or on the number of devices.
 
     Raises
     ------
     InputError
-        Shapes do not fit; start values, images or CTFs are not finite; pixel sizes differ by more than 0.1 %; a defocus
+        Shapes do not fit. Start values, images or CTFs are not finite. Pixel sizes differ by more than 0.1 %. A defocus
         is zero or does not belong to the images' CTFs.
     """
     start = start_of(len(images), rotations, shifts_px, model, prior)
@@ -128,7 +130,7 @@ def refine_poses(
 
 
 def images_a_batch(n_pixels: int, *, gpu: bool) -> int:
-    """Return how many images are refined together: 36 bytes a Fourier pixel, within 128 MB or half a GPU's free memory."""
+    """Return how many images are refined together. A Fourier pixel takes 36 bytes of 128 MB or half a GPU's free memory."""
     budget = float(_BATCH_BYTES)
     if gpu:
         import cupy

@@ -1,4 +1,4 @@
-"""What a pose refinement returns."""
+"""The result of a pose refinement."""
 
 from __future__ import annotations
 
@@ -11,32 +11,33 @@ from cryopipe.errors import InputError
 
 @dataclass(frozen=True)
 class PoseRefinement:
-    """Refined poses, one row for each image.
+    """Refined poses, one row per image.
 
     Attributes
     ----------
     rotations : float64 [n, 3, 3]
     shifts_px : float64 [n, 2]
-        (x, y) applied to centre the image.
+        Shift (x, y) that centres the image.
     scale : float64 [n]
         Factor of the model (as given, or refined).
     log_likelihood : float64 [n]
-        Relative to noise alone, at the refined pose, without priors.
+        Log-likelihood at the refined pose relative to noise alone, without priors.
     covariance : float64 [n, p, p]
-        Of (wx, wy, wz in radians about the image's axes, tx, ty in px, then scale, defocus in Å and offset, those that
-        were refined): inverse Hessian, priors included. Infinite variance: the image does not tell.
+        Inverse Hessian, including priors. Its parameters are wx, wy, wz in radians about the image's axes, tx, ty in px,
+        then those of scale, defocus in Å and offset that were refined. An infinite variance means that the image has no
+        information on the parameter.
     converged : bool [n]
-        No further step would gain more than the tolerance.
+        True if no further step would gain more than the tolerance.
     iterations : int
-        Evaluations made for the image that took most.
+        Largest number of evaluations of an image.
     evaluations : int64 [n]
-        Evaluations made for each image.
+        Number of evaluations of each image.
     defocus_change_A : float64 [n]
-        To be added to both defoci of the table.
+        Change that must be added to both defoci of the table.
     offset : float64 [n]
         Grey value of the constant in the image.
     parameters : tuple of str
-        Names along the covariance.
+        Names of the covariance's rows.
     """
 
     rotations: np.ndarray
@@ -52,7 +53,7 @@ class PoseRefinement:
     parameters: tuple[str, ...]
 
     def angle_sd_deg(self) -> np.ndarray:
-        """Return the standard error of the orientation (root of its three angles' summed variances), degrees, [n]."""
+        """Return the standard error of the orientation in degrees [n]: the root of the sum of its three variances."""
         return np.degrees(np.sqrt(np.trace(self.covariance[:, :3, :3], axis1=1, axis2=2)))
 
     def shift_sd_px(self) -> np.ndarray:
@@ -62,6 +63,6 @@ class PoseRefinement:
     def sd(self, parameter: str) -> np.ndarray:
         """Return the standard error of one of ``parameters``, [n] (angles in radians)."""
         if parameter not in self.parameters:
-            raise InputError(f"{parameter} was not refined; refined were {', '.join(self.parameters)}")
+            raise InputError(f"{parameter} was not refined. Refined parameters are {', '.join(self.parameters)}.")
         at = self.parameters.index(parameter)
         return np.sqrt(self.covariance[:, at, at])

@@ -1,4 +1,4 @@
-"""Checks of what a pose refinement is given, and its batches put together."""
+"""Checks of the input of a pose refinement, and the joining of its batches."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from cryopipe.poses.batch import End, Start
 from cryopipe.poses.model import ImageModel, PosePrior, Steps
 from cryopipe.poses.refinement import PoseRefinement
 
-#: the scale of an image stays within these
+#: limits of the scale of an image
 SCALE_BOUNDS = (0.2, 5.0)
 
 
 def start_of(n: int, rotations: np.ndarray, shifts_px: np.ndarray, model: ImageModel, prior: PosePrior) -> Start:
-    """Put start and prior centres together, after checking their shapes and values.
+    """Join start values and centres of the priors, after a check of their shapes and values.
 
     Parameters
     ----------
@@ -24,9 +24,9 @@ def start_of(n: int, rotations: np.ndarray, shifts_px: np.ndarray, model: ImageM
     rotations, shifts_px : ndarray [n, 3, 3], [n, 2]
         Start poses.
     model : ImageModel
-        Start of scale, defocus and offset.
+        Start values of scale, defocus and offset.
     prior : PosePrior
-        Where the priors of the poses have their maximum.
+        Centres of the priors of the poses.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def start_of(n: int, rotations: np.ndarray, shifts_px: np.ndarray, model: ImageM
     if poses.shape != (n, 3, 3) or middle.shape != (n, 3, 3) or shifts.shape != (n, 2) or about.shape != (n, 2):
         raise InputError(
             f"{n} images with rotations {poses.shape}, shifts {shifts.shape}, centres of their priors {middle.shape} and "
-            f"{about.shape}: one pose for each image is needed"
+            f"{about.shape}. Give one pose for each image."
         )
     x, centre = np.zeros((n, 5)), np.zeros((n, 5))
     x[:, TX:SCALE], centre[:, TX:SCALE] = shifts, about
@@ -53,15 +53,15 @@ def start_of(n: int, rotations: np.ndarray, shifts_px: np.ndarray, model: ImageM
     ):
         if values is not None:
             if np.shape(values) != (n,):
-                raise InputError(f"{name} of shape {np.shape(values)} for {n} images: give one value for each image")
+                raise InputError(f"{name} of shape {np.shape(values)} for {n} images. Give one value for each image.")
             target[:, slot] = values
     if not all(np.isfinite(array).all() for array in (poses, middle, x, centre)):
-        raise InputError("start poses contain NaN or infinite values: search poses globally first")
+        raise InputError("start poses contain NaN or infinite values. Search poses globally first.")
     return Start(poses, x, middle, centre)
 
 
 def rules_of(model: ImageModel, prior: PosePrior, steps: Steps) -> StepRules:
-    """Return what the kernel needs to know of steps, priors and bounds.
+    """Return steps, priors and bounds in the form of the kernel.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def rules_of(model: ImageModel, prior: PosePrior, steps: Steps) -> StepRules:
 
 
 def joined(ends: list[End], rules: StepRules, start: Start) -> PoseRefinement:
-    """Put the batches together and refuse results that are not finite."""
+    """Join the batches and refuse results that are not finite."""
     size = 3 + len(rules.slots)
     names = ("wx", "wy", "wz", *(("tx", "ty", "scale", "defocus", "offset")[slot] for slot in rules.slots))
     if not ends:
@@ -130,8 +130,8 @@ def joined(ends: list[End], rules: StepRules, start: Start) -> PoseRefinement:
     bad = np.flatnonzero(~np.isfinite(found.log_likelihood))
     if len(bad):
         raise InputError(
-            f"image {bad[0] + 1} (and {len(bad) - 1} more) has a log-likelihood of {found.log_likelihood[bad[0]]}: its "
-            "spectrum, its CTF or the map holds NaN or infinite values; leave the image out or make it again"
+            f"image {bad[0] + 1} (and {len(bad) - 1} more) has a log-likelihood of {found.log_likelihood[bad[0]]}. Its "
+            "spectrum, its CTF or the map contains NaN or infinite values. Leave the image out or make it again."
         )
     x = found.x
     return PoseRefinement(

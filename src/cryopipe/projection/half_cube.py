@@ -1,11 +1,11 @@
 """From a real volume to its centred half cube of Fourier coefficients at padded sampling, and back.
 
 A half cube is complex64 ``[2R+1, 2R+1, R+1]`` with index ``[kz+R, ky+R, kx]``, ``kx >= 0`` and
-``R = ceil(padding (radius + 1/2)) + 1``, where slices hold the pixels ``|k| < radius + 1/2``: the coefficients that
-trilinear interpolation inside ``radius`` can touch. The transforms run axis by axis and leave out what is cropped away
-afterwards (zero rows going in, frequencies outside R, voxels outside the box coming out), so the padded cube itself
-never exists. Threads share out plane by plane what stays in a core's cache; no transform depends on another, so their
-number changes no bit.
+``R = ceil(padding (radius + 1/2)) + 1``. Slices have the pixels ``|k| < radius + 1/2``, and the half cube has all
+coefficients that trilinear interpolation inside ``radius`` needs. The transforms run axis by axis. They leave out zero
+rows of the input, frequencies outside R, and voxels outside the box of the output. Therefore the whole padded cube is
+never in memory. Threads work on planes that fit a core's cache. No transform depends on another, so that the number of
+threads does not change the result.
 
 Scale: the central slice of the half cube is the orthonormal spectrum of the volume's projection (sum of voxels along
 the view).
@@ -25,13 +25,13 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.backend import array_module, fft_module
 
 _CHUNK_BYTES = 64 << 20
-"""A GPU transforms this much at a time; what prepares it holds some times as much."""
+"""Bytes that a GPU transforms at a time. The arrays that prepare them take a few times as much."""
 _CACHE_BYTES = 1 << 20
-"""A CPU transforms this much at a time: it stays in the second-level cache from filling to cropping."""
+"""Bytes that a CPU transforms at a time. They stay in the second-level cache from filling to cropping."""
 
 
 def cube_radius(radius: int, padding: int = 2) -> int:
-    """Return R of the half cube that serves slices of shells up to ``radius`` (Fourier pixels of the unpadded box)."""
+    """Return R of the half cube for slices of shells up to ``radius`` (Fourier pixels of the unpadded box)."""
     return math.ceil(padding * (radius + 0.5)) + 1
 
 
@@ -49,7 +49,7 @@ def half_cube(volume: Any, radius: int, *, padding: int = 2, threads: int = 1) -
     volume : ndarray [n, n, n], float32, NumPy or CuPy
         Real map, centre at index ``n // 2``, n even.
     radius : int
-        Outermost shell of the slices to come, in Fourier pixels of the box; at most ``n // 2 - 1``.
+        Outermost shell of the slices, in Fourier pixels of the box, at most ``n // 2 - 1``.
     padding : int
         Zero-padding factor.
     threads : int
@@ -62,7 +62,7 @@ def half_cube(volume: Any, radius: int, *, padding: int = 2, threads: int = 1) -
     Raises
     ------
     InputError
-        The volume is no even cube, or the radius does not fit into its box.
+        The volume is not a cube of even edge, or the radius does not fit into its box.
     """
     box = check_cube(volume.shape, radius, padding)
     xp, fft = _modules(volume)
@@ -105,17 +105,17 @@ def volume_from_half_cube(
     ----------
     cube : ndarray complex64 [2R+1, 2R+1, R+1], NumPy or CuPy
     box : int
-        Even edge of the volume; coefficients outside the cube count as zero.
+        Even edge of the volume. Coefficients outside the cube are zero.
     padding, threads : int
         As for `half_cube`.
     rows : callable, optional
-        ``rows(part)`` returns what takes the place of ``cube[:, part]``, complex64, so that a filtered cube need not be
-        stored; called from several threads at once.
+        ``rows(part)`` returns complex64 values that replace ``cube[:, part]``, so that a filtered cube need not be
+        stored. It is called from several threads at once.
     reach : float, optional
-        Coefficients beyond this distance from the origin, in steps of the cube, are zero (in the cube or what ``rows``
-        returns): columns that hold no others are not transformed.
+        Distance from the origin, in steps of the cube, beyond which all coefficients of the cube or of ``rows`` are
+        zero. Columns that are entirely beyond it are not transformed.
     profile : ndarray [box], optional
-        Divide by its product over the three axes (`gridding_profile`).
+        The volume is divided by the product of this profile over the three axes (see `gridding_profile`).
 
     Returns
     -------
@@ -163,35 +163,35 @@ def gridding_profile(box: int, padding: int = 2) -> np.ndarray:
     """Return sinc²(x / (padding box)) for every voxel position x along one axis, float32 ``[box]``.
 
     Trilinear interpolation in Fourier space multiplies the real-space map by the product of this profile over the three
-    axes; the product, not its radial stand-in, is the exact transform of the kernel.
+    axes. This product is the exact transform of the kernel; the radial form that is often used is an approximation.
     """
     position = np.arange(box) - box // 2
     return (np.sinc(position / (padding * box)) ** 2).astype(np.float32)
 
 
 def correct_gridding(volume: Any, padding: int = 2) -> Any:
-    """Return ``volume`` divided by the transform of the trilinear kernel (separable sinc²); float32, same shape."""
+    """Return ``volume`` divided by the transform of the trilinear kernel (separable sinc²), float32, same shape."""
     xp, _ = _modules(volume)
     inverse = xp.asarray(1 / gridding_profile(volume.shape[-1], padding))
     return volume * inverse[:, None, None] * inverse[None, :, None] * inverse[None, None, :]
 
 
 def check_cube(shape: tuple[int, ...], radius: int, padding: int) -> int:
-    """Return the box of an even cube that ``radius`` and ``padding`` fit, or raise an `InputError`."""
+    """Return the box of a cube of even edge, if ``radius`` and ``padding`` fit. Otherwise raise an `InputError`."""
     if len(shape) != 3 or len(set(shape)) != 1 or shape[0] % 2 or shape[0] < 4:
         raise InputError(
-            f"a volume of shape {tuple(shape)}: the engines need an even cube; crop or resample it (resize_volume)"
+            f"a volume must be a cube of even edge, not of shape {tuple(shape)}. Crop or resample it (resize_volume)."
         )
     box = int(shape[0])
     if not 1 <= radius <= box // 2 - 1:
         raise InputError(
-            f"radius {radius} does not fit box {box}: it must lie between 1 and {box // 2 - 1} Fourier pixels"
+            f"radius {radius} does not fit box {box}. It must be between 1 and {box // 2 - 1} Fourier pixels."
         )
     if padding < 1 or padding != int(padding):
-        raise InputError(f"padding {padding}: it must be a whole number of at least 1")
+        raise InputError(f"padding must be a whole number of at least 1, not {padding}")
     if 2 * cube_radius(radius, padding) > padding * box:
         raise InputError(
-            f"radius {radius} at padding {padding} leaves no margin for interpolation in box {box}: use padding 2"
+            f"radius {radius} at padding {padding} leaves no margin for interpolation in box {box}. Use padding 2."
         )
     return box
 
@@ -202,7 +202,7 @@ def _modules(array: Any) -> tuple[ModuleType, ModuleType]:
 
 
 def _share_out(work: Callable[[slice], None], length: int, bytes_each: int, xp: ModuleType, threads: int) -> None:
-    """Call ``work`` for parts of ``range(length)``: small ones on several threads on the CPU, large ones on a GPU."""
+    """Call ``work`` for parts of ``range(length)``: small parts in several threads on the CPU, large parts on a GPU."""
     if xp is not np:
         for part in chunks(length, bytes_each):
             work(part)
@@ -218,17 +218,17 @@ def _columns(part: slice, edge: int, reach: float) -> int:
 
 
 def _phases(xp: ModuleType, size: int, edge: int, centre: int) -> Any:
-    """exp(+2πi k centre/size), k = -edge..edge: moves the origin of a forward transform to index ``centre``."""
+    """Return exp(+2πi k centre/size), k = -edge..edge. It moves the origin of a forward transform to ``centre``."""
     turns = np.arange(-edge, edge + 1) * centre % size / size
     return xp.asarray(np.exp(2j * np.pi * turns).astype(np.complex64))
 
 
 def _signed(size: int, edge: int) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
-    """Where frequencies -edge..-1 and 0..edge stand in an FFT of ``size`` and in the centred order."""
+    """Return the places of frequencies -edge..-1 and 0..edge in an FFT of ``size`` and in the centred order."""
     return (slice(size - edge, size), slice(0, edge)), (slice(0, edge + 1), slice(edge, 2 * edge + 1))
 
 
 def chunks(length: int, bytes_each: int, limit: int = _CHUNK_BYTES) -> list[slice]:
-    """Cut ``range(length)`` into slices of at most ``limit`` bytes at ``bytes_each`` bytes an entry."""
+    """Divide ``range(length)`` into slices of at most ``limit`` bytes at ``bytes_each`` bytes per entry."""
     step = max(1, limit // max(1, bytes_each))
     return [slice(start, min(start + step, length)) for start in range(0, length, step)]

@@ -1,7 +1,8 @@
-"""The noise of a set of images: sigma2[shell], the variance of real and imaginary part each of an orthonormal spectrum.
+"""The noise of a set of images: sigma2[shell], the variance of the real part (and of the imaginary part) of a spectrum.
 
-White noise of sd 1 has 0.5 in every shell. Entry 0 (the mean, which nothing here uses) repeats entry 1. The
-log-likelihood of an image X given its model C·Y is then ``-Σ |X - C·Y|² / (2 σ²)`` over the pixels of a half plane.
+Spectra are orthonormal: White noise of sd 1 has sigma2 = 0.5 in every shell. Entry 0 (the mean, which is not used)
+repeats entry 1. The log-likelihood of an image X given its model C·Y is then ``-Σ |X - C·Y|² / (2 σ²)`` over the pixels
+of a half plane.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ class NoiseModel:
     Attributes
     ----------
     sigma2 : float64 [shells] or [g, shells]
-        Variance of real and imaginary part each.
+        Variance of the real part, equal to that of the imaginary part.
     group : int [n], optional
-        Row of ``sigma2`` of each image. Needed where there is more than one row.
+        Row of ``sigma2`` of each image. It is needed if there is more than one row.
     """
 
     sigma2: np.ndarray
@@ -46,35 +47,36 @@ class NoiseModel:
         Raises
         ------
         InputError
-            The model does not reach the images' radius, holds values that are not positive, or images lack a group.
+            The model does not reach the images' radius, one of its values is not positive, or images lack a group.
         """
         table = np.atleast_2d(np.asarray(self.sigma2, np.float64))
         radius = images.pixels.radius
         if table.ndim != 2 or table.shape[1] < radius + 1:
             raise InputError(
-                f"noise variances of shape {np.shape(self.sigma2)} do not reach shell {radius} of the images"
+                f"noise variances of shape {np.shape(self.sigma2)} do not reach shell {radius} of the images. Estimate "
+                "them for this radius."
             )
         used = table[:, 1 : radius + 1]
         if not np.all(np.isfinite(used)) or used.min() <= 0:
-            raise InputError(f"noise variances must be positive and finite; the smallest is {used.min()}")
+            raise InputError(f"noise variances must be positive and finite, but the smallest is {used.min()}")
         if self.group is not None:
             group = np.asarray(self.group)
             if group.shape != (len(images),) or (group.size and (group.min() < 0 or group.max() >= len(table))):
                 raise InputError(
-                    f"the noise model's group must give each of {len(images)} images a row of {len(table)} noise spectra"
+                    f"the noise model's group must assign one of {len(table)} noise spectra to each of {len(images)} images"
                 )
         elif len(table) > 1:
-            raise InputError(f"{len(table)} noise spectra, but no group that says which image has which")
+            raise InputError(f"the noise model has {len(table)} spectra. Give the group of each image.")
         return (1 / table[:, images.pixels.shell]).astype(np.float32, order="C")  # [g, K]
 
     def inverse_variance_of_each(self, images: ParticleSpectra) -> np.ndarray:
-        """Return 1/σ² of the images: float32 ``[K]`` where all have the same noise, ``[n, K]`` where there are groups."""
+        """Return 1/σ² of the images, float32: ``[K]`` if all have the same noise, ``[n, K]`` if there are groups."""
         table = self.inverse_variance(images)
         return table[0] if self.group is None else table[np.asarray(self.group)]
 
 
 class ImagePower:
-    """Power and mean of images that come in portions, for a noise model before any reference is known."""
+    """Power and mean of images that are read in portions, for a noise model before any reference is known."""
 
     def __init__(self, pixels: FourierPixels) -> None:
         self.pixels, self.count = pixels, 0
@@ -83,7 +85,7 @@ class ImagePower:
 
     def add(self, images: ParticleSpectra) -> None:
         """Add images on the same pixels."""
-        for start in range(0, len(images), 1024):  # bounds the temporary array
+        for start in range(0, len(images), 1024):  # limits the temporary array
             values = images.values[start : start + 1024]
             self._power += to_numpy((values.real**2 + values.imag**2).sum(axis=0, dtype=np.float64))
         self._sum += to_numpy(images.values.sum(axis=0, dtype=np.complex128))
@@ -94,21 +96,21 @@ class ImagePower:
         return _shell_mean(self.pixels, self._power / (2 * max(self.count, 1)))
 
     def initial_sigma2(self) -> np.ndarray:
-        """Return σ² by shell before any reference is known: half the mean power less half the power of the mean image.
+        """Return σ² by shell before any reference is known: half the mean power minus half the power of the mean image.
 
-        It still holds the signal that differs between images, hence is a little too large at low frequencies: the safe
-        side for first iterations (RELION starts likewise). Use `cryopipe.projection.pose_sums.PoseSums.noise_ratio` from
-        then on.
+        It includes the signal that differs between images. Therefore it is a little too large at low frequencies, which
+        is safe for first iterations (RELION starts in the same way). Later iterations use
+        `cryopipe.projection.pose_sums.PoseSums.noise_ratio`.
 
         Raises
         ------
         InputError
-            Fewer than two images, or images without any variance.
+            There are fewer than two images, or the images have no variance.
         """
         if self.count < 2:
             raise InputError(
-                f"a noise model needs two images at least, to tell noise from what they share; there are {self.count}: "
-                "add particles or give a noise model"
+                f"a noise model needs at least two images, to separate noise from common signal, but there are "
+                f"{self.count}. Add particles or give a noise model."
             )
         mean = self._sum / self.count
         sigma2 = self.by_shell() - _shell_mean(self.pixels, np.abs(mean) ** 2 / 2)
@@ -126,20 +128,21 @@ def initial_sigma2(images: ParticleSpectra) -> np.ndarray:
 
 
 def updated_sigma2(sigma2: np.ndarray, ratio: np.ndarray, *, memory: float = 0.0) -> np.ndarray:
-    """Return σ² times the measured ratio of residuals to it, mixed with the old value by ``memory`` (0: all new)."""
+    """Return σ² times its measured ratio, averaged with the old σ² of weight ``memory`` (0: only the new value)."""
     old = np.asarray(sigma2, np.float64)[: len(ratio)]
     return checked_sigma2(memory * old + (1 - memory) * old * np.asarray(ratio, np.float64))
 
 
 def checked_sigma2(sigma2: np.ndarray) -> np.ndarray:
-    """Return a noise model with entry 0 set and nothing below 1e-4 of its median, or raise an `InputError`.
+    """Return a noise model with entry 0 set and all values at least 1e-4 of its median, or raise an `InputError`.
 
-    The floor keeps a shell that masking or filtering emptied from dominating the likelihood.
+    The floor prevents a shell that masking or filtering emptied from dominating the likelihood.
     """
     sigma2 = np.array(sigma2, np.float64)
     if sigma2.ndim != 1 or len(sigma2) < 2 or not np.isfinite(sigma2[1:]).all() or np.median(sigma2[1:]) <= 0:
         raise InputError(
-            "the images have no noise (their variance is zero or not finite): a likelihood cannot be formed"
+            "the images have no noise (their variance is zero or not finite), so that no likelihood can be computed. "
+            "Check the images."
         )
     sigma2[1:] = np.maximum(sigma2[1:], 1e-4 * np.median(sigma2[1:]))
     sigma2[0] = sigma2[1]

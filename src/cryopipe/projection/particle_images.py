@@ -1,4 +1,4 @@
-"""The particle images that a table names, on disk: checked once, then read in any portion as spectra or as CTFs."""
+"""The particle images of a table, on disk. They are checked once, then read in any portions as spectra or as CTFs."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from cryopipe.imaging.masks import soft_circle
 from cryopipe.imaging.optics import CTF_COLUMNS, CtfParameters, ctf_stack, from_table
 from cryopipe.io import mrc, star
 
-#: bytes of images that one thread reads and transforms at a time; its working arrays take three times as much
+#: bytes of images that one thread reads and transforms at a time. Its working arrays take three times as much
 CHUNK_BYTES = 8 << 20
 _MASK_EDGE_FRACTION = 0.04
-"""Width of the circular mask's cosine edge as a share of the box (RELION's ``width_mask_edge`` is 5 px; here it scales)."""
+"""Width of the circular mask's cosine edge as a fraction of the box. (RELION's ``width_mask_edge`` is always 5 px.)"""
 
 
 @dataclass(frozen=True, eq=False)
 class ParticleImages:
-    """n particle images in stacks, and their CTFs; memory grows with n alone, by some 100 bytes for each image.
+    """n particle images in stacks, and their CTFs. It takes about 100 bytes of memory for each image.
 
     Attributes
     ----------
     box : int
-        Edge in px of the images as they are used: cropped where ``crop_box`` was given.
+        Edge in px of the images as they are used, that is after cropping to ``crop_box``.
     full_box : int
         Edge in px of the images in the stacks.
     pixel_size_A : float
     parameters : CtfParameters
         One row per image.
     flipped : ndarray bool [n]
-        Images that were phase-flipped: their model uses the absolute value of the CTF.
+        Images that were phase-flipped. Their model uses the absolute value of the CTF.
     optics_group : ndarray int32 [n]
         RELION's 1-based optics group of each image.
     stacks : tuple of Path
     stack, section : ndarray int32 [n], int64 [n]
-        Which stack holds each image, and where in it, zero-based.
+        The stack of each image, and its place in the stack, zero-based.
     mask : ndarray float32 [box, box] or None
         Factor on the images before the transform.
     """
@@ -62,7 +62,7 @@ class ParticleImages:
     def of_table(
         cls, table: star.StarTable, *, mask_diameter_A: float | None = None, crop_box: int | None = None
     ) -> ParticleImages:
-        """Check a table and the headers of its stacks; no image is read yet.
+        """Check a table and the headers of its stacks. No image is read yet.
 
         Parameters
         ----------
@@ -78,15 +78,13 @@ class ParticleImages:
         Raises
         ------
         InputError
-            Empty table; stacks of unequal, odd or oblong size; a pixel size in a stack's header or between optics
-            groups that differs by more than 0.1 %; no usable defocus; an image number outside its stack. The message
-            names the file, the value and the remedy.
+            The table is empty. The images of the stacks differ in size, are not square, or have an odd size. The pixel
+            sizes of stack headers or optics groups differ by more than 0.1 %. A defocus is missing or impossible. An
+            image number is outside its stack. The message names the file, the value and the remedy.
         """
         rows = table.with_optics()
         if len(rows) == 0:
-            raise InputError(
-                "the particle table has no rows: nothing to work on; check which step rejected all particles"
-            )
+            raise InputError("the particle table has no rows. Check which step rejected all particles.")
         pixel_size_A = _pixel_size(rows)
         stacks, stack, section = _places(rows)
         full_box = _check_stacks(stacks, stack, section, pixel_size_A)
@@ -141,7 +139,7 @@ class ParticleImages:
         Raises
         ------
         InputError
-            An image holds NaN or infinity, or a stack has become shorter.
+            An image contains NaN or infinite values, or a stack has become shorter.
         """
 
         def load(job: tuple[Path, np.ndarray, np.ndarray]) -> None:
@@ -162,14 +160,14 @@ class ParticleImages:
                 list(pool.map(load, jobs))
 
     def ctf(self, rows: np.ndarray, pixels: FourierPixels) -> np.ndarray:
-        """Return the CTFs that the model multiplies references by, float32 ``[len(rows), K]``."""
+        """Return the CTFs by which the model multiplies references, float32 ``[len(rows), K]``."""
         factor = ctf_rows(self.parameters.subset(rows), pixels, self.pixel_size_A)
         flipped = self.flipped[rows]
         factor[flipped] = np.abs(factor[flipped])
         return factor
 
     def _jobs(self, rows: np.ndarray) -> Iterator[tuple[Path, np.ndarray, np.ndarray]]:
-        """Cut the rows by stack and into chunks: path, positions among the rows, sections in the stack."""
+        """Divide the rows by stack and into chunks: path, positions among the rows, sections in the stack."""
         step = max(1, CHUNK_BYTES // (4 * self.full_box**2))
         order = np.lexsort((self.section[rows], self.stack[rows]))
         borders = np.flatnonzero(np.diff(self.stack[rows][order])) + 1
@@ -180,12 +178,12 @@ class ParticleImages:
 
 
 def particle_mask(box: int, diameter_A: float | None, pixel_size_A: float) -> np.ndarray | None:
-    """Return the soft circular mask that images are multiplied by before their transform, float32 [box, box] or None."""
+    """Return the soft circular mask for images before their transform, float32 [box, box], or None without a diameter."""
     if diameter_A is None:
         return None
     radius_px = diameter_A / 2 / pixel_size_A
     if radius_px <= 0:
-        raise InputError(f"mask diameter {diameter_A} Å: it must be positive")
+        raise InputError(f"the mask diameter must be positive, not {diameter_A} Å")
     return np.asarray(soft_circle(box, radius_px, edge_px=max(2.0, _MASK_EDGE_FRACTION * box)), np.float32)
 
 
@@ -207,7 +205,7 @@ def transform(
     mask : ndarray float32 [box, box] or None
         Factor on the images.
     name : str
-        Where the images come from, for the message.
+        Source of the images, for messages.
     index : ndarray int [n], optional
         Their zero-based numbers there.
     threads : int
@@ -216,7 +214,7 @@ def transform(
     Raises
     ------
     InputError
-        An image holds NaN or infinity.
+        An image contains NaN or infinite values.
     """
     images = np.asarray(images, np.float32)
     finite = np.isfinite(images.reshape(len(images), -1).sum(axis=1, dtype=np.float64))
@@ -224,7 +222,7 @@ def transform(
         bad = int(np.flatnonzero(~finite)[0])
         number = bad + 1 if index is None else int(index[bad]) + 1
         raise InputError(
-            f"{name}: image {number} contains NaN or infinite values: remove the particle or extract it again"
+            f"{name}: image {number} contains NaN or infinite values. Remove the particle or extract it again."
         )
     if mask is not None:
         images = images * mask
@@ -241,31 +239,31 @@ def check_shape(name: str, height: int, width: int) -> None:
     """Refuse images that are not square or whose size is odd."""
     if height != width or width % 2 or width < 4:
         raise InputError(
-            f"{name}: images of {width} x {height} px; searches need square images of even size: extract with another "
-            "box"
+            f"{name}: the images have {width} x {height} px, but searches need square images of even size. Extract the "
+            "particles with another box."
         )
 
 
 def _pixel_size(rows: pd.DataFrame) -> float:
     if "rlnImagePixelSize" not in rows:
         raise InputError(
-            "the particle table's optics have no rlnImagePixelSize: extract the particles again or add the column"
+            "the optics table of the particles lacks rlnImagePixelSize. Extract the particles again or add the column."
         )
     sizes = rows["rlnImagePixelSize"].to_numpy(np.float64)
     if not np.all(np.isfinite(sizes)) or sizes.min() <= 0:
-        raise InputError(f"rlnImagePixelSize {sizes.min()}: it must be a positive number of Å")
+        raise InputError(f"rlnImagePixelSize must be positive, not {sizes.min()} Å")
     if sizes.max() > sizes.min() * 1.001:
         raise InputError(
-            f"optics groups have pixel sizes from {sizes.min():g} to {sizes.max():g} Å, more than 0.1 % apart: "
-            "extract all particles at one pixel size first"
+            f"optics groups have pixel sizes from {sizes.min():g} to {sizes.max():g} Å, which differ by more than 0.1 %. "
+            "Extract all particles at one pixel size first."
         )
     return float(sizes[0])
 
 
 def _places(rows: pd.DataFrame) -> tuple[tuple[Path, ...], np.ndarray, np.ndarray]:
-    """Return the stacks, and for every row the number of its stack and of its image in it."""
+    """Return the stacks, and for every row the number of its stack and the number of its image in the stack."""
     if "rlnImageName" not in rows:
-        raise InputError("the particle table has no rlnImageName: it has coordinates only; extract the particles first")
+        raise InputError("the particle table lacks rlnImageName. It has only coordinates. Extract the particles first.")
     numbers: dict[Path, int] = {}
     stack, section = np.empty(len(rows), np.int32), np.empty(len(rows), np.int64)
     for position, name in enumerate(rows["rlnImageName"]):
@@ -287,18 +285,18 @@ def _check_stacks(stacks: tuple[Path, ...], stack: np.ndarray, section: np.ndarr
             check_shape(str(path), height, width)
         if box and width != box:
             raise InputError(
-                f"{path}: box {width} px, but {stacks[0]} has {box} px: extract all particles with one box"
+                f"{path}: the box is {width} px, but that of {stacks[0]} is {box} px. Extract all particles with one box."
             )
         box = width
         if size.pixel_size_A and abs(size.pixel_size_A / pixel_size_A - 1) > 1e-3:
             raise InputError(
-                f"{path}: the header says {size.pixel_size_A:g} Å per pixel, the table rlnImagePixelSize "
-                f"{pixel_size_A:g} Å, "
-                "more than 0.1 % apart: find out which is right and correct the other"
+                f"{path}: the header has {size.pixel_size_A:g} Å per pixel, but rlnImagePixelSize of the table is "
+                f"{pixel_size_A:g} Å. They differ by more than 0.1 %. Find out which one is right and correct the other."
             )
         if highest >= sections:
             raise InputError(
-                f"{path}: the table asks for image {highest + 1} of a stack of {sections}: the stack is incomplete"
+                f"{path}: the table names image {highest + 1}, but the stack has {sections}. The stack is incomplete; "
+                "extract the particles again."
             )
     return box
 
@@ -306,14 +304,14 @@ def _check_stacks(stacks: tuple[Path, ...], stack: np.ndarray, section: np.ndarr
 def _checked_ctfs(rows: pd.DataFrame) -> CtfParameters:
     missing = [name for name in CTF_COLUMNS if name not in rows]
     if missing:
-        raise InputError(f"the particle table lacks {', '.join(missing)}: estimate CTFs before this step")
+        raise InputError(f"the particle table lacks {', '.join(missing)}. Estimate CTFs before this step.")
     defocus = rows[["rlnDefocusU", "rlnDefocusV"]].to_numpy(np.float64)
     bad = ~np.isfinite(defocus).all(axis=1) | (defocus == 0).any(axis=1)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise InputError(
             f"particle {row + 1} ({rows['rlnImageName'].iloc[row]}) has defocus U = {defocus[row, 0]:g} Å, V = "
-            f"{defocus[row, 1]:g} Å; "
-            f"{int(bad.sum())} particles have none: estimate the CTF of their micrographs or remove them"
+            f"{defocus[row, 1]:g} Å. Particles without a usable defocus: {int(bad.sum())}. Estimate the CTF of their "
+            "micrographs or remove them."
         )
     return from_table(rows)

@@ -1,4 +1,4 @@
-"""The particles of a search: Fourier pixels inside a radius, with the CTF at each of them."""
+"""The particles of a search: their Fourier pixels inside a radius, with the CTF at each pixel."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ParticleSpectra:
     Attributes
     ----------
     pixels : FourierPixels
-        The K pixels; sorted by shell, so that a smaller radius is a prefix.
+        The K pixels, sorted by shell, so that the pixels of a smaller radius come first.
     values : ndarray complex64 [n, K]
-        Spectra; protein is positive, the image's centre is pixel ``box // 2``.
+        Spectra. Protein is positive, and the image's centre is pixel ``box // 2``.
     ctf : ndarray float32 [n, K]
-        The CTF that the model multiplies references by (its absolute value for phase-flipped images).
+        The CTF by which the model multiplies references (its absolute value for phase-flipped images).
     box : int
         Edge of the images in pixels.
     pixel_size_A : float
@@ -44,22 +44,22 @@ class ParticleSpectra:
         return len(self.values)
 
     def crop(self, radius: int) -> ParticleSpectra:
-        """Return the pixels of shells up to ``radius``; the arrays are views."""
+        """Return the spectra at the pixels of shells up to ``radius``. The arrays are views."""
         pixels = self.pixels.crop(radius)
         return replace(self, pixels=pixels, values=self.values[:, : len(pixels)], ctf=self.ctf[:, : len(pixels)])
 
     def subset(self, index: Any) -> ParticleSpectra:
-        """Return the images at ``index`` (slice, mask or integers); a slice gives views."""
+        """Return the images at ``index`` (slice, mask or integers). A slice gives views."""
         on_host = index if isinstance(index, slice) else to_numpy(index)
         return replace(self, values=self.values[index], ctf=self.ctf[index], optics_group=self.optics_group[on_host])
 
     def scaled(self, scale: np.ndarray) -> ParticleSpectra:
-        """Return the same images whose model is ``scale`` [n] times CTF times reference (the data stay as they are)."""
+        """Return the same images with the model ``scale`` [n] times CTF times reference. The data do not change."""
         factor = array_module(self.ctf).asarray(scale, np.float32)[:, None]
         return replace(self, ctf=self.ctf * factor)
 
     def to_gpu(self) -> ParticleSpectra:
-        """Return a copy whose values and CTFs live on the GPU."""
+        """Return a copy whose values and CTFs are on the GPU."""
         import cupy
 
         return replace(self, values=cupy.asarray(self.values), ctf=cupy.asarray(self.ctf))
@@ -80,19 +80,19 @@ def spectra_of_images(
     mask_diameter_A: float | None = None,
     threads: int = 1,
 ) -> ParticleSpectra:
-    """Transform images that are in memory; `load_particle_spectra` does it for a table.
+    """Transform images that are in memory. `load_particle_spectra` does it for a table.
 
     Parameters
     ----------
     images : ndarray float32 [n, box, box]
         Square, even box, protein positive.
     parameters : CtfParameters or None
-        One row for each image; None for images without CTF (all ones).
+        One row for each image. None for images without CTF (all ones).
     pixel_size_A : float
     radius : int
         Outermost shell, Fourier pixels, at most ``box // 2 - 1``.
     phase_flipped : bool
-        The images have been phase-flipped: the model uses |CTF|.
+        The images have been phase-flipped, so that the model uses |CTF|.
     mask_diameter_A : float, optional
         Soft circular mask applied to the images before the transform.
     threads : int
@@ -101,7 +101,7 @@ def spectra_of_images(
     Raises
     ------
     InputError
-        Images are not square, of odd box, or contain NaN or infinity.
+        Images are not square, have an odd box, or contain NaN or infinity.
     """
     n, height, width = images.shape
     check_shape("images", height, width)
@@ -122,8 +122,8 @@ def load_particle_spectra(
 ) -> ParticleSpectra:
     """Read the particle images of a table and return their spectra inside a radius with their CTFs.
 
-    The peak memory is the result's ``12 n K`` bytes plus some 32 MB for each thread. Where that is too much, ask a
-    `cryopipe.iteration.particle_store.ParticleStore` for blocks.
+    The peak memory is the result's ``12 n K`` bytes plus about 32 MB for each thread. If that is too much, read blocks
+    from a `cryopipe.iteration.particle_store.ParticleStore`.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def load_particle_spectra(
     mask_diameter_A : float, optional
         Diameter of a soft circular mask on the images.
     threads : int
-        Threads over chunks; no influence on the result.
+        Threads over chunks. Their number does not change the result.
 
     Returns
     -------
@@ -144,7 +144,7 @@ def load_particle_spectra(
     Raises
     ------
     InputError
-        What `cryopipe.projection.particle_images.ParticleImages` refuses.
+        See `cryopipe.projection.particle_images.ParticleImages`.
     """
     images = ParticleImages.of_table(table, mask_diameter_A=mask_diameter_A)
     pixels, rows = half_plane(images.box, radius), np.arange(len(images))
@@ -155,8 +155,8 @@ def load_particle_spectra(
 def content_order(images: ParticleSpectra) -> np.ndarray:
     """Return an order of the images that depends on their content alone, int64 ``[n]``.
 
-    Sums and products that run in this order give the same bits whatever order the images were handed over in. The key
-    is the bit pattern of the first two Fourier pixels.
+    Sums and products in this order give the same bits for any order of the input. The key is the bit pattern of the first
+    two Fourier pixels.
     """
     key = np.ascontiguousarray(to_numpy(images.values[:, :2])).view(np.int64)
     return np.lexsort(key.T[::-1])

@@ -1,4 +1,4 @@
-"""Phase ramps over half-plane pixels: the Fourier side of shifting an image."""
+"""Phase ramps over half-plane pixels, which shift an image in Fourier space."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def phase_table(pixels: FourierPixels, shifts_px: np.ndarray) -> np.ndarray:
 
 
 def separable_ramps(pixels: FourierPixels, shifts_px: np.ndarray, xp: Any) -> Any:
-    """Return the table of `phase_table`, made on the side of ``xp`` as a product of one factor along x and one along y.
+    """Return the table of `phase_table` in the array library ``xp``, made as a product of a factor in x and one in y.
 
-    Only 3 radius sines and cosines a shift are computed (in float64, on the host) and copied.
+    Only 3 · radius sines and cosines per shift are computed (in float64, on the host) and copied.
     """
     shifts = np.asarray(shifts_px, np.float64).reshape(-1, 2)
     along = np.arange(-pixels.radius, pixels.radius + 1)

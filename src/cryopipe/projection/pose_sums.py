@@ -13,7 +13,7 @@ from cryopipe.imaging.fourier_pixels import FourierPixels
 
 @dataclass
 class PoseSums:
-    """The sums of the M-step, one row for each state: insert them as slices (3-D) or rotate them into class averages (2-D).
+    """The sums of the M-step, one row per state. They are inserted as slices (3-D) or rotated into class averages (2-D).
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class PoseSums:
     n_images: int
 
     def to_host(self) -> PoseSums:
-        """Return the same with NumPy arrays."""
+        """Return the same sums as NumPy arrays."""
         return PoseSums(to_numpy(self.numerator), to_numpy(self.weight), self.data_power, self.n_images)
 
     def merge(self, other: PoseSums) -> PoseSums:
@@ -45,7 +45,7 @@ class PoseSums:
         )
 
     def scaled(self, factor: float) -> PoseSums:
-        """Return the sums times ``factor``: the memory of a running average over mini-batches."""
+        """Return the sums times ``factor``, for a running average over mini-batches."""
         numerator, weight = self.numerator * np.float32(factor), self.weight * np.float32(factor)
         return PoseSums(numerator, weight, self.data_power * factor, self.n_images)
 
@@ -55,21 +55,21 @@ class PoseSums:
         return mass / max(float(mass.sum()), np.finfo(np.float64).tiny)
 
     def noise_ratio(self, references: Any, pixels: FourierPixels) -> np.ndarray:
-        """Return by what σ² of each shell is to be multiplied to fit the residuals, float64 ``[radius + 1]``.
+        """Return the factor by which σ² of each shell must be multiplied to fit the residuals, float64 ``[radius + 1]``.
 
-        It is Σ γ |X - C Y|² / σ² over twice the number of pixels, from the sums alone:
-        Σ|X|²/σ² - 2 Re Σ_o conj(Y_o) S_o + Σ_o W_o |Y_o|². One where the noise model is right; shell 0 is one.
+        It is Σ γ |X - C Y|² / σ² divided by twice the number of pixels. It is computed from the sums alone, as
+        Σ|X|²/σ² - 2 Re Σ_o conj(Y_o) S_o + Σ_o W_o |Y_o|². It is one if the noise model is right. Shell 0 is one.
 
         Parameters
         ----------
         references : complex64 [o, K]
-            The references that the search compared with.
+            The references of the search.
         pixels : FourierPixels
-            Of the images.
+            Pixels of the images.
         """
         xp = array_module(self.numerator, references)
         residual = np.array(self.data_power)
-        for start in range(0, len(references), 4096):  # bounds the temporary arrays
+        for start in range(0, len(references), 4096):  # limits the temporary arrays
             part = slice(start, start + 4096)
             reference, numerator, weight = references[part], self.numerator[part], self.weight[part]
             cross = (xp.conj(reference) * numerator).real

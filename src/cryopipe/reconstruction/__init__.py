@@ -1,1 +1,1 @@
-"""Which volume do posed images give: insertion, symmetry, Wiener division, half sets."""
+"""Reconstruction of a volume from posed images: insertion, symmetry, Wiener division, half sets."""

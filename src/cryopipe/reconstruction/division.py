@@ -1,16 +1,17 @@
-"""Divide numerator by weight, and bridge the gaps between slices with what lies a voxel about.
+"""Divide numerator by weight, and bridge the gaps between slices with neighbouring voxels.
 
-Few slices leave voxels that hardly any of them reach. Their quotient is one image's noise, and in a map without symmetry
-there are enough of them to bury the signal on which all their neighbours agree. A particle in its box is sampled twice
-too finely at padding 2, so that the neighbours know nearly all about such a voxel. With W and N the weight and numerator
-smoothed by [1 2 1]/4 along each axis, a voxel of weight w < W/2 takes the share q = (W/2 - w)/W of its surroundings:
+With few slices there are voxels that hardly any slice reaches. Their quotient is the noise of one image, and in a map without
+symmetry there are enough of them to hide the signal on which all their neighbours agree. At padding 2 a particle in its box
+is sampled twice as finely as needed, so the neighbours have nearly all the information about such a voxel. Let W and N be the
+weight and the numerator smoothed by [1 2 1]/4 along each axis. A voxel of weight w < W/2 gets the share q = (W/2 - w)/W of
+its neighbourhood:
 
     (n + q N) / (w + q W + regulariser)
 
-so that nothing counts less than half of what lies about it. Where slices are dense nothing changes. The surroundings,
-not the shell, are the measure: an empty cone stays empty. A conjugate-gradient solution of the whole least-squares
-problem inside the particle's sphere is hardly better: 400 noisy particles of 186 Å without symmetry give 4.54 Å by it,
-4.53 Å here and 6.02 Å by bare quotients (FSC 0.5 against truth).
+So no voxel has less than half the weight of its neighbourhood. If slices are dense, nothing changes. The neighbourhood, and
+not the shell, is the measure, so an empty cone stays empty. A conjugate-gradient solution of the whole least-squares problem
+inside the particle's sphere is hardly better: with 400 noisy particles of 186 Å without symmetry it gives 4.54 Å, this method
+4.53 Å, and bare quotients 6.02 Å (FSC 0.5 against truth).
 
 References: Scheres 2012, doi:10.1016/j.jsb.2012.09.006 (iterative gridding, which smooths weights to the same end).
 """
@@ -26,10 +27,10 @@ from cryopipe.kernels.volumes import division
 from cryopipe.reconstruction.shells import shell_numbers
 
 LEAST_SHARE = 0.5
-"""Least weight of a voxel as a share of the smoothed weight about it.
+"""Least weight of a voxel as a share of the smoothed weight around it.
 
-0.2, 0.35, 0.5, 0.7 and 1 give 4.60, 4.56, 4.53, 4.52 and 4.50 Å on the particles above; from 0.7 on, maps of noise-free
-images lose (FSC 0.9990 and 0.9985 where it is 0.9994 otherwise).
+0.2, 0.35, 0.5, 0.7 and 1 give 4.60, 4.56, 4.53, 4.52 and 4.50 Å on the particles above. But from 0.7 on, maps of noise-free
+images become worse (FSC 0.9990 and 0.9985 instead of 0.9994).
 """
 
 
@@ -41,18 +42,18 @@ def divided_rows(
     Parameters
     ----------
     numerator : complex64 [2R+1, 2R+1, R+1]
-        Half cube; beyond its edge it counts as zero, at kx = -1 it is the Friedel mate of kx = 1.
+        Half cube. Beyond its edge it is zero, and at kx = -1 it is the Friedel mate of kx = 1.
     weight : float32 [2R+1, 2R+1, R+1]
     part : slice
         Rows ky of the half cube.
     floor, regulariser : float32 [radius + 1]
-        By shell.
+        Smallest divisor and regulariser of each shell.
     padding : int
 
     Returns
     -------
     complex64 [2R+1, part, R+1]
-        Zero beyond the last shell and where the divisor is zero.
+        The rows. They are zero beyond the last shell and where the divisor is zero.
     """
     xp = array_module(numerator, weight)
     if xp is np:

@@ -1,4 +1,4 @@
-"""Two independent halves of a particle set, decided by the particle itself and not by its row in a table."""
+"""Two independent halves of a particle set. The particle itself decides, not its row in a table."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from cryopipe.projection.particle_keys import particle_keys
 def half_sets(names: Sequence[str], groups: Sequence[str] | None = None) -> np.ndarray:
     """Assign particles to half 1 or 2 by the hash of their names, alternating inside each group.
 
-    The halves of a group (a micrograph) differ by at most one particle, and the odd one goes to a side that the group's
-    own hash chooses. Order of the rows, other micrographs and the machine have no influence.
+    The halves of a group (a micrograph) differ by at most one particle. The hash of the group decides to which half the odd
+    one goes. The order of rows, other micrographs and the machine have no influence.
 
     Parameters
     ----------
     names : sequence of str
-        A name for each particle that belongs to its content (micrograph and coordinates); no name twice.
+        A name for each particle that follows from its content (micrograph and coordinates). Names must be unique.
     groups : sequence of str, optional
-        The stratum of each particle; all in one by default.
+        The group of each particle. By default there is one group.
 
     Returns
     -------
@@ -33,12 +33,12 @@ def half_sets(names: Sequence[str], groups: Sequence[str] | None = None) -> np.n
     Raises
     ------
     InputError
-        A name occurs twice: duplicates across halves would keep the FSC from ever falling to zero.
+        A name occurs twice. With duplicates in both halves the FSC would never fall to zero.
     """
     if len(set(names)) != len(names):
         seen: set[str] = set()
         double = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise InputError(f"particle {double} is in the table twice: remove duplicates before splitting into half sets")
+        raise InputError(f"particle {double} is in the table twice. Remove duplicates before splitting into half sets.")
     strata = list(groups) if groups is not None else [""] * len(names)
     order = sorted(range(len(names)), key=lambda i: (strata[i], _hash(names[i])))
     half = np.zeros(len(names), np.int8)
@@ -54,21 +54,21 @@ def half_sets(names: Sequence[str], groups: Sequence[str] | None = None) -> np.n
 def half_sets_of(particles: StarTable) -> np.ndarray:
     """Return the half sets of a particle table, stratified by micrograph: int8 ``[n]`` of 1 and 2.
 
-    A particle's name is that of `cryopipe.projection.particle_keys`: micrograph and coordinates, else its image's name.
+    The name of a particle is that of `cryopipe.projection.particle_keys`: micrograph and coordinates, or else its image.
 
     Raises
     ------
     InputError
-        The table says neither where particles are nor what their images are called, or names one twice; or the
-        particles are so few that a half is left without any.
+        The table has neither coordinates nor image names, or a name occurs twice, or there are so few particles that a half
+        has none.
     """
     rows = particles.rows
     group = next((rows[c].astype(str).tolist() for c in ("crpItem", "rlnMicrographName") if c in rows), None)
     half = half_sets(particle_keys(rows), group)
     if len(half) and not {1, 2} <= set(half.tolist()):
         raise InputError(
-            f"{len(half)} particles leave half set {3 - int(half[0])} empty: a gold-standard FSC needs particles in both; "
-            "use more micrographs or loosen what rejects particles"
+            f"with {len(half)} particles half set {3 - int(half[0])} is empty, but a gold-standard FSC needs particles in "
+            "both. Use more micrographs, or relax the limits that reject particles."
         )
     return half
 

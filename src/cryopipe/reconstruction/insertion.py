@@ -1,4 +1,4 @@
-"""Insertion of prepared slices, with the copies that a point group asks for."""
+"""Insertion of prepared slices, with the copies that a point group needs."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def insert_copies(
     padding: int,
     ordered: bool,
 ) -> None:
-    """Add slices to the accumulators at their poses and at those that are equivalent to them.
+    """Add slices to the accumulators at their poses and at the equivalent poses.
 
     Parameters
     ----------
     numerator, weight : complex64, float32 [2R+1, 2R+1, R+1]
         Accumulators, changed in place.
     plan : SymmetryPlan
-        Which copies are inserted, and which come from the volumes later.
+        States which copies are inserted, and which are made from the volumes later.
     slices : pair of complex64 [n, K], float32 [n, K]
         Values and their weights.
     rotations : float32 [n, 3, 3]
@@ -39,12 +39,12 @@ def insert_copies(
     padding : int
         Sampling of the accumulators.
     ordered : bool
-        GPU: insert in one order.
+        On a GPU: insert in a fixed order.
     """
     xp = array_module(numerator, *slices)
     kx, ky = (xp.asarray(k) for k in frequencies)
     values, information = (xp.ascontiguousarray(part) for part in slices)
     cosets = plan.cosets[:1] if plan.rotates_volumes else plan.cosets
-    # All copies of an image follow each other, so that cutting the images into batches changes no order of sums.
+    # All copies of an image are neighbours, so that batches of images do not change the order of sums.
     poses = xp.asarray((rotations[:, None].astype(np.float64) @ cosets).astype(np.float32))
     insert_slices(numerator, weight, poses, values, information, kx, ky, padding=padding, ordered=ordered)

@@ -1,4 +1,4 @@
-"""What a reconstruction will need of memory, known before it starts."""
+"""The memory that a reconstruction will need, known before it starts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from cryopipe.projection.half_cube import cube_shape
 
 _MEMINFO = Path("/proc/meminfo")
 _GPU_WORKING_BYTES = 8 * (64 << 20)
-"""What a GPU holds beside the arrays while it solves: eight times what it transforms at a time."""
+"""Memory of a GPU while it solves, in addition to the arrays: eight times what it transforms at a time."""
 
 
 @dataclass(frozen=True)
 class MemoryNeed:
-    """Bytes of the parts of one reconstruction (one half set); the images themselves are the caller's.
+    """Bytes of the parts of one reconstruction (one half set), without the images, which belong to the caller.
 
     Attributes
     ----------
@@ -25,9 +25,9 @@ class MemoryNeed:
     batch : int
         Prepared images: 12 K each.
     rotation : int
-        The second pair of cubes where volumes are rotated for symmetry, else 0.
+        The second pair of cubes if volumes are rotated for symmetry, otherwise 0.
     solution : int
-        While solving: half-transformed columns and the map.
+        Half-transformed columns and the map, while solving.
     """
 
     accumulators: int
@@ -37,7 +37,7 @@ class MemoryNeed:
 
     @property
     def peak(self) -> int:
-        """Most that is held at once: batch, rotation and solution come one after the other."""
+        """Largest memory at a time, since batch, rotation and solution come one after the other."""
         return self.accumulators + max(self.batch, self.rotation, self.solution)
 
 
@@ -51,9 +51,9 @@ def memory_need(
     box, radius, padding : int
         As for `cryopipe.reconstruction.reconstruct.Reconstruction.empty`.
     images_per_batch : int
-        Images prepared at a time.
+        Number of images prepared at a time.
     interpolated : bool
-        Volumes are rotated for symmetry (``SymmetryPlan.rotates_volumes``).
+        Whether volumes are rotated for symmetry (``SymmetryPlan.rotates_volumes``).
     """
     depth, height, width = cube_shape(radius, padding)
     accumulators = 12 * depth * height * width
@@ -65,21 +65,21 @@ def memory_need(
 def check_memory(
     box: int, radius: int, *, padding: int, interpolated: bool, gpu: bool, free_bytes: int | None = None
 ) -> MemoryNeed:
-    """Return the memory of a reconstruction, after making sure that as much is free.
+    """Return the memory of a reconstruction, after checking that it is free.
 
     Parameters
     ----------
     box, radius, padding, interpolated
         As for `memory_need`.
     gpu : bool
-        Ask the GPU, not the host.
+        Check the memory of the GPU, not of the host.
     free_bytes : int, optional
-        Taken in place of what the machine reports.
+        Used instead of what the machine reports.
 
     Raises
     ------
     DeviceError
-        Less is free; the message states the need, what is free and the largest radius that fits.
+        Less is free. The message states the need, the free memory and the largest radius that fits.
     """
     need = memory_need(box, radius, padding=padding, interpolated=interpolated)
     working = _GPU_WORKING_BYTES if gpu else 0
@@ -91,30 +91,30 @@ def check_memory(
             if memory_need(box, r, padding=padding, interpolated=interpolated).peak + working <= free
         ]
         advice = (
-            f"at most radius {fitting[-1]} (of box {box}) fits: crop the images to a smaller box"
+            f"The largest radius that fits is {fitting[-1]} (of box {box}). Crop the images to a smaller box"
             if fitting
-            else "crop the images to a smaller box"
+            else "Crop the images to a smaller box"
         )
         needed = (need.peak + working) / 1e9
         raise DeviceError(
-            f"a reconstruction of box {box}, radius {radius}, padding {padding} needs {needed:.2f} GB and {free / 1e9:.2f} GB of "
-            f"{'GPU' if gpu else 'host'} memory are free: {advice}, or use a larger machine"
+            f"a reconstruction of box {box}, radius {radius}, padding {padding} needs {needed:.2f} GB, but {free / 1e9:.2f} GB "
+            f"of {'GPU' if gpu else 'host'} memory are free. {advice}, or use a larger machine."
         )
     return need
 
 
 def images_that_fit(radius: int, *, wanted: int, gpu: bool, free_bytes: int | None = None) -> int:
-    """Return how many images, at most ``wanted``, can be prepared at a time in what is free now; at least 1.
+    """Return how many images, at most ``wanted`` and at least 1, can be prepared at a time in the free memory.
 
     Parameters
     ----------
     radius : int
-        Of the images.
+        Radius of the images.
     wanted : int
     gpu : bool
-        Ask the GPU, not the host.
+        Check the memory of the GPU, not of the host.
     free_bytes : int, optional
-        Taken in place of what the machine reports.
+        Used instead of what the machine reports.
 
     Raises
     ------
@@ -127,14 +127,14 @@ def images_that_fit(radius: int, *, wanted: int, gpu: bool, free_bytes: int | No
         return wanted
     if free < each:
         raise DeviceError(
-            f"{free / 1e6:.2f} MB of {'GPU' if gpu else 'host'} memory are free, an image of radius {radius} needs "
-            f"{each / 1e6:.2f} MB beside the accumulators: use a smaller radius or a device with more memory"
+            f"{free / 1e6:.2f} MB of {'GPU' if gpu else 'host'} memory are free, but an image of radius {radius} needs "
+            f"{each / 1e6:.2f} MB in addition to the accumulators. Use a smaller radius or a device with more memory."
         )
     return int(min(wanted, free // each))
 
 
 def free_host_memory() -> int | None:
-    """Return the bytes that the kernel can give without swapping; None on systems other than Linux."""
+    """Return the bytes that the kernel can give without swapping, or None on systems other than Linux."""
     if not _MEMINFO.exists():
         return None
     for line in _MEMINFO.read_text().splitlines():
@@ -144,7 +144,7 @@ def free_host_memory() -> int | None:
 
 
 def free_gpu_memory() -> int:
-    """Return the free bytes of CuPy's current device, blocks that CuPy keeps for reuse included."""
+    """Return the free bytes of CuPy's current device, including blocks that CuPy keeps for reuse."""
     import cupy
 
     free, _ = cupy.cuda.runtime.memGetInfo()

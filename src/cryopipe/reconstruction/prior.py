@@ -13,9 +13,9 @@ def ssnr_from_fsc(fsc: np.ndarray, *, joint: bool = False) -> np.ndarray:
     Parameters
     ----------
     fsc : ndarray [shells]
-        Between half maps; clamped to 0.001..0.999.
+        FSC between half maps. It is limited to 0.001..0.999.
     joint : bool
-        For the map of both halves together: FSC' = √(2 FSC/(1 + FSC)) takes the place of FSC.
+        For the map of both halves together: FSC' = √(2 FSC/(1 + FSC)) is used instead of FSC.
     """
     curve = np.clip(np.asarray(fsc, np.float64), 0.001, 0.999)
     if joint:
@@ -29,7 +29,7 @@ def tau2_from_ssnr(ssnr: np.ndarray, shell_weight: np.ndarray, padding: int) -> 
 
 
 def regulariser(tau2: np.ndarray | None, ssnr: np.ndarray | None, mean_weight: np.ndarray, padding: int) -> np.ndarray:
-    """Return what is added to the weights of each shell, 1/(p³ τ²), float64 [radius + 1]; zero without a prior.
+    """Return the summand 1/(p³ τ²) of the weights of each shell, float64 [radius + 1]. It is zero without a prior.
 
     Parameters
     ----------
@@ -47,15 +47,15 @@ def regulariser(tau2: np.ndarray | None, ssnr: np.ndarray | None, mean_weight: n
     """
     shells = len(mean_weight)
     if tau2 is not None and ssnr is not None:
-        raise InputError("a reconstruction takes tau2 or ssnr, not both")
+        raise InputError("give either tau2 or ssnr to a reconstruction, not both.")
     prior = tau2 if tau2 is not None else ssnr
     if prior is None:
         return np.zeros(shells)
     prior = np.asarray(prior, np.float64)[:shells]
     if len(prior) < shells or np.isnan(prior).any() or prior.min() < 0:
         raise InputError(
-            f"a prior for {len(prior)} shells, least value {prior.min()}: {shells} values, none negative, are needed"
+            f"the prior has {len(prior)} shells and the least value {prior.min()}. Give {shells} values, none negative."
         )
     numerator = mean_weight if ssnr is not None else np.full(shells, float(padding) ** -3)
-    # A shell with no prior variance is removed: 1e30 is as good as infinity and stays finite in float32.
+    # A shell without prior variance is removed: 1e30 works like infinity and is finite in float32.
     return np.minimum(numerator / np.maximum(prior, 1e-30), 1e30)

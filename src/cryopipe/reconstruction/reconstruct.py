@@ -1,11 +1,11 @@
-"""The volume that posed images give, by direct Fourier inversion: weighted insertion of slices, symmetry, Wiener division.
+"""Reconstruct a volume from posed images by direct Fourier inversion: weighted insertion, symmetry, Wiener division.
 
-Every slice adds w C X exp(-2πi k·t/box)/σ² to a numerator and w C²/σ² to a weight cube, trilinearly, at padding 2. The
-map is ``numerator / (weight + 1/(p³ τ²))``, with the gaps between slices bridged (`cryopipe.reconstruction.division`),
-back-transformed, cropped and divided by the kernel's transform. The weight is floored at 1/1000 of its shell's mean.
+Each slice adds w C X exp(-2πi k·t/box)/σ² to a numerator and w C²/σ² to a weight cube, trilinearly, at padding 2. The map is
+``numerator / (weight + 1/(p³ τ²))``, where gaps between slices are bridged (`cryopipe.reconstruction.division`). It is
+transformed back, cropped, and divided by the transform of the kernel. The weight is at least 1/1000 of the mean of its shell.
 
-On the CPU each voxel's sum runs in one order, that of the images' content: neither threads nor batches nor the order of
-the table change a bit. Memory is known beforehand: `cryopipe.reconstruction.memory`.
+On the CPU the sum of each voxel has a fixed order, that of the content of the images. So neither threads nor batches nor the
+order of the table change a bit. `cryopipe.reconstruction.memory` tells the memory beforehand.
 
 References: Scheres 2012, doi:10.1016/j.jsb.2012.09.006 (eqs. 5-8, regularised reconstruction).
 """
@@ -34,19 +34,19 @@ from cryopipe.reconstruction.symmetrise import Method, SymmetryPlan, symmetrise_
 from cryopipe.reconstruction.weighting import checked_inputs, weighted_images
 
 BATCH_BYTES = 64 << 20
-"""Prepared images that wait for insertion at any time."""
+"""Memory in bytes for prepared images that wait for insertion."""
 WEIGHT_FLOOR = 1e-3
-"""Least weight of a voxel as a share of its shell's mean (RELION's skip-gridding path)."""
+"""Least weight of a voxel as a share of the mean of its shell (as in RELION with skip-gridding)."""
 
 
 @dataclass
 class Reconstruction:
-    """Accumulators of one reconstruction (make one with `Reconstruction.empty`; one for each half set).
+    """Accumulators of one reconstruction. Make one for each half set with `Reconstruction.empty`.
 
     Attributes
     ----------
     box : int
-        Edge of the images and of the map.
+        Side of the images and of the map.
     radius : int
         Outermost shell.
     padding : int
@@ -56,13 +56,13 @@ class Reconstruction:
     numerator : complex64 [2R+1, 2R+1, R+1]
     weight : float32 [2R+1, 2R+1, R+1]
     n_images : int
-        Images (or rows of sums) inserted.
+        Number of inserted images (or rows of sums).
     symmetrised : bool
-        Whether `symmetrise` was called; nothing can be inserted afterwards.
+        Whether `symmetrise` was called. Nothing can be inserted afterwards.
     pixel_size_A : float, optional
-        Of the images; taken from the first that are inserted where it is not given.
+        Pixel size of the images. If it is not given, it is that of the first inserted images.
     ordered : bool
-        GPU: insert in one order (reproducible, slower) instead of by atomic additions; the CPU always does.
+        On a GPU: insert in a fixed order (reproducible, slower) instead of by atomic additions. The CPU always does so.
     """
 
     box: int
@@ -95,16 +95,17 @@ class Reconstruction:
         Parameters
         ----------
         box : int
-            Even edge of the images.
+            Even side of the images.
         radius : int
             Outermost shell, at most ``box // 2 - 1``.
         padding : int
-            2; 3 gains accuracy in small boxes for 3.4 times the memory.
+            2, or 3 for more accuracy in small boxes with 3.4 times the memory.
         symmetry : str
             Point group.
         expected_slices : int
-            About how many slices will be inserted; decides, for groups whose operators are not all signed permutations,
-            between inserting copies and interpolating (see `cryopipe.reconstruction.symmetrise`). 0 means few: copies.
+            Approximate number of slices that will be inserted. For groups whose operators are not all signed permutations
+            it decides between inserting copies and interpolation (see `cryopipe.reconstruction.symmetrise`). 0 means few,
+            and so copies.
         method : {"copies", "interpolation"}, optional
             Overrides that choice.
         gpu : bool
@@ -119,7 +120,7 @@ class Reconstruction:
         InputError
             Box, radius and padding do not fit together.
         DeviceError
-            The cubes do not fit into the memory that is free; the message states what would.
+            The cubes do not fit into the free memory. The message states what would fit.
         """
         check_cube((box, box, box), radius, padding)
         shape = cube_shape(radius, padding)
@@ -148,7 +149,7 @@ class Reconstruction:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the accumulators: 12 (2R+1)²(R+1); 6.4 GB at box 512, radius 255, padding 2."""
+        """Bytes of the accumulators, 12 (2R+1)²(R+1). This is 6.4 GB for box 512, radius 255, padding 2."""
         return int(self.numerator.nbytes + self.weight.nbytes)
 
     def insert(
@@ -162,13 +163,13 @@ class Reconstruction:
         noise_group: np.ndarray | None = None,
         batch: int | None = None,
     ) -> None:
-        """Insert images at their poses; the same bits in whatever order they are given and however they are cut.
+        """Insert images at their poses. The order of the images and their division into batches change no bit.
 
         Parameters
         ----------
         images : ParticleSpectra
-            n images of this box, radius at most this one's; those of the host go to the GPU batch by batch where the
-            cubes are there.
+            n images of this box, with at most this radius. If the cubes are on the GPU, images of the host are moved there
+            batch by batch.
         rotations : ndarray [n, 3, 3]
             Poses A.
         shifts_px : ndarray [n, 2]
@@ -176,20 +177,20 @@ class Reconstruction:
         inverse_sigma2 : ndarray [radius + 1] or [g, radius + 1]
             1/σ² by shell, for each noise group.
         weights : ndarray [n], [n, radius + 1] or [n, K], optional
-            Factor on each image's contribution (numerator and weight): one for all of it, or one per shell
-            (`cryopipe.reconstruction.weighting.b_factor_weights`), or one per Fourier pixel. Not negative.
+            Factor of the contribution of each image (numerator and weight): one per image, one per shell
+            (`cryopipe.reconstruction.weighting.b_factor_weights`), or one per Fourier pixel. It must not be negative.
         noise_group : ndarray int [n], optional
             Row of ``inverse_sigma2`` of each image.
         batch : int, optional
-            Images prepared at a time; by default as many as take 64 MB, or fit. Halved where memory runs out all the
-            same.
+            Number of images prepared at a time. By default as many as take 64 MB, or as fit. It is halved if memory runs
+            out nevertheless.
 
         Raises
         ------
         InputError
-            Shapes, boxes or pixel sizes do not fit, or values are not finite.
+            Shapes, boxes or pixel sizes are wrong, or values are not finite.
         DeviceError
-            Not even one image fits into the memory that is free.
+            Not even one image fits into the free memory.
         """
         self._check_open(images.box, images.pixels)
         pixel_size_A = self._common_pixel_size(images.pixel_size_A)
@@ -197,7 +198,7 @@ class Reconstruction:
         table, group, factor = checked_inputs(images, rotations, shifts, inverse_sigma2, weights, noise_group)
         order = content_order(images)
         poses, pixels = np.asarray(rotations, np.float32), images.pixels
-        # in the order in which insertion visits them, so that it reads one after the other
+        # in the order of insertion, so that the pixels are read one after the other
         by_row = np.lexsort((pixels.kx, pixels.ky))
         kx, ky = pixels.kx[by_row], pixels.ky[by_row]
 
@@ -212,33 +213,33 @@ class Reconstruction:
             wanted = max(1, BATCH_BYTES // (12 * len(images.pixels)))
             size = images_that_fit(images.pixels.radius, wanted=wanted, gpu=array_module(self.numerator) is not np)
         if size < 1:
-            raise InputError(f"a batch of {size} images: at least 1 is needed")
+            raise InputError(f"a batch of {size} images is not possible. Give at least 1.")
         in_batches(insert, order, size, what="image")
         self.n_images += len(images)
         self.pixel_size_A = pixel_size_A
 
     def insert_sums(self, sums: PoseSums, rotations: np.ndarray, pixels: FourierPixels) -> None:
-        """Insert the M-step sums of a global search, one slice per state: the cost does not grow with the number of images.
+        """Insert the M-step sums of a global search, one slice per state. The cost does not depend on the number of images.
 
         Parameters
         ----------
         sums : PoseSums
-            o states.
+            Sums of o states.
         rotations : ndarray [o, 3, 3]
-            Their poses.
+            Poses of the states.
         pixels : FourierPixels
-            Of the images searched.
+            Fourier pixels of the images that were searched.
         """
         self._check_open(pixels.box, pixels)
         if np.shape(rotations) != (len(sums.weight), 3, 3):
             raise InputError(
-                f"sums of {len(sums.weight)} states with rotations {np.shape(rotations)}: one for each state is needed"
+                f"there are sums of {len(sums.weight)} states, but rotations {np.shape(rotations)}. Give one for each state."
             )
         self._insert((sums.numerator, sums.weight), np.asarray(rotations, np.float32), (pixels.kx, pixels.ky))
         self.n_images += sums.n_images
 
     def symmetrise(self) -> None:
-        """Impose the point group on the accumulators (once, after the last insertion)."""
+        """Impose the point group on the accumulators. Call it once, after the last insertion."""
         if not self.symmetrised:
             self.numerator, self.weight = symmetrise_half_cubes(
                 self.numerator, self.weight, self.plan, reach=self._reach(math.sqrt(3))
@@ -246,14 +247,15 @@ class Reconstruction:
         self.symmetrised = True
 
     def merged(self, other: Reconstruction, *, factor: float = 1.0, other_factor: float = 1.0) -> Reconstruction:
-        """Return ``factor`` times this plus ``other_factor`` times the other (both halves, or a running average)."""
+        """Return ``factor`` times this plus ``other_factor`` times the other, for both halves or a running average."""
         mine, theirs = (
             (one.box, one.radius, one.padding, one.plan.group, one.symmetrised or one.plan.method, one.symmetrised)
             for one in (self, other)
         )
         if mine != theirs:
             raise InputError(
-                f"reconstructions (box, radius, padding, group, method, symmetrised) {mine} and {theirs} cannot be added"
+                f"reconstructions with (box, radius, padding, group, method, symmetrised) {mine} and {theirs} cannot be "
+                "added. Make both in the same way."
             )
         pixel_size_A = self.pixel_size_A if other.pixel_size_A is None else self._common_pixel_size(other.pixel_size_A)
         a, b = np.float32(factor), np.float32(other_factor)
@@ -280,26 +282,26 @@ class Reconstruction:
         Parameters
         ----------
         tau2 : ndarray [radius + 1], optional
-            Variance of real and imaginary part each of the map's Fourier coefficients, by shell, in the scale of
-            `cryopipe.projection.references.reference_cube` (regularised: maximum a posteriori).
+            Variance of the real (and of the imaginary) part of the map's Fourier coefficients, by shell, in the scale of
+            `cryopipe.projection.references.reference_cube`. The map is then regularised (maximum a posteriori).
         ssnr : ndarray [radius + 1], optional
-            Instead of ``tau2``: the spectral signal-to-noise ratio of the reconstruction by shell (`ssnr_from_fsc`),
-            times a regularisation factor T if wanted: 1/(p³τ²) is then the shell's mean weight over it. Zero removes a
-            shell.
+            Alternative to ``tau2``: the spectral signal-to-noise ratio of the reconstruction by shell (`ssnr_from_fsc`),
+            possibly times a regularisation factor T. 1/(p³τ²) is then the mean weight of the shell divided by it. Zero
+            removes a shell.
         threads : int
             CPU threads of the transforms.
 
         Returns
         -------
         ndarray float32 [box, box, box]
-            With neither, the unregularised map, such as half maps for an FSC must be. Grey values are those of which
-            the images are projections.
+            The map. With neither prior it is not regularised, as needed for half maps for an FSC. The images are
+            projections of its grey values.
 
         Raises
         ------
         InputError
-            Both priors are given, or one does not reach the radius or is negative; nothing was inserted, or images of
-            zero weight alone.
+            Both priors are given, or one does not reach the radius or is negative. Or nothing was inserted, or only images
+            of zero weight.
         """
         mean = self._mean_weight()
         added = regulariser(tau2, ssnr, mean, self.padding).astype(np.float32)
@@ -324,15 +326,15 @@ class Reconstruction:
         return usable_means(self.shell_weight(), self.n_images)
 
     def _reach(self, margin: float) -> float:
-        """Return the radius of the sphere, in steps of the cubes, that holds all that was inserted or is used."""
+        """Return the radius, in steps of the cubes, of a sphere with all voxels that were inserted or are used."""
         return self.padding * (self.radius + 0.5) + margin
 
     def _common_pixel_size(self, pixel_size_A: float) -> float:
         own = pixel_size_A if self.pixel_size_A is None else self.pixel_size_A
         if not abs(pixel_size_A / own - 1) <= 1e-3:
             raise InputError(
-                f"images of {pixel_size_A:g} Å per pixel do not belong to a reconstruction of {own:g} Å per pixel: "
-                "extract or resample all particles to one pixel size"
+                f"images of {pixel_size_A:g} Å per pixel do not fit a reconstruction of {own:g} Å per pixel. "
+                "Extract or resample all particles to one pixel size."
             )
         return own
 
@@ -346,9 +348,9 @@ class Reconstruction:
 
     def _check_open(self, box: int, pixels: FourierPixels) -> None:
         if self.symmetrised and self.plan.order > 1:
-            raise InputError("this reconstruction was symmetrised already: insert all images before symmetrise()")
+            raise InputError("this reconstruction is already symmetrised. Insert all images before symmetrise().")
         if box != self.box or pixels.radius > self.radius:
             raise InputError(
                 f"images of box {box}, radius {pixels.radius} do not fit a reconstruction of box {self.box}, radius "
-                f"{self.radius}"
+                f"{self.radius}. Use the same box and at most the same radius."
             )

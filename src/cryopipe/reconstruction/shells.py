@@ -1,4 +1,4 @@
-"""Which shell a voxel of a half cube lies in, and the mean weight of shells."""
+"""The shell of each voxel of a half cube, and the mean weight of shells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cryopipe.projection.half_cube import chunks
 def shell_means(weight: Any, radius: int, padding: int) -> np.ndarray:
     """Return the mean of a half cube float32 ``[2R+1, 2R+1, R+1]`` over each shell round(|k|/padding), float64.
 
-    The result has ``radius + 1`` entries; the sums run plane by plane, so threads do not change them.
+    The result has ``radius + 1`` entries. The sums are made plane by plane, so threads do not change them.
     """
     members = shell_counts(weight.shape[2] - 1, radius, padding)
     if array_module(weight) is np:
@@ -49,7 +49,7 @@ def shell_numbers(cube: Any, part: slice, padding: int) -> Any:
 
 
 def usable_means(mean_weight: np.ndarray, n_images: int) -> np.ndarray:
-    """Return the mean weights of the shells after checking that a map can be made of them.
+    """Check that a map can be made from the mean weights of the shells, and return them.
 
     Raises
     ------
@@ -58,10 +58,10 @@ def usable_means(mean_weight: np.ndarray, n_images: int) -> np.ndarray:
     """
     if not mean_weight.any():
         raise InputError(
-            f"a reconstruction of {n_images} images has no weight in any shell: it gives no map; check that "
-            "each half set has particles and that their weights are not all zero"
+            f"a reconstruction of {n_images} images has no weight in any shell, so it gives no map. Check that "
+            "each half set has particles and that their weights are not all zero."
         )
     if not np.isfinite(mean_weight).all():
         shell = int(np.flatnonzero(~np.isfinite(mean_weight))[0])
-        raise InputError(f"the weight of shell {shell} is {mean_weight[shell]}: insert finite values and weights alone")
+        raise InputError(f"the weight of shell {shell} is {mean_weight[shell]}. Insert only finite values and weights.")
     return mean_weight

@@ -1,10 +1,10 @@
 """Imposing a point group on the accumulators of a reconstruction.
 
-Operators that permute and flip axes act on a half cube's voxels exactly: all 24 of O, and C2, C4, D2, D4 on the axes.
-Summing over each voxel's orbit in place imposes them without interpolation, extra memory or a single further slice. For
-a group G with such a subgroup H the rest is |G|/|H| cosets: images are rotated (every slice is inserted |G|/|H| times:
-exact) or volumes are (once over the cube: RELION's way, a second trilinear kernel on that share of the data), whichever
-the stated model says is faster.
+Operators that permute and flip axes map voxels of a half cube exactly onto voxels: all 24 of O, and C2, C4, D2, D4 on the
+axes. A sum over the orbit of each voxel, in place, imposes them without interpolation, extra memory or further slices. For a
+group G with such a subgroup H there remain |G|/|H| cosets. Either images are rotated: every slice is inserted |G|/|H| times,
+which is exact. Or volumes are rotated, once for the whole cube as in RELION, which applies a second trilinear kernel to that
+share of the data. A model of the time decides which is faster.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from cryopipe.kernels.orbits import add_rotated, sum_over_orbits
 
 Method = Literal["copies", "interpolation"]
 INSERTED_S = 32e-9
-"""Seconds to insert a sample on one core (box 250, padding 2; `benchmarks/reconstruct.py` measures it again)."""
+"""Seconds to insert a sample on one core (box 250, padding 2; measured with `benchmarks/reconstruct.py`)."""
 ROTATED_S = 20e-9
 """Seconds to rotate a voxel on one core."""
 
 
 @dataclass(frozen=True)
 class SymmetryPlan:
-    """How a group is imposed.
+    """How a point group is imposed.
 
     Attributes
     ----------
@@ -37,9 +37,9 @@ class SymmetryPlan:
     cosets : ndarray [m, 3, 3]
         Operators c, the identity first, such that the poses ``A @ c @ h`` are all the equivalents of A.
     method : {"copies", "interpolation"}
-        What is done about the cosets; without meaning where m = 1.
+        How the cosets are imposed. It has no meaning if m = 1.
     copy_seconds, interpolation_seconds : float
-        What either is expected to take on one core; the plan holds the shorter, or what was asked for.
+        Expected time of each method on one core. The plan has the faster method, or the requested one.
     """
 
     group: str
@@ -56,7 +56,7 @@ class SymmetryPlan:
 
     @property
     def rotates_volumes(self) -> bool:
-        """Whether `symmetrise_half_cubes` interpolates, which takes a second pair of cubes."""
+        """Whether `symmetrise_half_cubes` interpolates, which needs a second pair of cubes."""
         return self.method == "interpolation" and len(self.cosets) > 1
 
 
@@ -65,17 +65,17 @@ def symmetry_plan(
 ) -> SymmetryPlan:
     """Choose how to impose ``group`` on ``n_slices`` slices of ``n_pixels`` pixels in a half cube.
 
-    Copies cost `INSERTED_S` a sample; rotation costs `ROTATED_S` for each voxel of the half sphere and operator.
-    ``method`` overrides the choice.
+    Copies cost `INSERTED_S` per sample. Rotation costs `ROTATED_S` per voxel of the half sphere and operator. ``method``
+    overrides the choice.
 
     Parameters
     ----------
     group : str
         Point group.
     n_slices : int
-        About how many slices will be inserted.
+        Approximate number of slices that will be inserted.
     n_pixels : int
-        Fourier pixels of a slice.
+        Number of Fourier pixels of a slice.
     cube_shape : tuple of int
         Shape of the half cube.
     method : {"copies", "interpolation"}, optional
@@ -83,7 +83,7 @@ def symmetry_plan(
     """
     operators = symmetry_operators(group)
     exact = operators[is_signed_permutation(operators)]
-    # coset_representatives gives G = H r; the inverse of that is G = r⁻¹ H, the side on which poses multiply.
+    # coset_representatives gives G = H r. The inverse of that is G = r⁻¹ H, the side on which poses are multiplied.
     cosets = coset_representatives(operators, exact).transpose(0, 2, 1)
     further = len(cosets) - 1
     copies = INSERTED_S * n_slices * n_pixels * further
@@ -95,9 +95,9 @@ def symmetry_plan(
 def symmetrise_half_cubes(
     numerator: Any, weight: Any, plan: SymmetryPlan, *, reach: float | None = None
 ) -> tuple[Any, Any]:
-    """Impose the plan on the accumulators and return them; both become sums over the group.
+    """Impose the plan on the accumulators and return them. Both become sums over the group.
 
-    They are changed in place where nothing is interpolated. Beyond ``reach`` (in steps of the cube) all is zero.
+    They are changed in place if nothing is interpolated. Beyond ``reach`` (in steps of the cube) all voxels are zero.
 
     Parameters
     ----------
@@ -106,13 +106,13 @@ def symmetrise_half_cubes(
     plan : SymmetryPlan
         How the group is imposed.
     reach : float
-        Radius of the sphere that holds all that was inserted, in steps of the cubes.
+        Radius of a sphere with all inserted voxels, in steps of the cubes.
     """
     xp = array_module(numerator, weight)
     if plan.rotates_volumes:
         total, total_weight = numerator.copy(), weight.copy()
-        # A slice of pose A @ c puts at cᵀ q what the slice of A puts at q: the copy's value at k is the original's at c
-        # k.
+        # A slice of pose A @ c adds at cᵀ q what the slice of A adds at q, so the value of the copy at k is that of the
+        # original at c k.
         operators = xp.asarray(plan.cosets[1:].astype(np.float32))
         add_rotated(numerator, weight, operators, total, total_weight, reach=reach)
         numerator, weight = total, total_weight

@@ -1,4 +1,4 @@
-"""From images to what is inserted: C X exp(-2πi k·t/box) w/σ² and C² w/σ², in one pass over the data."""
+"""Values and weights of images for insertion, C X exp(-2πi k·t/box) w/σ² and C² w/σ², in one pass over the data."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ def weighted_images(
     ----------
     images : ParticleSpectra
     rows : ndarray int64 [b]
-        Which images, in which order.
+        Indices of the images, in the order of the result.
     shifts_px : ndarray float64 [b, 2]
-        (x, y) that centre them.
+        (x, y) that centre the images.
     inverse_sigma2 : ndarray float32 [b, radius + 1]
-        1/σ² by shell of each.
+        1/σ² by shell for each image.
     weights : ndarray float32 [b, 1], [b, radius + 1] or [b, K]
-        Factor on an image, on its shells or on its pixels.
+        Factor of an image, of its shells or of its pixels.
     order : ndarray int64 [K], optional
-        Fourier pixels in the order in which they are wanted; that of the images by default.
+        Order of the Fourier pixels in the result. The default is that of the images.
     like : array, optional
-        Where the results are wanted, NumPy or CuPy; images of the host are moved there. By default where the images are.
+        An array on the device of the result, NumPy or CuPy. Images of the host are moved there. The default is the device of
+        the images.
 
     Returns
     -------
@@ -49,7 +50,7 @@ def weighted_images(
     Raises
     ------
     InputError
-        An image or its CTF holds NaN or infinity.
+        An image or its CTF has NaN or infinity.
     """
     there = array_module(images.values, images.ctf)
     xp = there if like is None else array_module(like)
@@ -81,8 +82,8 @@ def weighted_images(
         finite = xp.asnumpy(xp.isfinite(values).all(axis=1) & xp.isfinite(information).all(axis=1))
     if not finite.all():
         raise InputError(
-            f"image {int(rows[np.flatnonzero(~finite)[0]]) + 1} of {len(images)} or its CTF holds NaN or infinite "
-            f"values ({int((~finite).sum())} such images in this batch): remove these particles or extract them again"
+            f"image {int(rows[np.flatnonzero(~finite)[0]]) + 1} of {len(images)} or its CTF has NaN or infinite "
+            f"values ({int((~finite).sum())} such images in this batch). Remove these particles, or extract them again."
         )
     return values, information
 
@@ -104,66 +105,67 @@ def checked_inputs(
     images : ParticleSpectra
         n images.
     rotations, shifts_px : ndarray [n, 3, 3], [n, 2]
-        Their poses.
+        Poses of the images.
     inverse_sigma2 : ndarray [radius + 1] or [g, radius + 1]
         1/σ² by shell.
     weights : ndarray [n], [n, radius + 1] or [n, K], optional
-        Factors on the images' contributions.
+        Factors of the contributions of the images.
     noise_group : ndarray int [n], optional
         Row of ``inverse_sigma2`` of each image.
 
     Raises
     ------
     InputError
-        Shapes do not fit, or values are not finite or negative.
+        Shapes are wrong, or values are not finite or are negative.
     """
     n, radius, n_pixels = len(images), images.pixels.radius, len(images.pixels)
     if np.shape(rotations) != (n, 3, 3) or shifts_px.shape != (n, 2):
         raise InputError(
-            f"{n} images with rotations {np.shape(rotations)} and shifts {shifts_px.shape}: one pose each is needed"
+            f"there are {n} images, but rotations {np.shape(rotations)} and shifts {shifts_px.shape}. Give one pose for each."
         )
     poses_finite = np.isfinite(shifts_px).all(axis=1) & np.isfinite(rotations).all(axis=(1, 2))
     if not poses_finite.all():
         bad = int(np.flatnonzero(~poses_finite)[0])
-        raise InputError(f"image {bad + 1} has the shift {shifts_px[bad]} px or a pose that is not finite: remove it")
+        raise InputError(f"image {bad + 1} has the shift {shifts_px[bad]} px or a pose that is not finite. Remove it.")
     table = np.atleast_2d(np.asarray(inverse_sigma2, np.float32))[:, : radius + 1]
     if table.shape[1] < radius + 1 or not np.isfinite(table[:, 1:]).all() or (table[:, 1:] < 0).any():
         raise InputError(
-            f"inverse noise variances of shape {np.shape(inverse_sigma2)}: finite values, none negative, up to shell "
-            f"{radius} are needed"
+            f"the inverse noise variances have the shape {np.shape(inverse_sigma2)}. Give finite values, none negative, up to "
+            f"shell {radius}."
         )
-    table = np.nan_to_num(table)  # shell 0 takes no part
+    table = np.nan_to_num(table)  # shell 0 is not used
     group = np.zeros(n, np.int64) if noise_group is None else np.asarray(noise_group, np.int64)
     if group.shape != (n,) or (n and (group.min() < 0 or group.max() >= len(table))):
-        raise InputError(f"noise groups of shape {group.shape}: each of {n} images needs one of {len(table)}")
+        raise InputError(
+            f"the noise groups have the shape {group.shape}. Give one of {len(table)} for each of {n} images."
+        )
     factor = np.ones(n, np.float32) if weights is None else np.asarray(weights, np.float32)
     factor = factor[:, None] if factor.ndim == 1 else factor
     if factor.shape not in ((n, 1), (n, radius + 1), (n, n_pixels)):
         raise InputError(
-            f"weights of shape {factor.shape}: one for each of {n} images, or {radius + 1} (a shell) or "
-            f"{n_pixels} (a pixel) for each, are needed"
+            f"the weights have the shape {factor.shape}. Give one for each of {n} images, or {radius + 1} (one per shell) or "
+            f"{n_pixels} (one per pixel) for each."
         )
     if not np.isfinite(factor).all() or (factor < 0).any():
         bad = int(np.flatnonzero((~np.isfinite(factor) | (factor < 0)).any(axis=1))[0])
         raise InputError(
-            f"image {bad + 1} has a weight that is negative or not finite ({factor[bad].min()}): weights count "
-            "information and start at 0; use 0 to leave an image out"
+            f"image {bad + 1} has a weight that is negative or not finite ({factor[bad].min()}). Give weights of at least 0; "
+            "0 leaves an image out."
         )
     return table, group, np.ascontiguousarray(factor)
 
 
 def b_factor_weights(b_factors_A2: np.ndarray, radius: int, *, box: int, pixel_size_A: float) -> np.ndarray:
-    """Return exp(-B s²/4) by shell for images whose signal falls off in this way beyond their CTF: ``[n, radius + 1]``.
+    """Return exp(-B s²/4) by shell for images whose signal falls off like this in addition to their CTF: ``[n, radius + 1]``.
 
-    The envelope of amplitudes (Rosenthal & Henderson 2003, doi:10.1016/j.jmb.2003.07.013) is also the weight that gives
-    the sum of such images the best signal-to-noise ratio. float32, for ``weights`` of
-    `cryopipe.reconstruction.reconstruct.Reconstruction.insert`. Where the CTF holds the envelope already, no weight is
-    needed.
+    The envelope of amplitudes (Rosenthal & Henderson 2003, doi:10.1016/j.jmb.2003.07.013) is also the weight that gives the
+    sum of such images the best signal-to-noise ratio. The result (float32) is for ``weights`` of
+    `cryopipe.reconstruction.reconstruct.Reconstruction.insert`. If the CTF already includes the envelope, no weight is needed.
 
     Parameters
     ----------
     b_factors_A2 : ndarray [n]
-        B of each image relative to the best, Å².
+        B of each image relative to the best image, Å².
     radius : int
         Outermost shell.
     box : int
@@ -172,13 +174,13 @@ def b_factor_weights(b_factors_A2: np.ndarray, radius: int, *, box: int, pixel_s
     Raises
     ------
     InputError
-        B is negative or not finite: weights beyond 1 would grow without limit towards Nyquist.
+        B is negative or not finite. Weights above 1 would grow without limit towards Nyquist.
     """
     values = np.asarray(b_factors_A2, np.float64)
     if values.ndim != 1 or not np.isfinite(values).all() or (values.size and values.min() < 0):
         raise InputError(
-            f"B factors of shape {values.shape} from {values.min() if values.size else 'none'}: one finite number per "
-            "image, not negative, relative to the best image, is needed"
+            f"the B factors have shape {values.shape} and least value {values.min() if values.size else 'none'}. Give one "
+            "finite number per image, not negative, relative to the best image."
         )
     frequency = np.arange(radius + 1) / (box * pixel_size_A)
     return np.exp(-0.25 * values[:, None] * frequency**2).astype(np.float32)

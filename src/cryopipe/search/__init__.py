@@ -1,1 +1,1 @@
-"""Which pose explains an image: grids, spectra, references, the global search and the continuous refinement."""
+"""The global search of poses: grids of orientations and shifts, their priors, and the comparison with images."""

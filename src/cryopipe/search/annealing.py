@@ -1,4 +1,4 @@
-"""Temperatures: how flat a posterior must be made so that early iterations do not decide too soon."""
+"""Temperatures, which flatten posteriors so that early iterations do not decide too soon."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def effective_states(
     log_likelihood : ndarray [n, ...]
         Log-likelihoods of all states (`cryopipe.search.exhaustive.search.log_likelihoods`).
     inverse_temperature : float
-        Multiplies the log-likelihood.
+        Factor of the log-likelihood.
     log_prior : array broadcastable to ``log_likelihood``
     """
     value = inverse_temperature * np.asarray(log_likelihood, np.float64) + log_prior
@@ -37,8 +37,7 @@ def temperature_for_spread(
     log_likelihood : ndarray [n, ...]
         A sample of images (tens suffice).
     fraction : float
-        The mean over images of the effective number of states, divided by the number of states, is to be at least this
-        (0 < fraction < 1).
+        Least mean over images of the effective number of states, divided by the number of states (0 < fraction < 1).
     log_prior : array broadcastable to ``log_likelihood``
     tolerance : float
         Relative precision of the result.
@@ -46,12 +45,12 @@ def temperature_for_spread(
     Raises
     ------
     InputError
-        ``fraction`` lies outside (0, 1) or there is no image.
+        ``fraction`` is outside (0, 1), or there is no image.
     """
     if not 0 < fraction < 1 or len(log_likelihood) == 0:
         raise InputError(
-            f"a spread over {fraction} of the states of {len(log_likelihood)} images cannot be asked for: 0 < fraction "
-            "< 1"
+            f"a spread over {fraction} of the states of {len(log_likelihood)} images is not possible. Give 0 < fraction < 1 "
+            "and at least one image."
         )
     wanted = fraction * np.prod(np.shape(log_likelihood)[1:])
 

@@ -1,7 +1,7 @@
 """Grids of orientations: HEALPix directions times in-plane angles.
 
-HEALPix pixel centres in the ring scheme: Górski et al. 2005, doi:10.1086/427976, eqs. 2-9. The in-plane step equals the
-mean distance of the directions, 60°/2^order, as in RELION (whose ``healpix_order`` counts before oversampling).
+The HEALPix pixel centres in the ring scheme are from Górski et al. 2005, doi:10.1086/427976, eqs. 2-9. The in-plane step
+equals the mean distance of the directions, 60°/2^order, as in RELION (where ``healpix_order`` is that before oversampling).
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ def healpix_directions(order: int) -> np.ndarray:
     Raises
     ------
     InputError
-        ``order`` lies outside 0..9 (at order 9 neighbours are 0.12° apart; finer poses come from `refine_poses`).
+        ``order`` is outside 0..9. At order 9 neighbours are 0.12° apart. Finer poses come from `refine_poses`.
     """
     if not 0 <= order <= 9:
-        raise InputError(f"HEALPix order {order}: orders 0 (60°) to 9 (0.12°) exist; refine continuously beyond that")
+        raise InputError(
+            f"HEALPix order {order} is not possible. Use 0 (60°) to 9 (0.12°), and refine continuously beyond that."
+        )
     side = 2**order
     height, azimuth = [], []
     for ring in range(1, 4 * side):
@@ -59,14 +61,14 @@ def orientation_grid(order: int, symmetry: str = "C1", *, rotation: np.ndarray |
     order : int
         HEALPix order: step 60°/2^order, ``12 * 4**order`` directions in C1 and ``6 * 2**order`` in-plane angles.
     symmetry : str
-        Point group (C1, C4, D2, T, O, I, ...). Of directions on the unit's border that are equivalent one is kept;
-        where the group does not map the HEALPix grid onto itself (3-, 5-, 7-fold axes) directions just outside the
-        border fill the gaps that would be left along it, so that no pose is farther than `covering_radius_deg` from
-        the grid. Weigh by `orientation_weights`.
+        Point group (C1, C4, D2, T, O, I, ...). Of equivalent directions on the border of the unit one is kept. If the
+        group does not map the HEALPix grid onto itself (3-, 5-, 7-fold axes), there would be gaps along the border.
+        Directions just outside fill them, so that no pose is farther than `covering_radius_deg` from the grid. Use
+        `orientation_weights` as weights.
     rotation : ndarray [3, 3], optional
-        Displaces the whole grid: every pose A becomes ``rotation @ A``, which is an isometry of SO(3) that commutes
-        with the symmetry, so coverage and spacing stay exact. A random one each iteration (`random_displacement`) keeps
-        the grid from being imprinted in the map. Displaced poses may lie a little outside the unit.
+        Displaces the whole grid: every pose A becomes ``rotation @ A``. This is an isometry of SO(3) that commutes with
+        the symmetry, so coverage and spacing stay exact. With a random one in each iteration (`random_displacement`) the
+        grid does not show in the map. Displaced poses may be slightly outside the unit.
 
     Returns
     -------
@@ -75,7 +77,7 @@ def orientation_grid(order: int, symmetry: str = "C1", *, rotation: np.ndarray |
     """
     if order > 7:
         raise InputError(
-            f"orientation grid of order {order}: orders up to 7 (0.5°) exist; refine continuously beyond that"
+            f"an orientation grid of order {order} is not possible. Use up to 7 (0.5°), and refine continuously beyond that."
         )
     directions, _ = _unit_directions(order, parse_group(symmetry))
     tilt = np.degrees(np.arccos(np.clip(directions[:, 2], -1, 1)))
@@ -88,16 +90,16 @@ def orientation_grid(order: int, symmetry: str = "C1", *, rotation: np.ndarray |
 
 
 def orientation_weights(rotations: np.ndarray, symmetry: str) -> np.ndarray:
-    """Return the share of a HEALPix pixel that each pose of an `orientation_grid` stands for, float64 ``[o]``.
+    """Return the share of a HEALPix pixel that each pose of an `orientation_grid` represents, float64 ``[o]``.
 
-    It is the part of the asymmetric unit that is nearer to the pose's direction than to any other of the grid
-    (equivalents included): 1 inside, other values along the border and on axes. Its logarithm is the prior over the
-    grid.
+    This is the part of the asymmetric unit that is nearer to the direction of the pose than to any other direction of the
+    grid and its equivalents. It is 1 inside, with other values along the border and on axes. Its logarithm is the prior over
+    the grid.
 
     Raises
     ------
     InputError
-        The poses are no complete grid of this symmetry.
+        The poses are not a complete grid of this symmetry.
     """
     group = parse_group(symmetry)
     for order in range(8):
@@ -107,12 +109,14 @@ def orientation_weights(rotations: np.ndarray, symmetry: str) -> np.ndarray:
         directions, weights = _unit_directions(order, group)
         if len(rotations) == len(directions) * in_plane:
             return np.repeat(weights, in_plane)
-    raise InputError(f"{len(rotations)} poses are no HEALPix grid of symmetry {symmetry}: take all of orientation_grid")
+    raise InputError(
+        f"{len(rotations)} poses are not a HEALPix grid of symmetry {symmetry}. Give all poses of orientation_grid."
+    )
 
 
 @functools.lru_cache(maxsize=32)
 def _unit_directions(order: int, group: str) -> tuple[np.ndarray, np.ndarray]:
-    """Directions that cover a group's asymmetric unit, and the share of a pixel each of them stands for there."""
+    """Return directions that cover the asymmetric unit of a group, and the share of a pixel that each represents there."""
     every = healpix_directions(order)
     if group == "C1":
         return every, np.ones(len(every))
@@ -132,7 +136,7 @@ def _unit_directions(order: int, group: str) -> tuple[np.ndarray, np.ndarray]:
         if not gaps.any():
             break
         kept[pixel[np.flatnonzero(gaps)[distance[gaps].argmax()]]] = True
-    # A point's area goes in equal parts to all directions that are nearest to it.
+    # The area of a point is divided equally among all directions that are nearest to it.
     close, which = cKDTree(mates).query(inside, k=min(len(mates), 2 * len(operators)))
     tied = close.reshape(len(inside), -1) < distance[:, None] * (1 + 1e-9) + 1e-9
     part = tied / tied.sum(axis=1, keepdims=True) * share[:, None]
@@ -144,7 +148,7 @@ def _unit_directions(order: int, group: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _drop_equivalents(kept: np.ndarray, directions: np.ndarray, operators: np.ndarray) -> None:
-    """Keep one of the directions on the unit's border that the group maps onto each other, in place."""
+    """Of the directions on the border of the unit that the group maps onto each other, keep one, in place."""
     members = np.flatnonzero(kept)
     tree = cKDTree(directions[members])
     for g in operators[1:]:
@@ -154,10 +158,10 @@ def _drop_equivalents(kept: np.ndarray, directions: np.ndarray, operators: np.nd
 
 
 def covering_radius_deg(order: int) -> float:
-    """Return the largest angle between any pose and the nearest of an `orientation_grid`, symmetry mates included.
+    """Return the largest angle between any pose and the nearest pose of an `orientation_grid` or its symmetry mates.
 
-    The poles are farthest from any pixel centre (the first ring has its four pixels at z = 1 - 1/(3 nside²)); half an
-    in-plane step comes on top, about an axis at right angles.
+    The poles are farthest from a pixel centre (the four pixels of the first ring are at z = 1 - 1/(3 nside²)). Half an
+    in-plane step, about a perpendicular axis, is added.
     """
     tilt, turn = np.arccos(1 - 1 / (3 * 4.0**order)), np.radians(angular_step_deg(order)) / 2
     return float(np.degrees(2 * np.arccos(np.cos(tilt / 2) * np.cos(turn / 2))))
@@ -176,6 +180,6 @@ def random_displacement(rng: np.random.Generator, order: int) -> np.ndarray:
 def in_plane_grid(n_psi: int, *, offset_deg: float = 0.0) -> np.ndarray:
     """Return ``n_psi`` equally spaced in-plane rotations (rot = tilt = 0), float64 [n_psi, 3, 3]."""
     if n_psi < 1:
-        raise InputError(f"an in-plane grid of {n_psi} angles: at least one is needed")
+        raise InputError(f"an in-plane grid of {n_psi} angles is not possible. Give at least one.")
     zero = np.zeros(n_psi)
     return euler_to_matrix(zero, zero, offset_deg + np.arange(n_psi) * 360 / n_psi)

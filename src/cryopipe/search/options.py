@@ -1,4 +1,4 @@
-"""How a search weighs what it finds, and what it returns of it."""
+"""Options of a search: how it weighs states, and what it returns."""
 
 from __future__ import annotations
 
@@ -17,12 +17,11 @@ class GreyScale:
     Attributes
     ----------
     mean : float [n], optional
-        Grey scale of each image; 1 by default.
+        Grey scale of each image. The default is 1.
     sd : float
-        Standard deviation of a about its mean. Where it is positive, the likelihood is averaged over a Gaussian prior of
-        a in closed form, state by state, and sums use each image's posterior mean and mean square at its best state. A
-        bright particle then explains itself by its scale instead of by a wrong pose. A wide prior (above 0.5) admits
-        inverted contrast.
+        Standard deviation of a about its mean. If it is positive, the likelihood of each state is averaged over a Gaussian
+        prior of a in closed form. Sums then use the posterior mean and mean square at the best state of each image. So a
+        bright particle is explained by its scale and not by a wrong pose. A wide prior (above 0.5) allows inverted contrast.
     """
 
     mean: np.ndarray | None = None
@@ -30,7 +29,7 @@ class GreyScale:
 
     def __post_init__(self) -> None:
         if not 0 <= self.sd < np.inf:
-            raise InputError(f"standard deviation {self.sd} of the grey scale: it must be zero or a positive number")
+            raise InputError(f"the standard deviation {self.sd} of the grey scale must be zero or a positive number.")
 
     def subset(self, index: Any) -> GreyScale:
         """Return the grey scales of the images at ``index``."""
@@ -42,11 +41,13 @@ class GreyScale:
         Raises
         ------
         InputError
-            Another number of values, or one that is not positive and finite.
+            The number of values is wrong, or one is not positive and finite.
         """
         mean = np.ones(n, np.float32) if self.mean is None else np.asarray(self.mean, np.float32)
         if mean.shape != (n,) or not np.isfinite(mean).all() or (n > 0 and mean.min() <= 0):
-            raise InputError(f"grey scales of shape {mean.shape}: a positive number for each of {n} images is needed")
+            raise InputError(
+                f"the grey scales have the shape {mean.shape}. Give a positive number for each of {n} images."
+            )
         return mean
 
 
@@ -57,15 +58,15 @@ class SearchOptions:
     Attributes
     ----------
     inverse_temperature : float
-        Multiplies the log-likelihood, not the priors (annealing).
+        Factor of the log-likelihood, but not of the priors (annealing).
     candidates : int
-        How many of the best orientations to return for every image.
+        Number of best orientations to return for every image.
     accumulate : bool
         Return the sums of the M-step.
     keep_significant : bool
-        Return the sparse posterior: 12 bytes for each entry, of which a flat posterior can have ``n s o``.
+        Return the sparse posterior. It takes 12 bytes per entry, and a flat posterior can have ``n s o`` entries.
     significant_mass : float
-        Share of the probability that the significant states hold; the M-step uses these, renormalised to one.
+        Share of the probability that the significant states have. The M-step uses these states, renormalised to one.
     """
 
     inverse_temperature: float = 1.0
@@ -76,8 +77,8 @@ class SearchOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.inverse_temperature < np.inf:
-            raise InputError(f"inverse temperature {self.inverse_temperature}: it must be zero or a positive number")
+            raise InputError(f"the inverse temperature {self.inverse_temperature} must be zero or a positive number.")
         if not 0 < self.significant_mass <= 1:
-            raise InputError(f"significant mass {self.significant_mass}: it must lie above 0 and at most at 1")
+            raise InputError(f"the significant mass {self.significant_mass} must be above 0 and at most 1.")
         if self.candidates < 0:
-            raise InputError(f"{self.candidates} candidates: the number must not be negative")
+            raise InputError(f"the number of candidates, {self.candidates}, must not be negative.")

@@ -1,4 +1,4 @@
-"""What a pose search returns: the best state, evidence and spread of every image."""
+"""The result of a pose search: best state, evidence and spread of every image."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from cryopipe.projection.pose_sums import PoseSums
 
 @dataclass(frozen=True)
 class SignificantStates:
-    """Sparse posterior in CSR layout: each image's smallest set of states that holds the asked probability.
+    """Sparse posterior in CSR layout: for each image the smallest set of states that has the requested probability.
 
-    Smallest to 4 % in the threshold on the single state's probability.
+    The threshold on the probability of a single state is accurate to 4 %.
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class SignificantStates:
     state, shift : int32 [entries]
         Row of the references and of the shift grid.
     weight : float32 [entries]
-        Probability, renormalised to one over the image's entries.
+        Probability. The entries of an image sum to one.
     """
 
     start: np.ndarray
@@ -40,7 +40,7 @@ class SignificantStates:
 
 @dataclass(frozen=True)
 class Posterior:
-    """The answer of `search_poses`, one row for each image.
+    """The result of `search_poses`, with one row per image.
 
     Log-likelihoods are relative to "noise alone": log p(X | pose) - log p(X | no particle).
 
@@ -51,7 +51,7 @@ class Posterior:
     best_shift : int32 [n]
         Row of the shift grid.
     shift_px : float64 [n, 2]
-        Best shift (x, y) including the base shift: what must be applied to centre the image.
+        Best shift (x, y), with the base shift: the shift to apply to centre the image.
     mean_shift_px : float64 [n, 2]
         Posterior mean of the same.
     log_evidence : float64 [n]
@@ -59,19 +59,19 @@ class Posterior:
     max_probability : float64 [n]
         Probability of the best state.
     n_effective : float64 [n]
-        exp(entropy): the number of states the posterior spreads over.
+        exp(entropy): the effective number of states of the posterior.
     n_significant : int64 [n]
-        States in the significant set.
+        Number of states in the significant set.
     reference_probability : float64 [n, r]
         Probability of each reference, summed over orientations and shifts.
     best_dot, best_norm : float64 [n]
         Re⟨C X e^{..}/σ², Y⟩ and Σ C²|Y|²/σ² at the best state.
     grey_scale : float64 [n]
-        Posterior mean of the grey scale at the best state (not below zero); the given one where it was fixed.
+        Posterior mean of the grey scale at the best state (not below zero), or the given one if it is fixed.
     candidate_state, candidate_shift : int32 [n, m]
-        The m best orientations (each at its best shift), best first; -1 where fewer exist.
+        The m best orientations (each at its best shift), best first. -1 if there are fewer.
     candidate_log : float64 [n, m]
-        Their log posterior relative to the best.
+        Log posterior of the candidates relative to the best.
     significant : SignificantStates or None
     sums : PoseSums or None
     """
@@ -95,7 +95,7 @@ class Posterior:
     sums: PoseSums | None
 
     def scale(self) -> np.ndarray:
-        """Return the factor a that fits ``X = a C Y`` best at each image's best state, float64 [n]."""
+        """Return the factor a of the best fit ``X = a C Y`` at the best state of each image, float64 [n]."""
         return self.best_dot / np.maximum(self.best_norm, np.finfo(np.float32).tiny)
 
     def best_log_likelihood(self) -> np.ndarray:
@@ -104,7 +104,7 @@ class Posterior:
 
     @staticmethod
     def joined(parts: Sequence[Posterior]) -> Posterior:
-        """Put posteriors of consecutive blocks of images together; sums are added in that order.
+        """Put the posteriors of consecutive blocks of images together. Sums are added in that order.
 
         All parts must come from the same references, shifts and options.
         """

@@ -18,11 +18,11 @@ class ShiftGrid:
     Attributes
     ----------
     shifts_px : float64 [s, 2]
-        Shifts (x, y) in pixels: what is applied to an image to centre it (`shift_grid`).
+        Shifts (x, y) in pixels that are applied to an image to centre it (`shift_grid`).
     log_prior : float [s] or [n, s], optional
         Log prior of the shifts (`shift_log_prior`).
     base_px : float64 [n, 2], optional
-        What is applied to each image before the grid.
+        Shift that is applied to each image before those of the grid.
     """
 
     shifts_px: np.ndarray
@@ -33,7 +33,7 @@ class ShiftGrid:
         shifts = np.asarray(self.shifts_px, np.float64)
         if shifts.ndim != 2 or shifts.shape[1] != 2 or len(shifts) == 0:
             raise InputError(
-                f"shifts of shape {shifts.shape}: a grid [s, 2] of (x, y) is needed, one zero shift at least"
+                f"the shifts have the shape {shifts.shape}, but it must be [s, 2] (x, y) with at least one shift."
             )
         object.__setattr__(self, "shifts_px", shifts)
 
@@ -48,20 +48,22 @@ class ShiftGrid:
         return replace(self, log_prior=prior, base_px=base)
 
     def bases_px(self, n: int) -> np.ndarray:
-        """Return what is applied to each of ``n`` images before the grid, float64 [n, 2]; zero by default.
+        """Return the shift of each of ``n`` images before the grid, float64 [n, 2]. It is zero by default.
 
         Raises
         ------
         InputError
-            Another shape, or a value that is not finite.
+            The shape is wrong, or a value is not finite.
         """
         base = np.zeros((n, 2)) if self.base_px is None else np.asarray(self.base_px, np.float64)
         if base.shape != (n, 2) or not np.isfinite(base).all():
-            raise InputError(f"base shifts of shape {base.shape}: a finite (x, y) for each of {n} images is needed")
+            raise InputError(
+                f"the base shifts have the shape {base.shape}. Give a finite (x, y) for each of {n} images."
+            )
         return base
 
     def shift_log_prior(self, n: int) -> np.ndarray:
-        """Return the log prior of the shifts of ``n`` images, float32 [n, s]; zero by default."""
+        """Return the log prior of the shifts of ``n`` images, float32 [n, s]. It is zero by default."""
         shape = (n, len(self.shifts_px))
         return np.broadcast_to(log_prior(self.log_prior, [shape, shape[1:]], "shift_log_prior"), shape)
 
@@ -69,11 +71,11 @@ class ShiftGrid:
 def shift_grid(range_px: float, step_px: float) -> np.ndarray:
     """Return the shifts (x, y) in pixels of a square lattice inside a circle, float64 [s, 2], nearest to zero first.
 
-    Range 3 and step 1 give 29 shifts, range 0 the zero shift alone.
+    Range 3 and step 1 give 29 shifts. Range 0 gives only the zero shift.
     """
     if step_px <= 0 or range_px < 0:
         raise InputError(
-            f"shift range {range_px} px, step {step_px} px: the range must not be negative and the step positive"
+            f"shift range {range_px} px, step {step_px} px: the range must not be negative, and the step must be positive."
         )
     reach = int(np.floor(range_px / step_px + 1e-9))
     steps = np.arange(-reach, reach + 1)
@@ -94,10 +96,10 @@ def shift_log_prior(shifts_px: np.ndarray, sigma_px: float, *, base_shifts_px: n
     sigma_px : float
         Standard deviation along x and along y.
     base_shifts_px : ndarray [n, 2], optional
-        What each image is shifted by before the grid; the prior is on the sum, and the result has one row for each image.
+        Shift of each image before the grid. The prior is for the sum, and the result has one row per image.
     """
     if not sigma_px > 0:
-        raise InputError(f"shift prior of {sigma_px} px: the standard deviation must be positive")
+        raise InputError(f"a shift prior of {sigma_px} px is not possible: the standard deviation must be positive.")
     total = np.asarray(shifts_px, np.float64)
     if base_shifts_px is not None:
         total = np.asarray(base_shifts_px, np.float64)[:, None, :] + total

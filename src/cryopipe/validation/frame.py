@@ -1,4 +1,4 @@
-"""Bring a map into the frame and hand of a reference; groups with fixed axes leave the hand alone to be found."""
+"""Bring a map into the frame and hand of a reference. For groups with fixed axes only the hand must be found."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Frame:
     mirrored: bool
 
     def apply(self, volume: NDArray[np.float32], *, threads: int = 1) -> NDArray[np.float32]:
-        """Return the map in the new frame; without interpolation where nothing but the hand changes."""
+        """Return the map in the new frame. If only the hand changes, there is no interpolation."""
         if self.mirrored:
             volume = invert_hand(volume)
         if np.array_equal(self.rotation, np.eye(3)) and not self.shift_xyz_px.any():
@@ -49,18 +49,18 @@ def find_frame(
     Parameters
     ----------
     moving, reference : array float32 [z, y, x]
-        Maps of one box and pixel size.
+        Maps with the same box and pixel size.
     pixel_size_A : float
         Å.
     symmetry : str
         Point group of the reference.
     same_axes : bool
-        Both maps have their symmetry axes in the standard setting. For O and I, whose normaliser in SO(3) is the group
-        itself, nothing but the hand is then left to find.
+        Whether both maps have their symmetry axes in the standard setting. For O and I, whose normaliser in SO(3) is the
+        group itself, only the hand must then be found.
     allow_hand : bool
-        Whether the inverted map may be taken.
+        Whether the map may be inverted.
     resolution_A : float
-        Detail to which the fit is judged.
+        Resolution at which the fit is judged.
     threads : int
         Threads.
     """

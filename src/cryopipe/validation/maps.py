@@ -1,4 +1,4 @@
-"""Read maps that belong together: one box, one pixel size."""
+"""Read maps that must have the same box and pixel size."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ def read_maps(*paths: Path) -> tuple[list[NDArray[np.float32]], float]:
     for path in paths:
         volume, pixel_size_A = read_volume(path)
         if len(set(volume.shape)) != 1:
-            raise InputError(f"{path}: the map has the shape {volume.shape} and is not a cube. Crop or pad it.")
+            raise InputError(f"{path}: the map is not a cube: its shape is {volume.shape}. Crop or pad it.")
         if pixel_size_A is None:
             raise InputError(f"{path}: the header has no pixel size. Set it (relion_image_handler --angpix).")
         if volumes and volume.shape != volumes[0].shape:
             raise InputError(
-                f"{path}: box {volume.shape[0]}, but {paths[0]} has {volumes[0].shape[0]}. Resize one of them."
+                f"{path}: the box is {volume.shape[0]}, but that of {paths[0]} is {volumes[0].shape[0]}. Resize one of them."
             )
         if sizes and abs(pixel_size_A / sizes[0] - 1) > 1e-3:
             raise InputError(
-                f"{path}: {pixel_size_A:g} Å per voxel, but {paths[0]} has {sizes[0]:g} Å. Correct the wrong header."
+                f"{path}: the header has {pixel_size_A:g} Å per voxel, but {paths[0]} has {sizes[0]:g} Å. Correct one header."
             )
         volumes.append(volume)
         sizes.append(pixel_size_A)
@@ -45,12 +45,12 @@ def read_maps(*paths: Path) -> tuple[list[NDArray[np.float32]], float]:
 def on_grid(
     volume: NDArray[np.float32], pixel_size_A: float, *, box: int, new_pixel_size_A: float, threads: int = 1
 ) -> NDArray[np.float32]:
-    """Return a map resampled to another pixel size and box; its centre stays at index ``box // 2``.
+    """Return a map resampled to another pixel size and box. Its centre is at index ``box // 2``.
 
-    Where a length of up to three times the box is a whole, even number of old and of new pixels (within 0.05 %), the
-    map is padded with zeros to that length, resampled in Fourier space, then cropped or padded. Two pixel sizes that
-    differ by some per mille (0.7 and 0.70125 Å) have no such length: then the map's Fourier series is evaluated at the
-    new pixels, which is exact for any ratio and needs work in proportion to the fourth power of the box.
+    If a length of up to three times the box is a whole, even number of old and of new pixels (within 0.05 %), the map is
+    padded with zeros to that length, resampled in Fourier space, and then cropped or padded. Two pixel sizes that differ by
+    some per mille (0.7 and 0.70125 Å) have no such length. Then the Fourier series of the map is evaluated at the new pixels.
+    This is exact for any ratio, but its time grows with the fourth power of the box.
 
     Parameters
     ----------
@@ -95,12 +95,14 @@ def _fourier_series(volume: NDArray[np.float32], ratio: float, box: int) -> NDAr
     # with one BLAS thread sums do not depend on the number of threads
     with threadpool_limits(1, user_api="blas"):
         for _ in range(3):
-            result = np.tensordot(result, kernel, axes=(0, 1))  # the new axis is last: after three turns z, y, x again
+            result = np.tensordot(
+                result, kernel, axes=(0, 1)
+            )  # the new axis is last, so after three turns it is z, y, x
     return result.astype(np.float32)
 
 
 def centred_crop(volume: NDArray[np.float32], box: int) -> NDArray[np.float32]:
-    """Return a cube cropped or padded with zeros to ``box``; the centre is index ``n // 2`` before and after."""
+    """Return a cube cropped or padded with zeros to ``box``. The centre is at index ``n // 2`` before and after."""
     old = volume.shape[0]
     result = np.zeros((box,) * 3, dtype=np.float32)
     start = box // 2 - old // 2

@@ -1,10 +1,10 @@
-"""Solvent mask, corrected FSC, B-factor and the sharpened map of two half maps.
+"""Step ``postprocess``: solvent mask, corrected FSC, B factor and the sharpened map of two half maps.
 
 The four FSC curves, the resolution and the phase randomisation follow Chen et al. 2013
-(doi:10.1016/j.ultramic.2013.06.004), the Guinier fit and the FSC weight Rosenthal & Henderson 2003
-(doi:10.1016/j.jmb.2003.07.013); limits and order of operations are those of ``relion_postprocess``. Known limits:
-there is one mask and one B-factor for the whole map; there is no Guinier fit if the map is worse than 10 Å or the fit
-would have fewer than five shells.
+(doi:10.1016/j.ultramic.2013.06.004). The Guinier fit and the FSC weight follow Rosenthal & Henderson 2003
+(doi:10.1016/j.jmb.2003.07.013). Limits and order of operations are those of ``relion_postprocess``. Known limits: There is
+one mask and one B factor for the whole map. There is no Guinier fit if the map is worse than 10 Å or if the fit would have
+fewer than five shells.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ HALF_MAP_THRESHOLD = 0.143
 
 @dataclass(frozen=True)
 class Postprocessed:
-    """Result of :func:`postprocess`; resolutions in Å at FSC 0.143 by curve name."""
+    """Result of :func:`postprocess`. Resolutions are in Å at FSC 0.143, by the name of the curve."""
 
     sharpened: NDArray[np.float32]
     mask: NDArray[np.float32]
@@ -59,7 +59,7 @@ def postprocess(
     mtf: NDArray[np.float64] | None = None,
     threads: int = 1,
 ) -> Postprocessed:
-    """Judge and sharpen a map.
+    """Measure the resolution of a map and sharpen it.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def postprocess(
     rng : Generator
         Source of the random phases.
     mtf : array [shells], optional
-        Modulation transfer function of the detector per shell; the map is divided by it.
+        Modulation transfer function of the detector per shell. The map is divided by it.
     threads : int
         Threads.
     """
@@ -125,9 +125,9 @@ def sharpen(
     pixel_size_A : float
         Å.
     b_factor_A2 : float
-        Negative sharpens.
+        B factor. A negative one sharpens.
     weight : array [shells]
-        Factor of each shell; frequencies beyond its end get zero.
+        Factor of each shell. Frequencies beyond the last shell get zero.
     lowpass_A : float
         Resolution at the middle of a raised cosine over ``edge_shells`` shells.
     edge_shells : int
@@ -150,7 +150,7 @@ def sharpen(
 def _guinier(
     masked: NDArray[np.float32], fsc: NDArray[np.float64], pixel_size_A: float, end_A: float, *, start_A: float
 ) -> GuinierFit | None:
-    """Fit the B-factor, or return None where :func:`fit_guinier` finds that the map is too coarse for one."""
+    """Fit the B factor. Return None if :func:`fit_guinier` finds that the map is too coarse for it."""
     try:
         return fit_guinier(masked, pixel_size_A, end_A, low_resolution_A=start_A, fsc=fsc)
     except InputError:
@@ -158,7 +158,7 @@ def _guinier(
 
 
 def read_mtf(path: str | Path, *, box: int, pixel_size_A: float, detector_pixel_A: float) -> NDArray[np.float64]:
-    """Return the detector's MTF per shell ``[box // 2 + 1]`` from RELION's STAR file; at least 0.01.
+    """Return the MTF of the detector per shell ``[box // 2 + 1]`` from RELION's STAR file. It is at least 0.01.
 
     Parameters
     ----------
@@ -180,12 +180,12 @@ def read_mtf(path: str | Path, *, box: int, pixel_size_A: float, detector_pixel_
             values = np.interp(frequency, block["rlnResolutionInversePixel"], block["rlnMtfValue"])
             return np.maximum(values, 0.01)
     raise InputError(
-        f"{path}: no columns rlnResolutionInversePixel and rlnMtfValue. Give RELION's MTF file or mtf: null."
+        f"{path}: the columns rlnResolutionInversePixel and rlnMtfValue are missing. Give RELION's MTF file, or mtf: null."
     )
 
 
 def summary(result: Postprocessed, *, box: int, pixel_size_A: float, given: bool) -> dict[str, Any]:
-    """Return the numbers of a result; each resolution has the name of its curve.
+    """Return the numbers of a result. Each resolution has the name of its curve.
 
     Parameters
     ----------
@@ -242,7 +242,7 @@ def _write_star(
 
 
 def main(inputs: dict[str, Any], outputs: dict[str, Path], params: Postprocess, context: Context) -> None:
-    """Read two half maps; write the sharpened map, its masked form, the mask, the curves and the numbers.
+    """Read two half maps. Write the sharpened map, the masked map, the mask, the curves and the numbers.
 
     Parameters
     ----------

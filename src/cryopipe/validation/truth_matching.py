@@ -18,7 +18,7 @@ class Matching:
     Attributes
     ----------
     truth : array int64 [n]
-        Row of the true particle of each pick; -1 where no true particle lies within the radius.
+        Row of the true particle of each pick, or -1 if there is none within the radius.
     found : array bool [m]
         Whether each true particle was picked.
     """
@@ -42,7 +42,7 @@ def match_particles(
     items, true_items : array of str [n], [m]
         Micrograph of each.
     positions_A, true_positions_A : array [n, 2], [m, 2]
-        x, y in Å in the micrograph's frame.
+        x, y in Å on the micrograph.
     radius_A : float
         Largest distance of a pair.
     """
@@ -75,12 +75,12 @@ def pose_errors_deg(
     rotations, true_rotations : array [n, 3, 3]
         Pose matrices.
     operators : array [g, 3, 3]
-        The particle's symmetry in the truth's frame.
+        Symmetry of the particle in the truth's frame.
     map_to_truth : array [3, 3]
-        Rotation R of coordinates that takes the (mirrored, if so) map onto the truth: a pose A becomes ``A R^T``.
+        Rotation R of coordinates that takes the (possibly mirrored) map onto the truth. A pose A becomes ``A R^T``.
     mirrored : bool
-        The map had to be inverted through its centre. A pose of the inverted map is ``diag(-1, -1, 1) A``: an image
-        determines it only together with the hand.
+        Whether the map had to be inverted through its centre. A pose of the inverted map is ``diag(-1, -1, 1) A``, because
+        an image determines the pose only together with the hand.
     """
     poses = np.asarray(rotations, dtype=np.float64)
     if mirrored:
@@ -89,7 +89,7 @@ def pose_errors_deg(
 
 
 def spread(values: NDArray[np.float64]) -> dict[str, float | None]:
-    """Return median and 90th percentile of the absolute values; None for both where there are no values."""
+    """Return median and 90th percentile of the absolute values. Both are None if there are no values."""
     if len(values) == 0:
         return {"median": None, "p90": None}
     size = np.abs(values)

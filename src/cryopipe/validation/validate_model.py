@@ -1,9 +1,9 @@
-"""A map against the density of an atomic model: masked FSC, resolution at 0.5.
+"""Step ``validate_model``: compare a map with the density of an atomic model (masked FSC, resolution at 0.5).
 
-The model's atoms are laid over the map (rotation, shift, hand), its potential in ice is computed there, and both are
-correlated inside a soft mask around the atoms. The threshold 0.5 is that for a map against a perfect reference
-(Rosenthal & Henderson 2003, doi:10.1016/j.jmb.2003.07.013). Known limit: errors
-of the model make the figure worse than the map is.
+The atoms of the model are fitted to the map (rotation, shift, hand), and the potential of the model in ice is computed. Map
+and potential are correlated inside a soft mask around the atoms. The threshold 0.5 is that for a map against a perfect
+reference (Rosenthal & Henderson 2003, doi:10.1016/j.jmb.2003.07.013). Known limit: because of errors of the model the
+resolution is worse than that of the map.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from cryopipe.validation.maps import read_maps
 
 #: FSC against a perfect reference at which signal and noise are equal (Rosenthal & Henderson 2003).
 MODEL_THRESHOLD = 0.5
-#: Detail in Å by which the model is laid over the map: secondary structure, which tells the hand, is seen there.
+#: Resolution in Å at which the model is fitted to the map. Secondary structure, which shows the hand, is visible there.
 SEARCH_RESOLUTION_A = 8.0
 
 
@@ -51,9 +51,9 @@ def compare_with_model(
     Parameters
     ----------
     volume : array float32 [z, y, x]
-        Map, any grey scale, pose and hand; its centre near the particle's.
+        Map with any grey scale, pose and hand, and the particle near its centre.
     model : AtomicModel
-        The whole particle, centred.
+        Model of the whole particle, centred.
     pixel_size_A : float
         Å.
     params : ValidateModel
@@ -64,11 +64,11 @@ def compare_with_model(
     Returns
     -------
     numbers : dict
-        Resolutions at FSC 0.5 in Å and how the model was laid over the map.
+        Resolutions at FSC 0.5 in Å, and how the model was fitted to the map.
     curves : dict of array [box // 2 + 1]
         ``masked`` and ``unmasked``.
     density : array float32 [z, y, x]
-        The model's potential in the frame and hand of the map.
+        Potential of the model in the frame and hand of the map.
     """
     (symmetry,) = require(params, "symmetry")
     box = volume.shape[0]
@@ -109,20 +109,20 @@ def lay_over_map(
     allow_hand: bool,
     threads: int = 1,
 ) -> tuple[AtomicModel, Frame]:
-    """Move a model's atoms onto a map: the map stays as it is and nothing is interpolated.
+    """Fit the atoms of a model to a map. The map is not changed and nothing is interpolated.
 
     Parameters
     ----------
     model : AtomicModel
-        The whole particle, centred.
+        Model of the whole particle, centred.
     volume : array float32 [z, y, x]
         Map, with its symmetry axes in the standard setting of ``symmetry``.
     pixel_size_A : float
         Å.
     symmetry : str
-        Point group of the map, which thins the search out.
+        Point group of the map, which makes the search smaller.
     allow_hand : bool
-        Whether the model's mirror image may be taken (then the map has the wrong hand).
+        Whether the mirror image of the model may be used (then the map has the wrong hand).
     threads : int
         Threads.
     """
@@ -144,7 +144,7 @@ def lay_over_map(
 
 
 def atom_mask(model: AtomicModel, *, box: int, pixel_size_A: float, params: ValidateModel) -> NDArray[np.float32]:
-    """Return a soft mask ``[z, y, x]`` around all atoms; the model's origin is at the centre.
+    """Return a soft mask ``[z, y, x]`` around all atoms. The origin of the model is at the centre.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def atom_mask(model: AtomicModel, *, box: int, pixel_size_A: float, params: Vali
 
 
 def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: ValidateModel, context: Context) -> None:
-    """Read a map and a model; write the numbers, the curves and the model's density.
+    """Read a map and a model. Write the numbers, the curves and the density of the model.
 
     Parameters
     ----------

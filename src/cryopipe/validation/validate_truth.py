@@ -1,10 +1,10 @@
 """Step ``validate_truth``: a refined map, its poses and its picks against the truth of a simulation.
 
-Three questions are answered. How far is the map right (FSC 0.5 against the true map)? How far could any program have
-come with the same particles (the same figure for a map from true poses, centres and CTFs)? How large are the errors of
-what was estimated? The headline FSC is masked by a mask made from the true map, so that no choice of the
-refinement enters it; the hand and, where the group leaves it open, the frame are fixed first. The threshold 0.5 is that
-for a map against a perfect reference (Rosenthal & Henderson 2003, doi:10.1016/j.jmb.2003.07.013).
+Three questions are answered. To which resolution is the map right (FSC 0.5 against the true map)? Which resolution could any
+program reach with the same particles (the same for a map from true poses, centres and CTFs)? How large are the errors of the
+estimates? The main FSC is masked by a mask made from the true map, so that no choice of the refinement enters it. The hand
+and, if the group does not determine it, the frame are found first. The threshold 0.5 is that for a map against a perfect
+reference (Rosenthal & Henderson 2003, doi:10.1016/j.jmb.2003.07.013).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _MASK_LOW_PASS_A = 12.0
 
 @dataclass(frozen=True)
 class Joined:
-    """Particles and truth side by side; lengths in Å, both in the micrograph's frame."""
+    """Particles and truth side by side. Lengths are in Å, and both are in the micrograph's frame."""
 
     particles: StarTable
     truth: pd.DataFrame
@@ -58,7 +58,7 @@ class Joined:
 
 
 def join_truth(particles: StarTable, truth: pd.DataFrame, *, radius_A: float) -> Joined:
-    """Join particles to true particles by micrograph and nearest place.
+    """Join particles with true particles by micrograph and nearest place.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ def join_truth(particles: StarTable, truth: pd.DataFrame, *, radius_A: float) ->
     Raises
     ------
     InputError
-        A column is missing, or no particle lies near a true one.
+        A column is missing, or no particle is near a true one.
     """
     rows = particles.with_optics()
     needed = ("crpItem", "rlnCoordinateX", "rlnCoordinateY")
@@ -80,12 +80,12 @@ def join_truth(particles: StarTable, truth: pd.DataFrame, *, radius_A: float) ->
         missing = [column for column in needed if column not in frame]
         if missing:
             raise InputError(
-                f"{name}: the table has no column {', '.join(missing)}, by which truth is joined. Use tables of this run."
+                f"{name}: the table lacks {', '.join(missing)}, by which it is joined with the truth. Use tables of this run."
             )
     column = "rlnMicrographPixelSize" if "rlnMicrographPixelSize" in rows else "rlnMicrographOriginalPixelSize"
     pixel_A = particles.single(column)
     box_centres = rows[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(dtype=np.float64) * pixel_A
-    # a particle displaced by +d from the box's centre has the origin -d
+    # a particle that is displaced by +d from the centre of the box has the origin -d
     origins = rows[["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy(dtype=np.float64)
     true_centres = truth[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy(dtype=np.float64) * pixel_A
     matching = match_particles(
@@ -97,14 +97,14 @@ def join_truth(particles: StarTable, truth: pd.DataFrame, *, radius_A: float) ->
     )
     if not (matching.truth >= 0).any():
         raise InputError(
-            f"none of {len(rows)} particles lies within {radius_A:g} Å of a true one: the truth is that of other movies, "
-            "or the coordinates are shifted. Use the truth of this run's simulation."
+            f"none of {len(rows)} particles is within {radius_A:g} Å of a true one: the truth is that of other movies, "
+            "or the coordinates are shifted. Use the truth of the simulation of this run."
         )
     return Joined(particles, truth, matching, box_centres, box_centres - origins, true_centres)
 
 
 def reconstruct_from_truth(joined: Joined, *, symmetry: str, threads: int) -> NDArray[np.float32]:
-    """Reconstruct the matched particles, all in one map, from their true poses, centres and CTFs; unfiltered."""
+    """Reconstruct one unfiltered map of all matched particles from their true poses, centres and CTFs."""
     kept = np.flatnonzero(joined.matching.truth >= 0)
     true = joined.truth.iloc[joined.matching.truth[kept]].reset_index(drop=True)
     rows = joined.particles.rows.iloc[kept].reset_index(drop=True)
@@ -129,11 +129,11 @@ def particle_errors(joined: Joined, frame: Frame, *, symmetry: str, kinds: tuple
     joined : Joined
         Particles and truth side by side.
     frame : Frame
-        What brings the refined map into the truth's frame and hand.
+        Brings the refined map into the truth's frame and hand.
     symmetry : str
         Point group of the particle.
     kinds : tuple of str
-        Kinds of true particles (``crpKind``) that are sought; errors are those of these particles.
+        Kinds of true particles (``crpKind``) that the pipeline should find. Errors are those of these particles.
     """
     pairs, truth = joined.matching.truth, joined.truth
     kind = truth["crpKind"].astype(str).to_numpy() if "crpKind" in truth else np.full(len(truth), kinds[0])
@@ -199,7 +199,7 @@ def truth_curves(
 
 
 def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: ValidateTruth, context: Context) -> None:
-    """Read maps, particles and truth; write the numbers, the curves and the map from true poses.
+    """Read maps, particles and truth. Write the numbers, the curves and the map from true poses.
 
     Parameters
     ----------

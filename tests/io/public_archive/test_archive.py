@@ -32,7 +32,7 @@ def test_an_archived_file_has_its_address_below_the_entry() -> None:
     ["empiar:10248", "empiar:10248/", "empiar:x/a.tif", "empiar:10248/../a.tif", "empiar:10248//a", "empiar:7/a"],
 )
 def test_other_names_are_refused_with_an_example(name: str) -> None:
-    with pytest.raises(InputError, match=r"for example empiar:10248/data/\*\.tif"):
+    with pytest.raises(InputError, match=r"such as empiar:10248/data/\*\.tif"):
         parse_pattern(name)
 
 

@@ -264,7 +264,7 @@ def test_the_server_of_these_tests_says_nothing_of_a_client_that_hangs_up(
 def test_other_addresses_than_those_of_the_web_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"'file:///etc/passwd' is not an http address"):
         download("file:///etc/passwd", tmp_path / "x")
-    with pytest.raises(InputError, match="no address"):
+    with pytest.raises(InputError, match="is not an http address"):
         fetch_page("ftp://ftp.ebi.ac.uk/")
 
 

@@ -290,7 +290,7 @@ def test_other_images_change_rows_in_the_last_digits_only(small: Any) -> None:
 
 def test_a_budget_below_the_smallest_tile_is_refused_with_what_it_takes(small: Any) -> None:
     one, _, references = small
-    with pytest.raises(InputError, match=r"70 states takes 1 MB, memory_bytes allows 0.*fewer states"):
+    with pytest.raises(InputError, match=r"70 states takes 1 MB, but memory_bytes allows 0.*fewer states"):
         search_poses(
             one.images, one.noise, ReferenceSlices(references), ShiftGrid(SHIFTS), resources=Resources(memory_bytes=1)
         )
@@ -519,14 +519,14 @@ def test_no_image_gives_an_empty_posterior(small: Any) -> None:
         ({"references": ReferenceSlices(np.full((4, 140), np.nan, np.complex64))}, "references"),
         ({"noise": NoiseModel(np.ones(5))}, "do not reach shell 9"),
         ({"noise": NoiseModel(np.zeros(16))}, "must be positive"),
-        ({"noise": NoiseModel(np.ones((2, 16)))}, "no group"),
-        ({"noise": NoiseModel(np.ones((2, 16)), np.full(37, 2))}, "each of 37 images a row of 2"),
-        ({"states": {"n_references": 3}}, "do not divide into 3"),
+        ({"noise": NoiseModel(np.ones((2, 16)))}, "Give the group"),
+        ({"noise": NoiseModel(np.ones((2, 16)), np.full(37, 2))}, "one of 2 noise spectra to each of 37 images"),
+        ({"states": {"n_references": 3}}, "cannot be divided equally into 3"),
         ({"states": {"log_prior": np.full(70, np.nan)}}, "log_prior"),
         ({"shifts": ShiftGrid(SHIFTS, np.zeros((3, 13)))}, r"shift_log_prior of shape \(3, 13\)"),
         ({"nan": True}, "image 6 .*NaN"),
-        ({"scale": GreyScale(np.zeros(37))}, "grey scales of shape"),
-        ({"shifts": ShiftGrid(SHIFTS, base_px=np.zeros((3, 2)))}, r"base shifts of shape \(3, 2\)"),
+        ({"scale": GreyScale(np.zeros(37))}, "grey scales have the shape"),
+        ({"shifts": ShiftGrid(SHIFTS, base_px=np.zeros((3, 2)))}, r"base shifts have the shape \(3, 2\)"),
     ],
 )
 def test_what_does_not_fit_the_images_is_refused_with_the_value(small: Any, change: dict[str, Any], text: str) -> None:
@@ -544,10 +544,10 @@ def test_what_does_not_fit_the_images_is_refused_with_the_value(small: Any, chan
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: ShiftGrid(np.zeros((0, 2))), "one zero shift at least"),
+        (lambda: ShiftGrid(np.zeros((0, 2))), "at least one shift"),
         (lambda: SearchOptions(inverse_temperature=-1.0), "inverse temperature -1"),
         (lambda: SearchOptions(significant_mass=0.0), "significant mass"),
-        (lambda: SearchOptions(candidates=-1), "-1 candidates"),
+        (lambda: SearchOptions(candidates=-1), "number of candidates, -1,"),
         (lambda: GreyScale(sd=-1.0), "deviation -1.0 of the grey scale"),
     ],
 )

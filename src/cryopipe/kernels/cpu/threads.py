@@ -1,9 +1,9 @@
 """Several threads on one compiled function, started from Python.
 
-A function compiled with ``parallel=True`` exists twice in the process that compiles it: its loop body by itself, and
-optimised once more within what calls it. A process that reads the compiler's cache has the second alone. Where sums run
-in vector lanes the two may round differently, so a cold and a warm cache would give different bits. The kernels here are
-therefore single functions, compiled once, their helpers inlined, that work through a part of a range without the GIL.
+The loop body of a function compiled with ``parallel=True`` exists twice in the process that compiles it: once by itself,
+and once optimised inside its caller. A process that reads the compiler's cache has only the second form. If sums run in
+vector lanes, the two forms may round differently. So a cold and a warm cache would give different bits. Therefore each
+kernel here is a single function with inlined helpers. It is compiled once and works on a part of a range without the GIL.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 
 import numba
 
-#: parts for each thread: a thread that the machine holds up leaves the rest of its share to the others
+#: parts per thread. If a thread is delayed, the other threads take over the rest of its parts
 _PARTS = 8
 
 
 def in_parts(task: Callable[..., None], count: int, *arguments: Any) -> None:
     """Call ``task(first, last, *arguments)`` for parts of ``range(count)`` on the threads that Numba may use.
 
-    The parts depend on the number of threads: entries of the range must not depend on each other.
+    The parts depend on the number of threads, therefore entries of the range must not depend on each other.
     """
     threads = min(numba.get_num_threads(), count)
     if threads <= 1:

@@ -23,7 +23,7 @@ def ctf_values_cuda(
     kx, ky : CuPy array [K]
         Frequencies.
     absolute : bool
-        Whether the absolute value is wanted.
+        Return the absolute value.
     """
     import cupy
 

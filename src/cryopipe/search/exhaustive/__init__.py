@@ -1,1 +1,1 @@
-"""Search of every orientation and shift of a grid, as matrix products."""
+"""Search over all orientations and shifts of a grid, by matrix products."""

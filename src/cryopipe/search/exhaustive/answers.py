@@ -1,4 +1,4 @@
-"""The answers of a search's tiles put together, in the order of the images that were given."""
+"""Put the results of the tiles of a search together, in the order of the given images."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def posterior_of(
     offset: np.ndarray,
     sums: PoseSums | None,
 ) -> Posterior:
-    """Put the tiles' answers together, in the order of the images given.
+    """Put the results of the tiles together, in the order of the given images.
 
     Parameters
     ----------
     answers : list of TileAnswer
-        What the tiles kept, in the order in which they worked.
+        Results of the tiles, in the order in which they were made.
     settings : TileSettings
         Settings of the search.
     order : int64 [n]
-        Which image the tiles worked on, one after the other.
+        Indices of the images in the order in which the tiles processed them.
     shifts : float64 [s, 2]
         The grid of shifts in pixels.
     offset : float64 [n, 2]
@@ -37,13 +37,13 @@ def posterior_of(
     if not answers:
         answers = [TileAnswer.empty(0, settings)]
     place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))  # where in the tiles an image was
+    place[order] = np.arange(len(order))  # position of each image in the tiles
 
     def joined(name: str) -> np.ndarray:
         return np.concatenate([getattr(answer, name) for answer in answers])
 
     def in_order(name: str) -> np.ndarray:
-        """One copy, from the tiles to the images' places."""
+        """Return the values of all tiles in the order of the images, with a single copy."""
         first = getattr(answers[0], name)
         whole, start = np.empty((len(order), *first.shape[1:]), first.dtype), 0
         for answer in answers:

@@ -1,12 +1,12 @@
-"""Which pose explains an image? Every (orientation, shift) of a grid against every image, as matrix products.
+"""Which pose explains an image? Compare all (orientation, shift) of a grid with all images, by matrix products.
 
-For image X with CTF C, noise variance σ² (of real and imaginary part each) and reference slice Y the log-likelihood
-relative to pure noise is ``Re⟨C X exp(-2πi k·t/box)/σ², Y⟩ - ½ Σ C²|Y|²/σ²``: a real product of (images x shifts) by 2K
-with 2K by states, and one of images by K with K by states, so the CTF is exact for every image, astigmatism included.
-(Collapsing the second product to shells would be exact only for isotropic CTFs and saves less than 1/(2 shifts) of the
-work: it is not done.) With ``accumulate`` the M-step follows in the same pass, again as a product, so its cost does not
-grow with the number of slices an image would be inserted into. Operations: 4 n s o K for the E-step, the same for a
-dense M-step, next to nothing for a peaked one.
+Let X be an image with CTF C, σ² its noise variance (of the real and of the imaginary part) and Y a reference slice. The
+log-likelihood relative to pure noise is ``Re⟨C X exp(-2πi k·t/box)/σ², Y⟩ - ½ Σ C²|Y|²/σ²``. The first term is a real product
+of (images x shifts) by 2K with 2K by states. The second is a product of images by K with K by states. So the CTF is exact for
+every image, with astigmatism. (To reduce the second product to shells would be exact only for isotropic CTFs, and it would
+save less than 1/(2 shifts) of the work, so this is not done.) With ``accumulate`` the M-step follows in the same pass, also as
+a product, so its cost does not depend on the number of slices into which an image is inserted. The E-step takes 4 n s o K
+operations, a dense M-step takes as many, and a peaked one takes very few.
 
 References: Scheres 2012, doi:10.1016/j.jmb.2011.11.010 (statistical model; 99.9 % of the probability as the significant
 set); Scheres 2005, doi:10.1016/j.jmb.2005.02.031 (2-D).
@@ -37,7 +37,7 @@ from cryopipe.search.posterior import Posterior
 from cryopipe.search.shifts import ShiftGrid
 
 _ROWS_GPU = 8192
-"""Rows of a product on a GPU."""
+"""Number of rows of a product on a GPU."""
 _ONE = GreyScale()
 _PLAIN = SearchOptions()
 _HERE = Resources()
@@ -58,33 +58,33 @@ def search_poses(
     Parameters
     ----------
     images : ParticleSpectra
-        n images of K pixels; NumPy or CuPy.
+        n images of K pixels, NumPy or CuPy.
     noise : NoiseModel
         Noise variances of the images.
     references : ReferenceSlices
-        o states on the same pixels, on the side of the images.
+        o states on the same pixels, on the same device as the images.
     shifts : ShiftGrid
         s shifts.
     scale : GreyScale
-        Grey scale of each image, and how well it is known.
+        Grey scale of each image, and its standard deviation.
     options : SearchOptions
         Temperature, and what to return.
     resources : Resources
-        Threads, the memory of the tile of scores (`search_bytes` tells what comes on top), and GPUs to spread the images
-        over: images and references then lie in host memory, and so does the answer.
+        Threads, the memory of the tile of scores (`search_bytes` tells how much is needed in total), and GPUs over which
+        images are spread. With GPUs, images, references and the result are in host memory.
 
     Returns
     -------
     Posterior
-        Images are worked on in the order of their content (`content_order`): rows and sums have the same bits in
-        whatever order a set of images is given, with any number of threads and any memory budget. In another set of
-        images an image's row can differ in its last digits (the place in a BLAS product decides the order of its
-        additions). On a GPU a tile that does not fit into free memory is halved.
+        Images are processed in the order of their content (`content_order`). So rows and sums have the same bits for any
+        order of the images, any number of threads and any memory budget. In another set of images the row of an image
+        can differ in its last digits (its place in a BLAS product decides the order of additions). On a GPU a tile that
+        does not fit into free memory is halved.
 
     Raises
     ------
     InputError
-        Shapes do not fit, a noise variance is not positive, a value is not finite, or the budget is too small.
+        Shapes are wrong, a noise variance is not positive, a value is not finite, or the budget is too small.
     """
     if resources.devices is not None:
         return _on_devices(images, noise, references, shifts, scale=scale, options=options, resources=resources)
@@ -130,15 +130,15 @@ def log_likelihoods(
 ) -> np.ndarray:  # fmt: skip
     """Return all log-likelihoods (relative to pure noise) of a few images, float32 ``[n, s, o]``.
 
-    It is what temperatures are chosen from (`cryopipe.search.annealing`). The result takes ``4 n s o`` bytes, so give it
-    tens of images.
+    Temperatures are chosen from them (`cryopipe.search.annealing`). The result takes ``4 n s o`` bytes, so give only tens of
+    images.
 
     Parameters
     ----------
     images, noise, references, shifts, scale
-        As for `search_poses`; priors are not used.
+        As for `search_poses`. Priors are not used.
     resources : Resources
-        Threads and memory; devices are not used.
+        Threads and memory. Devices are not used.
     """
     xp = array_module(images.values, references.slices)
     n, n_states = len(images), len(references)
@@ -163,7 +163,7 @@ def _on_devices(
     images: ParticleSpectra, noise: NoiseModel, references: ReferenceSlices, shifts: ShiftGrid, *, scale: GreyScale,
     options: SearchOptions, resources: Resources,
 ) -> Posterior:  # fmt: skip
-    """Search blocks of images on several GPUs; the sums of the blocks are added in their order."""
+    """Search blocks of images on several GPUs. The sums of the blocks are added in their order."""
     here = replace(resources, devices=None)
     given: dict[int, Any] = {}
 
@@ -188,18 +188,18 @@ def _on_devices(
 def search_bytes(
     n_images: int, n_states: int, n_shifts: int, n_pixels: int, *, accumulate: bool = False, on_gpu: bool = False
 ) -> int:
-    """Return the least memory that `search_poses` needs, in bytes: what to check before a job starts.
+    """Return the least memory in bytes that `search_poses` needs, to check it before a job starts.
 
-    Images (12 n K), references, their powers, the sums and the smallest tile. On a GPU all of it is device memory.
+    It includes images (12 n K), references, their powers, the sums and the smallest tile. On a GPU this is device memory.
 
     Parameters
     ----------
     n_images, n_states, n_shifts, n_pixels : int
-        Images, states, shifts and Fourier pixels of the search.
+        Numbers of images, states, shifts and Fourier pixels of the search.
     accumulate : bool
-        Whether the sums of the M-step are asked for.
+        Whether the sums of the M-step are made.
     on_gpu : bool
-        Whether the arrays lie on a GPU.
+        Whether the arrays are on a GPU.
     """
     tile = TileSettings(group_images(n_shifts, n_states), 1, n_shifts, 1, 1.0, 1.0, 0, False, accumulate)
     smallest = (
@@ -235,13 +235,13 @@ def _fitted(
 def _check_budget(memory_bytes: int, needed: int, affordable: int, n_states: int) -> None:
     if affordable < 1:
         raise InputError(
-            f"the smallest tile of a search of {n_states} states takes {needed / 2**20:.0f} MB, memory_bytes allows "
-            f"{memory_bytes / 2**20:.0f}: allow more, or use fewer states or shifts"
+            f"the smallest tile of a search of {n_states} states takes {needed / 2**20:.0f} MB, but memory_bytes allows "
+            f"{memory_bytes / 2**20:.0f} MB. Allow more, or use fewer states or shifts."
         )
 
 
 def tile_data(images: ParticleSpectra, noise: NoiseModel, shifts: ShiftGrid, scale: GreyScale, xp: Any) -> TileData:
-    """Return the images of a search in the form of its tiles, after checking what belongs to each image.
+    """Check the data of each image of a search, and return them in the form for its tiles.
 
     Parameters
     ----------
@@ -266,4 +266,4 @@ def tile_data(images: ParticleSpectra, noise: NoiseModel, shifts: ShiftGrid, sca
 def _check_finite(finite: np.ndarray, part: np.ndarray) -> None:
     if not finite.all():
         image = int(part[~finite].min())
-        raise InputError(f"image {image + 1} or its CTF contains NaN or infinite values: remove the particle")
+        raise InputError(f"image {image + 1} or its CTF contains NaN or infinite values. Remove the particle.")

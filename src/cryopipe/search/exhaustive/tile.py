@@ -1,4 +1,4 @@
-"""What the CPU and the array implementation of a search tile share: settings, data, answer, significance bins."""
+"""What the CPU and the array implementation of a search tile share: settings, data, results, significance bins."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from cryopipe.imaging.backend import array_module
 from cryopipe.imaging.fourier_pixels import FourierPixels
 
 ROW_MULTIPLE = 48
-"""Rows of a product are filled up to this multiple: BLAS kernels work on 6, 8, 12, 16 or 24 rows at a time."""
-#: Rows of a product, at least and at most: near 512, in a range that has a number of images with few unused rows.
+"""Rows of a product are padded to a multiple of this, because BLAS kernels work on 6, 8, 12, 16 or 24 rows at a time."""
+#: Smallest and largest number of rows of a product: near 512, and so wide that some number of images leaves few rows unused.
 _GROUP_ROWS = (384, 640)
-#: Most memory of the scores of one product.
+#: Largest memory of the scores of one product.
 _GROUP_BYTES = 256 << 20
 
 
@@ -22,9 +22,9 @@ _GROUP_BYTES = 256 << 20
 class TileSettings:
     """Shapes and options of one search.
 
-    A *group* is the fixed number of images, consecutive in content order, whose rows make one product; a tile is
-    ``groups`` of them. Shapes of products follow from the problem (states, shifts, pixels) alone, never from memory or
-    threads, and so do the bits of their results.
+    A *group* is a fixed number of images, consecutive in content order, whose rows make one product. A tile has ``groups``
+    of them. The shapes of products, and so the bits of their results, depend only on the problem (states, shifts, pixels)
+    and not on memory or threads.
     """
 
     group_images: int
@@ -40,18 +40,18 @@ class TileSettings:
 
     @property
     def images(self) -> int:
-        """Images of a full tile."""
+        """Number of images of a full tile."""
         return self.group_images * self.groups
 
     @property
     def group_rows(self) -> int:
-        """Rows of a group's product, filled up."""
+        """Number of rows of a group's product, with padding."""
         return filled(self.group_images * self.n_shifts, ROW_MULTIPLE)
 
 
 @dataclass(frozen=True)
 class TileData:
-    """All images of a search; NumPy or CuPy arrays but for ``pixels``, ``noise_group``, ``base_shifts_px``, ``scale``.
+    """All images of a search. Arrays are NumPy or CuPy, except ``pixels``, ``noise_group``, ``base_shifts_px``, ``scale``.
 
     ``values`` c64 and ``ctf`` f32 [n, K], ``inverse_variance`` f32 [g, K], ``noise_group`` int64 [n],
     ``base_shifts_px`` f64 [n, 2], ``scale`` f32 [n] (mean of the prior of the grey scale), ``phases`` c64 [s, K].
@@ -76,11 +76,11 @@ class TileData:
 
 @dataclass
 class TileAnswer:
-    """What a tile keeps of its images' posteriors (host arrays).
+    """What a tile keeps of the posteriors of its images (host arrays).
 
-    ``number`` columns: log evidence, maximal probability, effective number of states, dot product and norm at the best
-    state, mean and mean square of the grey scale there. ``best`` columns: state, shift. ``candidate`` [n, m, 2]: state,
-    shift. ``dense`` [groups]: the sums need the dense product.
+    Columns of ``number``: log evidence, largest probability, effective number of states, dot product and norm at the best
+    state, mean and mean square of the grey scale there. Columns of ``best``: state, shift. ``candidate`` [n, m, 2]: state,
+    shift. ``dense`` [groups]: whether the sums need the dense product.
     """
 
     number: np.ndarray
@@ -98,7 +98,7 @@ class TileAnswer:
 
     @classmethod
     def empty(cls, n: int, settings: TileSettings) -> TileAnswer:
-        """Return an answer for ``n`` images, to be filled in."""
+        """Return an empty result for ``n`` images."""
         return cls(
             number=np.zeros((n, 7)),
             shift_probability=np.zeros((n, settings.n_shifts)),
@@ -121,7 +121,7 @@ def averaged_likelihood(dot: Any, norm: Any, scale: Any, scale_sd: float, xp: An
     scale : float32 [n, 1, 1]
         Mean grey scale of each image.
     scale_sd : float
-        Its standard deviation.
+        Standard deviation of the grey scale.
     xp : module
         NumPy or CuPy.
     """
@@ -139,7 +139,7 @@ def filled(count: int, multiple: int) -> int:
 
 
 def group_images(n_shifts: int, n_states: int) -> int:
-    """Return how many images make a product: about 512 rows with few of them unused, fewer for huge grids."""
+    """Return the number of images in a product: about 512 rows with few of them unused, fewer for huge grids."""
     most = max(ROW_MULTIPLE, min(_GROUP_ROWS[1], _GROUP_BYTES // (4 * n_states)))
     least = min(_GROUP_ROWS[0], most // 2)
     counts = range(max(1, least // n_shifts), max(1, most // n_shifts) + 1)

@@ -1,8 +1,8 @@
 """The CPU side of a search tile: BLAS blocks and Numba loops on one pool of threads.
 
-Every product is a (group of images) x (block of states), of a shape that depends on the problem alone, and one
-single-threaded BLAS call. A BLAS result depends in its last bits on the shape and on the place of a row in it; both
-are fixed by the image's rank in content order, so neither threads nor the memory budget change a bit.
+Every product is a (group of images) x (block of states) and one single-threaded BLAS call. Its shape depends on the problem
+alone. The last bits of a BLAS result depend on the shape and on the place of a row in it. Both follow from the rank of the
+image in content order, so neither threads nor the memory budget change a bit.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from threadpoolctl import ThreadpoolController
 from cryopipe.kernels.cpu.posteriors import inputs, probabilities, summation
 from cryopipe.search.exhaustive.tile import TileAnswer, TileData, TileSettings, filled
 
-#: Most states of a block of the products; the threads share the blocks.
+#: Largest number of states in a block of the products. The threads share the blocks.
 _BLOCK = 1024
 _SPARSE_BELOW = 0.04
-"""Share of significant states below which adding them one by one beats the dense product (a product runs some 25 "
-"times faster an entry)."""
+"""Share of significant states below which adding them one by one is faster than the dense product (a product is some 25 "
+"times faster per entry)."""
 
 
 class CpuTile:
@@ -90,7 +90,7 @@ class CpuTile:
         return finite
 
     def log_likelihoods(self, n: int) -> np.ndarray:
-        """Return the log-likelihoods of the tile just scored, float32 [n, shifts, states]."""
+        """Return the log-likelihoods of the last scored tile, float32 [n, shifts, states]."""
         settings = self.settings
         found = np.empty((n, settings.n_shifts, self.n_states), np.float32)
         self._over(
@@ -100,7 +100,7 @@ class CpuTile:
         return found
 
     def posterior(self, n: int, log_state: np.ndarray, log_shift: np.ndarray) -> TileAnswer:
-        """Turn the scores of the first ``n`` images into probabilities (in place) and return what is kept of them."""
+        """Convert the scores of the first ``n`` images to probabilities (in place) and return what is kept of them."""
         settings, answer = self.settings, TileAnswer.empty(n, self.settings)
         group, variance = settings.group_images, np.float32(settings.scale_sd**2)
         self._over(
@@ -129,7 +129,7 @@ class CpuTile:
         return answer
 
     def accumulate(self, n: int, answer: TileAnswer) -> None:
-        """Add the tile's probabilities times data to the sums, group by group: the same order whatever the tile."""
+        """Add the probabilities of the tile times the data to the sums, group by group, in an order that is always the same."""
         size = self.settings.group_images
         for group in range(self._groups(n)):
             first, last = group * size, min(group * size + size, n)
@@ -177,7 +177,7 @@ class CpuTile:
 
 
 def tile_bytes(settings: TileSettings, n_states: int, n_pixels: int) -> int:
-    """Return the memory of a tile's buffers: scores, norms, rows and what the M-step keeps of the posterior."""
+    """Return the memory of the buffers of a tile: scores, norms, rows, and the part of the posterior for the M-step."""
     images = filled(settings.group_images, 12)
     a_state = 4 * (settings.group_rows + images * (2 if settings.accumulate else 1))
     a_pixel = 8 * settings.group_rows + 4 * images
@@ -204,7 +204,7 @@ def _pad_rows(references: np.ndarray, rows: int) -> np.ndarray:
 
 
 def _by_state(state: np.ndarray, n_states: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the entries' order by state (image order kept inside a state) and where each state's entries start."""
+    """Return the order of the entries by state (and by image within a state), and where the entries of a state start."""
     first = np.zeros(n_states + 1, np.int64)
     np.cumsum(np.bincount(state, minlength=n_states), out=first[1:])
     return np.argsort(state, kind="stable"), first

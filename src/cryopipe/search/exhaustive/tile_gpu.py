@@ -1,4 +1,4 @@
-"""A search tile in array expressions alone: what CuPy runs on the GPU (cuBLAS products), and NumPy in the tests."""
+"""A search tile made only of array expressions. CuPy runs it on the GPU (cuBLAS products), and NumPy in the tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cryopipe.search.exhaustive.tile import (
 
 
 class ArrayTile:
-    """Score tiles of images against all states and add up their M-step sums, on the side where the references live."""
+    """Score tiles of images against all states and add up their M-step sums, on the device of the references."""
 
     def __init__(self, references: Any, settings: TileSettings) -> None:
         self.xp = array_module(references)
@@ -41,7 +41,7 @@ class ArrayTile:
         return None
 
     def score(self, data: TileData, part: np.ndarray) -> np.ndarray:
-        """Fill rows, information, scores and norms for the images ``part``; return which are finite."""
+        """Fill rows, information, scores and norms for the images ``part``. Return which are finite."""
         xp = self.xp
         index = xp.asarray(part)
         values, ctf = data.values[index], data.ctf[index]
@@ -61,7 +61,7 @@ class ArrayTile:
         return finite
 
     def log_likelihoods(self, n: int) -> np.ndarray:
-        """Return the log-likelihoods of the tile just scored, float32 [n, shifts, states]."""
+        """Return the log-likelihoods of the last scored tile, float32 [n, shifts, states]."""
         return to_numpy(self._log_likelihood())
 
     def _log_likelihood(self) -> Any:
@@ -69,7 +69,7 @@ class ArrayTile:
         return averaged_likelihood(self.scores, self.norm[:, None, :], scale, sd, self.xp)
 
     def posterior(self, n: int, log_state: Any, log_shift: Any) -> TileAnswer:
-        """Turn the scores into probabilities and return what is kept of them."""
+        """Convert the scores to probabilities and return what is kept of them."""
         xp, settings = self.xp, self.settings
         answer = TileAnswer.empty(n, settings)
         beta = np.float32(settings.inverse_temperature)
@@ -141,7 +141,7 @@ class ArrayTile:
         )
 
     def accumulate(self, n: int, answer: TileAnswer) -> None:
-        """Add the tile's probabilities times data to the sums; all or nothing where memory runs out."""
+        """Add the probabilities of the tile times the data to the sums. If memory runs out, nothing is added."""
         xp = self.xp
         grey, square = (xp.asarray(answer.number[:, column].astype(np.float32)) for column in (5, 6))
         marginal = self.weights.sum(axis=1) * square[:, None]
@@ -160,17 +160,17 @@ class ArrayTile:
 
 
 def tile_bytes_an_image(n_shifts: int, n_states: int, n_pixels: int, *, accumulate: bool) -> int:
-    """Return the memory that the array expressions take for an image of a tile.
+    """Return the memory that the array expressions take per image of a tile.
 
-    At the peak of the posterior these live together, in bytes a score: dot products, logarithms, depth, p and weights
-    (4 each), bins and their flat index (4 + 8 + 8), weights of the histogram in float64 (8), masks (2), one temporary
-    (8). The rows take 8 bytes a pixel and shift (twice while they are formed).
+    At the peak of the posterior these exist together, in bytes per score: dot products, logarithms, depth, p and weights (4
+    each), bins and their flat index (4 + 8 + 8), weights of the histogram in float64 (8), masks (2), one temporary (8). The
+    rows take 8 bytes per pixel and shift (twice as much while they are made).
 
     Parameters
     ----------
     n_shifts, n_states, n_pixels : int
-        Shifts, states and Fourier pixels of the search.
+        Numbers of shifts, states and Fourier pixels of the search.
     accumulate : bool
-        Whether the sums of the M-step are asked for.
+        Whether the sums of the M-step are made.
     """
     return n_shifts * n_states * 58 + (16 * n_shifts + 40) * n_pixels + (8 if accumulate else 4) * n_states
