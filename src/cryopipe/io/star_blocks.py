@@ -93,8 +93,10 @@ def write_blocks(
         for name, block in blocks.items():
             where = f"{path}, block {name}"
             stream.write(f"\n# version {version}\n\n")
-            is_loop = isinstance(block, pd.DataFrame)
-            stream.writelines(_loop_text(name, block, where) if is_loop else [_list_text(name, block, where)])
+            if isinstance(block, pd.DataFrame):
+                stream.writelines(_loop_text(name, block, where))
+            else:
+                stream.write(_list_text(name, block, where))
             stream.write("\n")
 
 
