@@ -22,6 +22,7 @@ FIRST = (
     # after the longest, because they use the tiny run that the first file makes
     "tests/workflow/test_recipe.py",
     "tests/workflow/test_results_know_their_inputs.py",
+    "tests/workflow/test_configurations.py",
     "tests/initial_volume/test_initial_relion_sgd.py",
     "tests/reconstruction/test_reconstruct.py",
     "tests/kernels/test_poses.py",

@@ -117,10 +117,8 @@ def test_a_killed_run_goes_on_to_the_bit_identical_map(octahedral: Dataset, tmp_
 
 def test_no_memory_budget_changes_a_bit(octahedral: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(particle_store, "BLOCK_BYTES", 1)
-    runs = [
-        run(octahedral, tmp_path / str(b), memory_bytes=b, **SHORT)
-        for b in (None, 100_000 + 300 * particle_store.REMEMBERED_BYTES, 0)
-    ]
+    part = 100_000 + 300 * particle_store.REMEMBERED_BYTES
+    runs = [run(octahedral, tmp_path / str(b), memory_bytes=b, **SHORT) for b in (None, part, 0)]
     for other in runs[1:]:
         for name in ("map", "particles", "history"):
             assert other[name].read_bytes() == runs[0][name].read_bytes(), name

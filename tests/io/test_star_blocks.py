@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -247,3 +248,41 @@ def test_what_breaks_a_contract_is_not_written(tmp_path, frame, message):
     with pytest.raises(InputError, match=message):
         write_blocks(tmp_path / "t.star", {"x": frame})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_portions_of_rows_change_no_byte_of_a_file(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"rlnMicrographName": [f"m {i}" for i in range(23)], "rlnCoordinateX": rng.normal(0, 1e3, 23)})
+    table = table.assign(rlnClassNumber=np.arange(23), crpX=np.float32(rng.normal(size=23)))
+    for portion, name in ((5000, "whole"), (5, "parts"), (23, "one")):
+        monkeypatch.setattr("cryopipe.io.star_blocks._PORTION", portion)
+        write_blocks(tmp_path / name, {"particles": table, "none": table.iloc[:0], "general": {"rlnClassNumber": 3}})
+    texts = {(tmp_path / name).read_bytes() for name in ("whole", "parts", "one")}
+    assert len(texts) == 1
+
+
+def test_writing_takes_memory_for_a_portion_and_not_for_the_table(tmp_path, monkeypatch):
+    monkeypatch.setattr("cryopipe.io.star_blocks._PORTION", 500)
+
+    def peak(rows):
+        table = pd.DataFrame(
+            {"rlnMicrographName": [f"mic_{i:05d}.mrc" for i in range(rows)], "crpX": np.arange(rows) / 7}
+        )
+        write_blocks(tmp_path / "t.star", {"particles": table})
+        tracemalloc.start()
+        write_blocks(tmp_path / "t.star", {"particles": table})
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return found
+
+    assert peak(8000) < 1.5 * peak(1000)
+
+
+def test_a_bad_value_behind_the_first_portion_leaves_the_file_as_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr("cryopipe.io.star_blocks._PORTION", 2)
+    path = tmp_path / "t.star"
+    path.write_text("old")
+    with pytest.raises(InputError, match="line break"):
+        write_blocks(path, {"a": pd.DataFrame({"rlnMicrographName": ["a", "b", "c\nd"]})})
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,36 @@
+"""Which configurations of ``config/test`` the tests run, and how far: what counts as run in `tests/layout` rests on this."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from cryopipe.config.load import load_config
+from cryopipe.steps import step_of
+from cryopipe.workflow.plan import Plan
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "config" / "test"
+
+#: Configuration to the last step that is run, None: all of them. The tiny run is whole; of the others each is run as far
+#: as its own part reaches, because the steps behind it are those of the tiny run, which take 50 s of processor time.
+LAST_STEP: dict[str, str | None] = {
+    "tiny": None,
+    # another source: to the map, with one CTF estimator and few iterations
+    "micrographs": None,
+    # movies that are downloaded: to the micrographs that are made of them
+    "archive": "screen_motion",
+    # another judge of the map
+    "model": "validate_model",
+}
+
+
+def steps_that_run(name: str) -> list[str]:
+    """Return the steps of a configuration that tests run (``consensus_ctf/defocus``), in the order of the data flow."""
+    names = list(Plan(load_config(FOLDER / f"{name}.yaml"), root=ROOT).ports.names)
+    last = LAST_STEP[name]
+    return names if last is None else names[: names.index(last) + 1]
+
+
+def stage_of(step: str) -> str:
+    """Return the stage of a step or run."""
+    return step_of(step.split("/")[0]).stage
