@@ -185,9 +185,8 @@ class LogHandler(LogHandlerBase):
             self._screen.line(f"warning: {f'{who}: ' if who else ''}{said}", "yellow")
 
     def _job_line(self, job: Job, said: str, took: str, colour: str = "") -> None:
-        text = f"{self._number()}  {job.name:<22}  {job.batch:<12}  {said}"
         if colour or "rules" not in self._quiet:
-            self._screen.line(f"{text:<88}  {took:>6}", colour)
+            self._screen.line(f"{self._number()}  {job.name:<22}  {job.batch:<12}  {took:>6}  {said}", colour)
         self._told = time.time()
 
     def _number(self) -> str:
