@@ -62,7 +62,9 @@ def install(python: Path, *what: str) -> None:
 def main(folder: Path) -> None:
     """Make or complete the environment in ``folder``."""
     if sys.version_info < OLDEST:
-        sys.exit(f"cryopipe needs Python >= {'.'.join(map(str, OLDEST))}, this is {sys.version}. Try make PYTHON=python3.12")
+        sys.exit(
+            f"cryopipe needs Python >= {'.'.join(map(str, OLDEST))}, this is {sys.version}. Try make PYTHON=python3.12"
+        )
     python = folder / "bin" / "python"
     count = sum(1 for line in LOCK.read_text().splitlines() if "==" in line)
     with stage(1, f"virtual environment {folder}"):

@@ -10,28 +10,35 @@ from typing import Any
 from cryopipe.workflow.terminal.facts import RunFacts
 from cryopipe.workflow.terminal.jobs import Job
 
+#: Failures that are told in full; of batches that fail alike there may be hundreds.
+_IN_FULL = 5
+
 
 def shown(path: Path, here: Path) -> str:
     """Return a path as a person would type it who is ``here``: relative, where it lies below."""
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
-def result_lines(run: RunFacts, here: Path) -> list[str]:
-    """Return resolution, counts and the path of the report of a run; its folder where there is no report."""
+def result_lines(run: RunFacts, here: Path, *, reported: bool) -> list[str]:
+    """Return resolution, counts and the path of the report of a run; its folder where it made none (``reported``)."""
     path = run.results / run.report
     try:
-        numbers = json.loads(path.read_text())
+        numbers = json.loads(path.read_text()) if reported else None
     except (OSError, json.JSONDecodeError):
+        numbers = None
+    if numbers is None:
         return [f"results: {shown(run.results, here)}"]
     page = shown(path.with_suffix(".html"), here)
     return [*filter(None, (_resolution(numbers), _counts(numbers["counts"]))), f"report: {page}"]
 
 
 def _resolution(numbers: dict[str, Any]) -> str:
+    # a run without movies of known truth has none
+    whole, truth = (numbers.get(part) or {} for part in ("map", "truth"))
     found = [
-        (numbers.get("map", {}).get("fsc0143_A"), "half maps, FSC 0.143"),
-        (numbers.get("truth", {}).get("fsc05_A"), "truth, FSC 0.5"),
-        (numbers.get("truth", {}).get("fsc05_true_poses_A"), "map from true poses, FSC 0.5"),
+        (whole.get("fsc0143_A"), "half maps, FSC 0.143"),
+        (truth.get("fsc05_A"), "truth, FSC 0.5"),
+        (truth.get("fsc05_true_poses_A"), "map from true poses, FSC 0.5"),
     ]
     said = ", ".join(f"{value:.2f} Å ({what})" for value, what in found if isinstance(value, int | float))
     return f"resolution: {said}" if said else ""
@@ -51,7 +58,7 @@ def _counts(counts: dict[str, Any]) -> str:
 def failure_lines(job: Job, here: Path) -> list[str]:
     """Return all that is known of a job that failed: why, for which item, what to do, where its log is."""
     why = job.log.error or job.log.last_lines() or "it ended without a word: stopped from outside, or out of memory"
-    lines = [f"{job.title} failed", *(f"  {line}" for line in why.splitlines())]
+    lines = [f"{job.title} failed", *(f"  {line}" for line in why.removeprefix(f"{job.name}: ").splitlines())]
     if not job.log.error:
         lines += [f"  {key}: {value}" for key, value in job.details.items() if value]
     return [*lines, *(f"  log: {shown(path, here)}" for path in job.logs)]
@@ -74,5 +81,12 @@ def failed_lines(failed: Iterable[Job], done: int, total: int, here: Path) -> li
     here : Path
         Where Snakemake was started.
     """
-    lines = [line for job in failed for line in ["", *failure_lines(job, here)]]
-    return [*lines, "", f"{done} of {total} jobs are done and kept: mend the cause and give the same command again"]
+    jobs = list(failed)
+    lines = [line for job in jobs[:_IN_FULL] for line in ["", *failure_lines(job, here)]]
+    rest = [f"{job.title} failed; log: {shown(job.log.path, here)}" for job in jobs[_IN_FULL:]]
+    return [
+        *lines,
+        *(["", *rest] if rest else []),
+        "",
+        f"{done} of {total} jobs are done and kept: mend the cause and give the same command again",
+    ]

@@ -59,6 +59,7 @@ class LogHandler(LogHandlerBase):
         self._start = self._told = time.time()
         self._ended = threading.Event()
         os.environ[TERMINAL_VARIABLE] = "logs"
+        logging.getLogger("cryopipe").addHandler(self)  # what the plan of the run warns of
         threading.Thread(target=self._look_now_and_then, daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -112,8 +113,8 @@ class LogHandler(LogHandlerBase):
             return
         total = sum(self._stats.values())
         where = " and ".join(f"{amount} {what}" for what, amount in self._provided.items())
-        self._line(self._run.headline if self._run else f"{total} jobs")
-        self._line(f"{total} jobs to do{f' on {where}' if where else ''}")
+        self._line(self._run.headline if self._run else "a workflow")
+        self._line(f"{total} {'job' if total == 1 else 'jobs'} to do{f' on {where}' if where else ''}")
 
     def _resources(self, record: Any) -> None:
         if (cores := getattr(record, "cores", None)) is not None:
@@ -124,7 +125,8 @@ class LogHandler(LogHandlerBase):
 
     def _started(self, record: Any) -> None:
         folder = self._run.results if self._run else Path.cwd()
-        self._reasons[record.rule_name].append(record.reason)
+        if not self._quiet & {"rules", "reason"}:
+            self._reasons[record.rule_name].append(record.reason)
         if not self.common_settings.dryrun:
             self._jobs[record.jobid] = job_of(record, folder, self._run.batches if self._run else 0)
 
@@ -201,6 +203,7 @@ class LogHandler(LogHandlerBase):
     def close(self) -> None:
         """Write the last lines: errors and failures last of all."""
         self._ended.set()
+        logging.getLogger("cryopipe").removeHandler(self)
         if not self._closed:
             self._closed = True
             for text in self._last_lines():
@@ -219,5 +222,6 @@ class LogHandler(LogHandlerBase):
             return [*([self._run.headline] if self._run else []), *dry_run_lines(self._stats, self._reasons)]
         if self._run and (self._nothing_to_do or (self._stats and self._done)) and "all" not in self._quiet:
             took = [f"done in {duration(time.time() - self._start)}"] if self._done else []
-            return [*took, *result_lines(self._run, self._here)]
+            reported = self._nothing_to_do or "report" in self._stats
+            return [*took, *result_lines(self._run, self._here, reported=reported)]
         return []
