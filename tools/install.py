@@ -70,7 +70,7 @@ def main(folder: Path) -> None:
     with stage(1, f"virtual environment {folder}"):
         if not python.exists():
             venv.create(folder, with_pip=True)
-    with stage(2, f"{count} packages of {LOCK.name}: about 200 MB to download, 700 MB on the disk, some minutes"):
+    with stage(2, f"{count} packages of {LOCK.name}: about 310 MB to download, 1.2 GB on the disk, some minutes"):
         install(python, "--requirement", str(LOCK))
     with stage(3, "cryopipe itself, in place"):
         install(python, "--no-deps", "--editable", str(ROOT))

@@ -112,6 +112,9 @@ class LogHandler(LogHandlerBase):
         if self.common_settings.dryrun:
             return
         total = sum(self._stats.values())
+        if not total:
+            self._line(f"{NOTHING_TO_DO} of what was asked for")
+            return
         where = " and ".join(f"{amount} {what}" for what, amount in self._provided.items())
         self._line(self._run.headline if self._run else "a workflow")
         self._line(f"{total} {'job' if total == 1 else 'jobs'} to do{f' on {where}' if where else ''}")
