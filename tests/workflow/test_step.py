@@ -122,7 +122,7 @@ def test_a_defect_of_the_program_fails_the_job_and_is_logged_with_its_traceback_
         def work(name: str, item: int) -> dict[str, Any]:
             return {"quotient": 1 / item}
 
-        process_items({"m1": 1, "m2": 0}, work, context, params=params)
+        process_items({"m1": 1, "m2": 0}, work, context, params=params, reads=lambda *_: [], makes=lambda *_: [])
 
     with pytest.raises(SystemExit) as stop:
         run_step(job(tmp_path), step_module(fail))
@@ -151,7 +151,6 @@ def test_a_warning_of_a_library_goes_into_the_log_of_the_job(tmp_path: Path) -> 
     def warn(inputs: dict[str, Any], outputs: dict[str, Path], params: Doubling, context: Context) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("default")
-            logging.captureWarnings(True)
             warnings.warn("a mean of nothing", RuntimeWarning, stacklevel=1)
         double(inputs, outputs, params, context)
 

@@ -53,17 +53,16 @@ def run_step(snakemake: Any, module: ModuleType) -> None:
     )
     try:
         execute(module, job, _files(snakemake.input), _files(snakemake.output), dict(snakemake.params.step))
-    except CryopipeError as error:
-        log.info("%s", traceback.format_exc())
-        log.error("%s", error)
-        sys.exit(1)
     except KeyboardInterrupt:
         log.info("stopped by a signal; what is done is kept")
         sys.exit(130)
     except BaseException as error:
         log.info("%s", traceback.format_exc())
-        log.error("%s", defect(error))
+        log.error("%s", error if isinstance(error, CryopipeError) else defect(error))
+        log.info("log: %s", log_path)
         sys.exit(1)
+    finally:
+        logging.captureWarnings(False)
 
 
 @dataclass(frozen=True)
@@ -148,7 +147,8 @@ def execute(
         )
     seconds = time.perf_counter() - start
     _write_down(inputs, outputs, params, context, job.code, seconds)
-    job.log.info("%s: done in %.1f s on the %s: %s", job.name, seconds, device, outcome(job.name, outputs, job.log))
+    made = outcome(job.name, outputs, job.log)
+    job.log.info("%s: done in %.1f s on the %s%s", job.name, seconds, device, f": {made}" if made else "")
 
 
 def _write_down(
@@ -192,7 +192,8 @@ def _files(named: Any) -> dict[str, Any]:
 def defect(error: BaseException) -> str:
     """Return what to tell a person of an error that no step raises on purpose."""
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
-    return f"unexpected {type(error).__name__}: {error}{notes}. This is a defect: please report it with the log."
+    what = f"unexpected {type(error).__name__}: {error}{notes}."
+    return f"{what} Unless disk, memory or rights explain it: please report it with the log."
 
 
 def _logger(step: str, batch: str, path: Path) -> logging.Logger:

@@ -47,10 +47,11 @@ def test_a_failing_item_is_named_in_the_last_lines_and_warnings_survive(tmp_path
         assert len([line for line in lines if line.startswith("warning: import_movies, batch 1 of 2: m1 is ")]) == 1
         assert "Traceback" not in done.stderr
         if code:
-            assert lines[-5:-4] + lines[-2:-1] == ["", ""]
-            assert lines[-4] == "import_movies, batch 1 of 2 failed"
-            assert "m1: " in lines[-3]
-            assert "remove these inputs" in lines[-3]
+            title, reason, log = lines[-5:-2]
+            assert title == "import_movies, batch 1 of 2 failed"
+            assert "m1: " in reason
+            assert "remove these inputs" in reason
+            assert log == f"  log: {tmp_path}/run/logs/movies/import_movies/batch_0001.log"
         else:
             assert lines[-1] == f"results: {tmp_path}/run"
 
@@ -62,8 +63,10 @@ def test_ctrl_c_on_a_terminal_stops_after_a_line_that_changes_and_says_what_is_k
     ]  # fmt: skip
     environment = {k: v for k, v in os.environ.items() if not k.startswith("CRYOPIPE_")}
     process = subprocess.Popen(
-        command, cwd=ROOT, env=environment, stdout=side, stderr=side, stdin=side, start_new_session=True
-    )
+        command, cwd=ROOT, env=environment, stdout=side, stderr=side, stdin=side, start_new_session=True,
+        # what is started in the background ignores the signal, and so do its children
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     os.close(side)
     said, interrupted = "", False
     while process.poll() is None or select.select([terminal], [], [], 0)[0]:
