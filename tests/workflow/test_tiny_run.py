@@ -130,7 +130,7 @@ def test_the_terminal_has_one_line_for_each_job_and_ends_with_the_results(tiny_r
     ends = [line for line in lines if re.match(r"\[ *\d+/\d+\]  \w+", line)]
     assert len(ends) == jobs
     assert len(lines) <= jobs + 8, done.stderr
-    assert re.search(r"align_movies +batch 1 of 2 +\d+ s +3 of 3 movies", done.stderr)
+    assert re.search(r"align_movies +batch 1 of 2 +\d+ (s|min) +3 of 3 movies", done.stderr)
     assert re.fullmatch(r"resolution: [\d.]+ Å \(half maps, FSC 0.143\), .*", lines[-3])
     assert re.fullmatch(r"counts: \d of 6 movies, \d of \d micrographs, \d+ picks, \d+ particles used", lines[-2])
     assert lines[-1] == f"report: {folder}/report/report/report.html"
