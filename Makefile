@@ -8,8 +8,7 @@ STAMP := $(VENV)/.installed
 .PHONY: demo test lint fix clean
 
 demo: $(STAMP)
-	$(BIN)/snakemake --cores all
-	@echo "The report: results/demo/report/report/report.html"
+	@$(BIN)/snakemake --cores all
 
 # lint comes first: it takes a minute and says early what is wrong. A file of tests stays on one worker;
 # tests/conftest.py says which files come first.
@@ -30,13 +29,10 @@ fix: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/snakefmt -l 120 Snakefile workflow/rules
 
-# The lock file pins every version; the project itself is installed in place, without looking for anything more.
+# tools/install.py says what it installs, stage by stage.
 $(STAMP): requirements.lock pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "cryopipe needs Python >= 3.11, this is " + sys.version)'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
-	touch $@
+	@$(PYTHON) tools/install.py $(VENV)
+	@touch $@
 
 clean:
 	rm -rf results $(VENV)

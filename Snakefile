@@ -10,7 +10,8 @@ from snakemake.exceptions import WorkflowError
 from snakemake.utils import min_version
 
 from cryopipe.errors import CryopipeError
-from cryopipe.workflow import Costs, Plan, claim, complete_rules
+from cryopipe.workflow import Costs, Plan, claim, complete_rules, offer_gpus
+from cryopipe.workflow.terminal.facts import announce
 
 min_version("9.25")
 
@@ -38,6 +39,8 @@ complete_rules(workflow, plan)
 # A run that was killed leaves its lock behind; the same command has to go on all the same.
 if workflow.is_main_process:
     claim(plan.results)
+    offer_gpus(workflow, plan)
+    announce(plan)
 
 
 workdir: str(plan.results)

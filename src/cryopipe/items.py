@@ -148,6 +148,9 @@ def _attempt(name: str, item: T, work: Callable[[str, T], Row], context: Context
         context.log.warning("%s: %s is quarantined: %s", context.step, name, error)
         context.log.info("%s", traceback.format_exc())
         return Rejection(name, "quarantined", " ".join(str(error).split()) or type(error).__name__)
+    except Exception as error:
+        error.add_note(f"at {name}")
+        raise
 
 
 def _refuse_failures(failed: list[Rejection], total: int, context: Context) -> None:

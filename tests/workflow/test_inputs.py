@@ -31,8 +31,8 @@ def jobs(folder: Path, config: Path, *options: str) -> int:
     """Run, or only plan, up to the import, and return the number of its jobs."""
     done = snakemake("--cores", "2", *options, "--until", "import_movies", directory=folder, config=config)
     assert done.returncode == 0, done.stderr[-3000:]
-    found = re.search(r"^import_movies\s+(\d+)$", done.stdout + done.stderr, flags=re.MULTILINE)
-    return int(found.group(1)) if found else 0
+    planned = re.search(r"^import_movies +(\d+) ", done.stdout, flags=re.MULTILINE)
+    return int(planned.group(1)) if planned else len(re.findall(r"^\[.*\] +import_movies ", done.stderr, re.MULTILINE))
 
 
 def imported(folder: Path) -> tuple[list[str], dict[str, str]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import subprocess
 import sys
 import threading
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import sleep as pause
@@ -19,9 +21,11 @@ from cryopipe.config.declaration.base import Params, parameter
 from cryopipe.context import Context
 from cryopipe.errors import DeviceError, InputError
 from cryopipe.fingerprint import file_digest
+from cryopipe.items import process_items
 from cryopipe.workflow import devices
 from cryopipe.workflow.devices import gpu_lease, resolve_device
 from cryopipe.workflow.step import run_step
+from cryopipe.workflow.terminal.job_log import TERMINAL_VARIABLE
 from tests.emulated_cupy import emulated_gpus
 
 
@@ -113,13 +117,47 @@ def test_a_checkpoint_is_resumed_by_the_code_that_wrote_it_and_by_no_other(tmp_p
     assert found == [False, True, False]
 
 
-def test_a_defect_of_the_program_is_raised_and_logged(tmp_path: Path) -> None:
-    def fail(*_: Any) -> None:
-        raise ZeroDivisionError("a defect")
+def test_a_defect_of_the_program_fails_the_job_and_is_logged_with_its_traceback_and_its_item(tmp_path: Path) -> None:
+    def fail(inputs: Any, outputs: Any, params: Doubling, context: Context) -> None:
+        def work(name: str, item: int) -> dict[str, Any]:
+            return {"quotient": 1 / item}
 
-    with pytest.raises(ZeroDivisionError):
+        process_items({"m1": 1, "m2": 0}, work, context, params=params, reads=lambda *_: [], makes=lambda *_: [])
+
+    with pytest.raises(SystemExit) as stop:
         run_step(job(tmp_path), step_module(fail))
-    assert "ZeroDivisionError" in (tmp_path / "logs" / "doubling.log").read_text()
+    assert stop.value.code == 1
+    text = (tmp_path / "logs" / "doubling.log").read_text()
+    assert "Traceback" in text
+    assert "ERROR unexpected ZeroDivisionError: division by zero (at m2)" in text
+
+
+def test_a_job_that_is_interrupted_says_so_in_its_log_and_nothing_on_the_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv(TERMINAL_VARIABLE, "logs")
+    with pytest.raises(SystemExit):
+        run_step(job(tmp_path), step_module(interrupted))
+    assert capsys.readouterr().err == ""
+    text = (tmp_path / "logs" / "doubling.log").read_text()
+    assert "stopped by a signal" in text
+    assert "ERROR" not in text
+
+
+def test_a_warning_of_a_library_goes_into_the_log_of_the_job(tmp_path: Path) -> None:
+    def warn(inputs: dict[str, Any], outputs: dict[str, Path], params: Doubling, context: Context) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.warn("a mean of nothing", RuntimeWarning, stacklevel=1)
+        double(inputs, outputs, params, context)
+
+    run_step(job(tmp_path), step_module(warn))
+    text = (tmp_path / "logs" / "doubling.log").read_text()
+    assert re.search(r"WARNING .*RuntimeWarning: a mean of nothing", text)
+    assert re.search(r"INFO doubling: done in [\d.]+ s on the cpu", text)
 
 
 def test_a_step_that_writes_nothing_is_a_failure(tmp_path: Path) -> None:

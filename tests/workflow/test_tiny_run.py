@@ -123,9 +123,18 @@ def test_a_changed_parameter_runs_the_steps_behind_it_again_and_no_others(
     assert names == {"postprocess", "report"}, text[-3000:]
 
 
-def test_the_terminal_tells_progress(tiny_run: Outcome) -> None:
-    _, done = tiny_run
-    assert re.search(r"\[batch_0001\] align_movies: \d+ of \d+ items", done.stderr)
+def test_the_terminal_has_one_line_for_each_job_and_ends_with_the_results(tiny_run: Outcome) -> None:
+    folder, done = tiny_run
+    jobs = sum(step["jobs"] for step in json.loads((folder / "costs.json").read_text()).values())
+    lines = done.stderr.splitlines()
+    ends = [line for line in lines if re.match(r"\[ *\d+/\d+\]  \w+", line)]
+    assert len(ends) == jobs
+    assert len(lines) <= jobs + 8, done.stderr
+    assert re.search(r"align_movies +batch 1 of 2 +\d+ (s|min) +3 of 3 movies", done.stderr)
+    assert re.fullmatch(r"resolution: [\d.]+ Å \(half maps, FSC 0.143\), .*", lines[-3])
+    assert re.fullmatch(r"counts: \d of 6 movies, \d of \d micrographs, \d+ picks, \d+ particles used", lines[-2])
+    assert lines[-1] == f"report: {folder}/report/report/report.html"
+    assert "warning" not in done.stderr, "the project's own simulated data are no reason for one"
 
 
 def test_a_run_killed_at_random_moments_ends_with_the_same_map(tiny_run: Outcome, tmp_path: Path) -> None:

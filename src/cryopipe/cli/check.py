@@ -10,6 +10,7 @@ from cryopipe.config.declaration.costs import MEMORY_MARGIN, TIME_MARGIN, Predic
 from cryopipe.workflow.costs.elapsed import elapsed_s
 from cryopipe.workflow.costs.prediction import Costs
 from cryopipe.workflow.plan import Plan
+from cryopipe.workflow.terminal.words import duration, headline
 
 _HEADINGS = ("step", "jobs", "memory", "CPU time", "time", "GPU memory", "disk")
 
@@ -44,7 +45,7 @@ def _facts(costs: Costs) -> list[str]:
     images = "micrographs" if plan.source == "micrographs" else "movies"
     size = f"{columns} x {rows} px" + ("" if plan.source == "micrographs" else f", {frames} frames")
     return [
-        f"run {plan.config.run.name}: {sizes.images} {images} ({plan.source}) in {len(plan.batches)} batches",
+        headline(plan),
         f"  {known.pixel_size_A:g} Å/px, {known.voltage_kV:g} kV, Cs {known.cs_mm:g} mm, "
         f"particle {known.particle_diameter_A:g} Å, symmetry {known.symmetry}",
         f"  {images} of {size} (from {costs.movie.known_from})",
@@ -71,8 +72,8 @@ def _row(name: str, needs: Prediction) -> tuple[str, ...]:
         name,
         str(needs.jobs),
         _megabytes(needs.memory_MB),
-        _duration(needs.cpu_seconds),
-        _duration(needs.seconds),
+        duration(needs.cpu_seconds),
+        duration(needs.seconds),
         _megabytes(needs.gpu_memory_MB) if needs.gpu_memory_MB else "",
         _megabytes(needs.disk_MB),
     )
@@ -81,7 +82,7 @@ def _row(name: str, needs: Prediction) -> tuple[str, ...]:
 def _notes(costs: Costs, cores: int) -> list[str]:
     elapsed = elapsed_s(costs.jobs(cores), cores)
     return [
-        f"on {cores} {'core' if cores == 1 else 'cores'} the run takes about {_duration(elapsed)}, on the CPU alone",
+        f"on {cores} {'core' if cores == 1 else 'cores'} the run takes about {duration(elapsed)}, on the CPU alone",
         f"memory is that of the largest job of a step; rules ask for {MEMORY_MARGIN:g} times as much, and for "
         f"{TIME_MARGIN:g} times the time",
     ]
@@ -99,9 +100,3 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _megabytes(value: float) -> str:
     return f"{value / 1000:.1f} GB" if value >= 1000 else f"{max(value, 1):.0f} MB"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(seconds, 1):.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"

@@ -271,7 +271,8 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: Postprocess, 
         threads=context.threads,
     )
     numbers = summary(result, box=box, pixel_size_A=pixel_size_A, given=params.b_factor_A2 is not None)
-    context.log.info("resolution at FSC 0.143: %s; B-factor %.1f A^2", numbers["resolution_A"], result.b_factor_A2)
+    said = ", ".join(f"{kind} {value} Å" for kind, value in numbers["resolution_A"].items())
+    context.log.info("resolution at FSC 0.143: %s; B factor %.1f Å²", said, result.b_factor_A2)
     write_volume(outputs["map"], result.sharpened, pixel_size_A)
     write_volume(outputs["masked"], result.sharpened * result.mask, pixel_size_A)
     write_volume(outputs["mask"], result.mask, pixel_size_A)

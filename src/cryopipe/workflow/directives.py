@@ -12,6 +12,7 @@ from typing import Any
 from cryopipe.config.declaration.costs import ASKED
 from cryopipe.steps import Step, steps
 from cryopipe.workflow.costs.prediction import Costs
+from cryopipe.workflow.devices import gpu_count
 from cryopipe.workflow.plan import Plan
 
 
@@ -38,6 +39,18 @@ def complete_rules(workflow: Any, plan: Plan) -> None:
         return completed
 
     workflow.rule = rule
+
+
+def offer_gpus(workflow: Any, plan: Plan) -> None:
+    """Let as many GPU jobs run at a time as this machine has GPUs, unless the command line or a profile says how many.
+
+    Nothing is offered where there is none, where the run is on the CPU, or where a cluster gives the jobs their GPUs.
+    Without an offer Snakemake sets no limit; a job that asks for a GPU then finds out itself that there is none.
+    """
+    if workflow.local_exec and "gpu" not in workflow.global_resources and plan.config.run.device != "cpu":
+        gpus = gpu_count()
+        if gpus:
+            workflow.register_resource("gpu", gpus)
 
 
 def _completed(info: Any, step: Step, workflow: Any, plan: Plan, costs: Costs) -> Any:

@@ -25,14 +25,16 @@ from cryopipe.workflow.devices import gpu_lease, resolve_device
 from cryopipe.workflow.failures import failures_within_share
 from cryopipe.workflow.manifest import MANIFEST, read_manifest
 from cryopipe.workflow.memory import particle_memory_bytes
+from cryopipe.workflow.outcome import LastWord, outcome
 from cryopipe.workflow.provenance import write_provenance
+from cryopipe.workflow.terminal.job_log import FORMAT, TERMINAL_VARIABLE
 
 
 def run_step(snakemake: Any, module: ModuleType) -> None:
     """Run ``module.main`` with what the injected ``snakemake`` object states. On failure the process ends with status 1.
 
-    The log file of the job is written here, not by redirection, so that it always has the traceback. Progress goes to the
-    log and, with one line per item, to the terminal.
+    The log file of the job is written here, not by redirection, so that it always has the traceback. Where Snakemake's logger is
+    `cryopipe.workflow.terminal`, that reads the log and speaks for the job. Else the job writes to standard error, too.
     """
     log_path = Path(snakemake.log[0])
     wildcards = {name: str(value) for name, value in snakemake.wildcards.items()}
@@ -51,14 +53,16 @@ def run_step(snakemake: Any, module: ModuleType) -> None:
     )
     try:
         execute(module, job, _files(snakemake.input), _files(snakemake.output), dict(snakemake.params.step))
-    except CryopipeError as error:
-        log.info("%s", traceback.format_exc())
-        log.error("%s\n  log: %s", error, log_path)
-        sys.exit(1)
+    except KeyboardInterrupt:
+        log.info("stopped by a signal; what is done is kept")
+        sys.exit(130)
     except BaseException as error:
         log.info("%s", traceback.format_exc())
-        log.error("unexpected %s: %s\n  log: %s", type(error).__name__, error, log_path)
-        raise
+        log.error("%s", error if isinstance(error, CryopipeError) else defect(error))
+        log.info("log: %s", log_path)
+        sys.exit(1)
+    finally:
+        logging.captureWarnings(False)
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,8 @@ def execute(
         )
     seconds = time.perf_counter() - start
     _write_down(inputs, outputs, params, context, job.code, seconds)
-    job.log.info("%s: done in %.1f s on the %s", job.name, seconds, device)
+    made = outcome(job.name, outputs, job.log)
+    job.log.info("%s: done in %.1f s on the %s%s", job.name, seconds, device, f": {made}" if made else "")
 
 
 def _write_down(
@@ -184,18 +189,32 @@ def _files(named: Any) -> dict[str, Any]:
     }
 
 
+def defect(error: BaseException) -> str:
+    """Return what to tell a person of an error that no step raises on purpose."""
+    notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
+    what = f"unexpected {type(error).__name__}: {error}{notes}."
+    return f"{what} Unless disk, memory or rights explain it: please report it with the log."
+
+
 def _logger(step: str, batch: str, path: Path) -> logging.Logger:
     path.parent.mkdir(parents=True, exist_ok=True)
     log = logging.getLogger(f"cryopipe.{step}.{batch}")
     log.setLevel(logging.DEBUG)
     log.propagate = False
     to_file = logging.FileHandler(path, mode="w", encoding="utf-8")
-    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    to_terminal = logging.StreamHandler(sys.stderr)
-    to_terminal.setFormatter(logging.Formatter(f"  [{batch or step}] %(message)s"))
-    to_terminal.addFilter(lambda record: not record.getMessage().startswith("Traceback"))
-    to_terminal.setLevel(logging.INFO)
-    log.handlers = [to_file, to_terminal]
+    to_file.setFormatter(logging.Formatter(FORMAT))
+    log.handlers = [to_file, LastWord()]
+    if TERMINAL_VARIABLE not in os.environ:
+        to_terminal = logging.StreamHandler(sys.stderr)
+        to_terminal.setFormatter(logging.Formatter(f"  [{' '.join(filter(None, (step, batch)))}] %(message)s"))
+        to_terminal.addFilter(lambda record: not record.getMessage().startswith("Traceback"))
+        to_terminal.setLevel(logging.INFO)
+        log.addHandler(to_terminal)
+    # what libraries warn of belongs to the job, too
+    logging.captureWarnings(True)
+    logging.getLogger("py.warnings").handlers = [
+        handler for handler in log.handlers if not isinstance(handler, LastWord)
+    ]
     return log
 
 

@@ -1,0 +1,62 @@
+"""What a job made, in a few words for the terminal: counts of items, else the last thing that the step said."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from cryopipe.io.star import read_rejections, read_table
+from cryopipe.steps import step_of, steps
+from cryopipe.workflow.terminal.job_log import PROGRESS
+
+#: Outputs that are tables of items: their name in the rule, and that of the table in the file.
+TABLES = {"movies": "movies", "fetched": "movies", "micrographs": "micrographs", "particles": "particles"}
+
+
+class LastWord(logging.Handler):
+    """Remembers the last thing that a step said besides progress."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.said = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Remember the message, unless it is progress or a traceback."""
+        said = record.getMessage()
+        if record.levelno == logging.INFO and not PROGRESS.match(said) and not said.startswith("Traceback"):
+            self.said = said
+
+
+def outcome(name: str, outputs: Mapping[str, Any], log: logging.Logger) -> str:
+    """Return what the job of a step made, such as "5 of 6 micrographs".
+
+    Parameters
+    ----------
+    name : str
+        ``<step>``, or ``<step>/<run>``.
+    outputs : mapping
+        ``{name: file}`` as in the rule.
+    log : logging.Logger
+        The job's, with a `LastWord` among its handlers.
+    """
+    said = next((handler.said for handler in log.handlers if isinstance(handler, LastWord)), "")
+    said = said.removeprefix(f"{name}: ")
+    unit = step_of(name).counts if name.split("/")[0] in steps() else None
+    table = next((key for key in TABLES if key in outputs), None)
+    if table is None or (unit is None and said):
+        return said
+    kept = _rows(Path(outputs[table]), table)
+    if unit is None or "rejected" not in outputs:
+        return f"{kept} {TABLES[table]}"
+    return f"{kept} of {kept + _rejected(Path(outputs['rejected']))} {unit}"
+
+
+def _rows(path: Path, table: str) -> int:
+    kind = cast(Literal["movies", "micrographs", "particles"], TABLES[table])
+    return len(read_table(path, kind).rows)
+
+
+def _rejected(path: Path) -> int:
+    return len(read_rejections(path)) if path.suffix == ".tsv" else _rows(path, "particles")

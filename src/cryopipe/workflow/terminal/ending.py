@@ -1,0 +1,92 @@
+"""The last lines of a run: what came out, from the numbers of its report, or what failed and what to do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cryopipe.workflow.terminal.facts import RunFacts
+from cryopipe.workflow.terminal.jobs import Job
+
+#: Failures that are told in full; of batches that fail alike there may be hundreds.
+_IN_FULL = 5
+
+
+def shown(path: Path, here: Path) -> str:
+    """Return a path as a person would type it who is ``here``: relative, where it lies below."""
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def result_lines(run: RunFacts, here: Path, *, reported: bool) -> list[str]:
+    """Return resolution, counts and the path of the report of a run; its folder where it made none (``reported``)."""
+    path = run.results / run.report
+    try:
+        numbers = json.loads(path.read_text()) if reported else None
+    except (OSError, json.JSONDecodeError):
+        numbers = None
+    if numbers is None:
+        return [f"results: {shown(run.results, here)}"]
+    page = shown(path.with_suffix(".html"), here)
+    return [*filter(None, (_resolution(numbers), _counts(numbers["counts"]))), f"report: {page}"]
+
+
+def _resolution(numbers: dict[str, Any]) -> str:
+    # a run without movies of known truth has none
+    whole, truth = (numbers.get(part) or {} for part in ("map", "truth"))
+    found = [
+        (whole.get("fsc0143_A"), "half maps, FSC 0.143"),
+        (truth.get("fsc05_A"), "truth, FSC 0.5"),
+        (truth.get("fsc05_true_poses_A"), "map from true poses, FSC 0.5"),
+    ]
+    said = ", ".join(f"{value:.2f} Å ({what})" for value, what in found if isinstance(value, int | float))
+    return f"resolution: {said}" if said else ""
+
+
+def _counts(counts: dict[str, Any]) -> str:
+    of = {unit: counts[unit] for unit in ("movies", "micrographs", "particles") if counts.get(unit, {}).get("in")}
+    said = [f"{found['accepted']} of {found['in']} {unit}" for unit, found in of.items() if unit != "particles"]
+    if "particles" in of:
+        said += [
+            f"{counts.get('picked', of['particles']['in'])} picks",
+            f"{of['particles']['accepted']} particles used",
+        ]
+    return f"counts: {', '.join(said)}" if said else ""
+
+
+def failure_lines(job: Job, here: Path) -> list[str]:
+    """Return all that is known of a job that failed: why, for which item, what to do, where its log is."""
+    why = job.log.error or job.log.last_lines() or "it ended without a word: stopped from outside, or out of memory"
+    lines = [f"{job.title} failed", *(f"  {line}" for line in why.removeprefix(f"{job.name}: ").splitlines())]
+    if not job.log.error:
+        lines += [f"  {key}: {value}" for key, value in job.details.items() if value]
+    return [*lines, *(f"  log: {shown(path, here)}" for path in job.logs)]
+
+
+def stopped_lines(done: int, total: int) -> list[str]:
+    """Return what to say after Ctrl-C."""
+    return [f"stopped at your request: {done} of {total} jobs are done and kept, the same command goes on from here"]
+
+
+def failed_lines(failed: Iterable[Job], done: int, total: int, here: Path) -> list[str]:
+    """Return what to say when jobs failed: each of them, and how to go on.
+
+    Parameters
+    ----------
+    failed : iterable of Job
+        Those that failed in the end.
+    done, total : int
+        Jobs of the run that are done, and all that were to do.
+    here : Path
+        Where Snakemake was started.
+    """
+    jobs = list(failed)
+    lines = [line for job in jobs[:_IN_FULL] for line in ["", *failure_lines(job, here)]]
+    rest = [f"{job.title} failed; log: {shown(job.log.path, here)}" for job in jobs[_IN_FULL:]]
+    return [
+        *lines,
+        *(["", *rest] if rest else []),
+        "",
+        f"{done} of {total} jobs are done and kept: mend the cause and give the same command again",
+    ]
