@@ -50,9 +50,7 @@ _BYTES_PER_PIXEL = 60 * 1.25
 _MEMORY_BYTES = 2.5e9
 
 
-def particle_model(
-    params: SimulateMovies, folder: Path, file: Path | None = None
-) -> tuple[AtomicModel, Path | None]:
+def particle_model(params: SimulateMovies, folder: Path, file: Path | None = None) -> tuple[AtomicModel, Path | None]:
     """Return the atoms of the particle and the file that they are from; None where they are embedded.
 
     The model is embedded, a file (``file``, else ``params.model``), or downloaded by its PDB id into ``folder``.
