@@ -24,9 +24,9 @@ from cryopipe.workflow.costs.measured import used
 from cryopipe.workflow.plan import Plan
 
 ROOT = Path(__file__).parents[1]
-#: What makes a specimen's movies those of a demonstration: 12 of 1024² x 16 frames, 1.25 Å/px, 40 e/Å², 0.5 to 2 µm under focus.
+#: What makes a specimen's movies those of a demonstration: 12 of 1024² x 16 frames, 1.6 Å/px, 40 e/Å², 0.5 to 2 µm under focus.
 DEMO: dict[str, Any] = {
-    "preset": "demo", "pixel_size_A": 1.25, "movies": 12, "special_movies": True, "defocus_range_A": [5000.0, 20000.0],
+    "preset": "demo", "pixel_size_A": 1.6, "movies": 12, "special_movies": True, "defocus_range_A": [5000.0, 20000.0],
 }  # fmt: skip
 
 

@@ -6,7 +6,6 @@ that no map wants (they drift far or have a bad CTF) are left out; iron-loaded o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -123,8 +122,8 @@ def _matched(rows: pd.DataFrame, truth: pd.DataFrame, plan: Plan) -> tuple[np.nd
 
 
 def lines(found: Losses) -> list[str]:
-    """Return the table of losses as text: carried and lost at each step, by view, with chi-square's p."""
-    text = ["| step | carried | lost here | precision | lost so far by the view's angle to the long axis (side to end) | p | to the short axis | p |",
+    """Return the table of losses as text: carried and lost at each step, by view, with the p of chi-square."""
+    text = ["| step | carried | lost here | precision | lost so far, views from beside to along the long axis | p | the short axis | p |",
             "|---|---|---|---|---|---|---|---|"]  # fmt: skip
     before = np.ones(len(found.truth), dtype=bool)
     for step, carried in found.carried.items():

@@ -30,7 +30,7 @@ MOVES, HOT, COLD = 2500, 1.0, 0.03
 
 
 def in_rod(xyz: np.ndarray) -> np.ndarray:
-    """A rod of 180 x 60 Å that is bent and thinner at one end."""
+    """Tell what lies in a rod of 180 x 60 Å that is bent and thinner at one end."""
     z = xyz[:, 2]
     radius = 31.0 - 7.0 * np.clip((z - 20.0) / 70.0, 0, 1)
     bend = 12.0 * (1 - (z / 90.0) ** 2) - 8.0
@@ -38,13 +38,13 @@ def in_rod(xyz: np.ndarray) -> np.ndarray:
 
 
 def in_irregular(xyz: np.ndarray) -> np.ndarray:
-    """Three lobes of different size: 150 Å at the longest, without any symmetry."""
+    """Tell what lies in three lobes of different size: 150 Å at the longest, without any symmetry."""
     lobes = ((-28.0, 0.0, 0.0, 44.0), (38.0, 16.0, 8.0, 31.0), (-8.0, 44.0, -24.0, 27.0), (14.0, -30.0, 22.0, 24.0))
     return np.any([np.linalg.norm(xyz - lobe[:3], axis=1) < lobe[3] for lobe in lobes], axis=0)
 
 
 def in_d2(xyz: np.ndarray) -> np.ndarray:
-    """An ellipsoid of 180 x 110 x 80 Å."""
+    """Tell what lies in an ellipsoid of 180 x 110 x 80 Å."""
     return ((xyz / (90.0, 55.0, 40.0)) ** 2).sum(axis=1) < 1
 
 
@@ -91,8 +91,11 @@ def pack(name: str, rng: np.random.Generator) -> list[np.ndarray]:
     whole = np.concatenate([chains.reshape(-1, 3) @ g.T for g in mates])
     whole = whole - whole.mean(axis=0)
     extent = [float(np.ptp(whole @ axis)) for axis in np.linalg.svd(whole, full_matrices=False)[2]]
-    print(f"{name}: {count} operators, {volume:.0f} Å³, {np.mean(left):.1f} atoms of {len(chain)} overlap; extent {np.round(extent)} Å, "
-          f"twice the reach {2 * np.linalg.norm(whole, axis=1).max():.0f} Å", file=sys.stderr)  # fmt: skip
+    print(
+        f"{name}: {count} operators, {volume:.0f} Å³, {np.mean(left):.1f} atoms of {len(chain)} overlap; "
+        f"extent {np.round(extent)} Å, twice the reach {2 * np.linalg.norm(whole, axis=1).max():.0f} Å",
+        file=sys.stderr,
+    )
     return [np.concatenate([t, (p - t @ centre)[:, None]], axis=1) for t, p in zip(turns, places, strict=True)]
 
 

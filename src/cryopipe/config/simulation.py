@@ -171,7 +171,7 @@ class SimulateMovies(Params):
     @property
     def model_file(self) -> str | None:
         """The file that ``model`` names; None where it is embedded or a PDB id of four characters."""
-        return None if self.model is None or len(self.model) == 4 and self.model.isalnum() else self.model
+        return None if self.model is None or (len(self.model) == 4 and self.model.isalnum()) else self.model
 
     @property
     def iron_share(self) -> float:
