@@ -123,8 +123,10 @@ def _matched(rows: pd.DataFrame, truth: pd.DataFrame, plan: Plan) -> tuple[np.nd
 
 def lines(found: Losses) -> list[str]:
     """Return the table of losses as text: carried and lost at each step, by view, with the p of chi-square."""
-    text = ["| step | carried | lost here | precision | lost so far, views from beside to along the long axis | p | the short axis | p |",
-            "|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    text = [
+        "| step | carried | lost here | precision | lost so far, views beside to along the long axis | p | short axis | p |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
     before = np.ones(len(found.truth), dtype=bool)
     for step, carried in found.carried.items():
         row = f"| {step} | {carried.sum()} of {len(carried)} | {np.count_nonzero(before & ~carried)} | "
