@@ -92,6 +92,15 @@ def test_each_rule_drops_the_class_it_is_for_and_says_why(columns, reason):
     assert reason in verdicts[4].reason
 
 
+def test_a_class_of_rare_views_is_not_junk_for_the_resolution_that_few_particles_give() -> None:
+    # measured on an asymmetric particle: nine classes, the least of them of ten good particles
+    few = features(crpParticles=[73, 58, 53, 27, 10], rlnEstimatedResolution=[23.8, 24.4, 23.4, 26.7, 66.2])
+    assert all(v.keep for v in judge_classes(few, SelectClasses2d(particle_diameter_A=160.0)))
+    usual = features(crpParticles=[73, 58, 53, 27, 40], rlnEstimatedResolution=[23.8, 24.4, 23.4, 26.7, 66.2])
+    verdicts = judge_classes(usual, SelectClasses2d(particle_diameter_A=160.0))
+    assert [v.keep for v in verdicts] == [True] * 4 + [False]
+
+
 @pytest.fixture(scope="module")
 def classified(tmp_path_factory) -> tuple[Mixture, dict[str, Path]]:
     mixture = make_mixture(tmp_path_factory.mktemp("select"), apo=180, iron=25, seed=7)

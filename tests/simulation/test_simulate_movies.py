@@ -21,6 +21,7 @@ from cryopipe.imaging.optics import CtfParameters, ctf
 from cryopipe.io.movies import open_movie
 from cryopipe.io.mrc import read_image, read_volume
 from cryopipe.io.star import read_blocks, read_table
+from cryopipe.simulation.atoms import read_model, symmetry_error_A
 from cryopipe.simulation.simulate_movies import particle_model
 from tests.simulation.conftest import SMALL
 
@@ -215,3 +216,45 @@ def test_a_model_that_is_neither_file_nor_id_and_a_wrong_symmetry_are_refused(tm
         particle_model(SimulateMovies(preset="tiny", model="missing.pdb"), tmp_path)
     with pytest.raises(InputError, match="has symmetry O, but symmetry is C1"):
         particle_model(SimulateMovies(preset="tiny", symmetry="C1"), tmp_path)
+
+
+CHAIN = Path(__file__).parents[2] / "config" / "test" / "apoferritin.pdb.gz"
+#: One turn about x by 90°, then 50 Å along z.
+BESIDE = [1, 0, 0, 0, 0, 0, -1, 0, 0, 1, 0, 50]
+
+
+def test_copies_of_a_chain_stand_where_the_operators_say_and_a_group_makes_the_rest() -> None:
+    atoms = [a.pos.tolist() for part in gemmi.read_structure(str(CHAIN))[0] for residue in part for a in residue]
+    count, chain = len(atoms), np.array(atoms)
+    pair = read_model(CHAIN, assembly=None, operators=[[1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0], BESIDE])
+    # by one shift, which brings the centre of mass to the origin, the chain and the chain turned about x and moved
+    expected = np.concatenate([chain, chain[:, [0, 2, 1]] * [1, -1, 1] + [0, 0, 50]])
+    assert np.ptp(pair.positions_A - expected, axis=0).max() < 1e-6
+    whole = read_model(CHAIN, assembly=None, operators=[BESIDE], group="D2")
+    assert len(whole.elements) == 4 * count
+    assert symmetry_error_A(whole, "D2") < 1e-3 < 5 < symmetry_error_A(whole, "C3")
+
+
+def test_the_assembly_of_a_file_is_what_its_chain_becomes_by_the_group() -> None:
+    stated, made = read_model(CHAIN), read_model(CHAIN, assembly=None, group="O")
+    apart = np.abs(np.sort(stated.positions_A, axis=0) - np.sort(made.positions_A, axis=0))
+    assert apart.max() < 1e-3
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"operators": [[1, 0, 0]]}, "operator 1 has 3 numbers, not 12"),
+        ({"operators": [BESIDE, [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, -1, 0]]}, "operator 2 is no rotation"),
+        ({"operators": [BESIDE], "model": None}, "model is null"),
+    ],
+)
+def test_operators_that_place_no_copy_are_refused(given: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        SimulateMovies(**({"model": str(CHAIN)} | given))
+
+
+def test_only_the_embedded_ferritin_is_loaded_with_iron_unless_it_is_asked_for() -> None:
+    assert SimulateMovies().iron_share == 0.1
+    assert SimulateMovies(model=str(CHAIN)).iron_share == 0
+    assert SimulateMovies(model=str(CHAIN), iron_fraction=0.3).iron_share == 0.3

@@ -15,6 +15,10 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.statistics import robust_sd
 
 FERRITIN = "iron-loaded core"
+#: Members over those of the mean class from which on a class is judged by its resolution. The signal-to-noise ratio of an average
+#: grows with its members: with half of them a class of 24 Å has 30 Å, but with a fifth 60 Å (measured and expected), so that
+#: rare views would be junk for being rare.
+_JUDGED_BY_RESOLUTION = 0.5
 
 
 class ClassDecision(BaseModel):
@@ -95,7 +99,8 @@ def judge_classes(features: pd.DataFrame, params: SelectClasses2d) -> list[Class
             continue
         if row["crpParticles"] < params.min_class_fraction * members.mean():
             reasons.append(f"only {row['crpParticles']} particles")
-        if row["rlnEstimatedResolution"] > resolution_limit:
+        many = row["crpParticles"] >= _JUDGED_BY_RESOLUTION * members.mean()
+        if many and row["rlnEstimatedResolution"] > resolution_limit:
             reasons.append(f"resolution {row['rlnEstimatedResolution']:.1f} Å worse than {resolution_limit:.1f} Å")
         if row["crpSignal"] < params.min_signal:
             reasons.append(f"contrast {row['crpSignal']:.1f} below {params.min_signal:g}")

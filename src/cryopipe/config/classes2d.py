@@ -152,7 +152,7 @@ class SelectClasses2d(Params):
         "Classes with fewer particles than this share of the mean class size are junk.", default=0.15, ge=0, lt=1
     )
     max_resolution_A: float = parameter(
-        "Classes with a resolution worse than this and than max_resolution_factor times the median are junk.",
+        "Classes of usual size worse than this, and than max_resolution_factor times the median, are junk.",
         unit="Å",
         default=25.0,
         gt=0,

@@ -73,20 +73,33 @@ class PickLog(SizePicker):
     """Step ``pick_log``: particles found as blobs of about their size, by Laplacians of Gaussians."""
 
     min_diameter_A: float | None = parameter(
-        "Smallest blob that counts as a particle.", unit="Å", derived="0.9 * dataset.particle_diameter_A", gt=0
+        "Diameter of the narrowest filter; the best one is 0.94 of a ball's and 1.14 of a shell's with a cavity of 0.65.",
+        unit="Å",
+        derived="0.9 * dataset.particle_diameter_A + 0.3 * given(dataset.cavity_diameter_A, 0)",
+        gt=0,
     )
     max_diameter_A: float | None = parameter(
-        "Largest blob that counts as a particle.", unit="Å", derived="1.2 * dataset.particle_diameter_A", gt=0
+        "Diameter of the widest filter; hollow particles of unknown cavity answer most at up to 1.3 times their own.",
+        unit="Å",
+        derived="1.3 * dataset.particle_diameter_A",
+        gt=0,
     )
     correct_ctf: bool = parameter(
         "Correct the rise of the CTF from zero frequency to its first peak before filtering.", default=False
     )
     adjust_threshold: float = parameter(
-        "Threshold of the figure of merit: mean plus this many standard deviations of the responses in the diameter range.",
+        "Added to the figure of merit that parts the micrograph's maxima into particles and the rest.",
         unit="sd",
-        default=-1.0,
+        default=0.0,
         ge=-5,
         le=20,
+    )
+    certain_merit_ratio: float = parameter(
+        "Maxima above this share of the typical particle's merit are particles, wherever the parting lies: views of one "
+        "particle differ.",
+        default=0.45,
+        gt=0,
+        le=1,
     )
     noise_threshold: float = parameter(
         "A pick must exceed by this much what shot noise alone gives in this micrograph, even in an empty one.",
@@ -99,6 +112,12 @@ class PickLog(SizePicker):
         default=0.4,
         ge=0,
         lt=1,
+    )
+    min_distance_fraction: float = parameter(
+        "Smallest distance of two picks, in particle diameters; elongated particles side by side are closer than one.",
+        default=0.7,
+        gt=0,
+        le=3,
     )
 
 

@@ -26,6 +26,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
+#: Largest error of the products of an operator's rows: coordinates of 100 Å are then right to 0.1 Å, and three decimals do.
+_ORTHOGONAL = 1e-3
+
+
+def _is_rotation(rows: list[list[float]]) -> bool:
+    (a, b, c), (d, e, f), (g, h, i) = rows
+    products = [sum(x * y for x, y in zip(p, q, strict=True)) - float(p is q) for p in rows for q in rows]
+    determinant = a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+    return determinant > 0 and max(map(abs, products)) <= _ORTHOGONAL
+
 
 @Declaration(
     counts=None,
@@ -79,12 +89,30 @@ class SimulateMovies(Params):
     model: str | None = parameter(
         "PDB or mmCIF file, or a PDB id to download; null: the embedded apoferritin.", default=None
     )
+    assembly: str | None = parameter(
+        "Biological assembly of the model that is generated where its file names it; null: the coordinates as they are.",
+        default="1",
+    )
+    operators: list[list[float]] = parameter(
+        "Copies of the model that make the particle: 12 numbers each, the rows of a rotation with the shift in Å behind each, "
+        "as in BIOMT records; empty: one copy where it is.",
+        default=[],
+    )
+    expand: str = parameter(
+        "Point group whose operators, about the model file's origin, then make the whole particle of those copies.",
+        default="C1",
+    )
     symmetry: str = parameter("Point group of the particle.", default="O")
     particle_diameter_A: float = parameter(
         "Particle diameter that the pipeline uses.", unit="Å", default=125.0, ge=30, le=2000
     )
-    spacing: float = parameter("Smallest distance of two particles, in diameters.", default=1.04, ge=0.8, le=5)
-    iron_fraction: float = parameter("Share of particles whose cavity holds an iron core.", default=0.1, ge=0, le=1)
+    spacing: float = parameter("Least distance of two particles over the diameter.", default=1.04, ge=0.8, le=5)
+    iron_fraction: float | None = parameter(
+        "Share of particles whose cavity holds an iron core; null: 0.1 for the embedded apoferritin, none for a model.",
+        default=None,
+        ge=0,
+        le=1,
+    )
     astigmatism_A: float = parameter("Typical difference of the two defoci.", unit="Å", default=200.0, ge=0, le=5000)
     ice_thickness_A: float = parameter(
         "Mean thickness of the ice; particles lie at all heights in it.", unit="Å", default=350.0, gt=0, le=3000
@@ -125,6 +153,30 @@ class SimulateMovies(Params):
                 f"defocus_range_A must be two positive values, the smaller first, but it is ({low:g}, {high:g})"
             )
         return self
+
+    @model_validator(mode="after")
+    def _particle(self) -> SimulateMovies:
+        if self.model is None and (self.operators or self.expand != "C1"):
+            raise ValueError("operators and expand make copies of a model, but model is null: give its file")
+        for number, operator in enumerate(self.operators, start=1):
+            if len(operator) != 12:
+                raise ValueError(f"operator {number} has {len(operator)} numbers, not 12: a 3 x 3 rotation and a shift")
+            if not _is_rotation([operator[0:3], operator[4:7], operator[8:11]]):
+                raise ValueError(
+                    f"operator {number} is no rotation (orthogonal to {_ORTHOGONAL:g}, determinant 1): {operator}. "
+                    "Give the rows of a rotation, each followed by its shift"
+                )
+        return self
+
+    @property
+    def model_file(self) -> str | None:
+        """The file that ``model`` names; None where it is embedded or a PDB id of four characters."""
+        return None if self.model is None or (len(self.model) == 4 and self.model.isalnum()) else self.model
+
+    @property
+    def iron_share(self) -> float:
+        """``iron_fraction``, or its default for this particle."""
+        return (0.1 if self.model is None else 0.0) if self.iron_fraction is None else self.iron_fraction
 
     def value(self, name: str) -> Any:
         """Return the given value, or that of the preset if it is null."""

@@ -1,9 +1,10 @@
-"""Multi-scale Laplacian of Gaussian: the strength and the diameter of the blob at each place.
+"""Multi-scale Laplacian of Gaussian: at each place how far the blob there stands out of the micrograph.
 
-Source: Zivanov et al. 2018, doi:10.7554/eLife.42166 (RELION's LoG picker). A Gaussian of standard deviation d / π represents
-the diameter d. In Fourier space the filter is (k/s)² exp(-(k/s)²/2) with s = 0.5 / d. Known limits: The response to a hollow
-shell of outer diameter D is strongest at d = 1.14 D to 1.3 D. A filter of size D responds to ice thickness as well as to
-particles.
+Zivanov et al. 2018, doi 10.7554/eLife.42166 (RELION's LoG picker). A Gaussian of standard deviation d / π represents
+the diameter d: in Fourier space the filter is (k/s)² exp(-(k/s)²/2) with s = 0.5 / d. The answer of each filter is
+divided by its own spread over the micrograph, so that filters of different size are compared by how rare their answer is: a
+wide one sees ice thickness, a narrow one shot noise, and neither wins by that alone. Known limit: a hollow shell of
+outer diameter D answers most strongly at d = 1.14 D to 1.3 D, a ball at 0.94 D, an elongated particle in between its extents.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import scipy.fft
 from cryopipe.errors import InputError
 from cryopipe.imaging.fourier import frequency_grid
 from cryopipe.imaging.optics import CtfParameters, ctf, ctf_phase
+from cryopipe.imaging.statistics import robust_sd
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +27,11 @@ class Response:
     Attributes
     ----------
     merit : float32 ``[y, x]``
-        Figure of merit: the largest response of all filters.
+        Figure of merit: the largest answer of all filters, in standard deviations of the answers of that filter.
     noise_sd : float32 ``[y, x]``
         Standard deviation of the response of that filter to the white noise of the image alone.
     in_range : bool ``[y, x]``
-        Whether the largest response came from a filter within the diameter range.
+        Places where particles may lie.
     """
 
     merit: np.ndarray
@@ -37,20 +39,13 @@ class Response:
     in_range: np.ndarray
 
 
-def diameter_series(minimum_A: float, maximum_A: float) -> tuple[list[float], list[bool]]:
-    """Return RELION's list of diameters in Å and which of them count as particles.
-
-    They are min/5 ... min/2, min, (min + max)/2, max, 2 max ... 5 max. The outer ones catch blobs that are too small or too
-    large.
-    """
+def diameter_series(minimum_A: float, maximum_A: float) -> list[float]:
+    """Return the diameters of the filters in Å: the smallest, the largest and their mean."""
     if not 0 < minimum_A <= maximum_A:
         raise InputError(
             f"min_diameter_A {minimum_A:g} and max_diameter_A {maximum_A:g} are not a range. Give 0 < min <= max."
         )
-    below = [minimum_A / i for i in range(5, 1, -1)]
-    inside = sorted({minimum_A, (minimum_A + maximum_A) / 2, maximum_A})
-    above = [maximum_A * i for i in range(2, 6)]
-    return [*below, *inside, *above], [False] * len(below) + [True] * len(inside) + [False] * len(above)
+    return sorted({minimum_A, (minimum_A + maximum_A) / 2, maximum_A})
 
 
 def log_response(
@@ -59,6 +54,7 @@ def log_response(
     *,
     min_diameter_A: float,
     max_diameter_A: float,
+    usable: np.ndarray | None = None,
     white_noise_sd: float = 0.0,
     optics: CtfParameters | None = None,
     threads: int = 1,
@@ -68,13 +64,19 @@ def log_response(
     Parameters
     ----------
     image : float32 ``[y, x]``
-        Image with bright particles and mean 0.
+        Particles bright, mean 0.
+    pixel_size_A, min_diameter_A, max_diameter_A : float
+        Å.
+    usable : bool ``[y, x]``, optional
+        Where particles may lie; None: everywhere. The spread of a filter's answers is measured there.
     white_noise_sd : float
         Standard deviation of the white noise in ``image``.
     optics : CtfParameters, optional
-        If given, correct the rise of the CTF from zero frequency to its first maximum (by at most 1 / amplitude contrast).
+        Undo the CTF's rise from zero frequency to its first maximum (never by more than 1 / amplitude contrast).
+    threads : int
+        Threads of the transforms.
     """
-    diameters, counts = diameter_series(min_diameter_A, max_diameter_A)
+    usable = np.ones(image.shape, dtype=bool) if usable is None else usable
     padded, crop = padded_by_reflection(image, round(max_diameter_A / pixel_size_A))
     spectrum = scipy.fft.rfft2(padded, workers=threads)
     kx, ky = frequency_grid(padded.shape, pixel_size_A)
@@ -82,16 +84,17 @@ def log_response(
     correction = np.ones(squared.shape) if optics is None else 1.0 / rise_of_ctf(kx, ky, optics)
     merit = np.full(image.shape, -np.inf, dtype=np.float32)
     noise = np.zeros(image.shape, dtype=np.float32)
-    in_range = np.zeros(image.shape, dtype=bool)
-    for diameter, counted in zip(diameters, counts, strict=True):
+    for diameter in diameter_series(min_diameter_A, max_diameter_A):
         relative = squared * (2.0 * diameter) ** 2
         transfer = correction * relative * np.exp(-0.5 * relative)
         answer = scipy.fft.irfft2(spectrum * transfer, s=padded.shape, workers=threads)[crop].astype(np.float32)
+        # without a spread (constant answers, no usable place) they are taken as they are
+        spread = (robust_sd(answer[usable]) if usable.any() else 0.0) or 1.0
+        answer /= np.float32(spread)
         better = answer > merit
         merit[better] = answer[better]
-        noise[better] = white_noise_sd * transfer_norm(transfer, padded.shape)
-        in_range[better] = counted
-    return Response(merit, noise, in_range)
+        noise[better] = white_noise_sd * transfer_norm(transfer, padded.shape) / spread
+    return Response(merit, noise, usable)
 
 
 def rise_of_ctf(kx: np.ndarray, ky: np.ndarray, optics: CtfParameters) -> np.ndarray:

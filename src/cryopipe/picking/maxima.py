@@ -9,6 +9,10 @@ import numpy as np
 from cryopipe.kernels.peaks import find_peaks
 from cryopipe.picking.blobs import Response
 
+#: Share of all maxima below which the brightest are contaminants. On ten micrographs of EMPIAR-10146 they are up to 7 %;
+#: where so few are particles, the price is some picks of noise.
+_FEW = 0.1
+
 
 @dataclass(frozen=True, eq=False)
 class Picks:
@@ -64,6 +68,44 @@ def pick_maxima(
     offset = _parabola_offsets(response.merit, rows[good], columns[good])
     xy = np.stack([columns[good], rows[good]], axis=1) + offset
     return Picks(xy, values[good])
+
+
+def parting_merit(response: Response, *, distance_px: float, border_px: float, certain: float) -> float:
+    """Return the figure of merit that parts the maxima of a response into particles and what else there is.
+
+    It is that of Otsu (1979, doi:10.1109/TSMC.1979.4310076): between the two groups whose means differ most for their
+    sizes. A small upper group is contaminants, and the rest is parted again. Where nearly all maxima are particles it
+    would part their views; so it never exceeds ``certain`` times the median of the upper group.
+
+    Parameters
+    ----------
+    response : Response
+        Map ``[y, x]``; only places ``in_range`` count.
+    distance_px, border_px : float
+        Smallest distance between two maxima and from the border.
+    certain : float
+        Share of the typical particle's merit from which on a maximum is taken for a particle.
+    """
+    nothing = float(response.merit.min()) - 1.0
+    merit = np.where(response.in_range, response.merit, nothing).astype(np.float32)
+    rows, columns, _ = find_peaks(merit, distance_px, threshold=max(nothing, 0.0), border=int(np.ceil(border_px)))
+    values = np.sort(merit[rows, columns].astype(np.float64))
+    if len(values) < 2:
+        return 0.0
+    parting = _parting(values)
+    while len(values) - parting < _FEW * len(values) and parting > 1:
+        values = values[:parting]
+        parting = _parting(values)
+    middle = 0.5 * (values[parting - 1] + values[parting])
+    return float(min(middle, certain * np.median(values[parting:])))
+
+
+def _parting(values: np.ndarray) -> int:
+    """Return how many of the sorted ``values`` form the lower of two groups."""
+    below = np.arange(1, len(values))
+    total = np.cumsum(values)
+    apart = total[:-1] / below - (total[-1] - total[:-1]) / (len(values) - below)
+    return int(np.argmax(below * (len(values) - below) * apart**2)) + 1
 
 
 def _parabola_offsets(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -1,16 +1,17 @@
-"""Atomic models: the embedded apoferritin, or any PDB or mmCIF file, as elements, positions and B factors."""
+"""Atomic models: the embedded apoferritin, or copies of any PDB or mmCIF file, as elements, positions and B factors."""
 
 from __future__ import annotations
 
 import urllib.error
 import urllib.request
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 
 import gemmi
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
 from cryopipe.errors import InputError
@@ -38,17 +39,27 @@ class AtomicModel:
     b_factors_A2: NDArray[np.float64]
     occupancies: NDArray[np.float64]
 
-    def expanded(self, group: str) -> AtomicModel:
-        """Return the model with all copies that the point group ``group`` makes of it."""
-        operators = symmetry_operators(group)
-        positions = np.concatenate([self.positions_A @ g.T for g in operators])
-        count = len(operators)
+    def placed(self, rotations: ArrayLike, shifts_A: ArrayLike) -> AtomicModel:
+        """Return the copies of the model at ``R r + t``, for rotations ``[n, 3, 3]`` and shifts ``[n, 3]`` in Å."""
+        pairs = list(zip(np.asarray(rotations, np.float64), np.asarray(shifts_A, np.float64), strict=True))
+        count = len(pairs)
         return AtomicModel(
             np.tile(self.elements, count),
-            positions,
+            np.concatenate([self.positions_A @ rotation.T + shift for rotation, shift in pairs]),
             np.tile(self.b_factors_A2, count),
             np.tile(self.occupancies, count),
         )
+
+    def expanded(self, group: str) -> AtomicModel:
+        """Return the model with all copies that the point group ``group`` makes of it."""
+        operators = symmetry_operators(group)
+        return self.placed(operators, np.zeros((len(operators), 3)))
+
+    def centred(self) -> AtomicModel:
+        """Return the model with its centre of mass at the origin."""
+        weights = np.array([gemmi.Element(str(name)).weight for name in self.elements])
+        centre = (self.positions_A * weights[:, None]).sum(0) / weights.sum()
+        return replace(self, positions_A=self.positions_A - centre)
 
     @property
     def diameter_A(self) -> float:
@@ -65,8 +76,16 @@ def apoferritin() -> AtomicModel:
     return chain.expanded("O")
 
 
-def read_model(path: str | Path, *, assembly: str | None = "1") -> AtomicModel:
+def read_model(
+    path: str | Path,
+    *,
+    assembly: str | None = "1",
+    operators: Sequence[Sequence[float]] = (),
+    group: str = "C1",
+) -> AtomicModel:
     """Read the protein and nucleic-acid atoms of a PDB or mmCIF file, centred on their centre of mass.
+
+    Copies, if any, are made in the file's frame: first those of ``operators``, then those of ``group`` about its origin.
 
     Parameters
     ----------
@@ -74,6 +93,11 @@ def read_model(path: str | Path, *, assembly: str | None = "1") -> AtomicModel:
         ``.pdb``, ``.cif``, ``.ent``, also gzipped.
     assembly : str, optional
         Biological assembly to generate when the file names it; None takes the coordinates as they are.
+    operators : sequence of 12 numbers each
+        Copies to make: the rows of a rotation, each followed by its component of the shift in Å, as BIOMT records have
+        them; none leaves the atoms where they are.
+    group : str
+        Point group whose operators then make the particle.
 
     Raises
     ------
@@ -102,15 +126,16 @@ def read_model(path: str | Path, *, assembly: str | None = "1") -> AtomicModel:
     atoms = [atom for chain in structure[0] for residue in chain for atom in residue] if len(structure) else []
     if not atoms:
         raise InputError(f"{path}: the file has no protein or nucleic-acid atoms. Give the model of the particle.")
-    positions = np.array([atom.pos.tolist() for atom in atoms])
-    weights = np.array([atom.element.weight for atom in atoms])
-    centre = (positions * weights[:, None]).sum(0) / weights.sum()
-    return AtomicModel(
+    model = AtomicModel(
         np.array([atom.element.name for atom in atoms]),
-        positions - centre,
+        np.array([atom.pos.tolist() for atom in atoms]),
         np.array([atom.b_iso for atom in atoms]),
         np.array([atom.occ for atom in atoms]),
     )
+    if operators:
+        rows = np.asarray(operators, np.float64).reshape(-1, 3, 4)
+        model = model.placed(rows[:, :, :3], rows[:, :, 3])
+    return model.expanded(group).centred()
 
 
 def symmetry_error_A(model: AtomicModel, group: str) -> float:

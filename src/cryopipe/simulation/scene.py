@@ -109,7 +109,7 @@ def draw_scene(params: SimulateMovies, kind: MovieKind, rng: np.random.Generator
     count = len(xy)
     iron = np.zeros(count, np.int64)
     # the same share in every movie, so that small sets have loaded particles, too
-    loaded = rng.permutation(count)[: round(params.iron_fraction * count)]
+    loaded = rng.permutation(count)[: round(params.iron_share * count)]
     iron[loaded] = rng.integers(*_IRON_ATOMS, len(loaded), endpoint=True)
     return Scene(
         kind=kind,

@@ -50,10 +50,10 @@ _BYTES_PER_PIXEL = 60 * 1.25
 _MEMORY_BYTES = 2.5e9
 
 
-def particle_model(params: SimulateMovies, folder: Path) -> tuple[AtomicModel, Path | None]:
-    """Return the atoms of the particle and the file from which they were read (None for the embedded model).
+def particle_model(params: SimulateMovies, folder: Path, file: Path | None = None) -> tuple[AtomicModel, Path | None]:
+    """Return the atoms of the particle and the file that they are from; None where they are embedded.
 
-    The model is the embedded one, a file, or a PDB entry that is downloaded into ``folder``.
+    The model is embedded, a file (``file``, else ``params.model``), or downloaded by its PDB id into ``folder``.
 
     Raises
     ------
@@ -66,20 +66,20 @@ def particle_model(params: SimulateMovies, folder: Path) -> tuple[AtomicModel, P
                 f"simulate_movies: the embedded apoferritin has symmetry O, but symmetry is {params.symmetry}. Set O."
             )
         return apoferritin(), None
-    path = Path(params.model)
+    path = file or Path(params.model)
     if not path.is_file():
         if len(params.model) != 4 or not params.model.isalnum():
             raise InputError(
                 f"simulate_movies: model {params.model!r} is neither a file nor a PDB id of four characters."
             )
         path = fetch_model(params.model, folder)
-    model = read_model(path)
+    model = read_model(path, assembly=params.assembly, operators=params.operators, group=params.expand)
     error_A = symmetry_error_A(model, params.symmetry)
     if error_A > _SYMMETRY_TOLERANCE_A:
         raise InputError(
             f"simulate_movies: {path} does not have symmetry {params.symmetry} with RELION's axes: atoms are {error_A:.1f} Å "
-            "from their symmetry mates. "
-            "Give the whole particle with RELION's axes, or set simulation.simulate_movies.symmetry: C1."
+            "from their mates. "
+            "Give the whole particle in that setting, simulation.simulate_movies.expand, or symmetry: C1."
         )
     return model, path
 
@@ -132,7 +132,7 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: SimulateMovie
     Parameters
     ----------
     inputs : dict
-        Empty: the step starts from nothing.
+        ``model``, the atomic model's file where ``params.model`` names one.
     outputs : dict of Path
         ``movies``, ``gain``, ``truth_map``, ``truth_particles``, ``truth_movies``; movies lie beside their table.
     params : SimulateMovies
@@ -146,7 +146,7 @@ def main(inputs: dict[str, Any], outputs: dict[str, Path], params: SimulateMovie
     paths = {Path(name).stem: Path(name) for name in params.movie_paths(str(folder))}
     kinds = dict(zip(paths, kinds_of(len(paths), params.special_movies, context.rng("kinds")), strict=True))
     camera = draw_camera(shape, params.gain_sigma, context.rng("camera"))
-    model, source = particle_model(params, context.work_dir)
+    model, source = particle_model(params, context.work_dir, inputs.get("model") or None)
 
     def work(item: str, facts: tuple[Path, str]) -> Row:
         with scipy.fft.set_workers(max(1, context.threads // movies_at_once)):

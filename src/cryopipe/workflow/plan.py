@@ -64,6 +64,8 @@ class Plan:
         self._keep_listing = keep_listing
         self.gain = self._existing("dataset.gain", config.dataset.gain)
         self.model = self._existing("dataset.model", config.dataset.model)
+        given = config.simulation.simulate_movies.model_file if config.simulation else None
+        self.simulated_model = self._existing("simulation.simulate_movies.model", given)
 
     @classmethod
     def of(
