@@ -268,8 +268,13 @@ class AlignMovies(Params):
         ge=5,
         le=100,
     )
-    max_shift_A: float = parameter(
-        "Largest shift between two frames that is searched.", unit="Å", default=50.0, ge=2, le=500
+    max_shift_A: float | None = parameter(
+        "Largest shift between any two frames of a movie, along x and y; null: no bound. Frames are then compared at up to four "
+        "times max_resolution_A from each other, and a track may run on from frame to frame, by up to max_resolution_A a frame.",
+        unit="Å",
+        default=None,
+        ge=2,
+        le=500,
     )
     robust_iterations: int = parameter(
         "Rounds of re-weighting the frame pairs by how well they fit the trajectory.", default=20, ge=0, le=100
