@@ -330,7 +330,8 @@ class ScreenMotion(Params):
         default="harm",
     )
     max_blur_A: float | None = parameter(
-        "harm: coarsest detail of which motion inside the frames may take half of the power (steady motion of s a frame: 1.45 s). "
+        "harm: coarsest detail of which motion inside the frames may take half of the power (steady motion of s a "
+        "frame: 1.45 s). "
         "Like the rings that consensus_ctf asks for; null: not judged.",
         unit="Å",
         default=8.0,

@@ -162,6 +162,8 @@ def align_movie(
     n, ny, nx = movie.shape
     grid = correlation_grid((ny, nx), pixel_size_A, correlation_resolution_A(params))
     block = reduction(pixel_size_A, params.finest_resolution_A)
+    # of small movies memory is no matter, and conversions are
+    dtype = np.float32 if 4 * n * ny * nx <= _SMALL_MOVIE_BYTES * block**2 else np.float16
     keep = n * ny * nx * movie.dtype.itemsize <= params.frame_cache_GB * 1e9
     cache: list[np.ndarray] = []
     small: list[np.ndarray] = []
@@ -175,7 +177,7 @@ def align_movie(
 
     def prepare(slot: int, numbered: tuple[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         frame = correct(slot, numbered)
-        return frame, correlation_spectrum(frame, grid), reduced(frame, block)
+        return frame, correlation_spectrum(frame, grid), reduced(frame, block, dtype)
 
     for raws, prepared in in_groups(enumerate(movie.iterate(threads=threads)), prepare, threads):
         if keep:

@@ -58,7 +58,7 @@ class CorrelationGrid:
 def correlation_grid(shape: tuple[int, int], pixel_size_A: float, resolution_A: float) -> CorrelationGrid:
     """Choose binning, frequencies and filter for frames of ``shape`` (y, x) and a resolution."""
     resolution = max(resolution_A, 2.5 * pixel_size_A)
-    block = max(1, int(resolution / (8.0 * _HALF_WIDTH) / pixel_size_A))
+    block = max(1, int(resolution / (2.0 * _CUT) / pixel_size_A))  # what is kept stays below the Nyquist frequency
     ny, nx = (prev_fast_len(n // block, True) for n in shape)
     step = block * pixel_size_A
     cut = min(_CUT / resolution, 0.5 / step)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-import matplotlib.image
 import numpy as np
+import PIL.Image
 import scipy.fft
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -73,9 +73,10 @@ def save_grey(path: Path, image: np.ndarray, *, low: float = 1.0, high: float = 
     low, high : float
         Percentiles of its values that become black and white.
     """
-    bounds = np.percentile(image, [low, high])
+    black, white = np.percentile(image, [low, high])
+    grey = np.clip((image - black) * (255.999 / max(white - black, 1e-12)), 0, 255).astype(np.uint8)
     with atomic_path(path) as temporary:
-        matplotlib.image.imsave(temporary, image, cmap="gray", vmin=bounds[0], vmax=max(bounds[1], bounds[0] + 1e-12))
+        PIL.Image.fromarray(grey).save(temporary, format="PNG")
 
 
 def thumbnail(micrograph: np.ndarray, size_px: int = 512) -> np.ndarray:
