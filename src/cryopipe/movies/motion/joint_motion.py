@@ -22,7 +22,7 @@ from cryopipe.movies.motion.trust import Agreement, frame_agreement, likelihood_
 #: First the frequencies of the global search (its filter ends there), then all; rounds of each, at most.
 _COARSE = 2.5
 _ROUNDS = (8, 8)
-_SETTLED_PX = (0.1, 0.02)
+_SETTLED_PX = (0.1, 0.05)
 #: Rings beyond this multiple of the finest one that frames share are not looked at, nor within three more rings of it.
 _BEYOND, _RINGS_BEYOND = 1.5, 3
 #: A local model beyond these is not the motion of a specimen (RELION rejects at 10 px, too).

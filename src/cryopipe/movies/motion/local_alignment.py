@@ -102,6 +102,8 @@ def patch_layout(
         return None
     counts = [max(_FEWEST_PATCHES, int(np.ceil(length / wanted))) for length in shape]
     # the few patches of a small frame are smaller: what two of them share would count twice
-    side = min(wanted, *(int(length / (count - (count - 1) * _OVERLAP)) for length, count in zip(shape, counts, strict=True)))
+    side = min(
+        wanted, *(int(length / (count - (count - 1) * _OVERLAP)) for length, count in zip(shape, counts, strict=True))
+    )
     starts = [np.linspace(margin_px, length - margin_px - side, n) for length, n in zip(shape, counts, strict=True)]
     return starts[0], starts[1], side

@@ -20,7 +20,7 @@ class Agreement:
     Attributes
     ----------
     shares : ndarray ``[n]``
-        In multiples of what a frame shares in the mean; 0: nothing.
+        Mean product with the frames of the majority, in multiples of what these share in the mean; 0: nothing.
     errors : ndarray ``[n]``
         Their standard errors.
     """
@@ -42,18 +42,45 @@ def frame_agreement(work: MotionLikelihood, state: Motions) -> Agreement | None:
         return None
     own = power[patches.ring[used]]
     waves = -2j * np.pi * patches.frequencies()[:, used]
-    found, expected, variance = np.zeros(n), 0.0, 0.0
+    products, variance = np.zeros((n, n)), 0.0
     for values, extra, offset, strength in zip(
         patches.values, state.extra, patches.offsets_px, state.strength, strict=True
     ):
         placed = values[:, used] * np.exp((extra + offset) @ waves)
         common = own * strength
         weight = common / (1.0 + n * common)
-        rest = placed.sum(axis=0) - placed
-        found += (weight * (rest * placed.conj()).real).sum(axis=1)
-        expected += (n - 1) * float((weight * common).sum())
-        variance += 0.5 * (n - 1) * float((weight**2 * (1 + (n - 1) * common) * (1 + common)).sum())
-    return Agreement(found / expected, np.full(n, np.sqrt(variance) / expected))
+        products += ((weight * placed) @ placed.conj().T).real
+        variance += 0.5 * float((weight**2 * (1.0 + common) ** 2).sum())
+    np.fill_diagonal(products, 0.0)
+    kept = _majority(products, variance)
+    others = kept.sum() - kept
+    mean = float(products[np.ix_(kept, kept)].sum() / max(kept.sum() * (kept.sum() - 1), 1))
+    if mean <= 0:
+        return None
+    return Agreement(products @ kept / np.maximum(others, 1) / mean, np.sqrt(variance / np.maximum(others, 1)) / mean)
+
+
+def _majority(products: np.ndarray, variance: float) -> np.ndarray:
+    """Return the frames [n] that the others are compared with: all, or the larger part where the movie falls into two.
+
+    After a jump that nothing bridges, frames agree with those of their own part; ``products`` [n, n] are those of all pairs, each
+    of the given variance.
+    """
+    n = len(products)
+    every = np.ones(n, dtype=bool)
+    parts = [np.arange(n) < first for first in range(1, n)]
+
+    def across(part: np.ndarray) -> float:
+        within = sum(products[np.ix_(p, p)].sum() for p in (part, ~part))
+        pairs = part.sum() * (n - part.sum())
+        level = within / max(n * (n - 1) - 2 * pairs, 1)
+        bound = float(products[np.ix_(part, ~part)].mean()) + _ERRORS * float(np.sqrt(variance / pairs))
+        return bound / level if level > 0 else np.inf
+
+    best = min(parts, key=across, default=every)
+    if n < 3 or across(best) >= _NOTHING:
+        return every
+    return best if 2 * best.sum() >= n else ~best
 
 
 def likelihood_over_noise(
