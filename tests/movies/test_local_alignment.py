@@ -74,7 +74,7 @@ def align(
         small.append(reduced(frame, block))
     motion = estimate_global_motion(spectra, grid, max_shift_A=50.0)
     patches = patch_spectra(small, block, shape, 1.0, motion.shifts_px, patch_A=patch_A, finest_A=3.5, threads=threads)
-    return refine_motion(
+    refined = refine_motion(
         patches,
         motion.shifts_px,
         shape=shape,
@@ -83,6 +83,8 @@ def align(
         local=local,
         threads=threads,
     )
+    assert (refined.local is None) == bool(refined.no_local), "a movie without local motion says why"
+    return refined.shifts_px, refined.local
 
 
 def field_error(shifts: np.ndarray, local: LocalMotion) -> tuple[float, float, float]:
@@ -316,12 +318,12 @@ def test_a_smooth_track_is_told_from_noise_and_a_rough_one_is_kept() -> None:
     t = np.arange(40.0)
     smooth = np.stack([5 * (1 - np.exp(-t / 10)), 0.02 * t**1.5], axis=1)
     noisy = smooth + rng.normal(0, 0.5, smooth.shape)
-    found = smooth_track(noisy, np.full(2, 4.0))
+    found = smooth_track(noisy, np.full(2, 4.0))[0]
     assert np.sqrt(((found - smooth) ** 2).mean()) < 0.25  # half the noise at least is gone
     rough = np.cumsum(rng.normal(0, 3, (40, 2)), axis=0)
     near = rough + rng.normal(0, 0.1, rough.shape)
     # steps of 3 px stand out of a noise of 0.1 px: smoothing may move nothing by more than the noise
-    assert np.abs(smooth_track(near, np.full(2, 100.0)) - near).max() < 0.1
+    assert np.abs(smooth_track(near, np.full(2, 100.0))[0] - near).max() < 0.1
 
 
 def test_a_small_frame_has_no_patches_and_a_large_one_is_covered() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,15 +28,20 @@ def motion(
     return Motion(track, pixel, np.array(frames or range(1, len(x) + 1)))
 
 
+def legacy(**params: object) -> ScreenMotion:
+    """Return the criterion of 2020, whose limits are on the shifts alone."""
+    return ScreenMotion.model_validate({"criterion": "legacy2020"} | params)
+
+
 def rejected(m: Motion, **params: object) -> bool:
-    return rejection_reason(measure_motion(m, ScreenMotion(**params)), ScreenMotion(**params)) is not None
+    return rejection_reason(measure_motion(m, legacy(**params)), legacy(**params)) is not None
 
 
 def test_a_step_above_five_angstrom_is_rejected_and_the_reason_names_both_numbers() -> None:
     assert not rejected(motion([0, 4.9]))
     assert not rejected(motion([0, 5.0]))  # a value equal to its limit passes
     assert rejected(motion([0, 5.1]))
-    reason = rejection_reason(measure_motion(motion([0, 5.1])), ScreenMotion())
+    reason = rejection_reason(measure_motion(motion([0, 5.1])), legacy())
     assert reason == "largest step between frames 5.1 Å exceeds 5 Å"
 
 
@@ -85,16 +91,16 @@ def test_only_the_planted_drift_is_rejected() -> None:
         drift = 30.0 if i == 17 else 8.0
         track = np.linspace(0, drift, 50)[:, None] * np.array([0.8, 0.6]) + rng.normal(0, 0.3, (50, 2))
         motions[f"m{i}"] = Motion(track, 1.0, np.arange(1, 51))
-    accepted, rejections = screen(motions, ScreenMotion())
+    accepted, rejections = screen(motions, legacy())
     assert [r.item for r in rejections] == ["m17"]
     assert len(accepted) == 29
-    assert screen({k: motions[k] for k in accepted}, ScreenMotion())[1] == []
+    assert screen({k: motions[k] for k in accepted}, legacy())[1] == []
 
 
 def test_rejecting_everything_stops_with_limits_that_would_not() -> None:
     motions: dict[str, Motion | str] = {f"m{i}": motion([0, 30.0 + i]) for i in range(10)}
     with pytest.raises(CryopipeError, match=r"all 10 movies.*max_frame_shift_A 38.0"):
-        screen(motions, ScreenMotion())
+        screen(motions, legacy())
 
 
 @pytest.mark.parametrize("criterion", ["legacy2020", "path"])
@@ -105,19 +111,19 @@ def test_the_limits_that_are_said_to_keep_ninety_percent_do(reject: str, criteri
         f"m{i}": motion(list(np.cumsum(rng.uniform(20, 60, 8))), list(rng.uniform(0, 60, 8))) for i in range(40)
     }
     with pytest.raises(CryopipeError) as caught:
-        screen(motions, ScreenMotion(reject=reject, criterion=criterion))
+        screen(motions, legacy(reject=reject, criterion=criterion))
     advice = {name: float(x) for name, x in re.findall(r"(max_(?:frame|movie)_shift_A) (\d+\.\d)", str(caught.value))}
     assert set(advice) == {
         "frame": {"max_frame_shift_A"}, "movie": {"max_movie_shift_A"},
     }.get(reject, {"max_frame_shift_A", "max_movie_shift_A"})  # fmt: skip
-    accepted, _ = screen(motions, ScreenMotion(reject=reject, criterion=criterion, **advice))
+    accepted, _ = screen(motions, legacy(reject=reject, criterion=criterion, **advice))
     assert 36 <= len(accepted) <= 38  # 90 % of 40, and few more by rounding up
 
 
 def test_a_batch_without_any_trajectory_stops_and_a_small_one_does_not() -> None:
-    with pytest.raises(CryopipeError, match=r"none of the 5 movies has a usable trajectory \(m0: no_alignment: gone"):
-        screen({f"m{i}": "gone" for i in range(5)}, ScreenMotion())
-    accepted, rejections = screen({f"m{i}": motion([0, 99]) for i in range(4)}, ScreenMotion())
+    with pytest.raises(CryopipeError, match=r"none of the 5 movies has a trajectory \(m0: no_alignment: gone"):
+        screen({f"m{i}": "gone" for i in range(5)}, legacy())
+    accepted, rejections = screen({f"m{i}": motion([0, 99]) for i in range(4)}, legacy())
     assert (len(accepted), len(rejections)) == (0, 4)
 
 
@@ -131,10 +137,10 @@ def test_first_frames_can_be_skipped() -> None:
     settling = motion([0, 20, 21, 22, 23, 24], frames=[1, 2, 3, 4, 5, 6])
     assert rejected(settling)
     assert not rejected(settling, skip=1)
-    assert measure_motion(settling, ScreenMotion(skip=1)).path == 4.0
-    assert motion_flag(motion([0, 5, 5, 5]), ScreenMotion(skip=1)) == "no_motion"
-    reason = screen({"a": settling}, ScreenMotion(skip=6))[1][0].reason
-    assert reason == "no_alignment: screen_motion.skip 6 skips all 6 frames"
+    assert measure_motion(settling, legacy(skip=1)).path == 4.0
+    assert motion_flag(motion([0, 5, 5, 5]), legacy(skip=1)) == "no_motion"
+    reason = screen({"a": settling}, legacy(skip=6))[1][0].reason
+    assert reason == "no_alignment: skip 6 leaves no frame of 6"
 
 
 def test_a_frame_that_jumps_out_and_back_is_a_spike_and_left_out_on_request() -> None:
@@ -143,11 +149,11 @@ def test_a_frame_that_jumps_out_and_back_is_a_spike_and_left_out_on_request() ->
     spiked[7] += 9
     assert find_spike(motion(list(track))) is None
     assert find_spike(motion(list(spiked))) == 7
-    assert motion_flag(motion(list(spiked)), ScreenMotion()) == "spike"
+    assert motion_flag(motion(list(spiked)), legacy()) == "spike"
     assert rejected(motion(list(spiked)))
     assert not rejected(motion(list(spiked)), ignore_spikes=True)
-    assert measure_motion(motion(list(spiked)), ScreenMotion(ignore_spikes=True)).range_max_norm < 5
-    reason = screen({"a": motion(list(spiked))}, ScreenMotion())[1][0].reason
+    assert measure_motion(motion(list(spiked)), legacy(ignore_spikes=True)).range_max_norm < 5
+    reason = screen({"a": motion(list(spiked))}, legacy())[1][0].reason
     assert reason.endswith("exceeds 5 Å (one frame alone jumps out and back)")
 
 
@@ -169,10 +175,70 @@ def test_a_jump_that_stays_a_pair_of_frames_and_the_first_frame_are_no_spikes(fr
     ],
 )
 def test_a_trajectory_that_says_nothing_is_no_alignment(broken: Motion, words: str) -> None:
-    accepted, rejections = screen({"a": broken}, ScreenMotion())
+    accepted, rejections = screen({"a": broken}, legacy())
     assert not accepted
     assert rejections[0].reason.startswith("no_alignment: ")
     assert words in rejections[0].reason
+
+
+def harm(m: Motion) -> str | None:
+    return rejection_reason(measure_motion(m, ScreenMotion()), ScreenMotion())
+
+
+@pytest.mark.parametrize("drift", [15.1, 40.0, 100.0])
+def test_a_drift_that_was_followed_is_no_harm_however_long(drift: float) -> None:
+    assert harm(motion(list(np.linspace(0, drift, 50)))) is None
+    assert rejected(motion(list(np.linspace(0, drift, 50))))
+
+
+def test_steady_motion_blurs_as_its_sinc_says() -> None:
+    for step in (1.0, 4.0, 9.0):
+        found = measure_motion(motion(list(step * np.arange(20)))).blur
+        # mean over directions of sinc² = 1/2: solved with scipy.integrate and brentq at s k = 0.6883; details are 1.7 % apart
+        assert found == pytest.approx(step / 0.6883, rel=0.02)
+    assert measure_motion(motion([0.0] * 20)).blur == 0.0
+
+
+def test_motion_inside_the_frames_is_rejected_where_it_takes_half_of_the_power_at_eight_angstrom() -> None:
+    assert harm(motion(list(5.3 * np.arange(16)))) is None
+    reason = harm(motion(list(5.7 * np.arange(16))))
+    assert reason is not None
+    assert re.fullmatch(r"motion inside the frames halves details of 8\.\d Å and finer, the limit is 8 Å", reason)
+
+
+def test_a_jump_inside_a_frame_is_rejected_by_its_length() -> None:
+    track = [0.1 * i + 30.0 * (i >= 8) for i in range(16)]
+    assert harm(motion(track)) == "largest step between frames 30.1 Å exceeds 20 Å"
+    assert harm(motion([0.1 * i + 12.0 * (i >= 8) for i in range(16)])) is None
+
+
+def test_early_motion_counts_by_what_early_frames_weigh() -> None:
+    early = motion([8.0 * min(i, 12) for i in range(32)])
+    late = motion([8.0 * max(i - 19, 0) for i in range(32)])
+    weighted = {"dose_per_frame_e_A2": 1.5, "pre_exposure_e_A2": 0.0}
+    assert measure_motion(early).blur == measure_motion(late).blur
+    before, after = (measure_motion(replace(m, **weighted)).blur for m in (early, late))
+    assert before > 2 * after
+
+
+def test_frames_that_share_nothing_and_noise_are_rejected_in_words(tmp_path: Path) -> None:
+    line = np.stack([np.arange(16.0), np.zeros(16)], axis=1)
+    path = make_table(tmp_path, {"good": line, "torn": line, "noise": 0 * line, "some": line, "old": line})
+    table = read_table(path, "micrographs")
+    rows = table.rows.assign(
+        crpAlignmentEvidence=[900.0, 800.0, -41.0, 900.0, 1.0], crpFramesLost=[0, 8, 0, 4, 0], crpFrames=16
+    )
+    write_table(path, table.with_rows(rows))
+    accepted, rejections = run(tmp_path, path, ScreenMotion())
+    assert list(accepted.rows["crpItem"]) == ["good", "some", "old"]
+    assert {r.item: r.reason for r in rejections} == {
+        "torn": "8 of 16 frames share nothing with the others (0.50 exceeds 0.29)",
+        "noise": "the frames share no more than noise does (evidence -41, 0 is asked for)",
+    }
+    every, _ = run(tmp_path, path, ScreenMotion(min_evidence=None, max_lost_frames=None))
+    assert len(every.rows) == 5
+    in_2020, _ = run(tmp_path, path)
+    assert list(in_2020.rows["crpItem"]) == ["noise"]  # the others travel 30 Å; zero shifts pass
 
 
 def make_table(folder: Path, tracks: dict[str, np.ndarray]) -> Path:
@@ -197,10 +263,10 @@ def make_table(folder: Path, tracks: dict[str, np.ndarray]) -> Path:
     return folder / "in.star"
 
 
-def run(folder: Path, table: Path) -> tuple[StarTable, list]:
+def run(folder: Path, table: Path, params: ScreenMotion | None = None) -> tuple[StarTable, list]:
     outputs = {"micrographs": folder / "out.star", "rejected": folder / "rejected.tsv"}
     context = Context(step="screen_motion", work_dir=folder, log=logging.getLogger("test"))
-    screen_motion.main({"micrographs": table}, outputs, ScreenMotion(), context)
+    screen_motion.main({"micrographs": table}, outputs, params or legacy(), context)
     return read_table(outputs["micrographs"], "micrographs"), read_rejections(outputs["rejected"])
 
 

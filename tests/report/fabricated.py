@@ -22,6 +22,8 @@ OPTICS = make_optics(
 )
 #: Every 20th movie drifts, every 15th micrograph that is left has a bad CTF, one movie cannot be read by one estimator.
 DRIFTS, BAD_CTF = 20, 15
+#: Every tenth movie has no local motion.
+UNBENT = 10
 SHIFTS = np.array([[0.0, 0.0], [1.0, 0.5], [2.0, -1.0], [3.0, 2.0]])
 SHAPE = (len(SHIFTS), 96, 128)
 
@@ -41,7 +43,7 @@ def write_run(folder: Path, count: int, *, drawn: int = 3) -> dict[str, Any]:
         "every_ctf_estimates": [],
         "rejected": [
             write_losses(folder, "movies/import_movies", []),
-            write_losses(folder, "movies/screen_motion", drifted, "motion over the movie 35.2 Å exceeds 15 Å"),
+            write_losses(folder, "movies/screen_motion", drifted, "largest step between frames 35.2 Å exceeds 20 Å"),
             write_losses(folder, "ctf/estimate_ctf_ctffind", []),
             write_losses(folder, "ctf/estimate_ctf_gctf", entering[:1], "no <rings>", kind="quarantined"),
             write_losses(folder, "ctf/consensus_ctf/defocus", bad, "agree only to 9.1 Å"),
@@ -96,7 +98,10 @@ def _movies(items: list[str], rng: np.random.Generator) -> pd.DataFrame:
             "crpItem": items,
             "crpAlignmentResidual": rng.uniform(0.3, 0.8, n),
             "crpAlignmentAgreeing": np.ones(n),
+            "crpAlignmentEvidence": rng.uniform(500, 9000, n),
+            "crpFramesLost": np.zeros(n, dtype=int),
             "crpLocalPatches": np.full(n, 16),
+            "crpNoLocalMotion": ["no bend beyond the noise" if i % UNBENT == 2 else "none" for i in range(n)],
             "crpLocalResidual": rng.uniform(0.1, 0.3, n),
         }
     )
@@ -104,7 +109,14 @@ def _movies(items: list[str], rng: np.random.Generator) -> pd.DataFrame:
 
 def _screened(aligned: pd.DataFrame, entering: list[str], rng: np.random.Generator) -> pd.DataFrame:
     rows = aligned[aligned["crpItem"].isin(entering)]
-    names = ("crpMotionStepMax", "crpMotionStepEuclidean", "crpMotionRange", "crpMotionDiameter", "crpMotionPath")
+    names = (
+        "crpMotionStepMax",
+        "crpMotionStepEuclidean",
+        "crpMotionRange",
+        "crpMotionDiameter",
+        "crpMotionPath",
+        "crpMotionBlur",
+    )
     return rows.assign(**{name: rng.uniform(0.5, 3, len(rows)) for name in names})
 
 

@@ -58,6 +58,21 @@ def test_motion_covers_all_aligned_movies_and_marks_the_rejected_ones(small: tup
     assert motion["summary"]["rlnAccumMotionTotal"]["median"] == pytest.approx(np.median(totals), rel=1e-5)
 
 
+def test_motion_states_the_criterion_its_limits_and_why_movies_have_no_local_motion(
+    small: tuple[str, dict[str, Any]],
+) -> None:
+    page, numbers = small
+    motion = numbers["motion"]
+    assert motion["criterion"] == "harm"
+    assert motion["limits"] == {
+        "max_frame_shift_A": 20.0, "max_blur_A": 8.0, "max_lost_frames": 0.29, "min_evidence": 0.0,
+    }  # fmt: skip
+    assert motion["no_local_motion"] == {"no bend beyond the noise": [f"mov_{i:05d}" for i in range(2, 40, 10)]}
+    text = section(page, "motion")
+    assert "Screened by <b>harm</b>: max_frame_shift_A 20.0, max_blur_A 8.0" in text
+    assert '<th scope="row">no bend beyond the noise</th><td class="n">4</td><td>mov_00002, mov_00012' in text
+
+
 def test_a_rejected_movie_is_measured_from_its_motion_file(small: tuple[str, dict[str, Any]]) -> None:
     _, numbers = small
     table = numbers["motion"]["table"]
@@ -103,8 +118,8 @@ def test_the_agreement_counts_pairs_by_the_resolution_asked_for(small: tuple[str
 def test_lost_items_are_listed_with_reasons_and_pictures(small: tuple[str, dict[str, Any]]) -> None:
     page, _ = small
     lost = section(page, "rejected")
-    assert "motion over the movie 35.2 Å exceeds 15 Å" in lost
-    assert "agree only to 9.1 Å" in lost
+    assert "largest step between frames 35.2 Å exceeds 20 Å" in lost
+    assert "agree to 9.1 Å only" in lost
     assert "Nothing is in quarantine" in lost
     assert lost.count('<article class="item">') >= 1
     # a failure of one branch is not a loss, but it is listed; the text of a reason is escaped

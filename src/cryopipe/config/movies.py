@@ -272,8 +272,13 @@ class AlignMovies(Params):
         ge=5,
         le=100,
     )
-    max_shift_A: float = parameter(
-        "Largest shift between two frames that is searched.", unit="Å", default=50.0, ge=2, le=500
+    max_shift_A: float | None = parameter(
+        "Largest shift between any two frames of a movie, along x and y; null: no bound. Frames are then compared at up to four "
+        "times max_resolution_A from each other, and a track may run on from frame to frame, by up to max_resolution_A a frame.",
+        unit="Å",
+        default=None,
+        ge=2,
+        le=500,
     )
     robust_iterations: int = parameter(
         "Rounds in which frame pairs are weighted by how well they fit the trajectory.", default=20, ge=0, le=100
@@ -321,23 +326,47 @@ class AlignMovies(Params):
     references=(),
 )
 class ScreenMotion(Params):
-    """Step ``screen_motion``: leave out movies that moved too much."""
+    """Step ``screen_motion``: leave out movies that could not be aligned, or that motion blurred."""
 
-    criterion: Literal["legacy2020", "path"] = parameter(
-        "legacy2020: largest step and largest range along x or y; path: largest Euclidean step and length of the path.",
-        default="legacy2020",
+    criterion: Literal["harm", "legacy2020", "path"] = parameter(
+        "harm: what motion costs (blur inside the frames, jumps, frames that do not agree), not how far a movie drifts; "
+        "legacy2020: largest step and largest travel along x or y, as in 2020; path: Euclidean steps and the length of the path.",
+        default="harm",
+    )
+    max_blur_A: float | None = parameter(
+        "harm: coarsest detail of which motion inside the frames may take half of the power (steady motion of s a "
+        "frame: 1.45 s). "
+        "Like the rings that consensus_ctf asks for; null: not judged.",
+        unit="Å",
+        default=8.0,
+        gt=0,
+    )
+    max_lost_frames: float | None = parameter(
+        "harm: largest share of frames that share nothing with the others; a share f leaves (1 - f)² of the power, half of it at "
+        "0.29; null: not judged.",
+        default=0.29,
+        ge=0,
+        le=1,
+    )
+    min_evidence: float | None = parameter(
+        "harm: least evidence (crpAlignmentEvidence) that the frames share a specimen; noise has less than 0; null: not judged.",
+        default=0.0,
     )
     max_frame_shift_A: float | None = parameter(
-        "Largest shift between neighbouring frames; null: 5 Å (legacy2020) or 10 Å (path).",
+        "Largest shift between neighbouring frames; null: 20 Å (harm: a frame that moved further has no detail left by which "
+        "frames are aligned), 5 Å (legacy2020) or 10 Å (path).",
         unit="Å",
         default=None,
         gt=0,
     )
     max_movie_shift_A: float | None = parameter(
-        "Largest motion over the movie; null: 15 Å (legacy2020) or 45 Å (path).", unit="Å", default=None, gt=0
+        "Largest shift over the movie; null: any (harm), 15 Å (legacy2020) or 45 Å (path).",
+        unit="Å",
+        default=None,
+        gt=0,
     )
     reject: Literal["frame", "movie", "and", "or"] = parameter(
-        "Which of the two limits must be exceeded to reject a movie.", default="or"
+        "Which of the two limits on shifts must be exceeded to reject a movie.", default="or"
     )
     skip: int = parameter("Number of first frames to ignore, while the specimen settles.", default=0, ge=0, le=100)
     ignore_spikes: bool = parameter(

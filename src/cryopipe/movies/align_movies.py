@@ -44,7 +44,7 @@ from cryopipe.movies.motion.global_alignment import (
     GlobalMotion,
     estimate_global_motion,
 )
-from cryopipe.movies.motion.joint_motion import refine_motion
+from cryopipe.movies.motion.joint_motion import RefinedMotion, refine_motion
 from cryopipe.movies.motion.local_alignment import LocalMotion
 from cryopipe.movies.motion.patch_spectra import patch_spectra, reduced, reduction
 from cryopipe.movies.motion.pictures import composite_spectrum, save_grey, save_trajectory, thumbnail
@@ -71,8 +71,11 @@ _COLUMNS = (
     "crpFrames",
     "crpAlignmentResidual",
     "crpAlignmentAgreeing",
+    "crpAlignmentEvidence",
+    "crpFramesLost",
     "crpLocalPatches",
     "crpLocalResidual",
+    "crpNoLocalMotion",
 )
 
 
@@ -104,7 +107,12 @@ class AlignedMovie:
     weighted: np.ndarray | None
     unaligned: np.ndarray
     motion: GlobalMotion
-    local: LocalMotion | None
+    refined: RefinedMotion
+
+    @property
+    def local(self) -> LocalMotion | None:
+        """Local field, if there is one."""
+        return self.refined.local
 
 
 def load_camera(gain: Path, defects: Path) -> Camera:
@@ -155,6 +163,8 @@ def align_movie(
     n, ny, nx = movie.shape
     grid = correlation_grid((ny, nx), pixel_size_A, correlation_resolution_A(params))
     block = reduction(pixel_size_A, params.finest_resolution_A)
+    # of small movies memory is no matter, and conversions are
+    dtype = np.float32 if 4 * n * ny * nx <= _SMALL_MOVIE_BYTES * block**2 else np.float16
     keep = n * ny * nx * movie.dtype.itemsize <= params.frame_cache_GB * 1e9
     cache: list[np.ndarray] = []
     small: list[np.ndarray] = []
@@ -168,7 +178,7 @@ def align_movie(
 
     def prepare(slot: int, numbered: tuple[int, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         frame = correct(slot, numbered)
-        return frame, correlation_spectrum(frame, grid), reduced(frame, block)
+        return frame, correlation_spectrum(frame, grid), reduced(frame, block, dtype)
 
     for raws, prepared in in_groups(enumerate(movie.iterate(threads=threads)), prepare, threads):
         if keep:
@@ -197,7 +207,7 @@ def align_movie(
         threads=threads,
     )
     small.clear()
-    shifts, local = refine_motion(
+    refined = refine_motion(
         patches,
         motion.shifts_px,
         shape=(ny, nx),
@@ -207,7 +217,7 @@ def align_movie(
         threads=threads,
     )
     del patches
-    motion = replace(motion, shifts_px=shifts)
+    motion, local = replace(motion, shifts_px=refined.shifts_px), refined.local
     dose = params.dose_per_frame_e_A2
     exposures = None if dose is None else (params.pre_exposure_e_A2 or 0.0) + dose * np.arange(1, n + 1)
     sums = FrameSums((ny, nx), pixel_size_A, voltage_kV, exposures, frames=n, binning=params.binning, threads=threads)
@@ -223,7 +233,7 @@ def align_movie(
     unaligned /= np.float32(n)
     if params.binning > 1:
         unaligned = resample(unaligned, sums.new_shape, threads=threads)
-    return AlignedMovie(sums.average(), weighted, unaligned, motion, local)
+    return AlignedMovie(sums.average(), weighted, unaligned, motion, refined)
 
 
 def in_groups(items: Iterable[S], work: Callable[[int, S], T], threads: int) -> Iterator[tuple[list[S], list[T]]]:
@@ -312,8 +322,11 @@ def _process(
         shape[0],
         result.motion.residual_px * entry.pixel_size_A,
         result.motion.agreeing,
+        result.refined.evidence,
+        0 if result.refined.agreement is None else len(result.refined.agreement.lost()),
         0 if result.local is None else int(np.prod(result.local.patches)),
         0.0 if result.local is None else result.local.residual_px * entry.pixel_size_A,
+        result.refined.no_local or "none",
     )
     return dict(zip(_COLUMNS, values, strict=True))
 

@@ -1,15 +1,22 @@
-"""Step ``screen_motion``: leave out movies that moved too much, judged by their trajectories alone.
+"""Step ``screen_motion``: leave out movies that could not be aligned, or that motion blurred.
 
-All measures are computed and stored, and one pair of them decides. ``legacy2020`` is the largest step along x or y
-between neighbouring frames, and the largest range of x or y (xmipp3 movie maxshift of 2020: 5 and 15 Å). ``path`` is the
-largest Euclidean step and the length of the path (the version of 2025: 10 and 45 Å). A value equal to its limit passes.
-Motion of exactly zero means that it was not measured. Such movies are accepted and flagged.
+The default, ``harm``, asks what motion costs. A drift that was followed costs nothing but the blur inside each frame, so that
+the length of the track does not count. A movie is left out where motion inside its frames takes half of the power at 8 Å, where
+it jumps by more than the detail that frames are aligned by, where so many frames share nothing with the others that half of
+the power is lost, and where its frames share no more than noise does (`cryopipe.movies.motion.trust`).
+
+``legacy2020``: largest step along x or y between neighbouring frames, and largest range of x or y (xmipp3 movie
+maxshift of 2020: 5 and 15 Å). ``path``: largest Euclidean step and length of the path (the version of 2025: 10 and 45 Å).
+All measures are computed and stored, whatever decides. A value equal to its limit passes. Motion of exactly zero means
+that it was not measured: such movies are flagged, and accepted unless they say that their frames share nothing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import astuple
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,27 +26,46 @@ from cryopipe.context import Context
 from cryopipe.errors import CryopipeError, InputError
 from cryopipe.io.star import read_table, write_rejections, write_table
 from cryopipe.items import Rejection
-from cryopipe.movies.motion.measures import MotionMeasures, excess, judged, limits_A, measure_motion, motion_flag
+from cryopipe.movies.motion.measures import MotionMeasures, excess, judged, measure_motion, motion_flag
 from cryopipe.movies.motion.star import Motion, read_motion
 
 #: If at least this number of movies are all rejected, a limit or the pixel size is assumed to be wrong, not the movies.
 _ENOUGH_TO_STOP = 5
-_LIMITS = ("max_frame_shift_A", "max_movie_shift_A")
 #: Columns of the measures, in the order of `MotionMeasures`, Å.
-_COLUMNS = ("crpMotionStepMax", "crpMotionStepEuclidean", "crpMotionRange", "crpMotionDiameter", "crpMotionPath")
+_COLUMNS = (
+    "crpMotionStepMax",
+    "crpMotionStepEuclidean",
+    "crpMotionRange",
+    "crpMotionDiameter",
+    "crpMotionPath",
+    "crpMotionBlur",
+)
 
 
 def rejection_reason(measures: MotionMeasures, params: ScreenMotion) -> str | None:
     """Return why a movie is rejected, naming values and limits, or None if it passes."""
     if excess(measures, params) <= 1:
         return None
-    (step, travel), (step_limit, travel_limit) = judged(measures, params), limits_A(params)
     parts = []
-    if step > step_limit:
-        parts.append(f"largest step between frames {step:.1f} Å exceeds {step_limit:g} Å")
-    if travel > travel_limit:
-        parts.append(f"motion over the movie {travel:.1f} Å exceeds {travel_limit:g} Å")
+    for name, (words, value, limit) in judged(measures, params).items():
+        if value > limit:
+            verb = "and finer, the limit is" if name == "max_blur_A" else "exceeds"
+            parts.append(f"{words} {value:.1f} Å {verb} {limit:g} Å")
     return " and ".join(parts)
+
+
+def distrust(record: dict[Hashable, Any], params: ScreenMotion) -> str | None:
+    """Return why the alignment of a row of the table cannot be trusted, or None; what the row does not say is not judged."""
+    if params.criterion != "harm":
+        return None
+    evidence, lost, frames = (record.get(name) for name in ("crpAlignmentEvidence", "crpFramesLost", "crpFrames"))
+    if params.min_evidence is not None and evidence is not None and float(evidence) < params.min_evidence:
+        return f"the frames share no more than noise does (evidence {float(evidence):.0f}, {params.min_evidence:g} is asked for)"
+    if params.max_lost_frames is not None and lost is not None and frames is not None:
+        share = float(lost) / max(float(frames), 1.0)
+        if share > params.max_lost_frames:
+            return f"{lost} of {frames} frames share nothing with the others ({share:.2f} exceeds {params.max_lost_frames:g})"
+    return None
 
 
 def no_alignment(motion: Motion, params: ScreenMotion) -> str | None:
@@ -55,7 +81,9 @@ def no_alignment(motion: Motion, params: ScreenMotion) -> str | None:
     return None
 
 
-def screen(motions: dict[str, Motion | str], params: ScreenMotion) -> tuple[dict[str, MotionMeasures], list[Rejection]]:
+def screen(
+    motions: dict[str, Motion | str], params: ScreenMotion, distrusted: dict[str, str] | None = None
+) -> tuple[dict[str, MotionMeasures], list[Rejection]]:
     """Split movies into accepted and rejected ones.
 
     Parameters
@@ -64,6 +92,8 @@ def screen(motions: dict[str, Motion | str], params: ScreenMotion) -> tuple[dict
         For each item its trajectory, or the reason why there is none.
     params : ScreenMotion
         Criterion and limits.
+    distrusted : dict of str to str, optional
+        Items whose alignment cannot be trusted, and why.
 
     Returns
     -------
@@ -86,8 +116,9 @@ def screen(motions: dict[str, Motion | str], params: ScreenMotion) -> tuple[dict
             continue
         measures = measure_motion(motion, params)
         found.append(measures)
-        reason = rejection_reason(measures, params)
-        if reason is None:
+        reasons = [rejection_reason(measures, params), (distrusted or {}).get(item)]
+        reason = " and ".join(text for text in reasons if text)
+        if not reason:
             accepted[item] = measures
             continue
         spike = " (one frame alone jumps out and back)" if motion_flag(motion, params) == "spike" else ""
@@ -106,20 +137,19 @@ def _all_rejected(found: list[MotionMeasures], rejections: list[Rejection], para
         )
     excesses = np.array([excess(m, params) for m in found])
     kept = np.argsort(excesses, kind="stable")[: int(np.ceil(0.9 * len(found)))]
-    values = np.array([judged(m, params) for m in found])
-    limits = np.array(limits_A(params))
-    wider = excesses[kept].max() * limits if params.reject == "and" else np.maximum(values[kept].max(axis=0), limits)
-    # rounded up, so that the printed limits do keep 90 %
-    advice = [f"{name} {np.ceil(10 * x) / 10:.1f}" for name, x in zip(_LIMITS, wider, strict=True)]
-    advice = {"frame": advice[:1], "movie": advice[1:]}.get(params.reject, advice)
-    spread = ", ".join(
-        f"{name} {' / '.join(f'{v:.1f}' for v in np.percentile(column, [0, 25, 50, 75, 100]))} Å"
-        for name, column in zip(("largest step", "motion over the movie"), values.T, strict=True)
-    )
+    values = [judged(m, params) for m in found]
+    advice, spread = [], []
+    for name, (words, _, limit) in values[0].items():
+        column = np.array([value[name][1] for value in values])
+        both = params.reject == "and" and name != "max_blur_A"
+        wider = excesses[kept].max() * limit if both else max(column[kept].max(), limit)
+        # rounded up, so that the limits as they are printed keep the 90 %
+        advice += [f"{name} {np.ceil(10 * wider) / 10:.1f}"] if np.isfinite(wider) else []
+        spread.append(f"{words} {' / '.join(f'{v:.1f}' for v in np.percentile(column, [0, 25, 50, 75, 100]))} Å")
     return (
         f"screen_motion would reject all {len(rejections)} movies ({len(rejections) - len(found)} of them have no "
-        f"trajectory). Smallest, quartiles and largest: {spread}. Limits that keep 90 %: {', '.join(advice)}. "
-        "Check the pixel size, and whether these movies are good enough to go on with."
+        f"trajectory); the first: {rejections[0].reason}. Smallest, quartiles and largest: {', '.join(spread)}. Limits that "
+        f"keep 90 % of what could be aligned: {', '.join(advice)}. Is the pixel size right? Are these movies worth going on with?"
     )
 
 
@@ -133,6 +163,7 @@ def main(inputs: dict[str, Path], outputs: dict[str, Path], params: ScreenMotion
                 f"{inputs['micrographs']}: the column {column} is missing. Make the table with align_movies."
             )
     motions: dict[str, Motion | str] = {}
+    distrusted: dict[str, str] = {}
     for record in rows.to_dict("records"):
         item = str(record["crpItem"])
         if item in motions:
@@ -141,7 +172,9 @@ def main(inputs: dict[str, Path], outputs: dict[str, Path], params: ScreenMotion
             motions[item] = read_motion(Path(record["rlnMicrographMetadata"]))
         except (InputError, OSError) as error:
             motions[item] = str(error)
-    accepted, rejections = screen(motions, params)
+        if (reason := distrust(record, params)) is not None:
+            distrusted[item] = reason
+    accepted, rejections = screen(motions, params, distrusted)
     kept = np.array([item in accepted for item in motions], dtype=bool)
     values = np.array([astuple(m) for m in accepted.values()], dtype=np.float64).reshape(-1, len(_COLUMNS))
     measures = pd.DataFrame(values, columns=list(_COLUMNS))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import pdtr
 
 from cryopipe.errors import InputError
 from cryopipe.io.atomic import atomic_write
@@ -58,7 +58,7 @@ def find_defects(
     cold = np.flatnonzero(~dead & (found < center - hot_sigma * sd) & (total < expected / 2))
     # the standard deviation of √counts is 1/2, so 4 sd² is one electron in the units of the sum (more with a pattern)
     electron = 4.0 * sd**2
-    cold = cold[total.flat[cold] / electron < stats.poisson.ppf(_CHANCE, expected.flat[cold] / electron)]
+    cold = cold[pdtr(np.floor(total.flat[cold] / electron), expected.flat[cold] / electron) < _CHANCE]
     dead.flat[cold] = True
     return dead, hot
 

@@ -7,9 +7,7 @@ the spectra are whitened, and the maximum is a paraboloid peak on a grid refined
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,7 +21,6 @@ _CUT = 2.5
 #: Coarser structure is as often illumination, fixed to the camera, as specimen, and would pull shifts to zero.
 HIGH_PASS_A, HIGH_PASS_PX = 600.0, 2.0
 _RING_PX = 4.0
-_PAIRS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,7 @@ class CorrelationGrid:
 def correlation_grid(shape: tuple[int, int], pixel_size_A: float, resolution_A: float) -> CorrelationGrid:
     """Choose binning, frequencies and filter for frames of ``shape`` (y, x) and a resolution."""
     resolution = max(resolution_A, 2.5 * pixel_size_A)
-    block = max(1, int(resolution / (8.0 * _HALF_WIDTH) / pixel_size_A))
+    block = max(1, int(resolution / (2.0 * _CUT) / pixel_size_A))  # what is kept stays below the Nyquist frequency
     ny, nx = (prev_fast_len(n // block, True) for n in shape)
     step = block * pixel_size_A
     cut = min(_CUT / resolution, 0.5 / step)
@@ -130,51 +127,9 @@ def whitened(spectra: Sequence[np.ndarray], grid: CorrelationGrid) -> list[np.nd
     return result
 
 
-def pair_shifts(
-    spectra: Sequence[np.ndarray], grid: CorrelationGrid, *, max_shift_A: float, threads: int = 1
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Measure the shift between every two frames.
-
-    Parameters
-    ----------
-    spectra : sequence of ndarray ``[ky, kx]`` complex64
-        Of :func:`whitened`, one per frame.
-    grid : CorrelationGrid
-        The grid of the spectra.
-    max_shift_A : float
-        Half side of the square window that is searched.
-    threads : int
-        Threads.
-
-    Returns
-    -------
-    pairs : ndarray ``[p, 2]`` int
-        Frames (i, j), i < j.
-    differences_px : ndarray ``[p, 2]``
-        (x, y): shift of frame j minus shift of frame i, unbinned pixels.
-    inside : ndarray ``[p]`` bool
-        False where the maximum lies on the border of the window and thus need not be a peak.
-    """
-    pairs = np.array(list(itertools.combinations(range(len(spectra)), 2)), dtype=np.int64).reshape(-1, 2)
-    step = grid.resolution_A / 6.0
-    half = max(2, int(np.ceil(max_shift_A / step)))
-    window = step * np.arange(-half, half + 1)
-    base = np.exp(2j * np.pi * grid.kx[:, None] * window).astype(np.complex64)  # [kx, w]
-    rows = np.exp(2j * np.pi * window[:, None] * grid.ky).astype(np.complex64)  # [w, ky]
-
-    def measure(chunk: np.ndarray) -> list[tuple[float, float, bool]]:
-        return [correlation_peak(spectra[i] * np.conj(spectra[j]), rows, base, window, grid) for i, j in chunk]
-
-    chunks = [pairs[s : s + _PAIRS_AT_ONCE] for s in range(0, len(pairs), _PAIRS_AT_ONCE)]
-    with ThreadPoolExecutor(max(threads, 1)) as pool:
-        found = list(itertools.chain.from_iterable(pool.map(measure, chunks)))
-    values = np.array([(x, y) for x, y, _ in found], dtype=np.float64).reshape(-1, 2)
-    return pairs, values / grid.pixel_size_A, np.array([ok for *_, ok in found], dtype=bool)
-
-
 def correlation_peak(
     product: np.ndarray, rows: np.ndarray, columns: np.ndarray, window: np.ndarray, grid: CorrelationGrid
-) -> tuple[float, float, bool]:
+) -> tuple[float, float, bool, float]:
     """Find the maximum of a correlation inside a square window of shifts.
 
     Parameters
@@ -196,12 +151,14 @@ def correlation_peak(
         Position of the maximum, Å, on a grid refined around it.
     inside : bool
         False where the maximum lies on the border of the window and thus need not be a peak.
+    height : float
+        The largest value on the grid.
     """
     coarse = (rows @ (product @ columns)).real
     iy, ix = np.unravel_index(int(coarse.argmax()), coarse.shape)
     last = len(window) - 1
     if iy in (0, last) or ix in (0, last):
-        return float(window[ix]), float(window[iy]), False
+        return float(window[ix]), float(window[iy]), False, float(coarse[iy, ix])
     step = window[1] - window[0]
     dy, dx = paraboloid_peak(coarse[iy - 1 : iy + 2, ix - 1 : ix + 2])
     y, x = window[iy] + dy * step, window[ix] + dx * step
@@ -210,7 +167,7 @@ def correlation_peak(
     columns = np.exp(2j * np.pi * grid.kx[:, None] * (x + fine)).astype(np.complex64)
     rows = np.exp(2j * np.pi * (y + fine)[:, None] * grid.ky).astype(np.complex64)
     dy, dx = paraboloid_peak((rows @ (product @ columns)).real)
-    return float(x + dx * step / 3.0), float(y + dy * step / 3.0), True
+    return float(x + dx * step / 3.0), float(y + dy * step / 3.0), True, float(coarse[iy, ix])
 
 
 def paraboloid_peak(values: np.ndarray) -> tuple[float, float]:

@@ -1,9 +1,10 @@
-"""Global motion of a movie: every pair of frames is correlated, and robust least squares gives the frame positions.
+"""Global motion of a movie: all pairs of frames are correlated, and one track has to explain them all.
 
-The method is FlexAlign's (Střelák et al. 2020, Electronics 9:1040, doi:10.3390/electronics9061040). Differences: The
-correlation maximum is a paraboloid peak on a grid refined around it (the centre of mass of 3 x 3 pixels is biased
-towards the grid). Outlying pairs get Cauchy weights. At the end each frame is moved against the sum of all others. The
-reference is the middle frame. A shift is what must be *applied* to a frame to bring it onto the reference frame.
+The scheme is FlexAlign's (Střelák et al. 2020, Electronics 9:1040, doi:10.3390/electronics9061040), with these
+differences: the track is searched in the maps of all pairs at once (`track_search`), since a pair of weak frames has no
+peak of its own; positions from peaks, by least squares with Cauchy weights, are one start of that search; at the end each
+frame is moved against the sum of all others; the reference is the middle frame. A shift is what must be *applied* to a
+frame to bring it onto the reference frame.
 """
 
 from __future__ import annotations
@@ -13,16 +14,25 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from cryopipe.errors import InputError, ItemError
-from cryopipe.movies.motion.correlation import CorrelationGrid, correlation_peak, pair_shifts, whitened
+from cryopipe.errors import InputError
+from cryopipe.movies.motion.correlation import CorrelationGrid, correlation_peak, whitened
+from cryopipe.movies.motion.pair_maps import map_peaks, pair_maps
+from cryopipe.movies.motion.track_search import search_track
 
-#: Smallest scale of the residuals, in pixels: below it rounding would decide the weights.
-_SMALLEST_SCALE_PX = 0.02
-#: At least this share of the frame pairs is assumed to be right. It sets the scale of the weights.
+#: Smallest scale of the residuals, Å: below it rounding would decide the weights.
+_SMALLEST_SCALE = 0.02
+#: At least this share of the frame pairs is taken to be right; it sets the scale of the weights.
 _GOOD_SHARE = 0.25
-#: Half width of the last search in steps of a sixth of the resolution.
-_REFINE_STEPS = 3
+#: Half width of the last search in steps of a sixth of the resolution, and the standard errors of its peak at which a frame is
+#: moved: noise reaches 2.5 in a window that small.
+_REFINE_STEPS, _PEAK = 3, 4.0
+#: Two frames are compared at up to this many resolutions from each other: a track is followed through frames that are closer.
+_RANGE = 4.0
+#: Frames of a longer movie are added up to so many groups for the search.
+_MOST_GROUPS = 64
 
 
 @dataclass(frozen=True)
@@ -56,13 +66,13 @@ def solve_positions(
     *,
     reference: int,
     iterations: int = 20,
-) -> np.ndarray:
+) -> np.ndarray | None:
     """Solve s_j - s_i = d_ij for the frames' shifts by least squares with Cauchy weights.
 
     Parameters
     ----------
     pairs, differences, usable : ndarray ``[p, 2]``, ``[p, 2]``, ``[p]``
-        Of :func:`pair_shifts`.
+        Frames (i, j); measured shift (x, y) of j minus that of i; whether it is a measurement.
     n_frames, reference : int
         Number of frames; the one whose shift is zero.
     iterations : int
@@ -72,20 +82,18 @@ def solve_positions(
 
     Returns
     -------
-    ndarray ``[n_frames, 2]``
-
-    Raises
-    ------
-    ItemError
-        The usable equations do not connect all frames.
+    ndarray ``[n_frames, 2]`` or None
+        None where the usable equations do not connect all frames.
     """
     if n_frames == 1:
         return np.zeros((1, 2))
     weight = usable.astype(np.float64)
+    if connected_components(coo_array((weight, pairs.T), shape=(n_frames, n_frames)), directed=False)[0] > 1:
+        return None
     shifts = _least_squares(pairs, differences, weight, n_frames, reference)
     for _ in range(iterations):
         size = _residuals(pairs, differences, shifts)
-        scale = max(2.0 * float(np.quantile(size[usable], _GOOD_SHARE)), _SMALLEST_SCALE_PX)
+        scale = max(2.0 * float(np.quantile(size[usable], _GOOD_SHARE)), _SMALLEST_SCALE)
         new = usable / (1.0 + (size / scale) ** 2)
         shifts = _least_squares(pairs, differences, new, n_frames, reference)
         settled = np.abs(new - weight).max() < 1e-4
@@ -117,11 +125,6 @@ def _least_squares(
     np.add.at(right, i, -weight[:, None] * differences)
     free = np.delete(np.arange(n_frames), reference)
     matrix = laplacian[np.ix_(free, free)]
-    if np.linalg.matrix_rank(matrix) < len(free):
-        raise ItemError(
-            "the frames cannot be aligned: too few pairs correlate within the search range. Raise "
-            "align_movies.max_shift_A, or leave the movie out."
-        )
     shifts = np.zeros((n_frames, 2))
     shifts[free] = np.linalg.solve(matrix, right[free])
     return shifts
@@ -145,7 +148,7 @@ def refine_against_rest(
 
     Parameters
     ----------
-    spectra, grid : as in :func:`pair_shifts`
+    spectra, grid : as in :func:`cryopipe.movies.motion.pair_maps.pair_maps`
     shifts_px : ndarray ``[n, 2]``
         Starting shifts (x, y); not modified.
     reference : int
@@ -172,7 +175,10 @@ def refine_against_rest(
             total = np.sum(placed, axis=0)
 
             def correct(frame: np.ndarray, total: np.ndarray = total) -> tuple[float, float, bool]:
-                return correlation_peak(frame * np.conj(total - frame), rows, columns, window, grid)
+                product = frame * np.conj(total - frame)
+                x, y, inside, height = correlation_peak(product, rows, columns, window, grid)
+                noise = float(np.sqrt(0.5 * np.vdot(product, product).real))
+                return x, y, inside and height > _PEAK * noise
 
             found = np.array([(x, y) if ok else (0.0, 0.0) for x, y, ok in pool.map(correct, placed)])
             new = shifts - found / grid.pixel_size_A
@@ -197,7 +203,7 @@ def estimate_global_motion(
     spectra: Sequence[np.ndarray],
     grid: CorrelationGrid,
     *,
-    max_shift_A: float,
+    max_shift_A: float | None = None,
     robust_iterations: int = 20,
     refine_iterations: int = 5,
     threads: int = 1,
@@ -210,8 +216,9 @@ def estimate_global_motion(
         Of :func:`cryopipe.movies.motion.correlation.correlation_spectrum`, one per frame.
     grid : CorrelationGrid
         Filter and frequencies of the spectra.
-    max_shift_A : float
-        Largest shift between two frames along x or y that is searched.
+    max_shift_A : float, optional
+        Largest shift between any two frames along x or y; None: no bound. Frames are then compared at up to four resolutions
+        from one another, and followed from one to the next.
     robust_iterations : int
         Rounds of re-weighting of the frame pairs, at most.
     refine_iterations : int
@@ -226,15 +233,41 @@ def estimate_global_motion(
     """
     n = len(spectra)
     if n == 0:
-        raise InputError("the movie has no frames, so it cannot be aligned. Leave it out.")
+        raise InputError("a movie without frames cannot be aligned.")
+    if n == 1:
+        return GlobalMotion(np.zeros((1, 2)), 0, 0.0, 1.0)
     spectra = whitened(spectra, grid)
-    pairs, differences, inside = pair_shifts(spectra, grid, max_shift_A=max_shift_A, threads=threads)
-    shifts = solve_positions(pairs, differences, inside, n, reference=n // 2, iterations=robust_iterations)
-    if n > 1:
-        shifts = refine_against_rest(
-            spectra, grid, shifts, reference=n // 2, iterations=refine_iterations, threads=threads
-        )
-    residuals = _residuals(pairs, differences, shifts)
-    agreeing = residuals <= 0.25 * grid.resolution_A / grid.pixel_size_A
+    groups = np.array_split(np.arange(n), min(n, _MOST_GROUPS))
+    sums = spectra if len(groups) == n else [np.sum([spectra[t] for t in g], axis=0) for g in groups]
+    widest = np.inf if max_shift_A is None else max_shift_A
+    maps = pair_maps(sums, grid, min(_RANGE * grid.resolution_A, widest))
+    peaks, inside = map_peaks(maps)
+    count, reference = len(groups), len(groups) // 2
+    start = solve_positions(maps.pairs, peaks, inside, count, reference=reference, iterations=robust_iterations)
+    starts = [] if start is None else [start]
+    found, camera = search_track(maps, count, starts, fastest_A=grid.resolution_A * n / count, widest_A=widest)
+    middles = np.array([g.mean() for g in groups])
+    shifts = np.stack([np.interp(np.arange(n), middles, axis) for axis in found.T], axis=1) / grid.pixel_size_A
+    shifts -= shifts[n // 2]
+    if camera:
+        spectra = without_pattern(spectra, grid, shifts)
+    shifts = refine_against_rest(spectra, grid, shifts, reference=n // 2, iterations=refine_iterations, threads=threads)
+    track = np.array([shifts[g].mean(axis=0) for g in groups]) * grid.pixel_size_A
+    residuals = _residuals(maps.pairs, peaks, track)
+    agreeing = residuals <= 0.25 * grid.resolution_A
     residual = float(np.sqrt(np.mean(residuals[agreeing] ** 2) / 2.0)) if agreeing.any() else 0.0
-    return GlobalMotion(shifts, n // 2, residual, float(agreeing.mean()) if n > 1 else 1.0)
+    return GlobalMotion(shifts, n // 2, residual / grid.pixel_size_A, float(agreeing.mean()))
+
+
+def without_pattern(spectra: Sequence[np.ndarray], grid: CorrelationGrid, shifts_px: np.ndarray) -> list[np.ndarray]:
+    """Return the spectra without what stays on the camera while the specimen moves along ``shifts_px``.
+
+    Of the frames' mean, the specimen's part is subtracted, which the mean of the moved frames tells; where the motion is too
+    small for that (coarse detail) nothing is left, and nothing taken away.
+    """
+    mean = np.mean(spectra, axis=0)
+    moved_mean = np.mean([moved(s, grid, shift) for s, shift in zip(spectra, shifts_px, strict=True)], axis=0)
+    ones = np.ones_like(mean)
+    smear = np.mean([moved(ones, grid, -shift) for shift in shifts_px], axis=0)
+    pattern = mean - smear * moved_mean
+    return [spectrum - pattern for spectrum in spectra]

@@ -14,7 +14,9 @@ from cryopipe.kernels.warp import node_count
 
 #: Below this many patches along a side the cubic field is not determined.
 _FEWEST_PATCHES = 4
-#: Steps of a twelfth of the exposure are fine enough for the bending of a specimen, whatever the number of frames.
+#: Neighbouring patches overlap by the width of their taper, a sixteenth of their side.
+_OVERLAP = 1.0 / 16.0
+#: In time a twelfth of the exposure is fine enough for how a specimen bends, however many frames it is cut into.
 _MOST_TIMES = 12
 
 
@@ -91,15 +93,17 @@ def patch_layout(
     pixel_size_A : float
         Of the frame.
     patch_A : float
-        Side of a patch, Å.
+        Side of a patch, Å, at most.
     margin_px : float
         Width of the border without patches, which global motion moves out of the frame.
     """
-    side = int(patch_A / pixel_size_A)
-    starts = []
-    for length in shape:
-        if length - 2 * margin_px < 1.5 * side:
-            return None
-        count = max(_FEWEST_PATCHES, int(np.ceil(length / side)))
-        starts.append(np.linspace(margin_px, length - margin_px - side, count))
+    wanted = int(patch_A / pixel_size_A)
+    if min(shape) - 2 * margin_px < 1.5 * wanted:
+        return None
+    counts = [max(_FEWEST_PATCHES, int(np.ceil(length / wanted))) for length in shape]
+    # the few patches of a small frame are smaller: what two of them share would count twice
+    side = min(
+        wanted, *(int(length / (count - (count - 1) * _OVERLAP)) for length, count in zip(shape, counts, strict=True))
+    )
+    starts = [np.linspace(margin_px, length - margin_px - side, n) for length, n in zip(shape, counts, strict=True)]
     return starts[0], starts[1], side

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.fft
@@ -29,13 +30,15 @@ def reduction(pixel_size_A: float, finest_A: float) -> int:
     return max(1, round(finest_A / (2.0 * pixel_size_A)))
 
 
-def reduced(frame: np.ndarray, block: int) -> np.ndarray:
-    """Return the frame binned by ``block``, float16, with mean 0 and deviation 1 (its noise hides the rounding)."""
+def reduced(frame: np.ndarray, block: int, dtype: type[np.floating[Any]] = np.float16) -> np.ndarray:
+    """Return the frame binned by ``block``: float32 sums, or float16 of mean 0 and deviation 1 (its noise hides the rounding)."""
     small = binned(frame, block)
+    if dtype is np.float32:
+        return small
     small -= small.mean(dtype=np.float64).astype(np.float32)
     deviation = float(small.std())
     small *= np.float32(1.0 / max(deviation, 1e-6))
-    return np.clip(small, -1000, 1000, out=small).astype(np.float16)
+    return np.clip(small, -1000, 1000, out=small).astype(dtype)
 
 
 @dataclass(frozen=True)

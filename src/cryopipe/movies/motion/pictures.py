@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-import matplotlib.image
 import numpy as np
+import PIL.Image
 import scipy.fft
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from scipy import ndimage
 
@@ -74,9 +75,10 @@ def save_grey(path: Path, image: np.ndarray, *, low: float = 1.0, high: float = 
     low, high : float
         Percentiles of its values that become black and white.
     """
-    bounds = np.percentile(image, [low, high])
+    black, white = np.percentile(image, [low, high])
+    grey = np.clip((image - black) * (255.999 / max(white - black, 1e-12)), 0, 255).astype(np.uint8)
     with atomic_path(path) as temporary:
-        matplotlib.image.imsave(temporary, image, cmap="gray", vmin=bounds[0], vmax=max(bounds[1], bounds[0] + 1e-12))
+        PIL.Image.fromarray(grey).save(temporary, format="PNG")
 
 
 def thumbnail(micrograph: np.ndarray, size_px: int = 512) -> np.ndarray:
@@ -109,9 +111,13 @@ def save_trajectory(
     """
     track = shifts_px * pixel_size_A
     with _DRAWING:
-        figure = Figure(figsize=(8 if local is None else 12, 3.6), layout="constrained")
+        figure = Figure(figsize=(8 if local is None else 12, 3.6))
         FigureCanvasAgg(figure)
         plane, time, *rest = figure.subplots(1, 2 if local is None else 3)
+        # a layout engine would draw everything twice
+        figure.subplots_adjust(
+            left=0.6 / figure.get_figwidth(), right=1 - 0.6 / figure.get_figwidth(), bottom=0.15, wspace=0.4
+        )
         plane.plot(track[:, 0], track[:, 1], "-", color="0.6", linewidth=1)
         plane.scatter(track[:, 0], track[:, 1], c=np.arange(len(track)), cmap="viridis", s=14, zorder=3)
         plane.plot(*track[0], "o", mfc="none", mec="red", ms=10, label="first frame")
@@ -140,9 +146,11 @@ def _draw_patches(axes: Axes, shifts_px: np.ndarray, local: LocalMotion) -> None
     total -= total[0]
     scale = 0.75 * min(ny, nx) / _PLACES / max(float(np.abs(total).max()), 1e-9)
     whole = (shifts_px - shifts_px[0]) * scale
-    for i, j in np.ndindex(_PLACES, _PLACES):
-        axes.plot(x[j] + whole[:, 0], y[i] + whole[:, 1], "-", color="0.8", linewidth=0.8)
-        axes.plot(x[j] + scale * total[:, i, j, 0], y[i] + scale * total[:, i, j, 1], "-", color="C0", linewidth=1)
-        axes.plot(x[j], y[i], "o", color="red", ms=2.5)
+    places = np.stack(np.meshgrid(x, y), axis=-1)  # [y, x, 2]
+    tracks = places + scale * total
+    straight = np.broadcast_to(places + whole[:, None, None], tracks.shape)
+    for lines, colour in ((straight, "0.8"), (tracks, "C0")):
+        axes.add_collection(LineCollection(lines.reshape(n, -1, 2).transpose(1, 0, 2), colors=colour, linewidths=0.9))
+    axes.plot(*places.reshape(-1, 2).T, "o", color="red", ms=2.5)
     axes.set(xlim=(0, nx), ylim=(0, ny), xlabel="x [px]", ylabel="y [px]", title=f"over the frame, × {scale:.0f}")
     axes.set_aspect("equal")

@@ -16,8 +16,8 @@ _PRECISIONS = 10.0 ** np.arange(-4.0, 7.01, 0.25)
 _RIDGE = 1e-6
 
 
-def smooth_track(track: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """Return the most probable track ``[n, 2]`` given noisy shifts.
+def smooth_track(track: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the most probable track ``[n, 2]`` given noisy shifts, and how many numbers the data determine.
 
     Parameters
     ----------
@@ -28,18 +28,19 @@ def smooth_track(track: np.ndarray, precision: np.ndarray) -> np.ndarray:
     """
     n = len(track)
     if n < 3:
-        return track.copy()
+        return track.copy(), 2.0 * (n - 1)
     values, vectors = np.linalg.eigh(second_differences(n))
     values[:2] = 0.0  # constant and linear motion, up to rounding
     parts = vectors.T @ track
-    best, result = -np.inf, track
+    best, result, parameters = -np.inf, track, 0.0
     for smoothness in _PRECISIONS:
         prior = smoothness * values[:, None]
         kept = precision / (precision + prior)
         evidence = 0.5 * (np.log(1.0 - kept[2:]).sum() - (precision * (1.0 - kept) * parts**2).sum())
         if evidence > best:
             best, result = float(evidence), vectors @ (kept * parts)
-    return result
+            parameters = float(kept.sum()) - 2.0  # a constant is no motion
+    return result, parameters
 
 
 def fit_field(

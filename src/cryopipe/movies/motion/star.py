@@ -40,11 +40,18 @@ class Motion:
         Of the movie.
     frames : ndarray ``[n]``
         Frame numbers from 1; gaps are dropped frames.
+    dose_per_frame_e_A2, pre_exposure_e_A2 : float
+        Exposure of a frame (0: not known), and before the first one.
+    voltage_kV : float
+        Acceleration voltage.
     """
 
     shifts_px: np.ndarray
     pixel_size_A: float
     frames: np.ndarray
+    dose_per_frame_e_A2: float = 0.0
+    pre_exposure_e_A2: float = 0.0
+    voltage_kV: float = 300.0
 
 
 def write_motion(
@@ -206,10 +213,14 @@ def read_motion(path: Path) -> Motion:
         if block not in blocks or column not in blocks[block]:
             raise InputError(f"{path}: data_{block} lacks {column}; it is not a motion file. Align the movie again.")
     table = blocks["global_shift"].sort_values("rlnMicrographFrameNumber")
+    general = blocks["general"].iloc[0]
     return Motion(
         shifts_px=table[["rlnMicrographShiftX", "rlnMicrographShiftY"]].to_numpy(dtype=np.float64),
-        pixel_size_A=float(blocks["general"]["rlnMicrographOriginalPixelSize"].iloc[0]),
+        pixel_size_A=float(general["rlnMicrographOriginalPixelSize"]),
         frames=table["rlnMicrographFrameNumber"].to_numpy(dtype=np.int64),
+        dose_per_frame_e_A2=float(general.get("rlnMicrographDoseRate", 0.0)),
+        pre_exposure_e_A2=float(general.get("rlnMicrographPreExposure", 0.0)),
+        voltage_kV=float(general.get("rlnVoltage", 300.0)),
     )
 
 

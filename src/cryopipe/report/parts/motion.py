@@ -33,6 +33,9 @@ COLUMNS = (
     Column.own("crpMotionStepEuclidean", "largest step, 2D", 2),
     Column.own("crpMotionRange", "range", 1, "high"),
     Column.own("crpMotionDiameter", "diameter", 1),
+    Column.own("crpMotionBlur", "blur", 1, "high"),
+    Column.own("crpAlignmentEvidence", "evidence", 0, "low"),
+    Column.own("crpFramesLost", "lost frames", 0, "high"),
     Column.own("crpAlignmentResidual", "residual", 2, "high"),
     Column.own("crpAlignmentAgreeing", "agreeing pairs", 2, "low"),
     Column.own("crpLocalPatches", "patches", 0),
@@ -45,6 +48,18 @@ _MEASURES = {
     "crpMotionRange": "range_max_norm",
     "crpMotionDiameter": "diameter",
     "crpMotionPath": "path",
+    "crpMotionBlur": "blur",
+}
+#: What the two axes of the screening's plot show, by criterion.
+_SHOWN = {
+    "harm": (("crpMotionBlur", "max_blur_A"), ("crpMotionStepEuclidean", "max_frame_shift_A")),
+    "legacy2020": (("crpMotionStepMax", "max_frame_shift_A"), ("crpMotionRange", "max_movie_shift_A")),
+    "path": (("crpMotionStepEuclidean", "max_frame_shift_A"), ("crpMotionPath", "max_movie_shift_A")),
+}
+_AXES = {
+    "max_blur_A": "detail that motion inside frames halves (Å)",
+    "max_frame_shift_A": "largest step between frames (Å)",
+    "max_movie_shift_A": "motion over the movie (Å)",
 }
 
 
@@ -77,11 +92,22 @@ def motion_part(run: RunFiles) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the numbers for the JSON, and what the page shows."""
     screening = run.params_of("screen_motion", ScreenMotion)
     frame = motion_table(run, screening)
-    numbers = {"movies": len(frame), "summary": summary(frame, COLUMNS), "table": numbers_of(frame, COLUMNS)}
+    unbent = _without_local_motion(frame)
+    numbers = {
+        "movies": len(frame),
+        "criterion": screening.criterion,
+        "limits": _limits(screening),
+        "no_local_motion": unbent,
+        "summary": summary(frame, COLUMNS),
+        "table": numbers_of(frame, COLUMNS),
+    }
     accepted = frame[frame["status"] == "accepted"]
     shown = worst_and_sample(accepted, [c for c in COLUMNS if c.key in accepted], run.params.max_pictures)
     items = [(str(accepted.index[position]), why) for position, why in shown]
     page = {
+        "criterion": screening.criterion,
+        "limits": numbers["limits"],
+        "no_local_motion": unbent,
         "plots": _plots(frame, screening),
         "table": make_table(
             frame,
@@ -100,21 +126,41 @@ def motion_part(run: RunFiles) -> tuple[dict[str, Any], dict[str, Any]]:
     return numbers, page
 
 
+def _limits(screening: ScreenMotion) -> dict[str, float]:
+    """Return the limits that the screening had, by their parameters."""
+    frame, movie = limits_A(screening)
+    limits = {"max_frame_shift_A": frame, "max_movie_shift_A": movie}
+    if screening.criterion == "harm":
+        limits |= {
+            name: value
+            for name in ("max_blur_A", "max_lost_frames", "min_evidence")
+            if (value := getattr(screening, name)) is not None
+        }
+    return {name: limit for name, limit in limits.items() if np.isfinite(limit)}
+
+
+def _without_local_motion(frame: pd.DataFrame) -> dict[str, list[str]]:
+    """Return the movies without local motion by the reason that they state."""
+    if "crpNoLocalMotion" not in frame:
+        return {}
+    stated = frame["crpNoLocalMotion"].astype(str)
+    return {
+        str(reason): [str(item) for item in movies.index]
+        for reason, movies in stated[stated != "none"].groupby(stated, sort=True)
+    }
+
+
 def _plots(frame: pd.DataFrame, screening: ScreenMotion) -> list[tuple[str, str]]:
     lost = frame["status"].to_numpy() != "accepted"
-    step, travel = limits_A(screening)
-    names = (
-        ("crpMotionStepMax", "crpMotionRange")
-        if screening.criterion == "legacy2020"
-        else ("crpMotionStepEuclidean", "crpMotionPath")
-    )
-    values = {name: _values(frame, name) for name in (*names, "rlnAccumMotionTotal", "crpAlignmentResidual")}
+    (x, x_limit), (y, y_limit) = _SHOWN[screening.criterion]
+    limits = _limits(screening)
+    values = {name: _values(frame, name) for name in (x, y, "rlnAccumMotionTotal", "crpAlignmentResidual")}
     return [
         (
-            "Largest step and extent of each movie, with the limits of the screening",
+            "What the screening judges in each movie, with its limits",
             plots.scatter(
-                values[names[0]], values[names[1]], lost, limits=(step, travel),
-                labels=("largest step between frames (Å)", "motion over the movie (Å)"),
+                values[x], values[y], lost, limits=(limits.get(x_limit), limits.get(y_limit)),
+                labels=(_AXES[x_limit], _AXES[y_limit]),
             ),
         ),
         (

@@ -1,0 +1,174 @@
+"""The track of a movie from the correlation maps of all its pairs at once: wide first, then bent.
+
+No pair of frames needs a peak of its own. A track is judged by the sum of all maps at the shifts that it predicts, which
+is, up to a constant, the likelihood of the movie. All straight tracks up to one resolution a frame are tried (motion that is
+faster leaves nothing of a frame); the best is bent, mode by mode, at first in strides of half the resolution, then in
+small ones. The range of a map bounds what two frames are compared at, not
+the length of the track: a stage that drifts by 100 Å is followed through frames near one another in time.
+
+A pattern of the camera (an imperfect gain) makes a peak at zero shift in every map, and a specimen that moved makes one
+elsewhere. So where maps without their camera's part hold a significant track, that one is the specimen, however high
+the other peak is.
+"""
+
+from __future__ import annotations
+
+# The types of compiled functions are those of the call, not of a signature.
+# mypy: allow-untyped-defs, allow-untyped-calls
+import numpy as np
+from numba import njit
+
+from cryopipe.movies.motion.pair_maps import STEPS, PairMaps
+
+#: Longest lag of the straight tracks: more lags would ask for a finer grid of velocities, and motion is not straight that long.
+_LONGEST_LAG = 24
+#: Step of velocities: two neighbouring ones part by half a resolution at the longest lag.
+_VELOCITY = 0.5
+#: Waves of up to three periods over the movie, and rounds of all modes; single frames are moved later, in `global_alignment`.
+_BENDS, _SWEEPS = 6, 3
+#: Half widths of the search of a mode's amplitude, in its steps: wide, then near.
+_WIDE, _NEAR = 5, 3
+#: Standard errors at which a track beside the camera's is believed (of noise, the best of all tracks reached 3 to 6), and how
+#: many resolutions the two must part: closer ones are one peak.
+SIGNIFICANT, _APART = 8.0, 1.5
+
+
+@njit(cache=True, nogil=True)
+def _sum_at(maps, first, second, track, scale):
+    """Return the sum of the maps [p, w, w] at the differences of ``track`` [n, 2] (x, y), and of the places within."""
+    w = maps.shape[1]
+    middle = w // 2
+    total, inside = 0.0, 0
+    for p in range(maps.shape[0]):
+        x = (track[second[p], 0] - track[first[p], 0]) * scale + middle
+        y = (track[second[p], 1] - track[first[p], 1]) * scale + middle
+        if x < 0 or y < 0 or x >= w - 1 or y >= w - 1:
+            continue
+        i, j = int(y), int(x)
+        f, g = y - i, x - j
+        m = maps[p]
+        total += (1 - f) * ((1 - g) * m[i, j] + g * m[i, j + 1]) + f * ((1 - g) * m[i + 1, j] + g * m[i + 1, j + 1])
+        inside += 1
+    return total, inside
+
+
+@njit(cache=True, nogil=True)
+def _extent(track):
+    return max(track[:, 0].max() - track[:, 0].min(), track[:, 1].max() - track[:, 1].min())
+
+
+@njit(cache=True, nogil=True)
+def _climb(maps, first, second, track, modes, step, half, scale, widest):
+    """Move ``track`` along each of ``modes`` [m, n] to where the sum is largest, in place; return the sum."""
+    best, _ = _sum_at(maps, first, second, track, scale)
+    trial = np.empty_like(track)
+    for m in range(modes.shape[0]):
+        at_x, at_y = 0, 0
+        for b in range(-half, half + 1):
+            for a in range(-half, half + 1):
+                trial[:, 0] = track[:, 0] + step * a * modes[m]
+                trial[:, 1] = track[:, 1] + step * b * modes[m]
+                if (a == 0 and b == 0) or _extent(trial) > widest:
+                    continue
+                value, _ = _sum_at(maps, first, second, trial, scale)
+                if value > best:
+                    best, at_x, at_y = value, a, b
+        track[:, 0] += step * at_x * modes[m]
+        track[:, 1] += step * at_y * modes[m]
+    return best
+
+
+def _modes(n: int) -> np.ndarray:
+    """Return shapes of tracks ``[m, n]``, of extent 1: straight, two that settle, and waves of up to half as many as frames."""
+    t = (np.arange(n) + 0.5) / n
+    shapes = [t, np.exp(-12 * t), np.exp(-4 * t)]
+    shapes += [0.5 * np.cos(np.pi * m * t) for m in range(2, min(n // 2, _BENDS) + 1)]
+    return np.array(shapes)
+
+
+def straight_track(maps: PairMaps, n: int, fastest_A: float) -> np.ndarray:
+    """Return the best straight track ``[n, 2]``, Å, at most ``fastest_A`` a frame along x and y."""
+    lag = maps.pairs[:, 1] - maps.pairs[:, 0]
+    lags = np.arange(1, min(n - 1, _LONGEST_LAG) + 1)
+    sums = np.array([maps.maps[lag == d].sum(axis=0) for d in lags])
+    step = _VELOCITY * STEPS * maps.step_A / lags[-1]
+    half = max(1, int(fastest_A / step))
+    velocities = step * np.arange(-half, half + 1)
+    score = _scan(sums, lags, velocities, 1.0 / maps.step_A)
+    y, x = np.unravel_index(int(score.argmax()), score.shape)
+    track: np.ndarray = np.arange(n)[:, None] * np.array([velocities[x], velocities[y]])
+    return track
+
+
+@njit(cache=True, nogil=True)
+def _scan(sums, lags, velocities, scale):
+    track, score = np.zeros((2, 2)), np.empty((velocities.size, velocities.size))
+    zero, one = np.zeros(1, np.int64), np.ones(1, np.int64)
+    for b in range(velocities.size):
+        for a in range(velocities.size):
+            total = 0.0
+            for d in range(lags.size):
+                track[1, 0], track[1, 1] = lags[d] * velocities[a], lags[d] * velocities[b]
+                total += _sum_at(sums[d : d + 1], zero, one, track, scale)[0]
+            score[b, a] = total
+    return score
+
+
+def bent_track(maps: PairMaps, start_A: np.ndarray, widest_A: float) -> tuple[np.ndarray, float]:
+    """Bend the track ``start_A`` [n, 2] to where the sum of the maps is largest; return it and the sum in standard errors."""
+    n, track = len(start_A), start_A.astype(np.float64).copy()
+    first, second = maps.pairs[:, 0].copy(), maps.pairs[:, 1].copy()
+    modes, scale = _modes(n), 1.0 / maps.step_A
+    for step, half in ((2.0 * maps.step_A, _WIDE), (maps.step_A, _NEAR), (0.5 * maps.step_A, _NEAR)):
+        for _ in range(_SWEEPS):
+            before = track.copy()
+            _climb(maps.maps, first, second, track, modes, step, half, scale, widest_A)
+            if np.array_equal(before, track):
+                break
+    total, inside = _sum_at(maps.maps, first, second, track, scale)
+    return track, total / np.sqrt(max(inside, 1))
+
+
+def without_still(maps: PairMaps) -> PairMaps:
+    """Return the maps without what all of them have at the same shifts: the camera's pattern, and what did not move."""
+    still = maps.maps.mean(axis=0)
+    still /= max(float(np.sqrt((still**2).sum())), 1e-30)
+    share = np.tensordot(maps.maps, still, axes=2)
+    return PairMaps(maps.pairs, maps.maps - share[:, None, None] * still, maps.step_A)
+
+
+def search_track(
+    maps: PairMaps, n: int, starts_A: list[np.ndarray], *, fastest_A: float, widest_A: float
+) -> tuple[np.ndarray, bool]:
+    """Find the track of a movie.
+
+    Parameters
+    ----------
+    maps : PairMaps
+        Of all pairs.
+    n : int
+        Number of frames.
+    starts_A : list of ndarray ``[n, 2]``
+        Further tracks to start from.
+    fastest_A : float
+        Largest step between two frames along x and y.
+    widest_A : float
+        Largest shift between any two frames along x and y.
+
+    Returns
+    -------
+    shifts_A : ndarray ``[n, 2]``
+        (x, y) to apply to the frames, Å; their mean is arbitrary.
+    camera : bool
+        Whether it had to be told from a pattern of the camera.
+    """
+    fastest = min(fastest_A, widest_A / max(n - 1, 1))
+    starts = [np.zeros((n, 2)), straight_track(maps, n, fastest), *starts_A]
+    found = [bent_track(maps, start, widest_A) for start in starts if _extent(start) <= widest_A]
+    moving = without_still(maps)
+    other, score = bent_track(moving, straight_track(moving, n, fastest), widest_A)
+    found.append(bent_track(maps, other, widest_A))
+    best, _ = max(found, key=lambda pair: pair[1])
+    if score >= SIGNIFICANT and _extent(other - best) > _APART * STEPS * maps.step_A:
+        return other, True
+    return best, False
