@@ -17,8 +17,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -55,9 +57,13 @@ def specimen(name: str) -> AtomicModel:
     atoms = len(model.positions_A) // 24
     chain = model.positions_A[:atoms] - model.positions_A[:atoms].mean(axis=0)
     copies = [np.zeros(3)] if name == "monomer" else [np.array([50.0 * (i - 2.5), 0.0, 0.0]) for i in range(6)]
-    fields = (model.elements, model.b_factors_A2, model.occupancies)
-    elements, b_factors, occupancies = (np.tile(values[:atoms], len(copies)) for values in fields)
-    return AtomicModel(elements, np.concatenate([chain + place for place in copies]), b_factors, occupancies)
+    n = len(copies)
+    return AtomicModel(
+        np.tile(model.elements[:atoms], n),
+        np.concatenate([chain + place for place in copies]),
+        np.tile(model.b_factors_A2[:atoms], n),
+        np.tile(model.occupancies[:atoms], n),
+    )
 
 
 def camera() -> SimulatedCamera:
@@ -124,7 +130,11 @@ def accuracy(drifts: list[float], name: str, repeat: int) -> None:
                 whole, field = error_A(result.motion.shifts_px, local, motion)
                 track = Track(result.motion.shifts_px, PIXEL_A, np.arange(1, FRAMES + 1), dose)
                 lost = 0 if result.refined.agreement is None else len(result.refined.agreement.lost())
-                row = {"crpAlignmentEvidence": result.refined.evidence, "crpFramesLost": lost, "crpFrames": FRAMES}
+                row: dict[Hashable, Any] = {
+                    "crpAlignmentEvidence": result.refined.evidence,
+                    "crpFramesLost": lost,
+                    "crpFrames": FRAMES,
+                }
                 screened = rejection_reason(measure_motion(track), ScreenMotion()) or distrust(row, ScreenMotion())
                 print(
                     f"| {drift_A:g} | {dose} | {ice_A:g} | {whole:.2f} | {field:.2f} | {result.refined.no_local or 'yes'} "
@@ -177,17 +187,18 @@ def timing(count: int, peer: str | None) -> None:
         one = os.environ | dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
         runs = {"align_movies": [sys.executable, "-c", STEP, name]}
         if peer:
-            runs["RELION"] = (
+            command = (
                 "relion_run_motioncorr --use_own --i relion.star --o theirs/ --first_frame_sum 1 --last_frame_sum -1 --j 1 "
                 "--bin_factor 1 --bfactor 150 --dose_per_frame 2.5 --preexposure 0 --patch_x 5 --patch_y 5 --dose_weighting "
                 "--save_noDW --gainref gain_relion.mrc"
-            ).split()
+            )
+            runs["RELION"] = command.split()
         subprocess.run(runs["align_movies"], check=True, env=one, cwd=folder)  # compiles
         for left in ("ours", "work"):
             shutil.rmtree(folder / left)
-        for program, command in runs.items():
+        for program, words in runs.items():
             with Stopwatch(children=True) as watch:
-                subprocess.run(command, check=True, env=one, cwd=folder, capture_output=True)
+                subprocess.run(words, check=True, env=one, cwd=folder, capture_output=True)
             found = [_error(folder, program, item, motion) for item, motion in motions.items()]
             table.append(
                 {"program": program, "cpu_seconds": watch.cpu_seconds, "seconds": watch.seconds}

@@ -121,7 +121,7 @@ def test_the_limits_that_are_said_to_keep_ninety_percent_do(reject: str, criteri
 
 
 def test_a_batch_without_any_trajectory_stops_and_a_small_one_does_not() -> None:
-    with pytest.raises(CryopipeError, match=r"none of the 5 movies has a trajectory \(m0: no_alignment: gone"):
+    with pytest.raises(CryopipeError, match=r"none of the 5 movies has a usable trajectory \(m0: no_alignment: gone"):
         screen({f"m{i}": "gone" for i in range(5)}, legacy())
     accepted, rejections = screen({f"m{i}": motion([0, 99]) for i in range(4)}, legacy())
     assert (len(accepted), len(rejections)) == (0, 4)
@@ -140,7 +140,7 @@ def test_first_frames_can_be_skipped() -> None:
     assert measure_motion(settling, legacy(skip=1)).path == 4.0
     assert motion_flag(motion([0, 5, 5, 5]), legacy(skip=1)) == "no_motion"
     reason = screen({"a": settling}, legacy(skip=6))[1][0].reason
-    assert reason == "no_alignment: skip 6 leaves no frame of 6"
+    assert reason == "no_alignment: screen_motion.skip 6 skips all 6 frames"
 
 
 def test_a_frame_that_jumps_out_and_back_is_a_spike_and_left_out_on_request() -> None:

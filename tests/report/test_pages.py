@@ -119,7 +119,7 @@ def test_lost_items_are_listed_with_reasons_and_pictures(small: tuple[str, dict[
     page, _ = small
     lost = section(page, "rejected")
     assert "largest step between frames 35.2 Å exceeds 20 Å" in lost
-    assert "agree to 9.1 Å only" in lost
+    assert "agree only to 9.1 Å" in lost
     assert "Nothing is in quarantine" in lost
     assert lost.count('<article class="item">') >= 1
     # a failure of one branch is not a loss, but it is listed; the text of a reason is escaped

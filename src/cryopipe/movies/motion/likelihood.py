@@ -133,7 +133,21 @@ class MotionLikelihood:
     def sweep(
         self, extra: np.ndarray, power: np.ndarray, strength: np.ndarray, finest_k: float, *, steps: bool = True
     ) -> Sweep:
-        """Evaluate the likelihood at the shifts ``extra`` [p, n, 2] beside the global ones; its slopes for ``steps``."""
+        """Evaluate the likelihood, and its slopes.
+
+        Parameters
+        ----------
+        extra : ndarray ``[p, n, 2]``
+            Shifts beside the global ones.
+        power : ndarray ``[rings]``
+            Power a(k) of the specimen.
+        strength : ndarray ``[p]``
+            Of the patches, in multiples of the mean.
+        finest_k : float
+            Rings up to here are looked at, 1/Å.
+        steps : bool
+            Whether slopes are wanted.
+        """
         s = self.patches
         lengths = s.lengths_within(finest_k + 1.0 / RING_A)  # the ring that holds finest_k is complete
 

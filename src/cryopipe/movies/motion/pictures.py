@@ -150,7 +150,9 @@ def _draw_patches(axes: Axes, shifts_px: np.ndarray, local: LocalMotion) -> None
     tracks = places + scale * total
     straight = np.broadcast_to(places + whole[:, None, None], tracks.shape)
     for lines, colour in ((straight, "0.8"), (tracks, "C0")):
-        axes.add_collection(LineCollection(lines.reshape(n, -1, 2).transpose(1, 0, 2), colors=colour, linewidths=0.9))
+        axes.add_collection(
+            LineCollection(list(lines.reshape(n, -1, 2).transpose(1, 0, 2)), colors=colour, linewidths=0.9)
+        )
     axes.plot(*places.reshape(-1, 2).T, "o", color="red", ms=2.5)
     axes.set(xlim=(0, nx), ylim=(0, ny), xlabel="x [px]", ylabel="y [px]", title=f"over the frame, × {scale:.0f}")
     axes.set_aspect("equal")
