@@ -17,8 +17,9 @@ from cryopipe.imaging.masks import soft_circle
 from cryopipe.imaging.optics import CTF_COLUMNS, CtfParameters, ctf_stack, from_table
 from cryopipe.io import mrc, star
 
-#: bytes of images that one thread reads and transforms at a time. Its working arrays take three times as much
-CHUNK_BYTES = 8 << 20
+#: bytes of images that one thread reads and transforms at a time; its working arrays take three times as much and stay in
+#: the processor's cache (images of 64 px: 0.75 times the CPU time that 8 MB take)
+CHUNK_BYTES = 2 << 20
 _MASK_EDGE_FRACTION = 0.04
 """Width of the circular mask's cosine edge as a fraction of the box. (RELION's ``width_mask_edge`` is always 5 px.)"""
 
@@ -121,7 +122,7 @@ class ParticleImages:
         """Put the spectra of the images ``rows`` into the rows ``places`` of an array.
 
         An image's values depend neither on the other rows nor on the number of threads. The memory beyond the array is
-        some 32 MB for each thread.
+        some 8 MB for each thread.
 
         Parameters
         ----------

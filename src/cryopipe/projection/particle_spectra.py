@@ -122,8 +122,8 @@ def load_particle_spectra(
 ) -> ParticleSpectra:
     """Read the particle images of a table and return their spectra inside a radius with their CTFs.
 
-    The peak memory is the result's ``12 n K`` bytes plus about 32 MB for each thread. If that is too much, read blocks
-    from a `cryopipe.iteration.particle_store.ParticleStore`.
+    The peak memory is the result's ``12 n K`` bytes plus some 8 MB for each thread. Where that is too much, ask a
+    `cryopipe.iteration.particle_store.ParticleStore` for blocks.
 
     Parameters
     ----------
