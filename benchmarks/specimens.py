@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("specimens", nargs="+", choices=["irregular", "d2", "rod", "tiny"])
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--size", choices=["tiny", "demo"], default="demo")
-    parser.add_argument("--until", help="last step to run")
+    parser.add_argument("--until", help="last step to run; none: run nothing, and report on what is there")
     parser.add_argument("--set", action="append", default=[], help="stage.step.key=value, over what the specimen has")
     parser.add_argument("--cores", type=int, default=2)
     options = parser.parse_args()
@@ -83,12 +83,13 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         file = folder / "config.yaml"
         file.write_text(yaml.safe_dump(configuration(name, options.size, options.set), sort_keys=False))
-        until = ["--until", options.until] if options.until else []
-        subprocess.run(
-            [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(file),
-             "--directory", str(folder), "--cores", str(options.cores), "--quiet", "all", *until],
-            check=False,
-        )  # fmt: skip
+        if options.until != "none":
+            until = ["--until", options.until] if options.until else []
+            subprocess.run(
+                [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--configfile", str(file),
+                 "--directory", str(folder), "--cores", str(options.cores), "--quiet", "all", *until],
+                check=False,
+            )  # fmt: skip
         plan = Plan.of({}, root=ROOT, default=str(file), results=folder, extend=False)
         print("\n".join(report(name, plan)), flush=True)
 
