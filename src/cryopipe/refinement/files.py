@@ -101,7 +101,7 @@ def write_maps(
 def write_poses(
     outputs: Mapping[str, Path], table: StarTable, halves: Halves, progress: Progress, symmetry: str
 ) -> None:
-    """Write poses in the asymmetric unit, half sets, refined defoci, scales and likelihoods, and the history.
+    """Write poses in the asymmetric unit, half sets, refined defoci and their errors, scales and likelihoods, and the history.
 
     Parameters
     ----------
@@ -126,6 +126,8 @@ def write_poses(
         halves.gather([np.asarray(getattr(one, name), np.float64) for one in changed])
         for name in ("defocus_u_A", "defocus_v_A", "defocus_angle_deg")
     )
+    errors = halves.gather([state.defocus_error_A for state in states])
+    columns = {"crpDefocusError": errors} if np.isfinite(errors).all() else {}
     found = with_poses(
         table,
         halves.gather([p.rotations for p in poses]),
@@ -139,6 +141,7 @@ def write_poses(
         rlnDefocusV=defocus_v,
         rlnDefocusAngle=angle,
         rlnRandomSubset=halves.gather([np.full(len(half), i) for i, half in enumerate(halves, start=1)]),
+        **columns,
     )
     write_table(outputs["particles"], found)
     write_history(outputs["history"], Iteration, progress.history)

@@ -1,0 +1,128 @@
+"""What an iteration learns of the optics of its particles: defoci, astigmatism of micrographs, grey scales.
+
+All evidence of a half set is gathered first; then the width of every parameter's prior is learned from all of its
+particles together (`cryopipe.iteration.priors`), and the values follow. A parameter that the half set cannot tell stays
+where it is. A half set learns from its own particles and its own reference alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cryopipe.imaging.optics import CtfParameters, electron_wavelength_A
+from cryopipe.iteration.half_set_state import HalfSet, OpticsOptions, Task
+from cryopipe.iteration.priors.levels import Levels, learn_levels
+from cryopipe.iteration.priors.profiles import NormalProfiles, Profiles, SampledProfiles
+from cryopipe.iteration.priors.spread import Spread, learn, shrink
+from cryopipe.poses.optics_evidence import OpticsEvidence
+
+#: a step of the trials of the defocus turns the CTF's phase by this at the outermost shell, rad: the likelihood's fastest
+#: term, |CTF|², has six samples a period, of which splines make the rest
+_TRIAL_RAD = np.pi / 6
+#: steps of the grid in one of the trials
+_FINER = 12
+#: reach and step of the grid of grey scales, relative to their mean. The narrowest spread that is looked for is 1 %
+_SCALE_REACH, _SCALE_STEP = 1.0, 0.005
+#: bounds of an image's grey scale
+_SCALES = (0.5, 2.0)
+#: steps of the grid of astigmatism in its range to either side
+_ASTIGMATISM_STEPS = 1000
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Changes of the mean defocus whose likelihood is computed, Å, and the steps of the grid between two of them."""
+
+    values_A: NDArray[np.float64]
+    finer: int = _FINER
+
+    @classmethod
+    def of(cls, parameters: CtfParameters, *, range_A: float, resolution_A: float) -> Trials:
+        """Return trials within ``range_A`` for images that are used to ``resolution_A``."""
+        per_A = np.pi * float(np.max(electron_wavelength_A(parameters.voltage_kV))) / resolution_A**2
+        count = int(np.ceil(range_A * per_A / _TRIAL_RAD))
+        return cls(np.linspace(-range_A, range_A, 2 * max(count, 2) + 1))
+
+
+def update_optics(
+    state: HalfSet,
+    evidence: OpticsEvidence,
+    micrograph: NDArray[np.int64] | None,
+    task: Task,
+    options: OpticsOptions,
+    trials: Trials,
+) -> HalfSet:
+    """Return the state with the defoci, astigmatism and scales that the evidence supports.
+
+    Parameters
+    ----------
+    state : HalfSet
+        Where the evidence was taken; not modified.
+    evidence : OpticsEvidence
+        Of all n particles.
+    micrograph : int64 [n], optional
+        Number of each particle's micrograph.
+    task, options : Task, OpticsOptions
+        What is refined.
+    trials : Trials
+        Of the evidence.
+    """
+    change, error, scale, priors = state.ctf_change_A.copy(), state.defocus_error_A, state.scale, state.priors
+    if task.defocus:
+        found = _levels(
+            SampledProfiles(evidence.defocus, trials.values_A, trials.finer), micrograph, options.defocus_prior_A
+        )
+        change[:, 0], error = found.value, found.error
+        priors = replace(priors, defocus_A=found.particles.width, defocus_of_micrographs_A=found.micrographs.width)
+        if options.refine_astigmatism and micrograph is not None:
+            change[:, 1:], width = _astigmatism(state, evidence, micrograph, options)
+            priors = replace(priors, astigmatism_A=width)
+    if options.refine_scale and not task.grey:
+        scale, found = _scales(evidence, micrograph, options.scale_prior)
+        priors = replace(priors, scale=found.particles.width, scale_of_micrographs=found.micrographs.width)
+    return replace(state, ctf_change_A=change, defocus_error_A=error, scale=scale, priors=priors)
+
+
+def _levels(profiles: Profiles, micrograph: NDArray[np.int64] | None, width: float | None) -> Levels:
+    """Learn both levels, or hold the particles about zero by a prior of known width."""
+    if width is None:
+        return learn_levels(profiles, micrograph)
+    held = shrink(profiles, np.zeros(len(profiles)), width)
+    return Levels(held.value, held.error, Spread(0.0), held.spread)
+
+
+def _astigmatism(
+    state: HalfSet, evidence: OpticsEvidence, micrograph: NDArray[np.int64], options: OpticsOptions
+) -> tuple[NDArray[np.float64], float]:
+    """Return every particle's change of astigmatism [n, 2], one for each micrograph, and the width of its prior."""
+    count = int(micrograph.max(initial=-1)) + 1
+    information, slope = np.zeros((count, 2, 2, 2)), np.zeros((count, 2, 2))
+    np.add.at(information, micrograph, evidence.astigmatism_information)
+    np.add.at(slope, micrograph, evidence.astigmatism)
+    present = np.zeros((count, 2))
+    present[micrograph] = state.ctf_change_A[:, 1:]
+    inverse = np.linalg.inv(information + 1e-12 * np.eye(2))
+    estimate = present[:, None] + np.einsum("mpij,mpj->mpi", inverse, slope)  # [m, part, component]
+    weight = 1 / np.einsum("mpii->mpi", inverse)
+    reach = options.defocus_range_A
+    grid = np.linspace(-reach, reach, 2 * _ASTIGMATISM_STEPS + 1)
+    rows = (estimate.transpose(0, 2, 1).reshape(-1, 2), weight.transpose(0, 2, 1).reshape(-1, 2))
+    profiles, centre = NormalProfiles(*rows, grid), np.zeros(2 * count)
+    prior = options.astigmatism_prior_A
+    found = learn(profiles, centre) if prior is None else shrink(profiles, centre, prior)
+    return found.value.reshape(count, 2)[micrograph], found.spread.width
+
+
+def _scales(
+    evidence: OpticsEvidence, micrograph: NDArray[np.int64] | None, width: float | None
+) -> tuple[NDArray[np.float64], Levels]:
+    """Return the particles' grey scales, whose mean is one, and what was learned of them."""
+    weight = evidence.scale_information
+    grey = float((evidence.scale * weight).sum() / max(weight.sum(), 1e-300))
+    count = round(_SCALE_REACH / _SCALE_STEP)
+    grid = np.linspace(-_SCALE_REACH, _SCALE_REACH, 2 * count + 1)
+    found = _levels(NormalProfiles(evidence.scale / grey - 1, weight * grey**2, grid), micrograph, width)
+    return np.clip(1 + found.value, *_SCALES), found
