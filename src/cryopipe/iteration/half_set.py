@@ -73,7 +73,7 @@ def advance(
     evidence = [one for _, one in told if one is not None]
     if evidence:
         joined = OpticsEvidence.joined(evidence)
-        improved = update_optics(improved, joined, half.micrographs, task, options.optics, improver.trials)
+        improved = update_optics(improved, joined, half.micrographs, task, options.optics)
     weights = np.maximum(poses.confidence, _LEAST_WEIGHT) if task.search == "all" else None
     sums = reconstruct(
         improved,

@@ -14,7 +14,6 @@ from cryopipe.imaging.optics import CtfParameters
 from cryopipe.iteration.global_search import GREY_SAMPLE, GlobalSearch, grey_scale
 from cryopipe.iteration.half_set_state import HalfSet, HalfSetOptions, Task
 from cryopipe.iteration.halves import Half
-from cryopipe.iteration.optics import Trials
 from cryopipe.iteration.pose_table import Poses
 from cryopipe.iteration.residuals import Residuals, measure_residuals
 from cryopipe.kernels.devices import Resources
@@ -47,8 +46,6 @@ class Improver:
         Particles that are searched globally.
     search : GlobalSearch or None
         None where no particle is chosen.
-    trials : Trials
-        Of the defocus.
     resources : Resources
         Threads and devices.
     """
@@ -60,7 +57,6 @@ class Improver:
     reference: ReferenceMap
     chosen: NDArray[np.bool_]
     search: GlobalSearch | None
-    trials: Trials
     resources: Resources
 
     @classmethod
@@ -97,9 +93,7 @@ class Improver:
             pixels, pixel_size_A = half_plane(task.box, task.radius), half.store.side_A / task.box
             search = GlobalSearch.of_map(reference, pixels, pixel_size_A, options.search, rng, **given)
         current = ReferenceMap(reference_cube(reference, task.radius, threads=resources.cpu_threads))
-        resolution_A = half.store.side_A / task.radius
-        trials = Trials.of(parameters, range_A=options.optics.defocus_range_A, resolution_A=resolution_A)
-        return cls(task, options, parameters, noise, current, chosen, search, trials, resources)
+        return cls(task, options, parameters, noise, current, chosen, search, resources)
 
     def improve(self, state: HalfSet, rows: slice, images: ParticleSpectra) -> tuple[Residuals, OpticsEvidence | None]:
         """Improve poses of a block of the state in place; return what they leave unexplained and say of the optics."""
@@ -125,7 +119,6 @@ class Improver:
             self.reference,
             Standing(poses.rotations, poses.shifts_px, state.scale[rows], state.ctf_change_A[rows]),
             self.parameters.subset(rows),
-            trials_A=self.trials.values_A if self.task.defocus else None,
             resources=self.resources,
         )
 

@@ -7,44 +7,24 @@ where it is. A half set learns from its own particles and its own reference alon
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cryopipe.imaging.optics import CtfParameters, electron_wavelength_A
 from cryopipe.iteration.half_set_state import HalfSet, OpticsOptions, Task
 from cryopipe.iteration.priors.levels import Levels, learn_levels
-from cryopipe.iteration.priors.profiles import NormalProfiles, Profiles, SampledProfiles
+from cryopipe.iteration.priors.profiles import NormalProfiles, Profiles
 from cryopipe.iteration.priors.spread import Spread, learn, shrink
 from cryopipe.poses.optics_evidence import OpticsEvidence
 
-#: a step of the trials of the defocus turns the CTF's phase by this at the outermost shell, rad: the likelihood's fastest
-#: term, |CTF|², has six samples a period, of which splines make the rest
-_TRIAL_RAD = np.pi / 6
-#: steps of the grid in one of the trials
-_FINER = 12
+#: steps of the grid of defocus and astigmatism in their range to either side: 4 Å of 2000, half of what a good particle
+#: tells at 2 Å
+_DEFOCUS_STEPS = 500
 #: reach and step of the grid of grey scales, relative to their mean. The narrowest spread that is looked for is 1 %
 _SCALE_REACH, _SCALE_STEP = 1.0, 0.005
 #: bounds of an image's grey scale
 _SCALES = (0.5, 2.0)
-#: steps of the grid of astigmatism in its range to either side
-_ASTIGMATISM_STEPS = 1000
-
-
-@dataclass(frozen=True)
-class Trials:
-    """Changes of the mean defocus whose likelihood is computed, Å, and the steps of the grid between two of them."""
-
-    values_A: NDArray[np.float64]
-    finer: int = _FINER
-
-    @classmethod
-    def of(cls, parameters: CtfParameters, *, range_A: float, resolution_A: float) -> Trials:
-        """Return trials within ``range_A`` for images that are used to ``resolution_A``."""
-        per_A = np.pi * float(np.max(electron_wavelength_A(parameters.voltage_kV))) / resolution_A**2
-        count = int(np.ceil(range_A * per_A / _TRIAL_RAD))
-        return cls(np.linspace(-range_A, range_A, 2 * max(count, 2) + 1))
 
 
 def update_optics(
@@ -53,7 +33,6 @@ def update_optics(
     micrograph: NDArray[np.int64] | None,
     task: Task,
     options: OpticsOptions,
-    trials: Trials,
 ) -> HalfSet:
     """Return the state with the defoci, astigmatism and scales that the evidence supports.
 
@@ -67,14 +46,11 @@ def update_optics(
         Number of each particle's micrograph.
     task, options : Task, OpticsOptions
         What is refined.
-    trials : Trials
-        Of the evidence.
     """
     change, error, scale, priors = state.ctf_change_A.copy(), state.defocus_error_A, state.scale, state.priors
     if task.defocus:
-        found = _levels(
-            SampledProfiles(evidence.defocus, trials.values_A, trials.finer), micrograph, options.defocus_prior_A
-        )
+        profiles = NormalProfiles(evidence.defocus, evidence.defocus_information, _grid(options.defocus_range_A))
+        found = _levels(profiles, micrograph, options.defocus_prior_A)
         change[:, 0], error = found.value, found.error
         priors = replace(priors, defocus_A=found.particles.width, defocus_of_micrographs_A=found.micrographs.width)
         if options.refine_astigmatism and micrograph is not None:
@@ -107,8 +83,7 @@ def _astigmatism(
     inverse = np.linalg.inv(information + 1e-12 * np.eye(2))
     estimate = present[:, None] + np.einsum("mpij,mpj->mpi", inverse, slope)  # [m, part, component]
     weight = 1 / np.einsum("mpii->mpi", inverse)
-    reach = options.defocus_range_A
-    grid = np.linspace(-reach, reach, 2 * _ASTIGMATISM_STEPS + 1)
+    grid = _grid(options.defocus_range_A)
     rows = (estimate.transpose(0, 2, 1).reshape(-1, 2), weight.transpose(0, 2, 1).reshape(-1, 2))
     profiles, centre = NormalProfiles(*rows, grid), np.zeros(2 * count)
     prior = options.astigmatism_prior_A
@@ -122,7 +97,11 @@ def _scales(
     """Return the particles' grey scales, whose mean is one, and what was learned of them."""
     weight = evidence.scale_information
     grey = float((evidence.scale * weight).sum() / max(weight.sum(), 1e-300))
-    count = round(_SCALE_REACH / _SCALE_STEP)
-    grid = np.linspace(-_SCALE_REACH, _SCALE_REACH, 2 * count + 1)
+    grid = _grid(_SCALE_REACH, round(_SCALE_REACH / _SCALE_STEP))
     found = _levels(NormalProfiles(evidence.scale / grey - 1, weight * grey**2, grid), micrograph, width)
     return np.clip(1 + found.value, *_SCALES), found
+
+
+def _grid(reach: float, steps: int = _DEFOCUS_STEPS) -> NDArray[np.float64]:
+    """Return the values from minus to plus ``reach`` with ``steps`` to either side of zero."""
+    return np.linspace(-reach, reach, 2 * steps + 1)
