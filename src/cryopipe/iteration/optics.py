@@ -13,16 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopipe.iteration.half_set_state import HalfSet, OpticsOptions, Task
+from cryopipe.iteration.priors.evidence import Evidence
 from cryopipe.iteration.priors.levels import Levels, learn_levels
-from cryopipe.iteration.priors.profiles import NormalProfiles, Profiles
-from cryopipe.iteration.priors.spread import Spread, learn, shrink
+from cryopipe.iteration.priors.spread import learn, shrink
 from cryopipe.poses.optics_evidence import OpticsEvidence
 
-#: steps of the grid of defocus and astigmatism in their range to either side: 4 Å of 2000, half of what a good particle
-#: tells at 2 Å
-_DEFOCUS_STEPS = 500
-#: reach and step of the grid of grey scales, relative to their mean. The narrowest spread that is looked for is 1 %
-_SCALE_REACH, _SCALE_STEP = 1.0, 0.005
+#: reach of grey scales about their mean, relative
+_SCALE_REACH = 1.0
 #: bounds of an image's grey scale
 _SCALES = (0.5, 2.0)
 
@@ -49,8 +46,8 @@ def update_optics(
     """
     change, error, scale, priors = state.ctf_change_A.copy(), state.defocus_error_A, state.scale, state.priors
     if task.defocus:
-        profiles = NormalProfiles(evidence.defocus, evidence.defocus_information, _grid(options.defocus_range_A))
-        found = _levels(profiles, micrograph, options.defocus_prior_A)
+        told = Evidence(evidence.defocus, evidence.defocus_information, options.defocus_range_A)
+        found = learn_levels(told, micrograph, width=options.defocus_prior_A)
         change[:, 0], error = found.value, found.error
         priors = replace(priors, defocus_A=found.particles.width, defocus_of_micrographs_A=found.micrographs.width)
         if options.refine_astigmatism and micrograph is not None:
@@ -60,14 +57,6 @@ def update_optics(
         scale, found = _scales(evidence, micrograph, options.scale_prior)
         priors = replace(priors, scale=found.particles.width, scale_of_micrographs=found.micrographs.width)
     return replace(state, ctf_change_A=change, defocus_error_A=error, scale=scale, priors=priors)
-
-
-def _levels(profiles: Profiles, micrograph: NDArray[np.int64] | None, width: float | None) -> Levels:
-    """Learn both levels, or hold the particles about zero by a prior of known width."""
-    if width is None:
-        return learn_levels(profiles, micrograph)
-    held = shrink(profiles, np.zeros(len(profiles)), width)
-    return Levels(held.value, held.error, Spread(0.0), held.spread)
 
 
 def _astigmatism(
@@ -83,11 +72,10 @@ def _astigmatism(
     inverse = np.linalg.inv(information + 1e-12 * np.eye(2))
     estimate = present[:, None] + np.einsum("mpij,mpj->mpi", inverse, slope)  # [m, part, component]
     weight = 1 / np.einsum("mpii->mpi", inverse)
-    grid = _grid(options.defocus_range_A)
     rows = (estimate.transpose(0, 2, 1).reshape(-1, 2), weight.transpose(0, 2, 1).reshape(-1, 2))
-    profiles, centre = NormalProfiles(*rows, grid), np.zeros(2 * count)
+    told, centre = Evidence(*rows, options.defocus_range_A), np.zeros(2 * count)
     prior = options.astigmatism_prior_A
-    found = learn(profiles, centre) if prior is None else shrink(profiles, centre, prior)
+    found = learn(told, centre) if prior is None else shrink(told, centre, prior)
     return found.value.reshape(count, 2)[micrograph], found.spread.width
 
 
@@ -97,11 +85,6 @@ def _scales(
     """Return the particles' grey scales, whose mean is one, and what was learned of them."""
     weight = evidence.scale_information
     grey = float((evidence.scale * weight).sum() / max(weight.sum(), 1e-300))
-    grid = _grid(_SCALE_REACH, round(_SCALE_REACH / _SCALE_STEP))
-    found = _levels(NormalProfiles(evidence.scale / grey - 1, weight * grey**2, grid), micrograph, width)
+    told = Evidence(evidence.scale / grey - 1, weight * grey**2, _SCALE_REACH)
+    found = learn_levels(told, micrograph, width=width)
     return np.clip(1 + found.value, *_SCALES), found
-
-
-def _grid(reach: float, steps: int = _DEFOCUS_STEPS) -> NDArray[np.float64]:
-    """Return the values from minus to plus ``reach`` with ``steps`` to either side of zero."""
-    return np.linspace(-reach, reach, 2 * steps + 1)

@@ -166,9 +166,17 @@ def _evidence(problem: PoseProblem, shell: Any, at: Standing) -> OpticsEvidence:
         told = []
         for present, place in ((at.scale, _SCALE), (at.ctf_change_A[:, 0], _DEFOCUS)):
             slope, information = (array.reshape(len(present)) for array in _eliminated(hessian, gradient, [place]))
-            told += [present + slope / np.maximum(information, 1e-300), information]
+            told += _stepped(present, slope, information)
         found.append((*told, *_eliminated(hessian, gradient, _ASTIGMATISM)))
     return OpticsEvidence(*(np.stack(pair, axis=1) for pair in zip(*found, strict=True)))
+
+
+def _stepped(
+    present: NDArray[np.float64], slope: NDArray[np.float64], information: NDArray[np.float64]
+) -> list[NDArray[np.float64]]:
+    """Return where a step leads and the information there; images that say nothing stay."""
+    known = np.maximum(information, 0)
+    return [present + np.divide(slope, known, out=np.zeros(len(known)), where=known > 0), known]
 
 
 def _pixels(problem: PoseProblem, index: NDArray[np.int64]) -> PoseProblem:

@@ -11,17 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
-from cryopipe.iteration.priors.profiles import Profiles, SampledProfiles
-from cryopipe.iteration.priors.spread import Spread, blocks, learn, normal_weights
+from cryopipe.iteration.priors.evidence import Evidence
+from cryopipe.iteration.priors.spread import Shrunk, Spread, learn, shrink
 
 #: rounds in which either level is learned with the other one as it is. Measured: a third round changes widths by no step
 _ROUNDS = 2
-
-
-#: steps in one of the particles' grid: many particles tell their mean this much better than one of them tells its own value
-_FINER = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,57 +29,54 @@ class Levels:
     particles: Spread
 
 
-def learn_levels(profiles: Profiles, micrograph: NDArray[np.int64] | None) -> Levels:
+def learn_levels(evidence: Evidence, micrograph: NDArray[np.int64] | None, *, width: float | None = None) -> Levels:
     """Learn both spreads of a parameter about zero and return every particle's value.
 
     Parameters
     ----------
-    profiles : Profiles
+    evidence : Evidence
         Of n particles.
     micrograph : int64 [n], optional
         Number of each particle's micrograph, from 0; None: it is not known, and the particles spread about zero.
+    width : float, optional
+        Spread of the particles about zero, where it is known; nothing is learned then.
     """
-    n = len(profiles)
-    centre = np.zeros(n)
-    if micrograph is None:
-        alone = learn(profiles, centre)
+    zero = np.zeros(len(evidence))
+    if micrograph is None or width is not None:
+        alone = learn(evidence, zero) if width is None else shrink(evidence, zero, width)
         return Levels(alone.value, alone.error, Spread(0.0), alone.spread)
-    count = int(micrograph.max(initial=-1)) + 1
-    own = learn(profiles, centre, micrograph)
+    own = learn(evidence, zero)
     for _ in range(_ROUNDS):
-        shared = learn(micrograph_profiles(profiles, micrograph, count, own.spread), np.zeros(count))
-        centre = shared.value[micrograph]
-        own = learn(profiles, centre, micrograph)
+        means = evidence_of_means(evidence, micrograph, own)
+        shared = learn(means, np.zeros(len(means)))
+        own = learn(evidence, shared.value[micrograph])
     # what the prior keeps of an error of its centre: all of it where the width is zero
-    kept = np.ones(n) if own.spread.width == 0 else np.minimum((own.error / own.spread.width) ** 2, 1)
+    kept = np.minimum((own.error / own.spread.width) ** 2, 1) if own.spread.width > 0 else 1.0
     error = np.hypot(own.error, kept * shared.error[micrograph])
     return Levels(own.value, error, shared.spread, own.spread)
 
 
-def micrograph_profiles(
-    profiles: Profiles, micrograph: NDArray[np.int64], count: int, spread: Spread
-) -> SampledProfiles:
-    """Return the likelihoods of micrographs' means, the particles' own deviations integrated out.
+def evidence_of_means(evidence: Evidence, micrograph: NDArray[np.int64], own: Shrunk) -> Evidence:
+    """Return what the particles say of their micrographs' means.
+
+    A particle's own deviation is noise here, the same in both parts: each part is given half of the information that both
+    have together.
 
     Parameters
     ----------
-    profiles : Profiles
+    evidence : Evidence
         Of n particles.
     micrograph : int64 [n]
         Each one's micrograph.
-    count : int
-        Micrographs.
-    spread : Spread
-        Of the particles about their micrograph.
+    own : Shrunk
+        What was learned of the particles.
     """
-    grid = profiles.grid
-    smooth = normal_weights(grid, grid, np.full(len(grid), spread.width))
-    total = np.zeros((count, 3, len(grid)))
-    with threadpool_limits(1, user_api="blas"):
-        for rows in blocks(len(profiles), micrograph):
-            log = spread.temper * profiles.block(rows)
-            top = log.max(axis=2, keepdims=True)
-            likely = np.exp(log - top)
-            mixed = (1 - spread.junk) * (likely @ smooth) + spread.junk * likely.mean(axis=2, keepdims=True)
-            total[micrograph[rows[0]]] += (np.log(mixed + 1e-300)).sum(axis=0)
-    return SampledProfiles(total, grid, _FINER)
+    told, spread = own.spread.temper * evidence.information, own.spread.width
+    left = own.good / (1 + spread**2 * told.sum(axis=1))
+    weight = told * left[:, None]
+    count = int(micrograph.max(initial=-1)) + 1
+    information, weighed = np.zeros((count, 2)), np.zeros((count, 2))
+    np.add.at(information, micrograph, weight)
+    np.add.at(weighed, micrograph, weight * evidence.estimate)
+    estimate = np.divide(weighed, information, out=np.zeros((count, 2)), where=information > 0)
+    return Evidence(estimate, information, evidence.reach)

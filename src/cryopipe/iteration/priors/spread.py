@@ -1,13 +1,13 @@
 """The spread of a parameter over its units, learned from the data (empirical Bayes), and what it makes of each unit.
 
-Unit i has the true value x_i ~ N(c_i, s²), its data the likelihood exp(l_i(x)). The width s maximises the marginal
-likelihood of all units together, ``sum log ∫ N(x; c_i, s²) exp(l_i(x)) dx``, by numbers on a grid, because the likelihood
-of a defocus has many maxima where the signal is weak. Three guards keep a refinement from being worse than none:
+Unit i has the true value x_i ~ N(c_i, s²); its data estimate it as m_i with variance v_i. The width s maximises the
+marginal likelihood of all units together, the product of N(m_i; c_i, s² + v_i), and each unit's value is the posterior
+mean. Three guards keep a refinement from being worse than none:
 
-- **Junk.** A share of the units has a maximum anywhere. It is learned as the share of a second component, flat over the
-  grid, and such units stay at the centre.
-- **Calibration.** The likelihoods understate errors when reference or noise are wrong. Estimates from the two
-  independent parts of the data tell: where they differ by more than their stated errors, all likelihoods are flattened.
+- **Junk.** A share of the units has an estimate anywhere. It is learned as the share of a second component as wide as the
+  reach of the parameter, and such units stay at the centre.
+- **Calibration.** Variances are understated where reference or noise are wrong. The estimates from the two independent
+  parts of the data tell: where they differ by more than their stated errors, all variances are raised.
 - **Evidence.** A width above zero needs a likelihood ratio against zero; the estimates from both parts have to agree, which
   noise does not do whatever its size; and those from one part have to explain the other part better than the centre
   does. Otherwise the width is zero: all units are left where they are.
@@ -18,39 +18,33 @@ learned prior). A learned prior's estimate has on average no larger error than l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
+from scipy.stats import t as student
 
-from cryopipe.iteration.priors.profiles import Profiles
+from cryopipe.iteration.priors.evidence import Evidence
 
-#: widths that are tried grow by this factor. A choice: a width that is 10 % wrong costs 0.3 % of the gain
-_RATIO = 1.25
-#: the narrowest width that is tried, in steps of the grid; a narrower normal distribution is not one on the grid
-_NARROWEST = 2.0
+#: widths that are tried: from this share of the reach up to the reach, growing by this factor. A choice: a width that is
+#: 5 % wrong costs a thousandth of the gain
+_NARROWEST, _RATIO = 1e-3, 1.1
 #: nats by which a width must beat zero: by chance one time in 400, where zero is the truth (half a chi squared of one)
 _NATS = 4.0
-#: standard errors by which estimates from both parts must agree: one time in 700 by chance
-_SIGNIFICANT = 3.0
-#: weight of the prior against junk, in units for each unit: without it a flat likelihood could be called junk as well
+#: chance that both parts agree as well as they must, where zero is the truth
+_CHANCE = 1e-3
+#: weight of the prior against junk, in units for each unit: without it an estimate that says nothing could be called junk
 _AGAINST_JUNK = 0.2
 _MOST_JUNK = 0.5
 _JUNK_STEPS = 30
-#: repeats of calibration; each removes nearly all of what is left
+#: repeats of calibration; each removes nearly all of what is left, and the last ones change less than 5 %
 _CALIBRATIONS = 4
-_LEAST_TEMPER = 0.02
+_LEAST_TEMPER, _CALIBRATED = 0.02, 1.05
 #: a width has to explain one part of the data from the other by at least this share of what the best width does. A
 #: choice: the gain is flat about its maximum, and falls below a half where the width is three times too large
 _USEFUL = 0.5
 #: median of a squared standard normal variable
 _MEDIAN = 0.4549
-#: units that are worked on at a time
-_CHUNK = 1024
-#: of a logarithm's argument
-_TINY = 1e-300
 
 
 @dataclass(frozen=True)
@@ -62,9 +56,9 @@ class Spread:
     width : float
         Standard deviation of the true values about their centres; 0: the data cannot tell, all stay.
     temper : float
-        Factor on the log-likelihoods, at most 1.
+        Factor on the information, at most 1.
     junk : float
-        Share of units whose likelihood says nothing of the parameter.
+        Share of units whose data say nothing of the parameter.
     """
 
     width: float
@@ -79,39 +73,26 @@ class Shrunk:
     Attributes
     ----------
     value, error : float64 [n]
+    good : float64 [n]
+        Chance that the unit is no junk.
     spread : Spread
     """
 
     value: NDArray[np.float64]
     error: NDArray[np.float64]
+    good: NDArray[np.float64]
     spread: Spread
 
 
-@dataclass(frozen=True, eq=False)
-class _Statistics:
-    """Of n units at w widths, each [n, w]; ``anywhere`` [n] is the evidence of a value anywhere on the grid."""
-
-    evidence: NDArray[np.float64]
-    anywhere: NDArray[np.float64]
-    mean: NDArray[np.float64]
-    variance: NDArray[np.float64]
-    gain: NDArray[np.float64]
-    product: NDArray[np.float64]
-    difference: NDArray[np.float64]
-    expected: NDArray[np.float64]
-
-
-def learn(profiles: Profiles, centre: NDArray[np.float64], group: NDArray[np.int64] | None = None) -> Shrunk:
+def learn(evidence: Evidence, centre: NDArray[np.float64]) -> Shrunk:
     """Learn the spread of a parameter and return every unit's value.
 
     Parameters
     ----------
-    profiles : Profiles
+    evidence : Evidence
         Of n units.
     centre : float64 [n]
         Where each unit's prior has its middle.
-    group : int64 [n], optional
-        Units of one group have the same centre; without it all have.
 
     Returns
     -------
@@ -119,145 +100,135 @@ def learn(profiles: Profiles, centre: NDArray[np.float64], group: NDArray[np.int
         The centres, where the width is zero. Errors average over the widths that the data allow, so that they are those of
         the units' values in either case.
     """
-    widths = _widths(profiles.grid)
-    temper, best = 1.0, 0
-    with threadpool_limits(1, user_api="blas"):
-        for _ in range(_CALIBRATIONS):
-            found = _statistics(profiles, centre, group, widths, temper)
-            total, junk, good = _marginal(found)
-            best = int(total.argmax())
-            ratio = _misfit(found.difference[:, best], found.expected[:, best], good[:, best])
-            if best == 0 or ratio < 1.05 or temper <= _LEAST_TEMPER:
-                break
-            temper = max(temper / ratio, _LEAST_TEMPER)
-    gain = (good * found.gain).sum(axis=0)
-    useful = gain >= max(_USEFUL * gain.max(), _TINY)
+    widths = _widths(evidence.reach)
+    away = evidence.estimate - centre[:, None]
+    temper = 1.0
+    for _ in range(_CALIBRATIONS):
+        information = temper * evidence.information
+        total, junk, good = _marginal(away, information, widths, evidence.reach)
+        best = int(total.argmax())
+        ratio = _misfit(away, information, widths[best], good[:, best])
+        if best == 0 or ratio < _CALIBRATED or temper <= _LEAST_TEMPER:
+            break
+        temper = max(temper / ratio, _LEAST_TEMPER)
+    gain = _gains(away, information, widths, good[:, best])
+    useful = gain >= max(_USEFUL * gain.max(), np.finfo(float).tiny)
     best = int(np.where(useful, total, -np.inf).argmax())
-    accepted = bool(useful[best]) and total[best] - total[0] > _NATS and _agree(found, good[:, best], best)
-    weight = np.exp(total - total.max()) * np.gradient(widths)
-    if accepted:
-        weight = np.where(useful, weight, 0)
-    weight /= weight.sum()
+    accepted = bool(useful[best]) and total[best] - total[0] > _NATS
+    accepted = accepted and _agree(away, information, widths[best], good[:, best])
+    weight = np.exp(total - total.max()) * np.gradient(widths) * (useful if accepted else 1)
+    value, error = _averaged(away, information, widths, good, weight / weight.sum(), moved=accepted)
     spread = Spread(float(widths[best]) if accepted else 0.0, temper, float(junk[best]))
-    mean = good * found.mean + (1 - good) * centre[:, None]
-    value = mean @ weight if accepted else centre.copy()
-    second = found.variance + (found.mean - value[:, None]) ** 2
-    aside = widths**2 + (centre - value)[:, None] ** 2
-    return Shrunk(value, np.sqrt((good * second + (1 - good) * aside) @ weight), spread)
+    return Shrunk(centre + value, error, good[:, best], spread)
 
 
-def shrink(
-    profiles: Profiles, centre: NDArray[np.float64], width: float, group: NDArray[np.int64] | None = None
-) -> Shrunk:
-    """Return every unit's value with a prior of known width; ``profiles``, ``centre`` and ``group`` as for `learn`."""
-    with threadpool_limits(1, user_api="blas"):
-        found = _statistics(profiles, centre, group, np.array([width]), 1.0)
-    return Shrunk(found.mean[:, 0], np.sqrt(found.variance[:, 0]), Spread(width))
+def shrink(evidence: Evidence, centre: NDArray[np.float64], width: float) -> Shrunk:
+    """Return every unit's value with a prior of known width; ``evidence`` and ``centre`` as for `learn`."""
+    mean, variance = _posterior(evidence.mean() - centre, evidence.total, width)
+    return Shrunk(centre + mean, np.sqrt(variance), np.ones(len(evidence)), Spread(width))
 
 
-def normal_weights(
-    grid: NDArray[np.float64], centre: NDArray[np.float64], width: NDArray[np.float64]
+def _widths(reach: float) -> NDArray[np.float64]:
+    count = int(np.ceil(np.log(1 / _NARROWEST) / np.log(_RATIO)))
+    return np.concatenate([[0.0], reach * _NARROWEST * _RATIO ** np.arange(count)])
+
+
+def _posterior(
+    away: NDArray[np.float64], information: NDArray[np.float64], width: NDArray[np.float64] | float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean, as a deviation from the centre, and variance of units with estimates ``away`` from it."""
+    kept = 1 / (1 + width**2 * information)
+    return (1 - kept) * away, width**2 * kept
+
+
+def _log_evidence(
+    away: NDArray[np.float64], information: NDArray[np.float64], width: NDArray[np.float64] | float
 ) -> NDArray[np.float64]:
-    """Return the probabilities of the grid's values [G, m] for normal distributions of ``centre`` and ``width`` [m].
-
-    A width of zero gives the two values beside the centre, weighed linearly.
-    """
-    step = grid[1] - grid[0]
-    away = (grid[:, None] - centre) / step
-    wide = np.exp(-0.5 * (away * step / np.where(width > 0, width, 1.0)) ** 2)
-    found = np.where(width > 0, wide, np.maximum(1 - np.abs(away), 0)) + _TINY
-    return np.asarray(found / found.sum(axis=0))
+    """Return the log of N(m; c, s² + v) over N(m; c, v): zero for a width of zero and where nothing is told."""
+    excess = width**2 * information
+    return np.asarray(0.5 * away**2 * information * excess / (1 + excess) - 0.5 * np.log1p(excess))
 
 
-def blocks(n: int, group: NDArray[np.int64] | None) -> Iterator[NDArray[np.int64]]:
-    """Give out the rows of units that have a centre in common, some at a time."""
-    rows = [np.arange(n)]
-    if group is not None and n:
-        order = np.argsort(group, kind="stable")
-        rows = np.split(order, np.flatnonzero(np.diff(group[order])) + 1)
-    for own in rows:
-        for start in range(0, len(own), _CHUNK):
-            yield own[start : start + _CHUNK]
-
-
-def _widths(grid: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return zero and the widths from twice the grid's step to half of its reach."""
-    narrow, wide = _NARROWEST * (grid[1] - grid[0]), 0.25 * (grid[-1] - grid[0])
-    count = max(int(np.log(max(wide / narrow, 1.0)) / np.log(_RATIO)), 0) + 1
-    return np.concatenate([[0.0], narrow * _RATIO ** np.arange(count)])
-
-
-def _statistics(
-    profiles: Profiles,
-    centre: NDArray[np.float64],
-    group: NDArray[np.int64] | None,
-    widths: NDArray[np.float64],
-    temper: float,
-) -> _Statistics:
-    """Work through the units; all sums of a unit have one order, whatever the units beside it."""
-    n, grid = len(profiles), profiles.grid
-    out = _Statistics(
-        *(np.zeros((n, len(widths)) if name != "anywhere" else n) for name in _Statistics.__annotations__)
-    )
-    for rows in blocks(n, group):
-        middle = float(centre[rows[0]])
-        prior = normal_weights(grid, np.full(len(widths), middle), widths)
-        log = profiles.block(rows)
-        top = log.max(axis=2, keepdims=True)
-        likely = np.exp(temper * (log - top))
-        mass = likely @ prior + _TINY  # [m, 3, w]
-        mean = likely @ (prior * grid[:, None]) / mass
-        variance = np.maximum(likely @ (prior * grid[:, None] ** 2) / mass - mean**2, 0)
-        out.evidence[rows] = np.log(mass[:, 0]) + temper * top[:, 0]
-        out.anywhere[rows] = np.log(likely[:, 0].mean(axis=1)) + temper * top[:, 0, 0]
-        out.mean[rows], out.variance[rows] = mean[:, 0], variance[:, 0]
-        out.gain[rows] = _gain(log[:, 2], mean[:, 1], middle, grid) + _gain(log[:, 1], mean[:, 2], middle, grid)
-        # of normal likelihoods: shrinkage k and posterior variance p, hence an error k² v = k p of the estimate
-        kept = 1 - np.minimum(variance[:, 1:] / np.maximum(widths**2, _TINY), 1)
-        out.product[rows] = (mean[:, 1] - middle) * (mean[:, 2] - middle)
-        out.difference[rows] = (mean[:, 1] - mean[:, 2]) ** 2
-        out.expected[rows] = (kept * variance[:, 1:]).sum(axis=1) + (kept[:, 0] - kept[:, 1]) ** 2 * widths**2
-    return out
-
-
-def _gain(
-    log: NDArray[np.float64], at: NDArray[np.float64], centre: float, grid: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return how much likelier the data [m, G] are at values [m, w] than at the centre."""
-
-    def value(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        place = np.clip((x - grid[0]) / (grid[1] - grid[0]), 0, len(grid) - 1)
-        left = np.minimum(place.astype(np.int64), len(grid) - 2)
-        share, row = place - left, np.arange(len(log))[:, None]
-        return np.asarray(log[row, left] * (1 - share) + log[row, left + 1] * share)
-
-    return value(at) - value(np.full((len(log), 1), centre))
+def _whole(
+    away: NDArray[np.float64], information: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return estimate and information [n, 1] of both parts together."""
+    total = information.sum(axis=1)
+    weighed = (away * information).sum(axis=1)
+    return np.divide(weighed, total, out=np.zeros(len(away)), where=total > 0)[:, None], total[:, None]
 
 
 def _marginal(
-    found: _Statistics,
+    away: NDArray[np.float64], information: NDArray[np.float64], widths: NDArray[np.float64], reach: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Return marginal log-likelihood [w] and share of junk [w] at each width, and each unit's chance of being none [n, w]."""
-    n = len(found.anywhere)
-    ratio = np.exp(np.clip(found.anywhere[:, None] - found.evidence, -600, 600))  # of junk against none
-    junk = np.full(ratio.shape[1], 0.05)
+    whole = _whole(away, information)
+    told = _log_evidence(*whole, widths)
+    ratio = np.exp(np.clip(_log_evidence(*whole, reach) - told, -600, 600))  # of junk against none
+    n, junk = len(away), np.full(len(widths), 0.05)
     for _ in range(_JUNK_STEPS):
         bad = junk * ratio / ((1 - junk) + junk * ratio)
         junk = np.minimum(bad.sum(axis=0) / (n * (1 + _AGAINST_JUNK)), _MOST_JUNK)
-    good = (1 - junk) / ((1 - junk) + junk * ratio)
-    total = (found.evidence + np.log((1 - junk) + junk * ratio)).sum(axis=0)
-    return total + _AGAINST_JUNK * n * np.log1p(-junk), junk, good
+    mixed = (1 - junk) + junk * ratio
+    total = (told + np.log(mixed)).sum(axis=0) + _AGAINST_JUNK * n * np.log1p(-junk)
+    return total, junk, (1 - junk) / mixed
 
 
-def _agree(found: _Statistics, good: NDArray[np.float64], width: int) -> bool:
-    """Tell whether estimates from both parts of the data agree by more than chance."""
-    product = good * found.product[:, width]
-    return bool(product.sum() > _SIGNIFICANT * np.sqrt((product**2).sum()))
+def _gains(
+    away: NDArray[np.float64],
+    information: NDArray[np.float64],
+    widths: NDArray[np.float64],
+    good: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return by how much estimates from one part explain the other better than the centre does, at each width [w]."""
+    gain = np.zeros(len(widths))
+    for own, other in ((0, 1), (1, 0)):
+        at, _ = _posterior(away[:, own, None], information[:, own, None], widths)
+        better = information[:, other, None] * at * (away[:, other, None] - 0.5 * at)
+        gain += (good[:, None] * better).sum(axis=0)
+    return gain
 
 
-def _misfit(difference: NDArray[np.float64], expected: NDArray[np.float64], good: NDArray[np.float64]) -> float:
-    """Return by how much squared differences of two estimates exceed what is expected: a median, weighed by information."""
-    ratio = difference / np.maximum(expected, _TINY)
+def _agree(
+    away: NDArray[np.float64], information: NDArray[np.float64], width: float, good: NDArray[np.float64]
+) -> bool:
+    """Tell whether estimates from both parts of the data agree by more than chance: their correlation about the centre."""
+    first, second = (np.sqrt(good)[:, None] * _posterior(away, information, width)[0]).T
+    squares = np.sqrt((first**2).sum() * (second**2).sum())
+    # as many units as there are of equal weight
+    weight = good * width**2 * information.prod(axis=1) ** 0.5 / (1 + width**2 * information).prod(axis=1) ** 0.5
+    if squares == 0 or weight.sum() == 0:
+        return False
+    count = weight.sum() ** 2 / (weight**2).sum()
+    correlation = min(float((first * second).sum() / squares), 1 - 1e-9)
+    return bool(student.sf(correlation * np.sqrt(count / (1 - correlation**2)), count) < _CHANCE)
+
+
+def _misfit(
+    away: NDArray[np.float64], information: NDArray[np.float64], width: float, good: NDArray[np.float64]
+) -> float:
+    """Return by how much squared differences of both parts exceed what is expected: a median, weighed by information."""
+    mean, variance = _posterior(away, information, width)
+    # a shrunk estimate k m has the error k² v = k times its posterior variance, and keeps k of the true value
+    kept = variance * information
+    expected = (kept * variance).sum(axis=1) + (kept[:, 0] - kept[:, 1]) ** 2 * width**2
+    ratio = (mean[:, 0] - mean[:, 1]) ** 2 / np.maximum(expected, np.finfo(float).tiny)
     order = np.argsort(ratio, kind="stable")
     share = np.cumsum((good * expected)[order])
     return float(ratio[order[np.searchsorted(share, 0.5 * share[-1])]] / _MEDIAN) if share[-1] > 0 else 1.0
+
+
+def _averaged(
+    away: NDArray[np.float64],
+    information: NDArray[np.float64],
+    widths: NDArray[np.float64],
+    good: NDArray[np.float64],
+    weight: NDArray[np.float64],
+    *,
+    moved: bool,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return values, as deviations from the centre, and errors [n] over all widths; where not ``moved`` values are zero."""
+    mean, variance = _posterior(*_whole(away, information), widths)
+    value = (good * mean) @ weight if moved else np.zeros(len(away))
+    second = good * (variance + (mean - value[:, None]) ** 2) + (1 - good) * (widths**2 + value[:, None] ** 2)
+    return value, np.sqrt(second @ weight)
