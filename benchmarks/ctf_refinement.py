@@ -107,7 +107,7 @@ class Scene:
         )  # fmt: skip
         context = Context("refine_homogeneous", self.folder, threads=threads, log=logging.getLogger("benchmark"))
         cpu = time.process_time()
-        table = read_particles(self.folder / "particles.star", astigmatism=False)
+        table = read_particles(self.folder / "particles.star")
         index = np.array([int(str(name).split("@")[0]) - 1 for name in table.rows["rlnImageName"]])
         halves = load_halves(table, threads=threads)
         progress = self.known_poses(halves, index, params)

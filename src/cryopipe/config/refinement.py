@@ -90,7 +90,7 @@ class RefineHomogeneous(Params):
     mask_far_A: float = parameter(
         "Dynamic mask: distance from which on it is zero.", unit="Å", default=14.0, gt=0, le=100
     )
-    refine_scale: bool = parameter("Refine the grey scale of every particle.", default=False)
+    refine_scale: bool = parameter("Refine the grey scale of every particle.", default=True)
     scale_prior: float | None = parameter(
         "Standard deviation of the particles' grey scales about one. null: learned from the data by each half set, also for "
         "the means of micrographs; zero where they cannot tell.",
@@ -100,7 +100,7 @@ class RefineHomogeneous(Params):
     )
     refine_defocus: bool = parameter("Refine the defocus of every particle once the map is good enough.", default=True)
     defocus_start_resolution_A: float = parameter(
-        "Defocus is refined once the map is better than this.", unit="Å", default=6.0, gt=1, le=20
+        "Defocus is refined once the map is better than this.", unit="Å", default=10.0, gt=1, le=20
     )
     defocus_range_A: float = parameter(
         "Defocus search range, to either side.", unit="Å", default=2000.0, gt=0, le=10000
@@ -116,7 +116,7 @@ class RefineHomogeneous(Params):
     refine_astigmatism: bool = parameter(
         "Where the defocus is refined, refine the astigmatism of every micrograph as well, from all of its particles in a half "
         "set together.",
-        default=False,
+        default=True,
     )
     astigmatism_prior_A: float | None = parameter(
         "Standard deviation of the true astigmatism's components (half of U - V) about those of the micrograph's CTF. null: "

@@ -28,21 +28,17 @@ from cryopipe.reconstruction.dynamic_mask import dynamic_mask
 from cryopipe.refinement.progress import Iteration, Progress
 
 
-def read_particles(path: Path, *, astigmatism: bool) -> StarTable:
-    """Return the particles in canonical order; ``astigmatism`` says whether their micrographs are needed.
+def read_particles(path: Path) -> StarTable:
+    """Return the particles in canonical order.
 
     Raises
     ------
     InputError
-        The table has no particles, or it lacks their micrographs where these are needed.
+        The table has no particles.
     """
     table = read_table(path, "particles")
     if len(table) == 0:
         raise InputError(f"{path}: no particles in it; look at what the steps before rejected.")
-    if astigmatism and "rlnMicrographName" not in table.rows:
-        raise InputError(
-            f"{path}: refine_astigmatism needs rlnMicrographName, which the table lacks: switch it off or add it."
-        )
     return table.with_rows(table.rows.iloc[canonical_order(table.rows)])
 
 

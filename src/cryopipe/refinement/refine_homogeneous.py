@@ -190,8 +190,12 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: RefineH
     Inputs: ``particles`` (STAR) and ``map`` (MRC). Outputs: ``half1`` and ``half2`` (MRC, unfiltered), ``map`` (MRC,
     filtered), ``mask`` (MRC), ``fsc`` and ``particles`` (STAR) and ``history`` (TSV).
     """
-    table = read_particles(Path(inputs["particles"]), astigmatism=params.refine_astigmatism)
+    table = read_particles(Path(inputs["particles"]))
     halves = load_halves(table, memory_bytes=context.memory_bytes, threads=context.threads)
+    if halves.first.micrographs is None:
+        context.log.info(
+            "%s: no rlnMicrographName: each defocus is refined by itself, astigmatism stays", inputs["particles"]
+        )
     store, symmetry, gpu = halves.store, str(params.symmetry), bool(context.gpus)
     initial = read_initial_map(Path(inputs["map"]), store)
     # the largest need, known before hours of work that would end in it
