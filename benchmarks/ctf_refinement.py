@@ -22,7 +22,7 @@ from typing import Any
 
 import numba
 import numpy as np
-from refinement import DIAMETER_A, EXTRA_B_A2, Judge, particle
+from refinement import DIAMETER_A, Judge, blobs, particle
 from shared.particle_sets import write_particles
 
 from cryopipe.config.refinement import RefineHomogeneous
@@ -41,7 +41,7 @@ from cryopipe.projection.references import ReferenceMap, reference_cube
 from cryopipe.refinement.files import read_particles
 from cryopipe.refinement.progress import Iteration, Progress
 from cryopipe.refinement.refine_homogeneous import finished, iterate, start_radius
-from cryopipe.simulation.particle_images import BlobModel, project
+from cryopipe.simulation.particle_images import project
 from cryopipe.simulation.potential import potential_map
 
 BOX, PIXEL_A, START_A, A_MICROGRAPH, ITERATIONS = 96, 1.8, 8.0, 20, 8
@@ -66,9 +66,7 @@ class Scene:
         """Project the particle and write the truth and the start."""
         rng = np.random.default_rng(0)
         atoms = particle(symmetry)
-        electrons = {"C": 6.0, "N": 7.0, "O": 8.0, "S": 16.0}
-        weights = np.array([electrons.get(str(e), 8.0) for e in atoms.elements]) * atoms.occupancies
-        model = BlobModel(atoms.positions_A, weights, np.sqrt((atoms.b_factors_A2 + EXTRA_B_A2) / (8 * np.pi**2)))
+        model = blobs(atoms)
         rotations, shifts = random_rotations(rng, count), rng.normal(0, 1.5, (count, 2))
         clean = project(model, rotations, box=BOX, pixel_size_A=PIXEL_A, shifts_px=shifts)
         clean -= clean.mean(axis=(1, 2), keepdims=True)
