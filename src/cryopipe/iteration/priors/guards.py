@@ -14,30 +14,6 @@ _CHANCE = 1e-3
 _MEDIAN = 0.4549
 
 
-def gains(
-    away: NDArray[np.float64],
-    information: NDArray[np.float64],
-    widths: NDArray[np.float64],
-    good: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Return by how much estimates from one part explain the other better than the centre does, at each width [w].
-
-    Parameters
-    ----------
-    away, information : float64 [n, 2]
-        Estimates from both parts, as deviations from the centre, and their information.
-    widths : float64 [w]
-    good : float64 [n]
-        Chance that a unit is no junk.
-    """
-    gain = np.zeros(len(widths))
-    for own, other in ((0, 1), (1, 0)):
-        at, _ = posterior(away[:, own, None], information[:, own, None], widths)
-        better = information[:, other, None] * at * (away[:, other, None] - 0.5 * at)
-        gain += (good[:, None] * better).sum(axis=0)
-    return gain
-
-
 def agree(away: NDArray[np.float64], information: NDArray[np.float64], width: float, good: NDArray[np.float64]) -> bool:
     """Tell whether estimates from both parts of the data agree by more than chance: their correlation about the centre.
 

@@ -8,9 +8,8 @@ mean. Three guards keep a refinement from being worse than none:
   reach of the parameter, and such units stay at the centre.
 - **Calibration.** Variances are understated where reference or noise are wrong. The estimates from the two independent
   parts of the data tell: where they differ by more than their stated errors, all variances are raised.
-- **Evidence.** A width above zero needs a likelihood ratio against zero; the estimates from both parts have to agree, which
-  noise does not do whatever its size; and those from one part have to explain the other part better than the centre
-  does. Otherwise the width is zero: all units are left where they are.
+- **Evidence.** A width above zero needs a likelihood ratio against zero, and the estimates from both parts have to agree,
+  which noise does not do whatever its size. Otherwise the width is zero: all units are left where they are.
 
 References: Robbins 1956 (empirical Bayes); Efron & Morris 1973, doi:10.1080/01621459.1973.10481350 (shrinkage by a
 learned prior). A learned prior's estimate has on average no larger error than leaving all units at their centre.
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopipe.iteration.priors.evidence import Evidence
-from cryopipe.iteration.priors.guards import agree, gains, misfit
+from cryopipe.iteration.priors.guards import agree, misfit
 from cryopipe.iteration.priors.likelihood import both_parts, marginal, posterior
 
 #: widths that are tried: from this share of the reach up to the reach, growing by this factor. A choice: a width that is
@@ -35,9 +34,6 @@ _NATS = 4.0
 #: repeats of calibration; each removes nearly all of what is left, and the last ones change less than 5 %
 _CALIBRATIONS = 4
 _LEAST_TEMPER, _CALIBRATED = 0.02, 1.05
-#: a width has to explain one part of the data from the other by at least this share of what the best width does. A
-#: choice: the gain is flat about its maximum, and falls below a half where the width is three times too large
-_USEFUL = 0.5
 
 
 @dataclass(frozen=True)
@@ -105,12 +101,8 @@ def learn(evidence: Evidence, centre: NDArray[np.float64]) -> Shrunk:
         if best == 0 or ratio < _CALIBRATED or temper <= _LEAST_TEMPER:
             break
         following = max(temper / ratio, _LEAST_TEMPER)
-    gain = gains(away, information, widths, good[:, best])
-    useful = gain >= max(_USEFUL * gain.max(), np.finfo(float).tiny)
-    best = int(np.where(useful, total, -np.inf).argmax())
-    accepted = bool(useful[best]) and total[best] - total[0] > _NATS
-    accepted = accepted and agree(away, information, widths[best], good[:, best])
-    weight = np.exp(total - total.max()) * np.gradient(widths) * (useful if accepted else 1)
+    accepted = bool(total[best] - total[0] > _NATS) and agree(away, information, widths[best], good[:, best])
+    weight = np.exp(total - total.max()) * np.gradient(widths)
     value, error = _averaged(away, information, widths, good, weight / weight.sum(), moved=accepted)
     spread = Spread(float(widths[best]) if accepted else 0.0, temper, float(junk[best]))
     return Shrunk(centre + value, error, good[:, best], spread)
