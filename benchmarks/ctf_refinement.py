@@ -1,6 +1,6 @@
 """Refining defoci, astigmatism and grey scales against not refining them, at several SNRs and planted spreads.
 
-``python benchmarks/ctf_refinement.py [--parameter defocus] [--particles 400] [--symmetry O] [--snr 0.004 ...]``
+``python benchmarks/ctf_refinement.py [--parameter defocus] [--particles 300] [--symmetry O] [--snr 0.01 ...]``
 
 Particles as in ``refinement.py``, 96 px of 1.8 Å, 20 a micrograph. What the table states of the parameter is wrong by a
 normal deviate of the planted spread: of each particle for defocus (Å) and scale (relative), of each micrograph for both
@@ -185,9 +185,9 @@ def main() -> None:
     """Run what the arguments say."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parameter", choices=list(SPREADS), default="defocus")
-    parser.add_argument("--particles", type=int, default=400)
+    parser.add_argument("--particles", type=int, default=300)
     parser.add_argument("--symmetry", choices=["O", "C1"], default="O")
-    parser.add_argument("--snr", type=float, nargs="+", default=[0.004, 0.01, 0.025, 0.06])
+    parser.add_argument("--snr", type=float, nargs="+", default=[0.01, 0.02, 0.04, 0.08])
     parser.add_argument("--spread", type=float, nargs="+")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)

@@ -20,8 +20,8 @@ from cryopipe.poses.optics_evidence import OpticsEvidence
 
 #: reach of grey scales about their mean, relative
 _SCALE_REACH = 1.0
-#: bounds of an image's grey scale
-_SCALES = (0.5, 2.0)
+#: bounds of an image's grey scale, those of `cryopipe.poses.model.ScaleModel`
+_SCALES = (0.2, 5.0)
 
 
 def update_optics(
