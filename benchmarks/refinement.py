@@ -77,15 +77,20 @@ def particle(symmetry: str) -> AtomicModel:
     return AtomicModel(**{field.name: getattr(atoms, field.name)[keep] for field in fields(atoms)})
 
 
+def blobs(atoms: AtomicModel) -> BlobModel:
+    """Return atoms as blobs, each as wide as its B factor and ``EXTRA_B_A2`` make it."""
+    electrons = {"C": 6.0, "N": 7.0, "O": 8.0, "S": 16.0}
+    weights = np.array([electrons.get(str(e), 8.0) for e in atoms.elements]) * atoms.occupancies
+    return BlobModel(atoms.positions_A, weights, np.sqrt((atoms.b_factors_A2 + EXTRA_B_A2) / (8 * np.pi**2)))
+
+
 def simulate(
     folder: Path, *, count: int, box: int, pixel_size_A: float, snr: float, symmetry: str, start_A: float
 ) -> None:
     """Write particles.mrcs, particles.star, truth.mrc, start.mrc and truth.npz."""
     rng = np.random.default_rng(0)
     atoms = particle(symmetry)
-    electrons = {"C": 6.0, "N": 7.0, "O": 8.0, "S": 16.0}
-    weights = np.array([electrons.get(str(e), 8.0) for e in atoms.elements]) * atoms.occupancies
-    model = BlobModel(atoms.positions_A, weights, np.sqrt((atoms.b_factors_A2 + EXTRA_B_A2) / (8 * np.pi**2)))
+    model = blobs(atoms)
     rotations, shifts = random_rotations(rng, count), rng.normal(0, 1.5, (count, 2))
     stated = np.repeat(rng.uniform(8000, 18000, -(-count // 30)), 30)[:count]
     parameters = CtfParameters(stated, stated - 200, np.full(count, 30.0))

@@ -1,4 +1,4 @@
-"""Scale, defocus, astigmatism and grey offset beside the pose: recovered, with the errors that the covariance states."""
+"""Scale, defocus and grey offset beside the pose: recovered, with the errors that the covariance states."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from cryopipe.kernels._dispatch import cpu_threads
 from cryopipe.kernels.devices import Resources
 from cryopipe.poses.ctf import changed_parameters, ctf_factor, with_defocus_change
 from cryopipe.poses.model import DefocusModel, ImageModel, OffsetModel, PosePrior, ScaleModel, Steps, offset_spectrum
-from cryopipe.poses.refine_astigmatism import refine_astigmatism
 from cryopipe.poses.refine_poses import images_a_batch, refine_poses
 from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra, spectra_of_images
@@ -190,56 +189,6 @@ def test_longest_steps_are_kept(world: World) -> None:
     assert angular_distance_deg(one.rotations, world.start).max() < 0.1001
     assert np.linalg.norm(one.shifts_px, axis=1).max() < 0.0501
     assert np.abs(one.defocus_change_A).max() < 20.01
-
-
-def test_the_astigmatism_of_micrographs_is_recovered_with_its_error() -> None:
-    world = World(astigmatism_A=(180.0, -120.0))
-    images = world.images(world.plain + world.noise)
-    micrograph = np.array([f"mic{i % 5}" for i in range(COUNT)])
-    before = refined(world, images)
-    found = refine_astigmatism(
-        images, world.noise_model, ReferenceMap(world.cube, padding=3), before, DefocusModel(world.known), micrograph
-    )
-    error = found.change_A - [180.0, -120.0]
-    sd = np.sqrt(np.einsum("mii->mi", found.covariance))
-    print(error, sd)
-    # 10 numbers of unit variance: rms within 0.4 to 1.7 at 99.9 %
-    assert 0.4 < np.sqrt(np.mean((error / sd) ** 2)) < 1.7
-    assert sd.max() < 60
-    # with the right astigmatism the CTFs explain the images better
-    sharper = with_defocus_change(images, world.known, found.particle_change_A)
-    likelihood = refine_poses(
-        sharper,
-        world.noise_model,
-        ReferenceMap(world.cube, padding=3),
-        found.rotations,
-        found.shifts_px,
-        steps=Steps(evaluations=1),
-    ).log_likelihood
-    assert likelihood.sum() > before.log_likelihood.sum() + 50
-
-
-def test_astigmatism_does_not_depend_on_the_order_of_particles() -> None:
-    world = World(astigmatism_A=(100.0, 0.0))
-    some = np.arange(24)
-    images, micrograph = world.images(world.plain + world.noise).subset(some), some % 3
-
-    def run(order: np.ndarray) -> Any:
-        model = DefocusModel(world.known.subset(order))
-        one = images.subset(order)
-        poses = refine_poses(
-            one,
-            world.noise_model,
-            ReferenceMap(world.cube, padding=3),
-            world.start[order],
-            world.shifts[order],
-            model=ImageModel(defocus=model),
-        )
-        return refine_astigmatism(
-            one, world.noise_model, ReferenceMap(world.cube, padding=3), poses, model, micrograph[order]
-        )
-
-    np.testing.assert_array_equal(run(some).change_A, run(some[::-1]).change_A)
 
 
 def test_results_are_the_same_bits_for_any_order_batch_and_number_of_threads(

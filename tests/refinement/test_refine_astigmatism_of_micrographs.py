@@ -65,7 +65,6 @@ def refined(dataset: Dataset, table: StarTable, folder: Path, *, astigmatism: bo
         initial_lowpass_A=15.0,
         offset_range_A=12.0,
         refine_astigmatism=astigmatism,
-        astigmatism_prior_A=500.0,
         defocus_start_resolution_A=9.0,
     )
     names = ("half1.mrc", "half2.mrc", "map.mrc", "mask.mrc", "particles.star", "fsc.star", "history.tsv")

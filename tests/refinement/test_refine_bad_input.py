@@ -62,11 +62,6 @@ def test_a_map_of_another_pixel_size_is_refused_with_both(dataset: Dataset, tmp_
     refused(dataset, dataset.table.rows, tmp_path, dataset.pixel_size_A * 1.01, r"3\.03")
 
 
-def test_astigmatism_of_unknown_micrographs_is_refused(dataset: Dataset, tmp_path: Path) -> None:
-    rows = dataset.table.rows.drop(columns="rlnMicrographName")
-    refused(dataset, rows, tmp_path, dataset.pixel_size_A, "rlnMicrographName is missing", refine_astigmatism=True)
-
-
 def refused(
     dataset: Dataset, rows: pd.DataFrame, folder: Path, map_pixel_size_A: float, text: str, **options: bool
 ) -> None:

@@ -151,7 +151,9 @@ def test_on_emulated_gpus_the_step_goes_its_whole_way_and_gives_the_cpus_map(
         "offset_range_A": 6.0,
         "candidates": 2,
         "defocus_start_resolution_A": 20.0,
-        "refine_scale": True,
+        # learned widths are zero here, where defoci are right: nothing would move
+        "defocus_prior_A": 300.0,
+        "scale_prior": 0.2,
     }
     on_cpu = run(few, tmp_path / "cpu", **options)
     # blocks so small that both devices have some
@@ -322,6 +324,10 @@ def test_no_memory_budget_changes_a_bit(
         "defocus_start_resolution_A": 15.0,
         "refine_scale": True,
         "refine_astigmatism": astigmatism,
+        # learned widths are zero here, where defoci are right: nothing would move
+        "defocus_prior_A": 300.0,
+        "astigmatism_prior_A": 300.0,
+        "scale_prior": 0.2,
     }
     # everything in memory; a quarter of it; nothing
     runs = [run(octahedral, tmp_path / str(b), memory_bytes=b, **options) for b in (None, 1_000_000, 0)]

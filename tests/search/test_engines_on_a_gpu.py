@@ -11,7 +11,7 @@ import pytest
 from cryopipe.imaging.geometry import angular_distance_deg
 from cryopipe.imaging.optics import CtfParameters
 from cryopipe.poses.model import DefocusModel, ImageModel, OffsetModel, ScaleModel, Steps
-from cryopipe.poses.refine_astigmatism import refine_astigmatism
+from cryopipe.poses.optics_evidence import Standing, optics_evidence
 from cryopipe.poses.refine_poses import refine_poses
 from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.references import ReferenceMap
@@ -48,17 +48,16 @@ def test_all_parameters_of_poses_end_where_they_do_on_the_cpu(world: World, cupy
     np.testing.assert_allclose(gpu.log_likelihood, cpu.log_likelihood, atol=0.05)
 
 
-def test_astigmatism_is_that_of_the_cpu(world: World, cupy: Any) -> None:
+def test_evidence_of_optics_is_that_of_the_cpu(world: World, cupy: Any) -> None:
     images, known = few(world)
-    model, micrograph = DefocusModel(known), np.arange(FEW) % 2
-    before = refined(world, images, world.cube, ImageModel(defocus=model))
-    found = [
-        refine_astigmatism(
-            one, world.noise_model, ReferenceMap(cube, padding=3), before, model, micrograph, iterations=3
-        ).change_A
+    standing = Standing(world.start[:FEW], np.zeros((FEW, 2)), np.ones(FEW), np.zeros((FEW, 3)))
+    cpu, gpu = (
+        optics_evidence(one, world.noise_model, ReferenceMap(cube, padding=3), standing, known)
         for one, cube in ((images, world.cube), (images.to_gpu(), cupy.asarray(world.cube)))
-    ]
-    np.testing.assert_allclose(found[1], found[0], atol=1.0)  # Å; the numbers have errors of a hundred
+    )
+    for name in ("scale_information", "defocus_information", "astigmatism_information"):
+        np.testing.assert_allclose(getattr(gpu, name), getattr(cpu, name), rtol=0.01)
+    np.testing.assert_allclose(gpu.defocus, cpu.defocus, atol=1.0)  # Å; the numbers have errors of a hundred
 
 
 def test_images_of_both_sides_in_one_call_are_refused(world: World, cupy: Any) -> None:

@@ -98,30 +98,39 @@ class RefineHomogeneous(Params):
         gt=0,
         le=100,
     )
-    refine_scale: bool = parameter("Refine the grey scale of every particle.", default=False)
+    refine_scale: bool = parameter("Refine the grey scale of every particle.", default=True)
+    scale_prior: float | None = parameter(
+        "Standard deviation of the particles' grey scales about one. null: learned from the data by each half set, also for "
+        "the means of micrographs; zero where they cannot tell.",
+        default=None,
+        gt=0,
+        le=1,
+    )
     refine_defocus: bool = parameter("Refine the defocus of every particle once the map is good enough.", default=True)
     defocus_start_resolution_A: float = parameter(
-        "Defocus is refined once the map is better than this.", unit="Å", default=6.0, gt=1, le=20
+        "Defocus is refined once the map is better than this.", unit="Å", default=10.0, gt=1, le=20
     )
     defocus_range_A: float = parameter(
         "Largest change of the defocus, up or down.", unit="Å", default=2000.0, gt=0, le=10000
     )
-    defocus_prior_A: float = parameter(
-        "Standard deviation of the particles' heights about the micrograph's defocus.",
+    defocus_prior_A: float | None = parameter(
+        "Standard deviation of the particles' defoci about that of the table. null: learned from the data by each half set, "
+        "for the means of micrographs and for the particles about them; zero, so that nothing moves, where they cannot tell.",
         unit="Å",
-        default=500.0,
+        default=None,
         gt=0,
         le=10000,
     )
     refine_astigmatism: bool = parameter(
         "When the defocus is refined, refine the astigmatism of every micrograph, too, from all of its particles in a half "
         "set together.",
-        default=False,
+        default=True,
     )
-    astigmatism_prior_A: float = parameter(
-        "Standard deviation of the components of the true astigmatism (half of U - V) about those of the micrograph's CTF.",
+    astigmatism_prior_A: float | None = parameter(
+        "Standard deviation of the true astigmatism's components (half of U - V) about those of the micrograph's CTF. null: "
+        "learned from the data by each half set; zero where they cannot tell.",
         unit="Å",
-        default=200.0,
+        default=None,
         gt=0,
         le=10000,
     )

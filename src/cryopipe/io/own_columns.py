@@ -236,7 +236,11 @@ _PARTICLES = (
         ("crpCoreDensity", "float", "", "Density of the particle's core over that of its shell."),
         ("crpCoreDensityError", "float", "", "Standard error of the core density."),
     ),
-    *_group("refine_homogeneous, particles", ("crpScale", "float", "", "Contrast of the particle relative to the map.")),
+    *_group(
+        "refine_homogeneous, particles",
+        ("crpScale", "float", "", "Contrast of the particle relative to the map."),
+        ("crpDefocusError", "float", "Å", "Standard error of the particle's mean defocus."),
+    ),
 )  # fmt: skip
 _MAPS = (
     *_group(

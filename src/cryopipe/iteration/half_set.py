@@ -16,15 +16,15 @@ from cryopipe.imaging.geometry import angular_distance_deg
 from cryopipe.iteration.half_set_state import HalfSet, HalfSetOptions, Task
 from cryopipe.iteration.halves import Half
 from cryopipe.iteration.improver import Improver, with_ctfs
+from cryopipe.iteration.optics import update_optics
 from cryopipe.iteration.residuals import Residuals
 from cryopipe.kernels.devices import Resources
+from cryopipe.poses.optics_evidence import OpticsEvidence
 from cryopipe.projection.working_box import in_box
 from cryopipe.reconstruction.reconstruct import Reconstruction
 
 #: least weight of an image in the reconstruction of an iteration that searches all poses globally
 _LEAST_WEIGHT = 0.05
-#: bounds of an image's grey scale
-_SCALES = (0.5, 2.0)
 
 
 def advance(
@@ -64,13 +64,16 @@ def advance(
     to_box = task.box / half.store.box
     improver = Improver.against(reference, state, half, task, options, rng, resources)
     poses = replace(state.poses.subset(slice(None)), shifts_px=state.poses.shifts_px * to_box)
-    improved = replace(state, poses=poses, ctf_change_A=state.ctf_change_A.copy())
-    blocks = half.store.blocks(task.reconstruct_radius, together=half.micrographs)
-    residuals = [improver.improve(improved, rows, in_box(images, task.box)) for rows, images in blocks]
-    measured = Residuals.joined(residuals)
+    improved = replace(state, poses=poses)
+    blocks = half.store.blocks(task.reconstruct_radius)
+    told = [improver.improve(improved, rows, in_box(images, task.box)) for rows, images in blocks]
     sigma2 = state.sigma2.copy()
-    sigma2[: task.radius + 1] = measured.sigma2
+    sigma2[: task.radius + 1] = Residuals.joined([residuals for residuals, _ in told]).sigma2
     improved = replace(improved, sigma2=sigma2)
+    evidence = [one for _, one in told if one is not None]
+    if evidence:
+        joined = OpticsEvidence.joined(evidence)
+        improved = update_optics(improved, joined, half.micrographs, task, options.optics)
     weights = np.maximum(poses.confidence, _LEAST_WEIGHT) if task.search == "all" else None
     sums = reconstruct(
         improved,
@@ -81,12 +84,9 @@ def advance(
         weights=weights,
         gpu=resources.devices is not None,
     )
-    scale = state.scale
-    if options.refine_scale and not task.grey:
-        scale = np.clip(scale * measured.scale / np.median(scale * measured.scale), *_SCALES)
     turned = angular_distance_deg(state.poses.rotations, poses.rotations, options.search.operators)
     back = replace(poses, shifts_px=poses.shifts_px / to_box)
-    return replace(improved, poses=back, scale=scale, angle_change_deg=float(np.median(turned))), sums
+    return replace(improved, poses=back, angle_change_deg=float(np.median(turned))), sums
 
 
 def reconstruct(
@@ -121,7 +121,7 @@ def reconstruct(
     store, parameters = half.store, half.store.parameters
     edge = store.box if box is None else box
     sums = Reconstruction.empty(edge, radius, symmetry=symmetry, expected_slices=len(half), gpu=gpu)
-    for rows, images in store.blocks(radius, together=half.micrographs):
+    for rows, images in store.blocks(radius):
         small = images if box is None else in_box(images, box)
         posed = with_ctfs(small, parameters.subset(rows), state.ctf_change_A[rows]).scaled(state.scale[rows])
         poses = state.poses.subset(rows)

@@ -13,6 +13,27 @@ from cryopipe.iteration.pose_table import Poses
 from cryopipe.projection.noise import ImagePower
 
 
+@dataclass(frozen=True)
+class Priors:
+    """Standard deviations of true values about those of the table that a half set has learned; 0: it cannot tell.
+
+    Attributes
+    ----------
+    defocus_A, defocus_of_micrographs_A : float
+        Of the particles about their micrograph's mean, and of these means.
+    astigmatism_A : float
+        Of both components of a micrograph's astigmatism.
+    scale, scale_of_micrographs : float
+        Relative; of the particles about their micrograph's mean, and of these means.
+    """
+
+    defocus_A: float = 0.0
+    defocus_of_micrographs_A: float = 0.0
+    astigmatism_A: float = 0.0
+    scale: float = 0.0
+    scale_of_micrographs: float = 0.0
+
+
 @dataclass(frozen=True, eq=False)
 class HalfSet:
     """State of one half set.
@@ -22,21 +43,26 @@ class HalfSet:
     poses : Poses
         Shifts in px of the full-size images.
     scale : array float64 [n]
-        Grey scale of each image, median 1.
+        Grey scale of each image, mean 1.
     ctf_change_A : array float64 [n, 3]
-        Changes against the table: mean defocus and the two components of astigmatism (see
-        `cryopipe.poses.ctf.changed_parameters`).
+        Mean defocus and the astigmatism's two components (see `cryopipe.poses.ctf.changed_parameters`).
+    defocus_error_A : array float64 [n]
+        Standard error of each image's mean defocus; infinite where it was never looked at.
     sigma2 : array float64 [shells]
         Noise variance of the real part (and of the imaginary part).
     angle_change_deg : float
         Median change of the orientation in the last iteration.
+    priors : Priors
+        Learned in the last iteration.
     """
 
     poses: Poses
     scale: NDArray[np.float64]
     ctf_change_A: NDArray[np.float64]
+    defocus_error_A: NDArray[np.float64]
     sigma2: NDArray[np.float64]
     angle_change_deg: float
+    priors: Priors
 
     @classmethod
     def start(cls, store: ParticleStore) -> HalfSet:
@@ -45,27 +71,36 @@ class HalfSet:
         power = ImagePower(store.pixels(store.radius))
         for _, images in store.blocks(store.radius):
             power.add(images)
-        return cls(Poses.unknown(n), np.ones(n), np.zeros((n, 3)), power.initial_sigma2(), 180.0)
+        unknown = np.full(n, np.inf)
+        return cls(Poses.unknown(n), np.ones(n), np.zeros((n, 3)), unknown, power.initial_sigma2(), 180.0, Priors())
 
 
 @dataclass(frozen=True)
-class CtfOptions:
-    """How the CTFs of posed images are refined.
+class OpticsOptions:
+    """What is refined of the optics of posed images, and what is known of it; a prior of None is learned from the data.
 
     Attributes
     ----------
-    range_A : float
-        Largest change of the mean defocus.
-    prior_A : float
-        Standard deviation of the particles' heights about the table's defocus.
+    defocus_range_A : float
+        Mean defocus and astigmatism move by at most this.
+    defocus_prior_A : float or None
+        Standard deviation of the particles' defoci about that of the table.
+    refine_astigmatism : bool
+        Whether every micrograph has a change of astigmatism, where defoci are refined.
     astigmatism_prior_A : float or None
-        Standard deviation of the components of a micrograph's astigmatism about those of the table. None: the
-        astigmatism is not refined.
+        Standard deviation of its components.
+    refine_scale : bool
+        Whether every image has a grey scale of its own.
+    scale_prior : float or None
+        Standard deviation of the grey scales about one.
     """
 
-    range_A: float
-    prior_A: float
+    defocus_range_A: float
+    defocus_prior_A: float | None = None
+    refine_astigmatism: bool = False
     astigmatism_prior_A: float | None = None
+    refine_scale: bool = False
+    scale_prior: float | None = None
 
 
 @dataclass(frozen=True)
@@ -75,16 +110,13 @@ class HalfSetOptions:
     Attributes
     ----------
     search : GlobalOptions
-        Options of the global search. Its point group is imposed on the map.
-    ctf : CtfOptions
-        Used if the task asks for defoci.
-    refine_scale : bool
-        Whether every image has a grey scale of its own.
+        Of the global search; its point group is imposed on the map.
+    optics : OpticsOptions
+        Its defocus and astigmatism are used where the task asks for defoci.
     """
 
     search: GlobalOptions
-    ctf: CtfOptions
-    refine_scale: bool = False
+    optics: OpticsOptions
 
 
 @dataclass(frozen=True)

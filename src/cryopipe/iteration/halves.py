@@ -28,13 +28,13 @@ class Half:
         Its particles.
     rows : array int64 [n]
         Their rows in the table.
-    micrographs : array [n] or None
-        Micrograph of each particle, if blocks must hold whole micrographs. Particles of one micrograph are neighbours.
+    micrographs : array int64 [n] or None
+        Number of each particle's micrograph among those of this half; None where the table names none.
     """
 
     store: ParticleStore
     rows: NDArray[np.int64]
-    micrographs: NDArray[Any] | None
+    micrographs: NDArray[np.int64] | None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -63,10 +63,8 @@ class Halves:
         return whole
 
 
-def load_halves(
-    table: StarTable, *, memory_bytes: int | None = None, threads: int = 1, whole_micrographs: bool = False
-) -> Halves:
-    """Split the particles of a table into half sets. No image is read until a method asks for it.
+def load_halves(table: StarTable, *, memory_bytes: int | None = None, threads: int = 1) -> Halves:
+    """Split a table's particles into half sets; their images stay where they are until they are asked for.
 
     Parameters
     ----------
@@ -76,9 +74,6 @@ def load_halves(
         Memory budget of the particle store, which holds both halves.
     threads : int
         Threads that read images.
-    whole_micrographs : bool
-        Order each half by micrographs and never divide a micrograph between two blocks. The table then needs
-        rlnMicrographName.
 
     Raises
     ------
@@ -96,9 +91,8 @@ def load_halves(
     halves = []
     for mine in rows:
         micrographs = None
-        if whole_micrographs:
+        if "rlnMicrographName" in table.rows:
             names = table.rows["rlnMicrographName"].to_numpy(str)[mine]
-            order = np.argsort(names, kind="stable")
-            mine, micrographs = mine[order], names[order]
+            micrographs = np.unique(names, return_inverse=True)[1].astype(np.int64)
         halves.append(Half(store.subset(mine), mine, micrographs))
     return Halves(halves[0], halves[1])

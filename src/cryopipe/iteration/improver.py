@@ -15,10 +15,10 @@ from cryopipe.iteration.global_search import GREY_SAMPLE, GlobalSearch, grey_sca
 from cryopipe.iteration.half_set_state import HalfSet, HalfSetOptions, Task
 from cryopipe.iteration.halves import Half
 from cryopipe.iteration.pose_table import Poses
-from cryopipe.iteration.residuals import Residuals, measure_residuals, refine_ctfs
+from cryopipe.iteration.residuals import Residuals, measure_residuals
 from cryopipe.kernels.devices import Resources
 from cryopipe.poses.ctf import with_defocus_change
-from cryopipe.poses.model import DefocusModel
+from cryopipe.poses.optics_evidence import OpticsEvidence, Standing, optics_evidence
 from cryopipe.poses.refine_poses import refine_poses
 from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
@@ -38,9 +38,7 @@ class Improver:
     task : Task
     options : HalfSetOptions
     parameters : CtfParameters
-        CTFs in the table, for all particles of the half.
-    micrographs : array [n] or None
-        Micrograph of each particle; needed for the astigmatism.
+        CTFs of the table, of all particles of the half.
     noise : NoiseModel
         Noise model from before the iteration.
     reference : ReferenceMap
@@ -55,7 +53,6 @@ class Improver:
     task: Task
     options: HalfSetOptions
     parameters: CtfParameters
-    micrographs: NDArray[Any] | None
     noise: NoiseModel
     reference: ReferenceMap
     chosen: NDArray[np.bool_]
@@ -96,36 +93,34 @@ class Improver:
             pixels, pixel_size_A = half_plane(task.box, task.radius), half.store.side_A / task.box
             search = GlobalSearch.of_map(reference, pixels, pixel_size_A, options.search, rng, **given)
         current = ReferenceMap(reference_cube(reference, task.radius, threads=resources.cpu_threads))
-        return cls(task, options, parameters, half.micrographs, noise, current, chosen, search, resources)
+        return cls(task, options, parameters, noise, current, chosen, search, resources)
 
-    def improve(self, state: HalfSet, rows: slice, images: ParticleSpectra) -> Residuals:
-        """Improve poses and CTFs of a block of the state in place, and return the residuals."""
-        parameters = self.parameters.subset(rows)
-
-        def with_state() -> ParticleSpectra:
-            """Return the images from which poses are determined, with the CTFs and scales of the state."""
-            changed = with_ctfs(images, parameters, state.ctf_change_A[rows]).scaled(state.scale[rows])
-            return changed.crop(self.task.radius)
-
-        used = with_state()
+    def improve(self, state: HalfSet, rows: slice, images: ParticleSpectra) -> tuple[Residuals, OpticsEvidence | None]:
+        """Improve poses of a block of the state in place; return what they leave unexplained and say of the optics."""
+        changed = with_ctfs(images, self.parameters.subset(rows), state.ctf_change_A[rows])
+        used = changed.scaled(state.scale[rows]).crop(self.task.radius)
         poses = self._posed(used, state.poses.subset(rows), self.chosen[rows])
         state.poses.put(rows, poses)
         devices = self.resources.devices
-        if self.task.defocus:
-            ctf = self.options.ctf
-            together = None if ctf.astigmatism_prior_A is None else self.micrographs
-            state.ctf_change_A[rows] = refine_ctfs(
-                images.crop(self.task.radius),
-                self.noise,
-                self.reference,
-                poses,
-                defocus=DefocusModel(parameters, sigma_A=ctf.prior_A, range_A=ctf.range_A),
-                micrograph=None if together is None else together[rows],
-                astigmatism_prior_A=np.inf if ctf.astigmatism_prior_A is None else ctf.astigmatism_prior_A,
-                devices=devices,
-            )
-            used = with_state()
-        return measure_residuals(used, self.noise, self.reference, poses.rotations, poses.shifts_px, devices=devices)
+        measured = measure_residuals(
+            used, self.noise, self.reference, poses.rotations, poses.shifts_px, devices=devices
+        )
+        return measured, self._evidence(state, rows, images)
+
+    def _evidence(self, state: HalfSet, rows: slice, images: ParticleSpectra) -> OpticsEvidence | None:
+        """Return what a block says of its optics at the poses of the state, where that is asked for."""
+        scale = self.options.optics.refine_scale and not self.task.grey
+        if not (self.task.defocus or scale):
+            return None
+        poses = state.poses.subset(rows)
+        return optics_evidence(
+            images.crop(self.task.radius),
+            self.noise,
+            self.reference,
+            Standing(poses.rotations, poses.shifts_px, state.scale[rows], state.ctf_change_A[rows]),
+            self.parameters.subset(rows),
+            resources=self.resources,
+        )
 
     def _posed(self, images: ParticleSpectra, known: Poses, chosen: NDArray[np.bool_]) -> Poses:
         """Refine the known poses, search the ``chosen`` images [n] globally, too, and return the better pose of each."""

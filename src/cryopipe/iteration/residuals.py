@@ -1,4 +1,4 @@
-"""Residuals of posed images: noise spectrum and grey scales in one pass, and corrections of the CTFs."""
+"""What posed images leave unexplained: their noise spectrum and grey scale in one pass."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopipe.imaging.backend import array_module, to_numpy
-from cryopipe.iteration.pose_table import Poses
-from cryopipe.kernels.devices import Resources, over_devices, to_device
-from cryopipe.poses.model import DefocusModel, ImageModel
-from cryopipe.poses.refine_astigmatism import refine_astigmatism
-from cryopipe.poses.refine_poses import refine_poses
+from cryopipe.kernels.devices import over_devices, to_device
 from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.phases import shift_values
@@ -119,50 +115,6 @@ def measure_residuals(
         power += np.bincount(shell, weights=to_numpy(residual), minlength=shells)
         cross_sums[part], model_sums[part] = to_numpy(cross), to_numpy(model)
     return Residuals(power, np.bincount(shell, minlength=shells) * len(images), cross_sums, model_sums)
-
-
-def refine_ctfs(
-    images: ParticleSpectra,
-    noise: NoiseModel,
-    reference: ReferenceMap,
-    poses: Poses,
-    *,
-    defocus: DefocusModel,
-    micrograph: NDArray[Any] | None = None,
-    astigmatism_prior_A: float = np.inf,
-    devices: Sequence[int] | None = None,
-) -> NDArray[np.float64]:
-    """Return the change of the CTF of each posed image with which it fits the reference best, float64 [n, 3] in Å.
-
-    The first column is the change of the mean defocus. The other two are the components of the change of astigmatism
-    ((U - V)/2 cos 2a, (U - V)/2 sin 2a) of the image's micrograph. They are zero unless ``micrograph`` is given. Poses
-    are refined together with the CTFs, so that neither absorbs the error of the other. They are not returned, since the
-    next iteration refines poses anyway. Astigmatism is refined on the CPU.
-
-    Parameters
-    ----------
-    images, noise, reference
-        As for `cryopipe.poses.refine_poses.refine_poses`.
-    poses : Poses
-        Poses of the n images, from which the refinement starts.
-    defocus : DefocusModel
-        The CTFs of the images (for phase-flipped images: those that were used for flipping), the prior of the defocus
-        and its range.
-    micrograph : array [n], optional
-        Micrograph of each image.
-    astigmatism_prior_A : float
-        Standard deviation of a Gaussian prior on both components of the change of astigmatism.
-    devices : sequence of int, optional
-        CUDA devices to spread the images over.
-    """
-    given = (images, noise, reference)
-    resources = Resources(devices=None if devices is None else tuple(devices))
-    found = refine_poses(
-        *given, poses.rotations, poses.shifts_px, model=ImageModel(defocus=defocus), resources=resources
-    )
-    if micrograph is None:
-        return np.stack([found.defocus_change_A, *np.zeros((2, len(images)))], axis=1)
-    return refine_astigmatism(*given, found, defocus, micrograph, sigma_A=astigmatism_prior_A).particle_change_A
 
 
 def _compare(

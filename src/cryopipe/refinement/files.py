@@ -28,21 +28,17 @@ from cryopipe.reconstruction.dynamic_mask import dynamic_mask
 from cryopipe.refinement.progress import Iteration, Progress
 
 
-def read_particles(path: Path, *, astigmatism: bool) -> StarTable:
-    """Return the particles in canonical order. If ``astigmatism`` is true, their micrographs are needed, too.
+def read_particles(path: Path) -> StarTable:
+    """Return the particles in canonical order.
 
     Raises
     ------
     InputError
-        The table has no particles, or it lacks their micrographs where these are needed.
+        The table has no particles.
     """
     table = read_table(path, "particles")
     if len(table) == 0:
-        raise InputError(f"{path}: the table has no particles. Look at what the steps before it rejected.")
-    if astigmatism and "rlnMicrographName" not in table.rows:
-        raise InputError(
-            f"{path}: the column rlnMicrographName is missing. Add it, or set refine_homogeneous.refine_astigmatism: false."
-        )
+        raise InputError(f"{path}: no particles in it; look at what the steps before rejected.")
     return table.with_rows(table.rows.iloc[canonical_order(table.rows)])
 
 
@@ -101,7 +97,7 @@ def write_maps(
 def write_poses(
     outputs: Mapping[str, Path], table: StarTable, halves: Halves, progress: Progress, symmetry: str
 ) -> None:
-    """Write poses in the asymmetric unit, half sets, refined defoci, scales and likelihoods, and the history.
+    """Write poses in the asymmetric unit, half sets, refined defoci and their errors, scales and likelihoods, and the history.
 
     Parameters
     ----------
@@ -126,6 +122,8 @@ def write_poses(
         halves.gather([np.asarray(getattr(one, name), np.float64) for one in changed])
         for name in ("defocus_u_A", "defocus_v_A", "defocus_angle_deg")
     )
+    errors = halves.gather([state.defocus_error_A for state in states])
+    columns = {"crpDefocusError": errors} if np.isfinite(errors).all() else {}
     found = with_poses(
         table,
         halves.gather([p.rotations for p in poses]),
@@ -139,6 +137,7 @@ def write_poses(
         rlnDefocusV=defocus_v,
         rlnDefocusAngle=angle,
         rlnRandomSubset=halves.gather([np.full(len(half), i) for i, half in enumerate(halves, start=1)]),
+        **columns,
     )
     write_table(outputs["particles"], found)
     write_history(outputs["history"], Iteration, progress.history)

@@ -6,16 +6,22 @@ from cryopipe.config.declaration.base import require
 from cryopipe.config.refinement import RefineHomogeneous
 from cryopipe.iteration.global_search import GlobalOptions
 from cryopipe.iteration.gold_standard import ExchangeOptions
-from cryopipe.iteration.half_set_state import CtfOptions, HalfSetOptions
+from cryopipe.iteration.half_set_state import HalfSetOptions, OpticsOptions
 
 
 def half_set_options(params: RefineHomogeneous) -> HalfSetOptions:
     """Return how each half set is refined."""
     (offset_range_A,) = require(params, "offset_range_A")
     search = GlobalOptions(str(params.symmetry), params.healpix_order, offset_range_A, params.candidates)
-    astigmatism = params.astigmatism_prior_A if params.refine_astigmatism else None
-    ctf = CtfOptions(params.defocus_range_A, params.defocus_prior_A, astigmatism)
-    return HalfSetOptions(search, ctf, params.refine_scale)
+    optics = OpticsOptions(
+        params.defocus_range_A,
+        params.defocus_prior_A,
+        params.refine_astigmatism,
+        params.astigmatism_prior_A,
+        params.refine_scale,
+        params.scale_prior,
+    )
+    return HalfSetOptions(search, optics)
 
 
 def exchange_options(params: RefineHomogeneous) -> ExchangeOptions:

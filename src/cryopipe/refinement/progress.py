@@ -21,6 +21,11 @@ class Iteration:
     mean_confidence: float
     median_defocus_change_A: float
     median_astigmatism_change_A: float
+    defocus_prior_A: float
+    micrograph_defocus_prior_A: float
+    astigmatism_prior_A: float
+    scale_prior: float
+    micrograph_scale_prior: float
 
 
 @dataclass(frozen=True, eq=False)

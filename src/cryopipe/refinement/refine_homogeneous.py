@@ -17,6 +17,7 @@ the global iterations only.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from cryopipe.config.refinement import RefineHomogeneous
 from cryopipe.context import Context
 from cryopipe.iteration.checkpoint import Checkpoint, run_fingerprint
 from cryopipe.iteration.exchange import compare
-from cryopipe.iteration.gold_standard import advance_pair, final_halves, reach, start_pair
+from cryopipe.iteration.gold_standard import Pair, advance_pair, final_halves, reach, start_pair
 from cryopipe.iteration.half_set_state import Task
 from cryopipe.iteration.halves import Halves, load_halves
 from cryopipe.iteration.next_radius import next_search_radius
@@ -136,6 +137,7 @@ def iterate(
         mean_confidence=float(np.mean([state.poses.confidence.mean() for state in pair.states])),
         median_defocus_change_A=float(np.median(np.abs(change[:, 0]))),
         median_astigmatism_change_A=float(np.median(np.hypot(change[:, 1], change[:, 2]))),
+        **mean_priors(pair),
     )
     start = start_radius(halves, params)
     radius = next_search_radius(
@@ -147,6 +149,15 @@ def iterate(
     gained = max(progress.radius, radius) > (1 + LEAST_GAIN) * best
     settled = not gained and row.median_angle_change_deg < SETTLED_ANGLE * resolvable_deg
     return Progress(done, radius, pair, [*progress.history, row], settled and done > params.global_iterations)
+
+
+def mean_priors(pair: Pair) -> dict[str, float]:
+    """Return the widths of priors that the halves have learned, means of both."""
+    first, second = (asdict(state.priors) for state in pair.states)
+    names = {"defocus_A": "defocus_prior_A", "defocus_of_micrographs_A": "micrograph_defocus_prior_A"}
+    names |= {"astigmatism_A": "astigmatism_prior_A", "scale": "scale_prior"}
+    names |= {"scale_of_micrographs": "micrograph_scale_prior"}
+    return {name: 0.5 * (first[field] + second[field]) for field, name in names.items()}
 
 
 def plan(progress: Progress, halves: Halves, params: RefineHomogeneous) -> Task:
@@ -181,13 +192,12 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: RefineH
     Inputs: ``particles`` (STAR) and ``map`` (MRC). Outputs: ``half1`` and ``half2`` (MRC, unfiltered), ``map`` (MRC,
     filtered), ``mask`` (MRC), ``fsc`` and ``particles`` (STAR) and ``history`` (TSV).
     """
-    table = read_particles(Path(inputs["particles"]), astigmatism=params.refine_astigmatism)
-    halves = load_halves(
-        table,
-        memory_bytes=context.memory_bytes,
-        threads=context.threads,
-        whole_micrographs=params.refine_astigmatism,
-    )
+    table = read_particles(Path(inputs["particles"]))
+    halves = load_halves(table, memory_bytes=context.memory_bytes, threads=context.threads)
+    if halves.first.micrographs is None:
+        context.log.info(
+            "%s: no rlnMicrographName: each defocus is refined by itself, astigmatism stays", inputs["particles"]
+        )
     store, symmetry, gpu = halves.store, str(params.symmetry), bool(context.gpus)
     initial = read_initial_map(Path(inputs["map"]), store)
     # check the largest need of memory first, not after hours of work

@@ -1,0 +1,61 @@
+"""Normal units about a centre: posterior, evidence of a width, and the share of units that say nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: weight of the prior against junk, in units for each unit: without it an estimate that says nothing could be called junk
+_AGAINST_JUNK = 0.2
+_MOST_JUNK = 0.5
+_JUNK_STEPS = 30
+
+
+def posterior(
+    away: NDArray[np.float64], information: NDArray[np.float64], width: NDArray[np.float64] | float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean, as a deviation from the centre, and variance of units with estimates ``away`` from it."""
+    kept = 1 / (1 + width**2 * information)
+    return (1 - kept) * away, width**2 * kept
+
+
+def log_evidence(
+    away: NDArray[np.float64], information: NDArray[np.float64], width: NDArray[np.float64] | float
+) -> NDArray[np.float64]:
+    """Return the log of N(m; c, s² + v) over N(m; c, v): zero for a width of zero and where nothing is told."""
+    excess = width**2 * information
+    return np.asarray(0.5 * away**2 * information * excess / (1 + excess) - 0.5 * np.log1p(excess))
+
+
+def both_parts(
+    away: NDArray[np.float64], information: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return estimate and information [n, 1] of both parts together."""
+    total = information.sum(axis=1)
+    weighed = (away * information).sum(axis=1)
+    return np.divide(weighed, total, out=np.zeros(len(away)), where=total > 0)[:, None], total[:, None]
+
+
+def marginal(
+    away: NDArray[np.float64], information: NDArray[np.float64], widths: NDArray[np.float64], reach: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Return marginal log-likelihood [w] and share of junk [w] at each width, and each unit's chance of being none [n, w].
+
+    Parameters
+    ----------
+    away, information : float64 [n, 2]
+        Estimates from both parts, as deviations from the centre, and their information.
+    widths : float64 [w]
+    reach : float
+        Width of the values of units that say nothing.
+    """
+    whole = both_parts(away, information)
+    told = log_evidence(*whole, widths)
+    ratio = np.exp(np.clip(log_evidence(*whole, reach) - told, -600, 600))  # of junk against none
+    n, junk = len(away), np.full(len(widths), 0.05)
+    for _ in range(_JUNK_STEPS):
+        bad = junk * ratio / ((1 - junk) + junk * ratio)
+        junk = np.minimum(bad.sum(axis=0) / (n * (1 + _AGAINST_JUNK)), _MOST_JUNK)
+    mixed = (1 - junk) + junk * ratio
+    total = (told + np.log(mixed)).sum(axis=0) + _AGAINST_JUNK * n * np.log1p(-junk)
+    return total, junk, (1 - junk) / mixed
