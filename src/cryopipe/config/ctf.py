@@ -60,7 +60,13 @@ class EstimateCtfCtffind(Params):
         le=3,
     )
     min_resolution_A: float = parameter("Coarsest resolution of the fit.", unit="Å", default=30.0, ge=10, le=100)
-    max_resolution_A: float = parameter("Finest resolution of the fit.", unit="Å", default=5.0, ge=2, le=15)
+    max_resolution_A: float | None = parameter(
+        "Finest resolution of the fit; null: 5 Å, and then up to where the fit follows the rings, if that is finer.",
+        unit="Å",
+        default=None,
+        ge=2,
+        le=15,
+    )
     min_defocus_A: float = parameter("Smallest defocus searched.", unit="Å", default=3000.0, ge=500)
     max_defocus_A: float = parameter("Largest defocus searched.", unit="Å", default=50000.0, le=200000)
     defocus_step_A: float = parameter("Step of the search.", unit="Å", default=100.0, ge=20, le=1000)
@@ -83,7 +89,7 @@ class EstimateCtfCtffind(Params):
     @model_validator(mode="after")
     def _ranges(self) -> EstimateCtfCtffind:
         _check_defoci(self.min_defocus_A, self.max_defocus_A)
-        if self.max_resolution_A >= self.min_resolution_A:
+        if (self.max_resolution_A or 0.0) >= self.min_resolution_A:
             raise ValueError(
                 f"max_resolution_A ({self.max_resolution_A}) must be a smaller number than min_resolution_A "
                 f"({self.min_resolution_A})"
@@ -132,7 +138,13 @@ class EstimateCtfGctf(Params):
         "Width of the box-car average that estimates the background.", unit="px", default=43, ge=5, le=401
     )
     min_resolution_A: float = parameter("Coarsest resolution of the fit.", unit="Å", default=30.0, ge=10, le=50)
-    max_resolution_A: float = parameter("Finest resolution of the fit.", unit="Å", default=4.0, ge=2, le=10)
+    max_resolution_A: float | None = parameter(
+        "Finest resolution of the fit; null: 4 Å, and then up to where the fit follows the rings, if that is finer.",
+        unit="Å",
+        default=None,
+        ge=2,
+        le=10,
+    )
     min_defocus_A: float = parameter("Smallest defocus searched.", unit="Å", default=3000.0, ge=500)
     max_defocus_A: float = parameter("Largest defocus searched.", unit="Å", default=50000.0, le=200000)
     defocus_step_A: float = parameter("Step of the search.", unit="Å", default=100.0, ge=20, le=1000)
@@ -206,7 +218,11 @@ class EstimateCtfXmipp(Params):
         "Coarse end of the fit, cycles per pixel of the downsampled micrograph.", default=0.05, ge=0.01, le=0.2
     )
     max_frequency: float = parameter(
-        "Fine end of the fit, cycles per pixel of the downsampled micrograph.", default=0.35, ge=0.1, le=0.48
+        "Fine end of the fit, cycles per pixel of the downsampled micrograph. The defocus depends most on the finest rings, and "
+        "noise beyond them counts little in this fit.",
+        default=0.45,
+        ge=0.1,
+        le=0.48,
     )
     use_previous: bool = parameter("Start from the previous CTF of a micrograph, if there is one.", default=True)
     previous_from: Estimator = parameter(

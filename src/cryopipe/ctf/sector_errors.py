@@ -10,12 +10,22 @@ azimuths does not count, because each sector then pulls in and out by the same a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
 from cryopipe.ctf.defocus import Defocus
 
+#: Value in a table if an estimator gave none. No quantity of a CTF is as small, and STAR files cannot contain NaN.
+MISSING = -9999.0
+#: Standard deviations of a defocus, in the order of `DefocusError`.
+ERROR_COLUMNS = (
+    "crpCtfDefocusUError",
+    "crpCtfDefocusVError",
+    "crpCtfDefocusAngleError",
+    "crpCtfDefocusMeanError",
+    "crpCtfAstigmatismError",
+)
 #: Number of sectors over 180°. A choice: 24 give the error to 16 %, and at 8 Å one is still 12 pixels wide, so that their
 #: noise is independent.
 SECTORS = 24
@@ -96,10 +106,19 @@ def defocus_error(moves: np.ndarray | None, at: Defocus) -> DefocusError | None:
     """Return the errors that follow from :func:`influences`, or None if there are none."""
     if moves is None:
         return None
-    covariance = moves.T @ moves * (SECTORS / (SECTORS - 3.0))
+    return error_of(moves.T @ moves * (SECTORS / (SECTORS - 3.0)), at)
+
+
+def error_of(covariance: np.ndarray, at: Defocus) -> DefocusError:
+    """Return the errors of a defocus whose z, a, b have this covariance ``[3, 3]`` (Å²)."""
     length = float(np.hypot(at.a_A, at.b_A))
     axis = np.array([at.a_A, at.b_A]) / length if length > 0 else np.array([1.0, 0.0])
     astigmatism = float(np.sqrt(0.5 * np.trace(covariance[1:, 1:])))
     u, v = (float(np.sqrt(c @ covariance @ c)) for c in (np.r_[1.0, axis], np.r_[1.0, -axis]))
     angle = np.degrees(0.5 * astigmatism / length) if length > 0 else _UNKNOWN_DEG
     return DefocusError(u, v, float(min(angle, _UNKNOWN_DEG)), float(np.sqrt(covariance[0, 0])), astigmatism)
+
+
+def error_columns(error: DefocusError | None) -> dict[str, float]:
+    """Return the values of `ERROR_COLUMNS`; `MISSING` without an error."""
+    return dict(zip(ERROR_COLUMNS, [MISSING] * len(ERROR_COLUMNS) if error is None else astuple(error), strict=True))

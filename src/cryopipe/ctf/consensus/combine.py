@@ -28,9 +28,9 @@ import pandas as pd
 from cryopipe.config.ctf import ConsensusCtf
 from cryopipe.ctf.consensus.agreement import angle_difference_deg, mean_defocus, spread
 from cryopipe.ctf.consensus.branches import Branch
-from cryopipe.ctf.consensus.criteria import MISSING
 from cryopipe.ctf.consensus.verdict import CtfVerdict
 from cryopipe.ctf.defocus import Defocus
+from cryopipe.ctf.sector_errors import MISSING
 
 _NONE = "none"
 #: Resolution (Å) for two CTFs that differ already at frequency zero. STAR files cannot contain infinity.

@@ -48,7 +48,9 @@ class Points:
         norm = np.einsum("i,i,i->", weights, model, model) * np.einsum("i,i,i->", weights, values, values)
         return float(np.einsum("i,i,i->", weights, model, values) / np.sqrt(max(norm, 1e-30)))
 
-    def influences(self, defocus: Defocus, microscope: Microscope, b_factor_A2: float, *, free: int) -> np.ndarray | None:
+    def influences(
+        self, defocus: Defocus, microscope: Microscope, b_factor_A2: float, *, free: int
+    ) -> np.ndarray | None:
         """Return how far each sector moves a fit of ``free`` parameters (`cryopipe.ctf.sector_errors.influences`).
 
         Parameters

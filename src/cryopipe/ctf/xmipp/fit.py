@@ -35,7 +35,7 @@ class Solution:
 
     ``heights`` are K², base, sqrt, first Gaussian, second Gaussian (which is subtracted), then the polynomial in
     u / ``reference``. ``slopes`` are the derivatives ``[n + priors, p]`` of the residuals and the pulls of the priors by the
-    fitted parameters, in the order in which they were named, without those at a bound.
+    fitted parameters, z, a and b first, without those at a bound; None if z, a or b was not fitted or is at a bound.
     """
 
     values: Values
@@ -165,12 +165,13 @@ class SpectrumProblem:
             pulls = [spread * (x[i] * scale[i] - value) / tolerance for i, value, tolerance in priors]
             return np.concatenate([self.solve(unpack(x)).residuals, pulls])
 
-        inside = np.clip(first, low + 1e-6 * (high - low), high - 1e-6 * (high - low))
+        begin = np.clip(first, low + 1e-6 * (high - low), high - 1e-6 * (high - low))
         found = optimize.least_squares(
-            residuals, inside, bounds=(low, high), diff_step=_STEP, max_nfev=steps, xtol=1e-5, ftol=1e-6, gtol=1e-8
+            residuals, begin, bounds=(low, high), diff_step=_STEP, max_nfev=steps, xtol=1e-5, ftol=1e-6, gtol=1e-8
         )
-        slopes = found.jac[:, found.active_mask == 0] / scale[found.active_mask == 0]
-        return replace(self.solve(unpack(found.x)), slopes=slopes)
+        inside = found.active_mask == 0
+        fitted = names[:3] == ["z", "a", "b"] and bool(inside[:3].all())
+        return replace(self.solve(unpack(found.x)), slopes=found.jac[:, inside] / scale[inside] if fitted else None)
 
 
 def sector_influences(solution: Solution, cells: Cells) -> np.ndarray | None:
