@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import field_validator, model_validator
@@ -225,9 +224,10 @@ class EstimateCtfXmipp(Params):
         le=0.48,
     )
     use_previous: bool = parameter("Start from the previous CTF of a micrograph, if there is one.", default=True)
-    previous_from: Estimator = parameter(
-        "Estimator whose CTF is the previous one. It runs even if no consensus compares it.",
-        default="ctffind",
+    previous_from: Estimator | None = parameter(
+        "Estimator whose CTF is the previous one. It runs even if no consensus compares it. null: none, so that this "
+        "estimator is independent of all others.",
+        default=None,
     )
     previous_change: float = parameter(
         "Largest change of the previous defocus, as a share of U.", default=0.1, gt=0, le=0.5
@@ -245,7 +245,7 @@ class EstimateCtfXmipp(Params):
 
     def asks_for(self) -> list[str]:
         """Return the step of the estimator whose CTFs are the previous ones."""
-        return [f"estimate_ctf_{self.previous_from}"] if self.use_previous else []
+        return [f"estimate_ctf_{self.previous_from}"] if self.use_previous and self.previous_from else []
 
     @model_validator(mode="after")
     def _ranges(self) -> EstimateCtfXmipp:
@@ -274,7 +274,7 @@ class ConsensusCtf(RunParams):
     estimators: list[Estimator] = parameter(
         "Estimators that run and are compared, also with the run that this one starts from, if there is one. The decision "
         "does not depend on their order. The row of the first one that agrees goes on.",
-        default=["ctffind", "gctf"],
+        default=["ctffind", "gctf", "xmipp"],
     )
     min_agreeing: int | None = parameter(
         "How many estimates of a micrograph must agree with one another; null: more than half of the branches (both, if "
@@ -294,11 +294,12 @@ class ConsensusCtf(RunParams):
         default=None,
         gt=0,
     )
-    defocus_from: Literal["first", "mean", "consensus_ctf"] | Estimator = parameter(
-        "Which defocus goes on. first: that of the first branch that agrees; mean: the average, as tensors, of those that "
-        "agree (the default, because the errors of estimators are partly independent); consensus_ctf: that of the run that "
-        "this one starts from; otherwise that of the named estimator, if it agrees.",
-        default="mean",
+    defocus_from: Literal["weighted", "mean", "first", "consensus_ctf"] | Estimator = parameter(
+        "Which defocus goes on. weighted: the average, as tensors, of those that agree, with the weights that give the least "
+        "error, from the errors that they state and their differences in this batch; mean: their plain average; first: that "
+        "of the first branch that agrees; consensus_ctf: that of the run that this one starts from; otherwise that of the "
+        "named estimator, if it agrees.",
+        default="weighted",
     )
     envelope_from: Estimator | None = parameter(
         "Estimator whose envelope and quality criteria go on; null: none.", default=None
@@ -405,7 +406,7 @@ class ConsensusCtf(RunParams):
         if len(set(self.estimators)) < len(self.estimators) or not self.estimators:
             raise ValueError(f"estimators must name at least one estimator, each once, but it is {self.estimators}")
         for name, value in (("defocus_from", self.defocus_from), ("envelope_from", self.envelope_from)):
-            if value not in (None, "first", "mean", *self.branches):
+            if value not in (None, "weighted", "mean", "first", *self.branches):
                 raise ValueError(f"{name} is {value}, but the branches are {', '.join(self.branches)}")
         _check_defoci(self.min_defocus_A, self.max_defocus_A)
         return self
@@ -438,8 +439,4 @@ class CtfStage(Stage):
     def _one_run_each(cls, runs: list[ConsensusCtf]) -> list[ConsensusCtf]:
         if not runs:
             raise ValueError("at least one run must be given, because it accepts the micrographs that go on")
-        counted = Counter(name for run in runs for name in run.estimators)
-        twice = [name for name, count in counted.items() if count > 1]
-        if twice:
-            raise ValueError(f"two runs compare {', '.join(twice)}: leave it out of one of them")
         return runs

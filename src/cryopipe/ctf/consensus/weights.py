@@ -65,8 +65,7 @@ def best_weights(errors: np.ndarray, correlation: float) -> tuple[np.ndarray, fl
     """
     weights, used = np.zeros(len(errors)), np.arange(len(errors))
     while True:
-        covariance = np.outer(errors[used], errors[used]) * np.where(np.eye(len(used)) > 0, 1.0, correlation)
-        solved = np.linalg.solve(covariance, np.ones(len(used)))
+        solved = np.linalg.solve(_covariance(errors[used], correlation), np.ones(len(used)))
         if solved.min() >= 0:
             break
         used = np.delete(used, solved.argmin())
@@ -74,7 +73,18 @@ def best_weights(errors: np.ndarray, correlation: float) -> tuple[np.ndarray, fl
     return weights, float(solved.sum() ** -0.5)
 
 
-def combine(members: Mapping[str, Member], correlation: float, common_A: float = 0.0) -> Combination:
+def _same_weights(errors: np.ndarray, correlation: float) -> tuple[np.ndarray, float]:
+    weights = np.full(len(errors), 1.0 / len(errors))
+    return weights, float(np.sqrt(weights @ _covariance(errors, correlation) @ weights))
+
+
+def _covariance(errors: np.ndarray, correlation: float) -> np.ndarray:
+    return np.outer(errors, errors) * np.where(np.eye(len(errors)) > 0, 1.0, correlation)
+
+
+def combine(
+    members: Mapping[str, Member], correlation: float, common_A: float = 0.0, *, weighted: bool = True
+) -> Combination:
     """Combine estimates. The result does not depend on the order of ``members``.
 
     Of three or more, the one that contradicts the others most is out-voted if it is more than five standard deviations from
@@ -88,23 +98,28 @@ def combine(members: Mapping[str, Member], correlation: float, common_A: float =
         Correlation of the errors of any two.
     common_A : float
         Further standard deviation, Å, that all micrographs share, since a mean of estimators with offsets has one, too.
+    weighted : bool
+        Without it all have the same weight, and none is out-voted.
     """
     kept, out = dict(sorted(members.items())), []
-    while len(kept) > 2:
+    while weighted and len(kept) > 2:
         apart = {name: _contradiction(name, kept, correlation) for name in kept}
         worst = max(apart, key=lambda name: apart[name])
         if apart[worst] <= _OUT_VOTED_SD:
             break
         out.append(worst)
         del kept[worst]
-    found = _combined(kept, correlation, common_A)
+    found = _combined(kept, correlation, common_A, weighted=weighted)
     return replace(found, weights=found.weights | dict.fromkeys(out, 0.0), out_voted=tuple(sorted(out)))
 
 
-def _combined(members: Mapping[str, Member], correlation: float, common_A: float = 0.0) -> Combination:
+def _combined(
+    members: Mapping[str, Member], correlation: float, common_A: float = 0.0, *, weighted: bool = True
+) -> Combination:
     defoci = [m.defocus for m in members.values()]
-    of_mean, mean_sd = best_weights(np.array([m.mean_error_A for m in members.values()]), correlation)
-    of_astigmatism, sd = best_weights(np.array([m.astigmatism_error_A for m in members.values()]), correlation)
+    errors = np.array([(m.mean_error_A, m.astigmatism_error_A) for m in members.values()])
+    weigh = best_weights if weighted else _same_weights
+    (of_mean, mean_sd), (of_astigmatism, sd) = (weigh(column, correlation) for column in errors.T)
     z = math.fsum(float(w) * d.mean_A for w, d in zip(of_mean, defoci, strict=True))
     a, b = (
         math.fsum(float(w) * getattr(d, name) for w, d in zip(of_astigmatism, defoci, strict=True))
