@@ -274,7 +274,7 @@ class ConsensusCtf(RunParams):
     estimators: list[Estimator] = parameter(
         "Estimators that run and are compared, also with the run that this one starts from, if there is one. The decision "
         "does not depend on their order. The row of the first one that agrees goes on.",
-        default=["ctffind", "gctf", "xmipp"],
+        default=["ctffind", "gctf"],
     )
     min_agreeing: int | None = parameter(
         "How many estimates of a micrograph must agree with one another; null: more than half of the branches (both, if "
@@ -412,9 +412,9 @@ class ConsensusCtf(RunParams):
         return self
 
 
-#: The two default runs: independent estimators agree on the defocus, then the envelope of another estimator is added.
+#: The two default runs: three independent estimators agree on the defocus, then the envelope of one of them is added.
 CONSENSUS_RUNS = [
-    ConsensusCtf(run="defocus"),
+    ConsensusCtf(run="defocus", estimators=["ctffind", "gctf", "xmipp"]),
     ConsensusCtf(
         run="envelope",
         start_from="previous",

@@ -31,6 +31,10 @@ ERROR_COLUMNS = (
 SECTORS = 24
 #: Steps of the numerical curvature. They change the phase by 0.1 rad at 5 Å and 300 kV, which moves enough kinks of |CTF|.
 _STEP_A, _STEP_RAD = 40.0, 0.1
+#: Largest step: a third of a ring at 5 Å and 300 kV, beyond which the score is no parabola.
+_WIDEST_A = 200.0
+#: Rounds of widening, and the growth of a step that is none.
+_ROUNDS, _ALIKE = 4, 1.1
 #: Standard deviation of an angle that is not known at all, uniform over 180°.
 _UNKNOWN_DEG = 180.0 / np.sqrt(12.0)
 
@@ -69,10 +73,43 @@ def sector_sums(pulls: np.ndarray, sectors: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(sectors, weights=column, minlength=SECTORS) for column in pulls.T], axis=1)
 
 
-def numerical_curvature(pulls: Callable[[Defocus], np.ndarray], at: Defocus, free: int) -> np.ndarray:
-    """Return minus the derivative ``[free, free]`` of the summed pulls ``[n, free]`` by z, a, b and the phase shift."""
+def fit_influences(
+    pulls: Callable[[Defocus], np.ndarray], at: Defocus, *, free: int, sectors: np.ndarray
+) -> np.ndarray | None:
+    """Return :func:`influences` of a fit whose curvature is measured over the range of its own error.
+
+    Noise makes a maximum sharper than the score is on average, so a curvature at the maximum alone would state too small an
+    error where rings are weak.
+
+    Parameters
+    ----------
+    pulls : callable
+        Returns the pulls ``[n, free]`` of all points at a defocus, by z, a, b and the phase shift.
+    at : Defocus
+        The fit.
+    free : int
+        3 (z, a, b) or 4 (phase shift, too).
+    sectors : ndarray ``[n]``
+        :func:`sector_of` of the points.
+    """
+    sums = sector_sums(pulls(at), sectors)
+    steps, found = np.array([_STEP_A, _STEP_A, _STEP_A, _STEP_RAD][:free]), None
+    for _ in range(_ROUNDS):
+        moves = influences(sums, numerical_curvature(pulls, at, steps))
+        if moves is None:
+            break
+        found = moves
+        wider = np.maximum(steps[:3], np.minimum(np.sqrt((moves**2).sum(axis=0)), _WIDEST_A))
+        if (wider <= steps[:3] * _ALIKE).all():
+            break
+        steps = np.r_[wider, steps[3:]]
+    return found
+
+
+def numerical_curvature(pulls: Callable[[Defocus], np.ndarray], at: Defocus, steps: np.ndarray) -> np.ndarray:
+    """Return minus the derivative ``[free, free]`` of the summed pulls by z, a, b and the phase shift, over ± ``steps`` ``[free]``."""
     columns = []
-    for j, step in enumerate([_STEP_A, _STEP_A, _STEP_A, _STEP_RAD][:free]):
+    for j, step in enumerate(steps):
         ends = []
         for side in (-1.0, 1.0):
             p = np.array([at.mean_A, at.a_A, at.b_A, at.phase_shift_rad])

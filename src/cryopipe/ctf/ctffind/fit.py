@@ -16,7 +16,7 @@ from scipy import optimize
 
 from cryopipe.ctf.ctffind.spectrum import Spectrum
 from cryopipe.ctf.defocus import Defocus, Microscope, phase
-from cryopipe.ctf.sector_errors import influences, numerical_curvature, sector_of, sector_sums
+from cryopipe.ctf.sector_errors import fit_influences, sector_of
 
 #: Number of sectors over 180°. Within one of 10° the defocus varies by at most ± 0.09 (U - V). Time grows with their number.
 _SECTORS = 18
@@ -128,8 +128,7 @@ def sector_influences(band: Band, fit: Fit, microscope: Microscope, *, free: int
     def pulls(defocus: Defocus) -> np.ndarray:
         return _pulls(band, defocus, microscope)[0][:, :free]
 
-    sums = sector_sums(pulls(fit.defocus), sector_of(band.cos2, band.sin2))
-    return influences(sums, numerical_curvature(pulls, fit.defocus, free))
+    return fit_influences(pulls, fit.defocus, free=free, sectors=sector_of(band.cos2, band.sin2))
 
 
 def search(band: Band, microscope: Microscope, limits: SearchRange) -> list[Defocus]:

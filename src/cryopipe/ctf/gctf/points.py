@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryopipe.ctf.defocus import Defocus, Microscope, phase
-from cryopipe.ctf.sector_errors import influences, numerical_curvature, sector_of, sector_sums
+from cryopipe.ctf.sector_errors import fit_influences, sector_of
 
 #: Number of sectors over 180°. Within one of 5° the defocus varies by at most ± 0.045 (U - V).
 _AZIMUTHS = 36
@@ -78,8 +78,7 @@ class Points:
             by_defocus = slope * self.k2 * (np.pi * microscope.wavelength_A)
             return np.stack([by_defocus, by_defocus * self.cos2, by_defocus * self.sin2, slope], axis=1)[:, :free]
 
-        sums = sector_sums(pulls(defocus), sector_of(self.cos2, self.sin2))
-        return influences(sums, numerical_curvature(pulls, defocus, free))
+        return fit_influences(pulls, defocus, free=free, sectors=sector_of(self.cos2, self.sin2))
 
 
 def pixels_of(half_plane: np.ndarray, pixel_size_A: float) -> Points:
