@@ -395,7 +395,7 @@ def test_columns_that_the_first_lacks_are_copied_where_asked_and_never_overwritt
 
 def test_a_table_without_ctfs_and_a_repeated_name_are_refused() -> None:
     bare = table([("a", 1e4, 9e3, 0.0)])
-    with pytest.raises(InputError, match="no rlnDefocusU"):
+    with pytest.raises(InputError, match="lacks rlnDefocusU"):
         judged(Branch("ctffind", bare.with_rows(bare.rows.drop(columns="rlnDefocusU")), {}))
     with pytest.raises(InputError, match="a occurs twice in branch ctffind"):
         judged(branch("ctffind", [("a", 1e4, 9e3, 0.0), ("a", 1e4, 9e3, 0.0)]))

@@ -107,7 +107,7 @@ def fit_influences(
 
 
 def numerical_curvature(pulls: Callable[[Defocus], np.ndarray], at: Defocus, steps: np.ndarray) -> np.ndarray:
-    """Return minus the derivative ``[free, free]`` of the summed pulls by z, a, b and the phase shift, over ± ``steps`` ``[free]``."""
+    """Return minus the derivative ``[free, free]`` of the summed pulls over ± ``steps`` ``[free]`` of z, a, b, phase shift."""
     columns = []
     for j, step in enumerate(steps):
         ends = []
