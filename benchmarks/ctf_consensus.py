@@ -2,8 +2,8 @@
 
 ``python benchmarks/ctf_consensus.py [--conditions small damped ...] [--seeds 1 2] [--micrographs 12] [--real]``
 
-The simulator draws apoferritin in ice (defocus 0.5-1.6 µm, 25 or 60 particles, 40 e/Å² in two frames without motion), and counts electrons. Each
-estimator runs with its defaults and from nothing, as in a run; the micrographs of a seed are one batch of the consensus. The
+The simulator draws apoferritin in ice (defocus 0.5-1.6 µm, 25 or 60 particles, 40 e/Å² in two frames without motion), and
+counts electrons. Each estimator runs with its defaults and from nothing, as in a run; the micrographs of a seed are one batch of the consensus. The
 true defocus is that of the middle of the ice. ``z`` is the rms of error over stated error: 1 if the errors are right.
 ``--real`` adds the ten micrographs of EMPIAR-10146 in ../shared/realdata, whose truth is not known: there the distance of the
 consensus from the median of the estimators is compared with their spread. The last line is JSON.

@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy import optimize
 
 from cryopipe.ctf.consensus.weights import Member
 from cryopipe.ctf.defocus import Defocus
@@ -30,7 +31,8 @@ from cryopipe.ctf.sector_errors import SECTORS
 _CORRELATION = 0.5
 #: So many pairs of estimates does a starting value count. A choice: about one batch of seven micrographs and three estimators.
 _PRIOR_PAIRS = 20.0
-_LARGEST_CORRELATION = 0.9
+#: Bounds of the correlation: single pairs had 0.2 to 0.6. Differences beyond those of the lower one mean larger errors.
+_CORRELATIONS = (0.3, 0.9)
 #: Variance of the logarithm of an error from the scatter of sectors, 1 / (2 degrees of freedom).
 _LOG_VARIANCE = 0.5 / (SECTORS - 3.0)
 #: A difference counts as at most so many standard deviations, so that one outlier does not widen all errors.
@@ -73,8 +75,8 @@ class Calibration:
         )
 
     def _error(self, name: str, component: str, error_A: float) -> float:
-        middle, share = self.keep.get((name, component), (math.log(error_A), 1.0))
-        return math.exp(middle + share * (math.log(error_A) - middle))
+        middle, share = self.keep.get((name, component), (0.0, 1.0))
+        return error_A if share == 1.0 else math.exp(middle + share * (math.log(error_A) - middle))
 
 
 def calibrate(micrographs: Sequence[Mapping[str, Member]]) -> Calibration:
@@ -107,18 +109,36 @@ def _offsets(
     whole = [members for members in micrographs if len(members) == len(names)]
     if len(names) < 2 or len(whole) < 3:  # a scatter needs three
         return {}, 0.0
-    values = np.array([[[getattr(ms[n].defocus, p) for p in _PARTS] for n in names] for ms in whole])
-    values = values[np.lexsort(values[:, 0].T)]  # sums in an order that is not that of the rows
-    apart = values - values.mean(axis=1, keepdims=True)  # [micrograph, estimator, part]
-    middle = np.median(apart, axis=0)
-    # a median of normal values has π/2 times the variance of their mean
-    noise2 = 0.5 * np.pi * apart.var(axis=0, ddof=1) / len(whole)
-    freedom = len(names) - 1.0
-    excess = np.maximum((middle**2 - noise2).sum(axis=0) / freedom, 0.0)  # [part]
-    shares = excess / np.maximum(excess + noise2 * len(names) / freedom, 1e-12)
-    offsets = middle * shares
-    result = {name: (float(o[0]), float(o[1]), float(o[2])) for name, o in zip(names, offsets, strict=True)}
-    return result, float(np.sqrt(excess[0] / len(names)))
+    found, common_A = np.zeros((len(names), len(_PARTS))), 0.0
+    for p, part in enumerate(_PARTS):
+        values = np.array([[getattr(ms[n].defocus, part) for n in names] for ms in whole])  # [micrograph, estimator]
+        values = values[np.lexsort(values.T)]  # sums in an order that is not that of the rows
+        error = "mean_error_A" if part == "mean_A" else "astigmatism_error_A"
+        errors2 = np.median([[getattr(ms[n], error) ** 2 for n in names] for ms in whole], axis=0)
+        tau2 = 0.0
+        for _ in range(2):  # first the reference of the noise alone, then that of noise and offsets
+            weights = 1.0 / (errors2 + tau2)
+            weights /= weights.sum()
+            apart = values - (values @ weights)[:, None]
+            middle = np.median(apart, axis=0)
+            # a median of normal values has π/2 times the variance of their mean
+            noise2 = 0.5 * np.pi * apart.var(axis=0, ddof=1) / len(whole)
+            tau2 = _excess(middle, noise2)
+        found[:, p] = middle * tau2 / np.maximum(tau2 + noise2, 1e-12)
+        if part == "mean_A":
+            common_A = float(np.sqrt(tau2 * (weights**2).sum()))
+    result = {name: (float(o[0]), float(o[1]), float(o[2])) for name, o in zip(names, found, strict=True)}
+    return result, common_A
+
+
+def _excess(means: np.ndarray, noise2: np.ndarray) -> float:
+    """Return the variance of offsets that explains the scatter of ``means`` beyond their noise (Paule & Mandel 1982)."""
+
+    def surplus(tau2: float) -> float:
+        return float((means**2 / np.maximum(noise2 + tau2, 1e-12)).sum()) - (len(means) - 1.0)
+
+    largest = float((means**2).sum())
+    return 0.0 if surplus(0.0) <= 0 or largest == 0 else float(optimize.brentq(surplus, 0.0, largest))
 
 
 def _correlation(micrographs: Sequence[Mapping[str, Member]]) -> tuple[float, float]:
@@ -138,7 +158,7 @@ def _correlation(micrographs: Sequence[Mapping[str, Member]]) -> tuple[float, fl
     alike = 2.0 * product / squares
     seen = float(np.sort(alike * (1.0 - np.minimum(difference2, limit) / squares)).sum() / np.sort(alike**2).sum())
     correlation = (_PRIOR_PAIRS * _CORRELATION + n * seen) / (_PRIOR_PAIRS + n)
-    correlation = float(np.clip(correlation, 0.0, _LARGEST_CORRELATION))
+    correlation = float(np.clip(correlation, *_CORRELATIONS))
     ratio = float(shares.sum() / n) / (1.0 - correlation * float(np.sort(alike).sum()) / n) if total > 0 else 1.0
     scale2 = (_PRIOR_PAIRS + n * ratio) / (_PRIOR_PAIRS + n)
     return correlation, math.sqrt(max(1.0, scale2))
