@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import field_validator, model_validator
@@ -60,7 +59,13 @@ class EstimateCtfCtffind(Params):
         le=3,
     )
     min_resolution_A: float = parameter("Coarsest resolution of the fit.", unit="Å", default=30.0, ge=10, le=100)
-    max_resolution_A: float = parameter("Finest resolution of the fit.", unit="Å", default=5.0, ge=2, le=15)
+    max_resolution_A: float | None = parameter(
+        "Finest resolution of the fit; null: 5 Å, and then up to where the fit follows the rings, if that is finer.",
+        unit="Å",
+        default=None,
+        ge=2,
+        le=15,
+    )
     min_defocus_A: float = parameter("Smallest defocus searched.", unit="Å", default=3000.0, ge=500)
     max_defocus_A: float = parameter("Largest defocus searched.", unit="Å", default=50000.0, le=200000)
     defocus_step_A: float = parameter("Step of the search.", unit="Å", default=100.0, ge=20, le=1000)
@@ -83,7 +88,7 @@ class EstimateCtfCtffind(Params):
     @model_validator(mode="after")
     def _ranges(self) -> EstimateCtfCtffind:
         _check_defoci(self.min_defocus_A, self.max_defocus_A)
-        if self.max_resolution_A >= self.min_resolution_A:
+        if (self.max_resolution_A or 0.0) >= self.min_resolution_A:
             raise ValueError(
                 f"max_resolution_A ({self.max_resolution_A}) must be a smaller number than min_resolution_A "
                 f"({self.min_resolution_A})"
@@ -132,7 +137,13 @@ class EstimateCtfGctf(Params):
         "Width of the box-car average that estimates the background.", unit="px", default=43, ge=5, le=401
     )
     min_resolution_A: float = parameter("Coarsest resolution of the fit.", unit="Å", default=30.0, ge=10, le=50)
-    max_resolution_A: float = parameter("Finest resolution of the fit.", unit="Å", default=4.0, ge=2, le=10)
+    max_resolution_A: float | None = parameter(
+        "Finest resolution of the fit; null: 4 Å, and then up to where the fit follows the rings, if that is finer.",
+        unit="Å",
+        default=None,
+        ge=2,
+        le=10,
+    )
     min_defocus_A: float = parameter("Smallest defocus searched.", unit="Å", default=3000.0, ge=500)
     max_defocus_A: float = parameter("Largest defocus searched.", unit="Å", default=50000.0, le=200000)
     defocus_step_A: float = parameter("Step of the search.", unit="Å", default=100.0, ge=20, le=1000)
@@ -206,12 +217,17 @@ class EstimateCtfXmipp(Params):
         "Coarse end of the fit, cycles per pixel of the downsampled micrograph.", default=0.05, ge=0.01, le=0.2
     )
     max_frequency: float = parameter(
-        "Fine end of the fit, cycles per pixel of the downsampled micrograph.", default=0.35, ge=0.1, le=0.48
+        "Fine end of the fit, cycles per pixel of the downsampled micrograph. The defocus depends most on the finest rings, and "
+        "noise beyond them counts little in this fit.",
+        default=0.45,
+        ge=0.1,
+        le=0.48,
     )
     use_previous: bool = parameter("Start from the previous CTF of a micrograph, if there is one.", default=True)
-    previous_from: Estimator = parameter(
-        "Estimator whose CTF is the previous one. It runs even if no consensus compares it.",
-        default="ctffind",
+    previous_from: Estimator | None = parameter(
+        "Estimator whose CTF is the previous one. It runs even if no consensus compares it. null: none, so that this "
+        "estimator is independent of all others.",
+        default=None,
     )
     previous_change: float = parameter(
         "Largest change of the previous defocus, as a share of U.", default=0.1, gt=0, le=0.5
@@ -229,7 +245,7 @@ class EstimateCtfXmipp(Params):
 
     def asks_for(self) -> list[str]:
         """Return the step of the estimator whose CTFs are the previous ones."""
-        return [f"estimate_ctf_{self.previous_from}"] if self.use_previous else []
+        return [f"estimate_ctf_{self.previous_from}"] if self.use_previous and self.previous_from else []
 
     @model_validator(mode="after")
     def _ranges(self) -> EstimateCtfXmipp:
@@ -278,11 +294,12 @@ class ConsensusCtf(RunParams):
         default=None,
         gt=0,
     )
-    defocus_from: Literal["first", "mean", "consensus_ctf"] | Estimator = parameter(
-        "Which defocus goes on. first: that of the first branch that agrees; mean: the average, as tensors, of those that "
-        "agree (the default, because the errors of estimators are partly independent); consensus_ctf: that of the run that "
-        "this one starts from; otherwise that of the named estimator, if it agrees.",
-        default="mean",
+    defocus_from: Literal["weighted", "mean", "first", "consensus_ctf"] | Estimator = parameter(
+        "Which defocus goes on. weighted: the average, as tensors, of those that agree, with the weights that give the least "
+        "error, from the errors that they state and their differences in this batch; mean: their plain average; first: that "
+        "of the first branch that agrees; consensus_ctf: that of the run that this one starts from; otherwise that of the "
+        "named estimator, if it agrees.",
+        default="weighted",
     )
     envelope_from: Estimator | None = parameter(
         "Estimator whose envelope and quality criteria go on; null: none.", default=None
@@ -389,15 +406,15 @@ class ConsensusCtf(RunParams):
         if len(set(self.estimators)) < len(self.estimators) or not self.estimators:
             raise ValueError(f"estimators must name at least one estimator, each once, but it is {self.estimators}")
         for name, value in (("defocus_from", self.defocus_from), ("envelope_from", self.envelope_from)):
-            if value not in (None, "first", "mean", *self.branches):
+            if value not in (None, "weighted", "mean", "first", *self.branches):
                 raise ValueError(f"{name} is {value}, but the branches are {', '.join(self.branches)}")
         _check_defoci(self.min_defocus_A, self.max_defocus_A)
         return self
 
 
-#: The two default runs: independent estimators agree on the defocus, then the envelope of another estimator is added.
+#: The two default runs: three independent estimators agree on the defocus, then the envelope of one of them is added.
 CONSENSUS_RUNS = [
-    ConsensusCtf(run="defocus"),
+    ConsensusCtf(run="defocus", estimators=["ctffind", "gctf", "xmipp"]),
     ConsensusCtf(
         run="envelope",
         start_from="previous",
@@ -422,8 +439,4 @@ class CtfStage(Stage):
     def _one_run_each(cls, runs: list[ConsensusCtf]) -> list[ConsensusCtf]:
         if not runs:
             raise ValueError("at least one run must be given, because it accepts the micrographs that go on")
-        counted = Counter(name for run in runs for name in run.estimators)
-        twice = [name for name, count in counted.items() if count > 1]
-        if twice:
-            raise ValueError(f"two runs compare {', '.join(twice)}: leave it out of one of them")
         return runs

@@ -34,7 +34,7 @@ from cryopipe.ctf.ctffind.diagnostics import (
     iciness,
     make_profiles,
 )
-from cryopipe.ctf.ctffind.fit import Fit, SearchRange, fit_ctf
+from cryopipe.ctf.ctffind.fit import Band, Fit, SearchRange, fit_ctf, refine, sector_influences
 from cryopipe.ctf.ctffind.spectrum import Spectrum, make_spectrum
 from cryopipe.ctf.ctffind.tile_spectra import common_spectrum, fit_image, tile_spectra
 from cryopipe.ctf.ctffind.tilt import Tilt, fit_tilt
@@ -48,6 +48,7 @@ from cryopipe.ctf.micrograph import (
     estimate_ctfs,
     write_picture,
 )
+from cryopipe.ctf.sector_errors import DefocusError, defocus_error
 from cryopipe.io.atomic import atomic_path, atomic_write
 from cryopipe.items import Row
 
@@ -55,6 +56,8 @@ _COLUMNS = CTF_COLUMNS | {"crpCtfAliasingResolution": "float64", "crpIciness": "
 _TILT_COLUMNS = {"crpCtfTilt": "float64", "crpCtfTiltAxis": "float64"}
 #: Value of crpIciness if the spectrum ends before the ice ring. A measured value is a square, so it is not negative.
 _UNKNOWN_ICE = -1.0
+#: Finest resolution of the first fit, CTFFIND4's. Up to it a search can tell one ring from the next.
+_FIRST_RESOLUTION_A = 5.0
 #: Significance below which rings count as not found. The search tries some 3e5 combinations; on noise the best of them
 #: reaches 4.5 to 5 standard deviations.
 _LEAST_SIGNIFICANCE = 6.0
@@ -76,6 +79,8 @@ class CtfEstimate:
     ----------
     fit : Fit
         Defocus and score.
+    error : DefocusError or None
+        Standard deviations of the defocus, if the score has a maximum there.
     resolution_A, aliasing_A : float
         Resolution of the fit, and resolution at which rings are too close for the box.
     iciness : float or None
@@ -91,6 +96,7 @@ class CtfEstimate:
     """
 
     fit: Fit
+    error: DefocusError | None
     resolution_A: float
     aliasing_A: float
     iciness: float | None
@@ -143,7 +149,7 @@ def ctf_by_amplitudes(
         defocus_step_A=params.defocus_step_A,
         max_astigmatism_A=params.max_astigmatism_A,
         min_resolution_A=params.min_resolution_A,
-        max_resolution_A=params.max_resolution_A,
+        max_resolution_A=params.max_resolution_A or _FIRST_RESOLUTION_A,
         find_phase_shift=params.find_phase_shift,
         astigmatism_tolerance_A=params.astigmatism_tolerance_A,
         candidates=params.candidates,
@@ -151,14 +157,20 @@ def ctf_by_amplitudes(
     fit = fit_ctf(spectrum, microscope, limits)
     profiles = make_profiles(spectrum, fit.defocus, microscope, params.min_resolution_A)
     ice, tilt = iciness(profiles), None
+    if params.max_resolution_A is None and not params.find_tilt and fit.significance >= _LEAST_SIGNIFICANCE:
+        fit, limits = _followed(spectrum, fit, profiles, microscope, limits)
+        profiles = make_profiles(spectrum, fit.defocus, microscope, params.min_resolution_A)
     if params.find_tilt:
         tilt, spectrum, fit = _tilted(micrograph, pixel_size_A, microscope, params, limits, fit)
         profiles = make_profiles(spectrum, fit.defocus, microscope, params.min_resolution_A)
     # If the rings as a whole are not above the noise, agreement in a window is chance.
     seen = fit.significance / (1.0 if tilt is None else _TAPER_PX) >= _LEAST_SIGNIFICANCE
     resolution = fit_resolution_A(profiles, params.min_resolution_A) if seen else params.min_resolution_A
+    band = Band(spectrum, limits.min_resolution_A, limits.max_resolution_A)
+    moves = sector_influences(band, fit, microscope, free=4 if params.find_phase_shift else 3)
     return CtfEstimate(
         fit=fit,
+        error=defocus_error(moves, fit.defocus),
         resolution_A=resolution,
         aliasing_A=aliasing_resolution_A(profiles, fit.defocus.mean_A, microscope),
         iciness=ice,
@@ -167,6 +179,18 @@ def ctf_by_amplitudes(
         image_pixel_size_A=spectrum.pixel_size_A,
         tilt=tilt,
     )
+
+
+def _followed(
+    spectrum: Spectrum, fit: Fit, profiles: Profiles, microscope: Microscope, limits: SearchRange
+) -> tuple[Fit, SearchRange]:
+    """Refine a fit up to the resolution to which it follows the rings, where the phase depends most on the defocus."""
+    seen_A = fit_resolution_A(profiles, limits.min_resolution_A)
+    if seen_A >= limits.max_resolution_A:
+        return fit, limits
+    limits = replace(limits, max_resolution_A=seen_A)
+    band = Band(spectrum, limits.min_resolution_A, seen_A)
+    return refine(band, fit.defocus, microscope, limits), limits
 
 
 def _tilted(
@@ -187,7 +211,7 @@ def _tilted(
             fit.defocus,
             microscope,
             coarse_A=params.min_resolution_A,
-            fine_A=min(params.max_resolution_A, _TILT_RESOLUTION_A),
+            fine_A=min(limits.max_resolution_A, _TILT_RESOLUTION_A),
             defocus_range_A=(params.min_defocus_A, params.max_defocus_A),
             near=near,
         )
@@ -252,7 +276,9 @@ def measure(micrograph: CtfMicrograph, params: EstimateCtfCtffind) -> Row:
     if estimate.tilt is not None:
         title += f", tilt {estimate.tilt.tilt_deg:.0f}°"
     save_profiles(micrograph.picture("epa"), estimate, title)
-    row = ctf_columns(d, image=image, merit=estimate.fit.score, resolution_A=estimate.resolution_A)
+    row = ctf_columns(
+        d, image=image, merit=estimate.fit.score, resolution_A=estimate.resolution_A, error=estimate.error
+    )
     row |= {
         "crpCtfAliasingResolution": estimate.aliasing_A,
         "crpIciness": _UNKNOWN_ICE if estimate.iciness is None else estimate.iciness,

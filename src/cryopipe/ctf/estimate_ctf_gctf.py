@@ -140,10 +140,10 @@ def measure(micrograph: CtfMicrograph, params: EstimateCtfGctf) -> Row:
         fit,
         microscope,
         coarse_A=params.min_resolution_A,
-        fine_A=params.max_resolution_A,
+        fine_A=params.max_resolution_A or fit.resolution_A,
         b_factor_A2=params.b_factor_A2,
     )
-    row = ctf_columns(fit.defocus, image=image, merit=fit.score, resolution_A=fit.resolution_A)
+    row = ctf_columns(fit.defocus, image=image, merit=fit.score, resolution_A=fit.resolution_A, error=fit.error)
     return row | {"rlnCtfValidationScore": validation}
 
 

@@ -24,9 +24,11 @@ from pathlib import Path
 from cryopipe.config.ctf import EstimateCtfXmipp
 from cryopipe.context import Context
 from cryopipe.ctf.micrograph import CTF_COLUMNS, CtfFiles, CtfMicrograph, ctf_columns, estimate_ctfs, write_picture
+from cryopipe.ctf.sector_errors import defocus_error
 from cryopipe.ctf.xmipp.envelope import envelope_b_factor_A2
 from cryopipe.ctf.xmipp.estimate import CRITERIA, PreviousCtf, SpectrumEstimate, ctf_by_power_spectrum
 from cryopipe.ctf.xmipp.files import diagnostic_pictures, model_parameters, radial_curves
+from cryopipe.ctf.xmipp.fit import sector_influences
 from cryopipe.errors import InputError
 from cryopipe.io.star import StarTable, read_table
 from cryopipe.io.star_blocks import write_blocks
@@ -91,7 +93,8 @@ def measure(micrograph: CtfMicrograph, params: EstimateCtfXmipp) -> Row:
             "ctf_radial": radial_curves(estimate.cells, d, microscope, estimate.envelope, estimate.background),
         },
     )
-    row = ctf_columns(d, image=image, merit=estimate.figure_of_merit, resolution_A=estimate.resolution_A)
+    error = defocus_error(sector_influences(estimate.fit.solution, estimate.fit.cells), d)
+    row = ctf_columns(d, image=image, merit=estimate.figure_of_merit, resolution_A=estimate.resolution_A, error=error)
     row["rlnPhaseShift"] %= 180.0
     if previous is not None and params.fix_previous:
         row |= _as_it_was(previous, keep_phase_shift=not params.find_phase_shift)

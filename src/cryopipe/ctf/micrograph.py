@@ -19,6 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from cryopipe.context import Context
 from cryopipe.ctf.defocus import Defocus, Microscope
+from cryopipe.ctf.sector_errors import ERROR_COLUMNS, DefocusError, error_columns
 from cryopipe.errors import InputError
 from cryopipe.io.atomic import atomic_path
 from cryopipe.io.micrographs import MICROSCOPE, micrograph_path, micrograph_rows, read_micrograph
@@ -36,6 +37,7 @@ CTF_COLUMNS = {
     "rlnCtfAstigmatism": "float64",
     "rlnCtfFigureOfMerit": "float64",
     "rlnCtfMaxResolution": "float64",
+    **dict.fromkeys(ERROR_COLUMNS, "float64"),
 }
 
 
@@ -122,7 +124,7 @@ def check_band(pixel_size_A: float, min_resolution_A: float) -> None:
         )
 
 
-def ctf_columns(defocus: Defocus, *, image: Path, merit: float, resolution_A: float) -> Row:
+def ctf_columns(defocus: Defocus, *, image: Path, merit: float, resolution_A: float, error: DefocusError | None) -> Row:
     """Return the values of `CTF_COLUMNS`, in their order.
 
     Parameters
@@ -135,11 +137,13 @@ def ctf_columns(defocus: Defocus, *, image: Path, merit: float, resolution_A: fl
         Figure of merit of the fit.
     resolution_A : float
         Resolution (Å) of the fit.
+    error : DefocusError or None
+        Standard deviations of the fit, None if they are not known.
     """
     phase_shift_deg = float(np.degrees(defocus.phase_shift_rad))
     u_A, v_A = defocus.u_A, defocus.v_A
     values = (str(image), u_A, v_A, defocus.angle_deg, phase_shift_deg, u_A - v_A, merit, resolution_A)
-    return dict(zip(CTF_COLUMNS, values, strict=True))
+    return dict(zip(CTF_COLUMNS, values, strict=False)) | error_columns(error)
 
 
 def write_picture(mrc: Path, png: Path, picture: np.ndarray, pixel_size_A: float) -> None:

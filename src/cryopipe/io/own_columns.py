@@ -56,6 +56,7 @@ def _consensus(prefix: str, words: str) -> tuple[OwnColumn, ...]:
         "consensus_ctf, micrographs",
         (f"{prefix}Estimates", "int", "", f"Number of {words}."),
         (f"{prefix}Agreeing", "text", "", f"Names of the {words} that agree, joined by +."),
+        (f"{prefix}OutVoted", "text", "", f"Names of the {words} that contradict the others, joined by +, or none."),
         (f"{prefix}Crossing", "float", "Å", f"Resolution at which phases of the {words} differ by 90°; worst pair."),
         (f"{prefix}Area", "float", "Å", f"Radius of the disc in which phases of the {words} differ by less; worst pair."),
         (f"{prefix}Legacy", "float", "Å", f"Agreement of the {words} as xmipp measures it; worst pair."),
@@ -140,6 +141,14 @@ _MOVIES = (
 )  # fmt: skip
 _CTF = (
     *_group(
+        "estimate_ctf_<name> and consensus_ctf, micrographs",
+        ("crpCtfDefocusUError", "float", "Å", "Standard deviation of the larger defocus."),
+        ("crpCtfDefocusVError", "float", "Å", "Standard deviation of the smaller defocus."),
+        ("crpCtfDefocusAngleError", "float", "°", "Standard deviation of the direction of the larger defocus."),
+        ("crpCtfDefocusMeanError", "float", "Å", "Standard deviation of (U + V) / 2."),
+        ("crpCtfAstigmatismError", "float", "Å", "Standard deviation of each component of the astigmatism, (U - V) / 2 long."),
+    ),
+    *_group(
         "estimate_ctf_ctffind, micrographs",
         ("crpCtfAliasingResolution", "float", "Å", "Beyond this resolution rings are too dense for the box."),
         ("crpIciness", "float", "", "Square of the mean amplitude at 3.9-3.5 Å over that at 30-6 Å: crystalline ice."),
@@ -201,12 +210,15 @@ _CTF = (
     *_consensus("crpCtfEnvelopeConsensus", "estimates of the pass that fits the envelope"),
     *_group(
         "consensus_ctf, micrographs",
-        ("crpCtfDefocusFrom", "text", "", "Estimator that gave the defocus of the row; joined by + for a mean."),
+        ("crpCtfDefocusFrom", "text", "", "Estimators that gave the defocus of the row, joined by +."),
         ("crpCtfEnvelopeFrom", "text", "", "Estimator that gave the envelope of the row; none if it has none."),
         ("crpCtfAgreement<Pair>", "float", "Å", "Resolution at which the phases of the two estimators differ by 90°."),
         ("crpCtf<Estimator>DefocusU", "float", "Å", "Larger defocus from that estimator."),
         ("crpCtf<Estimator>DefocusV", "float", "Å", "Smaller defocus from that estimator."),
         ("crpCtf<Estimator>DefocusAngle", "float", "°", "Direction of the larger defocus from that estimator, from x towards y."),
+        ("crpCtf<Estimator>DefocusMeanError", "float", "Å", "Standard deviation of (U + V) / 2 that this estimator states."),
+        ("crpCtf<Estimator>AstigmatismError", "float", "Å", "Standard deviation of an astigmatism component that it states."),
+        ("crpCtf<Estimator>Weight", "float", "", "Weight of that estimator in the mean defocus of the row."),
         ("crpCtf<Estimator>MaxResolution", "float", "Å", "Resolution up to which that estimator finds rings."),
         ("crpCtf<Estimator>FigureOfMerit", "float", "", "Correlation of spectrum and model of that estimator."),
         ("crpCtf<Estimator>Image", "text", "", "Picture of spectrum and model of that estimator."),

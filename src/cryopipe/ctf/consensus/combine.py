@@ -10,7 +10,10 @@ Columns that are written (P is the prefix of the pass: ``crpCtfConsensus`` or ``
   `cryopipe.ctf.defocus`): mean of the agreeing branches, as tensors. With ``Sd`` added: their standard deviations (n - 1),
   those of U and V along the axes of the mean.
 - ``crpCtfAgreement<A><B>`` (Å): resolution at which the phases of A and B differ by 90°, for all pairs of branches.
-- ``crpCtf<A>DefocusU | DefocusV | DefocusAngle | FigureOfMerit | MaxResolution | Image``: the values of each estimator.
+- ``crpCtf<A>DefocusU | DefocusV | DefocusAngle | DefocusMeanError | AstigmatismError | FigureOfMerit | MaxResolution |
+  Image``: the values of each estimator, and ``crpCtf<A>Weight``: its weight in the mean defocus of the row.
+- ``P + OutVoted``: names of the estimates that contradict the others, by a ring or by their errors.
+- ``crpCtfDefocusMeanError`` and the other columns of errors: those of the defocus of the row.
 - ``crpCtfDefocusFrom``, ``crpCtfEnvelopeFrom``: names of the branches from which defocus and envelope of the row come.
 
 The values are -9999 and "none" if a branch has no estimate of this micrograph.
@@ -28,11 +31,13 @@ import pandas as pd
 from cryopipe.config.ctf import ConsensusCtf
 from cryopipe.ctf.consensus.agreement import angle_difference_deg, mean_defocus, spread
 from cryopipe.ctf.consensus.branches import Branch
-from cryopipe.ctf.consensus.criteria import MISSING
+from cryopipe.ctf.consensus.members import Result, combine_all
 from cryopipe.ctf.consensus.verdict import CtfVerdict
-from cryopipe.ctf.defocus import Defocus
+from cryopipe.ctf.sector_errors import ERROR_COLUMNS, MISSING, error_columns
 
 _NONE = "none"
+#: Values of ``defocus_from`` for which the estimates are combined.
+_MEANS = ("weighted", "mean")
 #: Resolution (Å) for two CTFs that differ already at frequency zero. STAR files cannot contain infinity.
 _NEVER_A = 9999.0
 #: Columns that belong to a defocus and are taken together with it.
@@ -46,11 +51,14 @@ _DEFOCUS = (
     "rlnCtfMaxResolution",
     "rlnCtfValidationScore",
     "crpCtfAliasingResolution",
+    *ERROR_COLUMNS,
 )
 _OF_EACH = {
     "DefocusU": "rlnDefocusU",
     "DefocusV": "rlnDefocusV",
     "DefocusAngle": "rlnDefocusAngle",
+    "DefocusMeanError": "crpCtfDefocusMeanError",
+    "AstigmatismError": "crpCtfAstigmatismError",
     "FigureOfMerit": "rlnCtfFigureOfMerit",
     "MaxResolution": "rlnCtfMaxResolution",
     "Image": "rlnCtfImage",
@@ -81,7 +89,8 @@ def combined_rows(
         Prefix of the columns of this pass (P in the docstring of the module).
     """
     fills = _columns(branches, params, prefix)
-    rows = [_row(item, verdict, branches, params, prefix, fills) for item, verdict in verdicts.items()]
+    results = combine_all(verdicts, branches, weighted=params.defocus_from == "weighted")
+    rows = [_row(item, verdict, results[item], branches, params, prefix, fills) for item, verdict in verdicts.items()]
     frame = pd.DataFrame(rows, columns=list(fills))
     types = {name: {float: "float64", int: "int64"}.get(type(fill), "object") for name, fill in fills.items()}
     return frame.astype(types)
@@ -103,19 +112,25 @@ def _columns(branches: Sequence[Branch], params: ConsensusCtf, prefix: str) -> d
     fills |= {f"{prefix}Estimates": 0, f"{prefix}Agreeing": _NONE, "crpCtfDefocusFrom": _NONE}
     if params.envelope_from is not None:
         fills["crpCtfEnvelopeFrom"] = _NONE
+    if any(name in branch.table.rows for branch in branches for name in ERROR_COLUMNS):
+        fills |= {name: MISSING for name in ERROR_COLUMNS if name not in fills}
     if len(branches) > 1:
+        fills |= {f"{prefix}OutVoted": _NONE}
         fills |= {f"{prefix}{name}": MISSING for name in _TOGETHER}
         fills |= {
             _pair(a, b): MISSING for a, b in itertools.combinations(sorted(branch.name for branch in branches), 2)
         }
         for branch in branches:
             fills |= {name: _fill(branches, source) for name, source in _own_columns(branch).items()}
+            if params.defocus_from in _MEANS and branch.name != "consensus_ctf":
+                fills[_weight(branch.name)] = MISSING
     return fills
 
 
 def _row(
     item: str,
     verdict: CtfVerdict,
+    result: Result,
     branches: Sequence[Branch],
     params: ConsensusCtf,
     prefix: str,
@@ -129,9 +144,10 @@ def _row(
     source = by_name.get(params.defocus_from, agreeing[0])
     row |= {name: value for name, value in source.rows[item].items() if name in _DEFOCUS and name in fills}
     row["crpCtfDefocusFrom"] = source.rows[item].get("crpCtfDefocusFrom", source.name)
-    if params.defocus_from == "mean" and len(agreeing) > 1:
-        row |= _mean_columns([verdict.estimates[name][0] for name in verdict.agreeing], fills)
-        row["crpCtfDefocusFrom"] = "+".join(verdict.agreeing)
+    out_voted = result.combination.out_voted
+    if params.defocus_from in _MEANS and len(agreeing) > 1:
+        row |= _mean_columns(result, fills)
+        row["crpCtfDefocusFrom"] = "+".join(name for name in verdict.agreeing if name not in out_voted)
     if params.envelope_from is not None:
         envelope = by_name.get(params.envelope_from)
         if envelope is not None:
@@ -141,7 +157,11 @@ def _row(
     if len(branches) > 1:
         if len(agreeing) > 1:
             row |= {f"{prefix}{name}": value for name, value in _together(verdict).items()}
+        out = [name for name in verdict.estimates if name not in verdict.agreeing or name in out_voted]
+        row[f"{prefix}OutVoted"] = "+".join(out) or _NONE
         row |= {_pair(*pair): min(found.crossing_A, _NEVER_A) for pair, found in verdict.pairs.items()}
+        weights = dict.fromkeys(verdict.estimates, 0.0) | result.combination.weights
+        row |= {_weight(name): weight for name, weight in weights.items() if _weight(name) in fills}
         for branch in branches:
             if item in branch.rows:
                 row |= {name: branch.rows[item][source] for name, source in _own_columns(branch).items()}
@@ -169,16 +189,21 @@ def _together(verdict: CtfVerdict) -> dict[str, float]:
     return dict(zip(_TOGETHER, values, strict=True))
 
 
-def _mean_columns(defoci: Sequence[Defocus], fills: Mapping[str, Any]) -> dict[str, float]:
-    mean = mean_defocus(defoci)
+def _mean_columns(result: Result, fills: Mapping[str, Any]) -> dict[str, float]:
+    mean = result.combination.defocus
     values = {
         "rlnDefocusU": mean.u_A,
         "rlnDefocusV": mean.v_A,
         "rlnDefocusAngle": mean.angle_deg,
         "rlnPhaseShift": float(np.degrees(mean.phase_shift_rad)),
         "rlnCtfAstigmatism": mean.u_A - mean.v_A,
+        **error_columns(result.error),
     }
     return {name: value for name, value in values.items() if name in fills}
+
+
+def _weight(name: str) -> str:
+    return f"crpCtf{name.title()}Weight"
 
 
 def _own_columns(branch: Branch) -> dict[str, str]:

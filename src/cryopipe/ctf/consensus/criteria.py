@@ -14,9 +14,7 @@ from typing import Any
 
 from cryopipe.config.ctf import ConsensusCtf
 from cryopipe.ctf.defocus import Defocus
-
-#: Value in a table if an estimator gave none. No quantity of a CTF is as small, and STAR files cannot contain NaN.
-MISSING = -9999.0
+from cryopipe.ctf.sector_errors import MISSING
 
 
 @dataclass(frozen=True)

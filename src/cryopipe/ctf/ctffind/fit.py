@@ -16,6 +16,7 @@ from scipy import optimize
 
 from cryopipe.ctf.ctffind.spectrum import Spectrum
 from cryopipe.ctf.defocus import Defocus, Microscope, phase
+from cryopipe.ctf.sector_errors import fit_influences, sector_of
 
 #: Number of sectors over 180°. Within one of 10° the defocus varies by at most ± 0.09 (U - V). Time grows with their number.
 _SECTORS = 18
@@ -102,6 +103,12 @@ def _dot(a: np.ndarray, b: np.ndarray) -> float:
 
 def score_and_gradient(band: Band, defocus: Defocus, microscope: Microscope) -> tuple[float, np.ndarray]:
     """Return the correlation with |CTF| and its derivatives by mean, a, b (1/Å) and phase shift (1/rad)."""
+    pulls, score = _pulls(band, defocus, microscope)
+    return score, pulls.sum(axis=0)
+
+
+def _pulls(band: Band, defocus: Defocus, microscope: Microscope) -> tuple[np.ndarray, float]:
+    """Return the share ``[n, 4]`` of every pixel in the derivatives of the score, and the score."""
     chi = band.chi(defocus, microscope)
     sine, cosine = np.sin(chi), np.cos(chi)
     model = np.abs(sine)
@@ -110,10 +117,18 @@ def score_and_gradient(band: Band, defocus: Defocus, microscope: Microscope) -> 
     product = _dot(band.values, model)
     scale = 1.0 / (band.norm * np.sqrt(spread2))
     # d r = [Σ A dm - (Σ A m / Σ m²) Σ m dm] / (|A| |m|), with dm = sign(sin χ) cos χ dχ
-    pull = (band.values - (product / spread2) * centred) * np.where(sine < 0, -cosine, cosine)
+    pull = (scale * band.values - (scale * product / spread2) * centred) * np.where(sine < 0, -cosine, cosine)
     by_defocus = pull * band.k2 * (np.pi * microscope.wavelength_A)
-    gradient = np.array([by_defocus.sum(), _dot(by_defocus, band.cos2), _dot(by_defocus, band.sin2), pull.sum()])
-    return product * scale, gradient * scale
+    return np.stack([by_defocus, by_defocus * band.cos2, by_defocus * band.sin2, pull], axis=1), product * scale
+
+
+def sector_influences(band: Band, fit: Fit, microscope: Microscope, *, free: int) -> np.ndarray | None:
+    """Return how far each sector moves a fit with ``free`` parameters (`cryopipe.ctf.sector_errors.influences`)."""
+
+    def pulls(defocus: Defocus) -> np.ndarray:
+        return _pulls(band, defocus, microscope)[0][:, :free]
+
+    return fit_influences(pulls, fit.defocus, free=free, sectors=sector_of(band.cos2, band.sin2))
 
 
 def search(band: Band, microscope: Microscope, limits: SearchRange) -> list[Defocus]:

@@ -14,12 +14,15 @@ from scipy import ndimage, optimize
 from cryopipe.ctf.defocus import Defocus, Microscope, equivalent_k2, phase
 from cryopipe.ctf.gctf.points import Points, pixels_of, polar_cells
 from cryopipe.ctf.gctf.spectrum import LogSpectrum
+from cryopipe.ctf.sector_errors import DefocusError, defocus_error
 from cryopipe.kernels.rings import equiphase_average
 
 #: Number of mean defoci of the global search that go on. Maxima one ring apart have similar scores, so the first may be wrong.
 _PEAKS = 5
 #: Number of starting points that are refined; each of these defoci has seven astigmatisms. A choice: each costs a refinement.
 _STARTS = 4
+#: Finest resolution of the first fit, Gctf's. Up to it a search can tell one ring from the next.
+_FIRST_RESOLUTION_A = 4.0
 #: Samples of the equiphase average per pixel of the spectrum: Gctf's default.
 _OVERSAMPLING = 4
 #: The fit ends where the correlation over three fringes stays below this. A choice: a smaller value accepts noise at finer
@@ -38,7 +41,8 @@ class LogFit:
     """A fitted defocus, its correlation and the resolution of the fit (Å).
 
     ``k``, ``equiphase``, ``model`` and ``local_correlation`` ``[n]`` are the equiphase profile, |CTF| and their
-    correlation in a window, over the spatial frequency (1/Å).
+    correlation in a window, over the spatial frequency (1/Å). ``error`` has the standard deviations of the defocus, if the
+    correlation has a maximum there.
     """
 
     defocus: Defocus
@@ -48,6 +52,7 @@ class LogFit:
     equiphase: np.ndarray
     model: np.ndarray
     local_correlation: np.ndarray
+    error: DefocusError | None = None
 
 
 def fit_log_spectrum(
@@ -57,7 +62,7 @@ def fit_log_spectrum(
     defoci_A: np.ndarray,
     astigmatism_A: float,
     coarse_A: float,
-    fine_A: float,
+    fine_A: float | None,
     b_factor_A2: float,
     find_phase_shift: bool = False,
 ) -> LogFit:
@@ -74,7 +79,7 @@ def fit_log_spectrum(
     astigmatism_A : float
         U - V of the astigmatic starting points.
     coarse_A, fine_A : float
-        Band of the fit.
+        Band of the fit. Without ``fine_A`` it is 4 Å, and then where the fit follows the rings, if that is finer.
     b_factor_A2 : float
         Weight of high frequencies, exp(-B k² / 4).
     find_phase_shift : bool
@@ -82,7 +87,8 @@ def fit_log_spectrum(
     """
     unit = 1.0 / (spectrum.box * spectrum.pixel_size_A)
     everything = pixels_of(spectrum.values, spectrum.pixel_size_A)
-    pixels = everything.within(coarse_A, fine_A)
+    first_A = fine_A or _FIRST_RESOLUTION_A
+    pixels = everything.within(coarse_A, first_A)
     cells = polar_cells(pixels, unit)
     rings = polar_cells(Points(pixels.k2, pixels.cos2 * 0 + 1, pixels.sin2 * 0, pixels.values, pixels.weights), unit)
     shifts = _SHIFTS if find_phase_shift else np.zeros(1)
@@ -96,9 +102,18 @@ def fit_log_spectrum(
     free = 4 if find_phase_shift else 3
     refined = [refine(cells, start, microscope, b_factor_A2, 200.0, free) for start in starts[:_STARTS]]
     best = max(refined, key=lambda d: cells.correlation(d, microscope, b_factor_A2))
-    best = refine(pixels, best, microscope, b_factor_A2, 40.0, free)
-    best = replace(best, phase_shift_rad=best.phase_shift_rad % np.pi)
-    return describe(everything, best, spectrum, microscope, coarse_A=coarse_A, fine_A=fine_A, b_factor_A2=b_factor_A2)
+
+    def described(band: Points, start: Defocus, size_A: float, finest_A: float) -> LogFit:
+        d = refine(band, start, microscope, b_factor_A2, size_A, free)
+        d = replace(d, phase_shift_rad=d.phase_shift_rad % np.pi)
+        options = {"coarse_A": coarse_A, "fine_A": finest_A, "b_factor_A2": b_factor_A2}
+        moves = band.influences(d, microscope, b_factor_A2, free=free)
+        return replace(describe(everything, d, spectrum, microscope, **options), error=defocus_error(moves, d))
+
+    fit = described(pixels, best, 40.0, first_A)
+    if fine_A is None and fit.resolution_A < first_A:
+        fit = described(everything.within(coarse_A, fit.resolution_A), fit.defocus, 10.0, fit.resolution_A)
+    return fit
 
 
 def mean_defocus_scores(

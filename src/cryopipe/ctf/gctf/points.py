@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cryopipe.ctf.defocus import Defocus, Microscope, phase
+from cryopipe.ctf.sector_errors import fit_influences, sector_of
 
 #: Number of sectors over 180°. Within one of 5° the defocus varies by at most ± 0.045 (U - V).
 _AZIMUTHS = 36
@@ -46,6 +47,38 @@ class Points:
         values = self.values - np.einsum("i,i->", weights, self.values)
         norm = np.einsum("i,i,i->", weights, model, model) * np.einsum("i,i,i->", weights, values, values)
         return float(np.einsum("i,i,i->", weights, model, values) / np.sqrt(max(norm, 1e-30)))
+
+    def influences(
+        self, defocus: Defocus, microscope: Microscope, b_factor_A2: float, *, free: int
+    ) -> np.ndarray | None:
+        """Return how far each sector moves a fit of ``free`` parameters (`cryopipe.ctf.sector_errors.influences`).
+
+        Parameters
+        ----------
+        defocus : Defocus
+            The fit.
+        microscope : Microscope
+            Voltage, Cs, amplitude contrast.
+        b_factor_A2 : float
+            Weight of high frequencies in the fit, Å².
+        free : int
+            3 (mean defocus and astigmatism) or 4 (phase shift, too).
+        """
+        weights = self.weights * np.exp(-0.25 * b_factor_A2 * self.k2)
+        weights = weights / weights.sum()
+        values = self.values - np.einsum("i,i->", weights, self.values)
+
+        def pulls(at: Defocus) -> np.ndarray:
+            local = at.mean_A + at.a_A * self.cos2 + at.b_A * self.sin2
+            chi = phase(self.k2, local, microscope, at.phase_shift_rad)
+            model = np.abs(np.sin(chi))
+            model -= np.einsum("i,i->", weights, model)
+            share = np.einsum("i,i,i->", weights, model, values) / np.einsum("i,i,i->", weights, model, model)
+            slope = weights * (values - share * model) * share * np.where(np.sin(chi) < 0, -1.0, 1.0) * np.cos(chi)
+            by_defocus = slope * self.k2 * (np.pi * microscope.wavelength_A)
+            return np.stack([by_defocus, by_defocus * self.cos2, by_defocus * self.sin2, slope], axis=1)[:, :free]
+
+        return fit_influences(pulls, defocus, free=free, sectors=sector_of(self.cos2, self.sin2))
 
 
 def pixels_of(half_plane: np.ndarray, pixel_size_A: float) -> Points:

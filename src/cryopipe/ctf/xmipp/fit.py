@@ -10,12 +10,13 @@ The model is xmipp's (Sorzano et al. 2007, doi:10.1016/j.jsb.2007.08.013). The m
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import optimize
 
 from cryopipe.ctf.defocus import Microscope, phase
+from cryopipe.ctf.sector_errors import influences, sector_of, sector_sums
 from cryopipe.ctf.xmipp.background import Background
 from cryopipe.ctf.xmipp.polar_average import Cells
 from cryopipe.ctf.xmipp.values import PRIORS, SPECS, Values, hill_of, squared_envelope
@@ -33,7 +34,8 @@ class Solution:
     """Values of all parameters and heights of all terms, with the weighted residuals.
 
     ``heights`` are K², base, sqrt, first Gaussian, second Gaussian (which is subtracted), then the polynomial in
-    u / ``reference``.
+    u / ``reference``. ``slopes`` are the derivatives ``[n + priors, p]`` of the residuals and the pulls of the priors by the
+    fitted parameters, z, a and b first, without those at a bound; None if z, a or b was not fitted or is at a bound.
     """
 
     values: Values
@@ -43,6 +45,7 @@ class Solution:
     background: np.ndarray
     model: np.ndarray
     residuals: np.ndarray
+    slopes: np.ndarray | None = None
 
     @property
     def cost(self) -> float:
@@ -162,11 +165,21 @@ class SpectrumProblem:
             pulls = [spread * (x[i] * scale[i] - value) / tolerance for i, value, tolerance in priors]
             return np.concatenate([self.solve(unpack(x)).residuals, pulls])
 
-        inside = np.clip(first, low + 1e-6 * (high - low), high - 1e-6 * (high - low))
+        begin = np.clip(first, low + 1e-6 * (high - low), high - 1e-6 * (high - low))
         found = optimize.least_squares(
-            residuals, inside, bounds=(low, high), diff_step=_STEP, max_nfev=steps, xtol=1e-5, ftol=1e-6, gtol=1e-8
+            residuals, begin, bounds=(low, high), diff_step=_STEP, max_nfev=steps, xtol=1e-5, ftol=1e-6, gtol=1e-8
         )
-        return self.solve(unpack(found.x))
+        inside = found.active_mask == 0
+        fitted = names[:3] == ["z", "a", "b"] and bool(inside[:3].all())
+        return replace(self.solve(unpack(found.x)), slopes=found.jac[:, inside] / scale[inside] if fitted else None)
+
+
+def sector_influences(solution: Solution, cells: Cells) -> np.ndarray | None:
+    """Return how far each sector moves z, a and b (`cryopipe.ctf.sector_errors.influences`), None if they were not fitted."""
+    if solution.slopes is None:
+        return None
+    pulls = -solution.slopes[: len(cells.u)] * solution.residuals[:, None]
+    return influences(sector_sums(pulls, sector_of(cells.cos2, cells.sin2)), solution.slopes.T @ solution.slopes)
 
 
 def background_of(solution: Solution) -> Background:

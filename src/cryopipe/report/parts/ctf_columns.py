@@ -15,7 +15,9 @@ RESULT = (
     Column("rlnDefocusU", "U", "Å", 0, meaning="Larger defocus."),
     Column("rlnDefocusV", "V", "Å", 0, meaning="Smaller defocus."),
     Column("rlnDefocusAngle", "angle", "°", 1, meaning="Direction of the larger defocus, from x towards y."),
+    Column.own("crpCtfDefocusMeanError", "± defocus", 1, "high"),
     Column("rlnCtfAstigmatism", "astigmatism", "Å", 0, "high", "U - V."),
+    Column.own("crpCtfAstigmatismError", "± astigmatism", 1),
     Column("rlnPhaseShift", "phase shift", "°", 1, meaning="Phase shift of a phase plate."),
     Column("rlnCtfMaxResolution", "fit resolution", "Å", 2, "high", "Resolution up to which the model fits the rings."),
     Column("rlnCtfFigureOfMerit", "figure of merit", "", 3, "low", "Correlation of spectrum and model."),
@@ -54,6 +56,8 @@ _OF_EACH: dict[str, tuple[str, int, Worst]] = {
     "DefocusU": ("U", 0, ""),
     "DefocusV": ("V", 0, ""),
     "DefocusAngle": ("angle", 1, ""),
+    "DefocusMeanError": ("± defocus", 1, ""),
+    "Weight": ("weight", 2, ""),
     "MaxResolution": ("fit resolution", 2, "high"),
     "FigureOfMerit": ("figure of merit", 3, "low"),
 }
@@ -62,6 +66,8 @@ SOURCES = {
     "DefocusU": "rlnDefocusU",
     "DefocusV": "rlnDefocusV",
     "DefocusAngle": "rlnDefocusAngle",
+    "DefocusMeanError": "crpCtfDefocusMeanError",
+    "AstigmatismError": "crpCtfAstigmatismError",
     "MaxResolution": "rlnCtfMaxResolution",
     "FigureOfMerit": "rlnCtfFigureOfMerit",
 }
@@ -84,7 +90,7 @@ def other_columns(frame: pd.DataFrame) -> list[Column]:
     known = {c.key for c in (*RESULT, *QUALITY)}
     found = []
     for key in map(str, frame.columns):
-        of_one = any(key.endswith(what) for what in (*SOURCES, "Image"))
+        of_one = any(key.endswith(what) for what in (*SOURCES, "Image", "Weight", "UError", "VError", "AngleError"))
         if not key.startswith("crpCtf") or key in known or of_one or _LEFT_OUT.search(key):
             continue
         if pd.to_numeric(frame[key], errors="coerce").notna().any():

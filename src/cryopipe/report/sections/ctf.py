@@ -26,6 +26,7 @@ from cryopipe.report.drawing.tables import (
 )
 from cryopipe.report.parts.ctf_agreement import PairComparison, agreement_part, compare, warnings
 from cryopipe.report.parts.ctf_columns import QUALITY, RESULT, SOURCES, each_estimator, is_pair, other_columns
+from cryopipe.report.parts.ctf_members import member_numbers, member_rows, member_warnings
 from cryopipe.report.reads import ENTERING, ESTIMATES, MICROGRAPHS, REJECTED
 from cryopipe.report.run_files import RunFiles
 from cryopipe.report.section import Part, Section
@@ -70,7 +71,9 @@ def build(run: RunFiles) -> Part:
         numbers["agreement"], page["agreement"] = agreement_part(
             estimates, pairs, {str(item) for item in accepted.index}, own or _DEFAULT_LIMIT_A
         )
-        found = warnings(numbers["agreement"])
+        members = member_numbers(accepted, list(estimates))
+        numbers["agreement"]["members"], page["agreement"]["members"] = members, member_rows(members)
+        found = [*warnings(numbers["agreement"]), *member_warnings(members)]
     return Part(numbers=numbers, page=page, warnings=found)
 
 
