@@ -22,7 +22,7 @@ BOX, PIXEL_A, COUNT = 96, 1.5, 60
 
 def centred(rotations: np.ndarray) -> Poses:
     """Return poses with these rotations [n, 3, 3] and no shift."""
-    return replace(Poses.unknown(len(rotations)), rotations=rotations)
+    return replace(Poses.centred(np.zeros((len(rotations), 2))), rotations=rotations)
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,10 @@ from cryopipe.config.declaration.runs import Stage
             "cube": "4e-6 * box_px ** 3",
             "spectra": "8e-6 * particles * 0.39 * box_px ** 2",
             "orientations": "72 * 8 ** step.healpix_order / symmetry_order",
-            "shifts": "1 + 3.14 * (step.offset_range_A / 4) ** 2",
-            "coarse": "1.57 * min(box_px * pixel_A / 12, box_px / 2) ** 2",
+            # the resolution that the grid can search, and its shifts in thirds of it
+            "coarse_A": "0.79 * dataset.particle_diameter_A / 2 ** step.healpix_order",
+            "shifts": "1 + 3.14 * (3 * step.offset_range_A / coarse_A) ** 2",
+            "coarse": "1.57 * min(box_px * pixel_A / coarse_A, box_px / 2) ** 2",
             "search": "4 * shifts * orientations * coarse / 8e10",
             "tile": "min(1074, 4e-6 * particles / 2 * shifts * orientations)",
         },
@@ -54,9 +56,11 @@ class RefineHomogeneous(Params):
         "Outer diameter of the particle; sets masks and search ranges.", unit="Å", derived="dataset.particle_diameter_A"
     )
     initial_lowpass_A: float | None = parameter(
-        "Low-pass filter of the initial map; whatever it holds beyond is forgotten.",
+        "Low-pass filter of the initial map; whatever it holds beyond is forgotten. A sixth of a solid particle's diameter; half "
+        "of the wall of a hollow one, whose views differ in nothing coarser.",
         unit="Å",
-        derived="clip(dataset.particle_diameter_A / 6, 15, 40)",
+        derived="clip(min(dataset.particle_diameter_A / 6, "
+        "0.24 * (dataset.particle_diameter_A - given(dataset.cavity_diameter_A, 0))), 10, 80)",
         ge=5,
         le=100,
     )
@@ -73,7 +77,8 @@ class RefineHomogeneous(Params):
     )
     healpix_order: int = parameter("Order of the global orientation grid (60°/2^order).", default=3, ge=1, le=4)
     offset_range_A: float | None = parameter(
-        "Range of the first search for the particle's centre.",
+        "Largest distance at which the particle is searched from its centre in the table (rlnOriginX/YAngst; the image's centre "
+        "without these).",
         unit="Å",
         derived="0.096 * dataset.particle_diameter_A",
         ge=0,

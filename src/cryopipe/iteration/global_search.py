@@ -17,12 +17,17 @@ from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.references import ReferenceMap, ReferenceSlices, reference_cube
 from cryopipe.search.exhaustive.search import search_poses
-from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement
+from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement, rim_step_A
 from cryopipe.search.options import SearchOptions
 from cryopipe.search.shifts import ShiftGrid, shift_grid
 
 #: Images from which the grey scale of a foreign map is found
 GREY_SAMPLE = 150
+#: A step of the grid moves the particle's rim by this share of the finest detail that is compared, so that the true pose lies
+#: within a third of a period of a point of the grid: 12 Å for 125 Å and steps of 7.5°.
+RIM_SHARE = 2 / 3
+#: The step of the shifts over the finest period: at most a sixth of it is left to the continuous refinement.
+_SHIFT_SHARE = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -39,16 +44,20 @@ class GlobalOptions:
         Range of shifts about each image's last one.
     candidates : int
         Poses that go on to continuous refinement.
-    resolution_A : float
-        Finest resolution of the search. Finer details than 12 Å would need a finer grid than order 3: 7.5° move the rim
-        of 125 Å by 8 Å.
+    diameter_A : float
+        Of the particle.
     """
 
     symmetry: str
     healpix_order: int
     offset_range_A: float
     candidates: int
-    resolution_A: float = 12.0
+    diameter_A: float
+
+    @property
+    def resolution_A(self) -> float:
+        """Finest resolution that the grid can search: a step moves the particle's rim by `RIM_SHARE` of it."""
+        return rim_step_A(self.healpix_order, self.diameter_A) / RIM_SHARE
 
     @property
     def operators(self) -> NDArray[np.float64]:
@@ -118,8 +127,7 @@ class GlobalSearch:
         grid = random_displacement(rng, options.healpix_order) @ grid
         cube = reference_cube(reference, pixels.radius, threads=resources.cpu_threads)
         references = ReferenceSlices(ReferenceMap(cube).slices(grid, pixels), prior)
-        # a third of the finest period: at most a sixth of it is left to the continuous refinement
-        step = pixels.box / pixels.radius / 3
+        step = _SHIFT_SHARE * pixels.box / pixels.radius
         shifts = shift_grid(max(options.offset_range_A / pixel_size_A, step), step)
         return cls(options, pixels.radius, grid, references, shifts, noise, resources)
 
@@ -160,6 +168,7 @@ class GlobalSearch:
 def grey_scale(
     images: ParticleSpectra,
     reference: NDArray[np.float32],
+    base_shifts_px: NDArray[np.float64],
     options: GlobalOptions,
     rng: np.random.Generator,
     *,
@@ -175,10 +184,11 @@ def grey_scale(
     ----------
     images : ParticleSpectra
         Some images (`GREY_SAMPLE` are enough), in the map's box.
+    base_shifts_px : array float64 [n, 2]
+        What centres them as far as it is known.
     reference, options, rng, noise, resources
         As for `GlobalSearch.of_map`.
     """
-    base = np.zeros((len(images), 2))
     cube = reference_cube(reference, images.pixels.radius, threads=resources.cpu_threads)
     probe = ReferenceMap(cube).slices(np.eye(3)[None], images.pixels)
     strength = float(np.sum(np.abs(probe) ** 2 / (2 * noise.sigma2[images.pixels.shell])))
@@ -188,7 +198,7 @@ def grey_scale(
         search = GlobalSearch.of_map(
             scaled, images.pixels, images.pixel_size_A, options, rng, noise=noise, resources=resources
         )
-        rotations, shifts = search.candidates(images, base, 1)
+        rotations, shifts = search.candidates(images, base_shifts_px, 1)
         current = ReferenceMap(cube * np.float32(factor))
         measured = measure_residuals(images, noise, current, rotations[:, 0], shifts[:, 0], devices=resources.devices)
         factor *= max(measured.grey, 1e-3)

@@ -44,7 +44,8 @@ class HalfSet:
         power = ImagePower(store.pixels(store.radius))
         for _, images in store.blocks(store.radius):
             power.add(images)
-        return cls(Poses.unknown(n), np.ones(n), np.zeros((n, 3)), power.initial_sigma2(), 180.0)
+        poses = Poses.centred(store.centres_A / store.pixel_size_A)
+        return cls(poses, np.ones(n), np.zeros((n, 3)), power.initial_sigma2(), 180.0)
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,8 @@ class Improver:
             some = slice(0, GREY_SAMPLE)
             images = in_box(half.store.block(some, task.radius), task.box)
             sample = with_ctfs(images, parameters.subset(some), state.ctf_change_A[some]).scaled(state.scale[some])
-            reference = reference * np.float32(grey_scale(sample, reference, options.search, rng, **given))
+            base = state.poses.shifts_px[some] * (task.box / half.store.box)
+            reference = reference * np.float32(grey_scale(sample, reference, base, options.search, rng, **given))
         chosen = np.ones(n, bool)
         if task.search == "weak":
             chosen = (rng.random(n) < task.random_share) | (state.poses.confidence < LOW_CONFIDENCE)

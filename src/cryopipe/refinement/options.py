@@ -12,7 +12,9 @@ from cryopipe.iteration.half_set_state import CtfOptions, HalfSetOptions
 def half_set_options(params: RefineHomogeneous) -> HalfSetOptions:
     """Return how each half set is refined."""
     (offset_range_A,) = require(params, "offset_range_A")
-    search = GlobalOptions(str(params.symmetry), params.healpix_order, offset_range_A, params.candidates)
+    search = GlobalOptions(
+        str(params.symmetry), params.healpix_order, offset_range_A, params.candidates, diameter_A(params)
+    )
     astigmatism = params.astigmatism_prior_A if params.refine_astigmatism else None
     ctf = CtfOptions(params.defocus_range_A, params.defocus_prior_A, astigmatism)
     return HalfSetOptions(search, ctf, params.refine_scale)
