@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopipe.imaging.fourier_pixels import FourierPixels
+from cryopipe.imaging.geometry import angular_distance_deg
 from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.iteration.pose_table import Poses
 from cryopipe.iteration.residuals import measure_residuals
@@ -17,17 +18,32 @@ from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.references import ReferenceMap, ReferenceSlices, reference_cube
 from cryopipe.search.exhaustive.search import search_poses
-from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement, rim_step_A
+from cryopipe.search.grid import (
+    angular_step_deg,
+    orientation_grid,
+    orientation_weights,
+    random_displacement,
+    rim_step_A,
+)
 from cryopipe.search.options import SearchOptions
 from cryopipe.search.shifts import ShiftGrid, shift_grid
 
 #: Images from which the grey scale of a foreign map is found
 GREY_SAMPLE = 150
-#: A step of the grid moves the particle's rim by this share of the finest detail that is compared, so that the true pose lies
-#: within a third of a period of a point of the grid: 12 Å for 125 Å and steps of 7.5°.
-RIM_SHARE = 2 / 3
+#: A step of the grid moves the particle's rim by this share of the finest detail that is compared. In the first search a true
+#: pose lies within a third of a period of a point of the grid, which scores its peak: 12 Å for 125 Å and steps of 7.5°. Later
+#: ones look where a peak is to be expected, and more shells tell more: of poses that were lost, four candidates at 12 Å held
+#: 40 %, at 8 Å 57 % (docs/benchmarks.md).
+FIRST_RIM_SHARE = 2 / 3
+RIM_SHARE = 1.0
+#: Range of the shifts over the rms change (x and y each) of the centres so far, at least two steps of the grid.
+SHIFT_REACH = 3.0
 #: The step of the shifts over the finest period: at most a sixth of it is left to the continuous refinement.
 _SHIFT_SHARE = 1 / 3
+#: Points of the grid that are looked at for each candidate, and the least distance of two candidates in steps of the grid: a
+#: point has some 20 neighbours within one and a half steps
+_KEPT = 6
+_APART = 1.5
 
 
 @dataclass(frozen=True)
@@ -54,10 +70,13 @@ class GlobalOptions:
     candidates: int
     diameter_A: float
 
-    @property
-    def resolution_A(self) -> float:
-        """Finest resolution that the grid can search: a step moves the particle's rim by `RIM_SHARE` of it."""
-        return rim_step_A(self.healpix_order, self.diameter_A) / RIM_SHARE
+    def resolution_A(self, *, first: bool) -> float:
+        """Return the finest resolution of the search: a step of the grid moves the particle's rim by a share of it."""
+        return rim_step_A(self.healpix_order, self.diameter_A) / (FIRST_RIM_SHARE if first else RIM_SHARE)
+
+    def range_A(self, spread_A: float) -> float:
+        """Return the range of shifts for particles whose centres changed by ``spread_A`` (rms, x and y each) so far."""
+        return min(self.offset_range_A, SHIFT_REACH * spread_A)
 
     @property
     def operators(self) -> NDArray[np.float64]:
@@ -103,6 +122,7 @@ class GlobalSearch:
         *,
         noise: NoiseModel,
         resources: Resources,
+        spread_A: float = np.inf,
     ) -> GlobalSearch:
         """Return the search with a map for images of its box.
 
@@ -119,50 +139,133 @@ class GlobalSearch:
         noise : NoiseModel
         resources : Resources
             Threads and devices.
+        spread_A : float
+            Rms change (x and y each) of the particles' centres so far; infinite where they were never searched.
         """
-        side_A = pixels.box * pixel_size_A
-        pixels = pixels.crop(min(pixels.radius, max(round(side_A / options.resolution_A), 4)))
+        side_A, first = pixels.box * pixel_size_A, not np.isfinite(spread_A)
+        pixels = pixels.crop(min(pixels.radius, max(round(side_A / options.resolution_A(first=first)), 4)))
         grid = orientation_grid(options.healpix_order, options.symmetry)
         prior = np.log(orientation_weights(grid, options.symmetry))
         grid = random_displacement(rng, options.healpix_order) @ grid
         cube = reference_cube(reference, pixels.radius, threads=resources.cpu_threads)
         references = ReferenceSlices(ReferenceMap(cube).slices(grid, pixels), prior)
         step = _SHIFT_SHARE * pixels.box / pixels.radius
-        shifts = shift_grid(max(options.offset_range_A / pixel_size_A, step), step)
+        shifts = shift_grid(max(options.range_A(spread_A) / pixel_size_A, step if first else 2 * step), step)
         return cls(options, pixels.radius, grid, references, shifts, noise, resources)
 
     def candidates(
-        self, images: ParticleSpectra, base_shifts_px: NDArray[np.float64], count: int
+        self,
+        images: ParticleSpectra,
+        base_shifts_px: NDArray[np.float64],
+        count: int,
+        known: NDArray[np.float64] | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the ``count`` best poses of each image: rotations ``[n, m, 3, 3]``, total shifts ``[n, m, 2]``."""
+        """Return the ``count`` best poses of each image, apart from each other: rotations ``[n, m, 3, 3]``, shifts ``[n, m, 2]``.
+
+        Parameters
+        ----------
+        images : ParticleSpectra
+        base_shifts_px : array float64 [n, 2]
+            The search is about these; the shifts returned hold them.
+        count : int
+        known : array float64 [n, 3, 3], optional
+            Orientations to which alternatives are wanted.
+        """
         coarse = images.crop(self.radius)
         found = search_poses(
             coarse,
             self.noise,
             self.references,
             ShiftGrid(self.shifts_px, base_px=base_shifts_px),
-            options=SearchOptions(candidates=count),
+            options=SearchOptions(candidates=count if count == 1 else _KEPT * count),
             resources=self.resources,
         )
         state = np.where(found.candidate_state >= 0, found.candidate_state, found.best_state[:, None])
         move = np.where(found.candidate_shift >= 0, found.candidate_shift, found.best_shift[:, None])
-        return self.grid[state], base_shifts_px[:, None, :] + self.shifts_px[move]
+        apart_deg = _APART * angular_step_deg(self.options.healpix_order)
+        rotations = self.grid[state]
+        chosen = distinct(rotations, self.options.operators, apart_deg, count, known)
+        row = np.arange(len(state))[:, None]
+        return rotations[row, chosen], base_shifts_px[:, None, :] + self.shifts_px[move[row, chosen]]
 
     def best_poses(
-        self, images: ParticleSpectra, reference: ReferenceMap, base_shifts_px: NDArray[np.float64]
+        self,
+        images: ParticleSpectra,
+        reference: ReferenceMap,
+        base_shifts_px: NDArray[np.float64],
+        known: NDArray[np.float64] | None = None,
     ) -> Poses:
-        """Search globally, refine the candidates continuously to the images' radius, and return the best of each."""
-        rotations, shifts = self.candidates(images, base_shifts_px, self.options.candidates)
+        """Search globally, refine the candidates continuously, first to the search's radius, and return the best of each.
+
+        Parameters
+        ----------
+        images : ParticleSpectra
+        reference : ReferenceMap
+            To the images' radius.
+        base_shifts_px : array float64 [n, 2]
+            The search is about these.
+        known : array float64 [n, 3, 3], optional
+            Orientations to which alternatives are wanted.
+        """
+        rotations, shifts = self.candidates(images, base_shifts_px, self.options.candidates, known)
         best, _, confidence = refine_candidates(
             images,
             self.noise,
             reference,
             rotations,
             shifts,
-            contest=Contest(self.options.operators),
+            contest=Contest(self.options.operators, radii=(self.radius,)),
             resources=self.resources,
         )
         return Poses(best.rotations, best.shifts_px, confidence, best.log_likelihood)
+
+
+def distinct(
+    rotations: NDArray[np.float64],
+    operators: NDArray[np.float64],
+    apart_deg: float,
+    count: int,
+    known: NDArray[np.float64] | None = None,
+) -> NDArray[np.int64]:
+    """Return for each image the places of ``count`` orientations, best first, that lie apart: int64 ``[n, count]``.
+
+    The best points of a grid are neighbours of each other, and followed continuously they end in one pose. Where fewer lie
+    apart, the best of the others fill the list.
+
+    Parameters
+    ----------
+    rotations : array float64 [n, m, 3, 3]
+        Best first.
+    operators : array float64 [g, 3, 3]
+        Point group.
+    apart_deg : float
+        Least angle between two of the chosen ones.
+    count : int
+        At most m.
+    known : array float64 [n, 3, 3], optional
+        The chosen ones lie apart from these as well.
+    """
+    n, m = rotations.shape[:2]
+    free = np.ones((n, m), bool)
+    row, order = np.arange(n), np.empty((n, count), np.int64)
+    taken = np.zeros((n, m), bool)
+
+    def leave_out(pose: NDArray[np.float64]) -> None:
+        for j in range(m):
+            near = angular_distance_deg(rotations[:, j], pose, operators) < apart_deg
+            free[:, j] &= ~near
+
+    if known is not None:
+        leave_out(known)
+    for place in range(count):
+        # the first that is free; else the first that is not taken
+        rank = np.where(free, 0, m) + np.where(taken, 2 * m, 0) + np.arange(m)
+        order[:, place] = rank.argmin(axis=1)
+        taken[row, order[:, place]] = True
+        free[row, order[:, place]] = False
+        if place + 1 < count:
+            leave_out(rotations[row, order[:, place]])
+    return order
 
 
 def grey_scale(

@@ -106,6 +106,8 @@ class Task:
         Whether defoci are refined.
     grey : bool
         Whether the reference's grey scale has to be found first.
+    own_nats : float
+        What a particle's own part in the reference adds to the log-likelihood of its pose, in the mean.
     """
 
     radius: int
@@ -115,3 +117,4 @@ class Task:
     random_share: float
     defocus: bool
     grey: bool
+    own_nats: float = 0.0

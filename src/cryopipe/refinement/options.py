@@ -8,13 +8,15 @@ from cryopipe.iteration.global_search import GlobalOptions
 from cryopipe.iteration.gold_standard import ExchangeOptions
 from cryopipe.iteration.half_set_state import CtfOptions, HalfSetOptions
 
+#: a review follows so many times as many candidates: of poses that were lost, 4 hold 57 % and 12 hold 76 % (docs/benchmarks.md)
+REVIEW_CANDIDATES = 3
 
-def half_set_options(params: RefineHomogeneous) -> HalfSetOptions:
-    """Return how each half set is refined."""
+
+def half_set_options(params: RefineHomogeneous, *, review: bool) -> HalfSetOptions:
+    """Return how each half set is refined, in a review of all poses with more candidates."""
     (offset_range_A,) = require(params, "offset_range_A")
-    search = GlobalOptions(
-        str(params.symmetry), params.healpix_order, offset_range_A, params.candidates, diameter_A(params)
-    )
+    candidates = params.candidates * (REVIEW_CANDIDATES if review else 1)
+    search = GlobalOptions(str(params.symmetry), params.healpix_order, offset_range_A, candidates, diameter_A(params))
     astigmatism = params.astigmatism_prior_A if params.refine_astigmatism else None
     ctf = CtfOptions(params.defocus_range_A, params.defocus_prior_A, astigmatism)
     return HalfSetOptions(search, ctf, params.refine_scale)

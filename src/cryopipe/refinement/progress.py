@@ -21,6 +21,7 @@ class Iteration:
     mean_confidence: float
     median_defocus_change_A: float
     median_astigmatism_change_A: float
+    start_A: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +39,8 @@ class Progress:
     history : list of Iteration
     settled : bool
         Whether the last iteration neither gained a shell nor moved poses.
+    reviewed : int
+        The iteration that searched all particles again once poses had come to rest; 0 before it.
     """
 
     iteration: int
@@ -45,6 +48,7 @@ class Progress:
     pair: Pair
     history: list[Iteration]
     settled: bool
+    reviewed: int
 
     @property
     def resolution_A(self) -> float:
