@@ -1,7 +1,7 @@
 """Time and accuracy of the gold-standard refinement on simulated apoferritin, beside RELION's on the same particles.
 
 ``python benchmarks/refinement.py [--particles 400] [--box 240] [--pixel 1.0] [--snr 0.02] [--start 15] [--symmetry O]
-[--folder DIR] [--peer relion] [--device gpu]``
+[--ice 0] [--folder DIR] [--peer relion] [--device gpu]``
 
 The particles are projections of the embedded atoms (PDB 6Z6U) with CTF, white noise and heights of 300 Å about the
 defocus that the table states; with ``--symmetry C1`` of seven of its 24 chains, which have no symmetry. The tutorial's
@@ -78,7 +78,15 @@ def particle(symmetry: str) -> AtomicModel:
 
 
 def simulate(
-    folder: Path, *, count: int, box: int, pixel_size_A: float, snr: float, symmetry: str, start_A: float
+    folder: Path,
+    *,
+    count: int,
+    box: int,
+    pixel_size_A: float,
+    snr: float,
+    symmetry: str,
+    start_A: float,
+    ice: float = 0.0,
 ) -> None:
     """Write particles.mrcs, particles.star, truth.mrc, start.mrc and truth.npz."""
     rng = np.random.default_rng(0)
@@ -90,10 +98,11 @@ def simulate(
     stated = np.repeat(rng.uniform(8000, 18000, -(-count // 30)), 30)[:count]
     parameters = CtfParameters(stated, stated - 200, np.full(count, 30.0))
     height = rng.normal(0, HEIGHT_SD_A, count)
+    contrast = np.repeat(np.exp(rng.uniform(-ice, ice, -(-count // 30))), 30)[:count]
 
     def projections(part: slice) -> np.ndarray:
         views = project(model, rotations[part], box=box, pixel_size_A=pixel_size_A, shifts_px=shifts[part])
-        return views - views.mean(axis=(1, 2), keepdims=True)
+        return (views - views.mean(axis=(1, 2), keepdims=True)) * contrast[part, None, None].astype(np.float32)
 
     true = parameters.with_defocus_offset(height)
     write_particles(folder, projections, parameters, true, pixel_size_A=pixel_size_A, snr=snr, rng=rng)
@@ -122,12 +131,16 @@ class Judge:
         return float(resolution_at(curve, 0.5, len(self.truth), self.pixel_size_A))
 
     def poses(self, rotations: np.ndarray, shifts_px: np.ndarray, index: Any = slice(None)) -> dict[str, float]:
-        """Return medians and 90th percentiles of angle and shift errors; ``shifts_px`` is what centres an image."""
+        """Return medians and 90th percentiles of angle and shift errors, and how many angles are off by more than 5°.
+
+        ``shifts_px`` is what centres an image.
+        """
         angle = angular_distance_deg(rotations, self.rotations[index], self.operators)
         shift = np.linalg.norm(shifts_px - self.shifts[index], axis=1) * self.pixel_size_A
         return {
             "angle_deg": float(np.median(angle)),
             "angle90_deg": float(np.percentile(angle, 90)),
+            "off5_percent": float(100 * (angle > 5).mean()),
             "shift_A": float(np.median(shift)),
             "shift90_A": float(np.percentile(shift, 90)),
         }
@@ -279,6 +292,9 @@ def main() -> None:
     parser.add_argument("--snr", type=float, default=0.02)
     parser.add_argument("--symmetry", choices=["O", "C1"], default="O")
     parser.add_argument("--start", type=float, default=15.0, help="resolution of the initial map in Å")
+    parser.add_argument(
+        "--ice", type=float, default=0.0, help="natural logarithm of the range of the micrographs' contrast"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="keep the particles here, and use those that are there")
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="gpu: on all that are visible")
@@ -294,7 +310,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "truth.npz").exists():
             size = {"count": arguments.particles, "box": arguments.box, "pixel_size_A": arguments.pixel}
-            simulate(folder, **size, snr=arguments.snr, symmetry=arguments.symmetry, start_A=arguments.start)
+            how = {"symmetry": arguments.symmetry, "start_A": arguments.start, "ice": arguments.ice}
+            simulate(folder, **size, snr=arguments.snr, **how)
         judge = Judge(folder, arguments.symmetry)
         rows = {}
         if not arguments.skip_own:
