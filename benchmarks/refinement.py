@@ -191,11 +191,11 @@ def against_other_half(images: Any, judge: Judge, symmetry: str, threads: int) -
     maps = [half.solve(threads=threads) for half in sums]
     mask: dict[str, Any] = {
         "pixel_size_A": judge.pixel_size_A,
-        "mask_options": mask_options(RefineHomogeneous(particle_diameter_A=DIAMETER_A)),
+        "mask_options": mask_options(RefineHomogeneous(particle_diameter_A=DIAMETER_A, mask_start_resolution_A=12.0)),
         "threads": threads,
     }
     rng = np.random.default_rng(0)
-    shared = compare((maps[0], maps[1]), radius=radius, join_radius=1, rng=rng, **mask)
+    shared = compare((maps[0], maps[1]), radius=radius, join_radius=1, diameter_A=DIAMETER_A, rng=rng, **mask)
     rotations, shifts = judge.rotations.copy(), judge.shifts.copy()
     used = images.crop(int(shared.shell))
     for mine, half, volume in zip(rows, sums[::-1], maps[::-1], strict=True):
@@ -236,7 +236,11 @@ def own(
         log=logging.getLogger("benchmark"),
     )
     params = RefineHomogeneous(
-        symmetry=symmetry, particle_diameter_A=DIAMETER_A, initial_lowpass_A=start_A, offset_range_A=0.096 * DIAMETER_A
+        symmetry=symmetry,
+        particle_diameter_A=DIAMETER_A,
+        initial_lowpass_A=start_A,
+        offset_range_A=0.096 * DIAMETER_A,
+        mask_start_resolution_A=12.0,
     )
     start, cpu = time.perf_counter(), time.process_time()
     inputs = {"particles": folder / "particles.star", "map": folder / "start.mrc"}

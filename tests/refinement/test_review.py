@@ -25,7 +25,9 @@ def test_a_confident_wrong_pose_does_not_outlive_the_review(tmp_path: Path) -> N
     table = read_table(dataset.particles, "particles")
     order = canonical_order(table.rows)
     halves = load_halves(table.with_rows(table.rows.iloc[order]), threads=1)
-    params = RefineHomogeneous(symmetry="O", particle_diameter_A=125, initial_lowpass_A=15.0, offset_range_A=9.0)
+    params = RefineHomogeneous(
+        symmetry="O", particle_diameter_A=125, initial_lowpass_A=15.0, offset_range_A=9.0, mask_start_resolution_A=12.0
+    )
     context = Context("refine_homogeneous", tmp_path, seed=3, threads=1, log=logging.getLogger("test"))
     start = low_pass(dataset.truth, dataset.pixel_size_A, 15.0)
     short = params.model_copy(update={"max_iterations": 3})

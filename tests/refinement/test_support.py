@@ -27,7 +27,12 @@ def test_the_log_and_the_report_warn_of_a_map_of_noise_and_of_no_other(
     write_volume(tmp_path / "start.mrc", low_pass(dataset.truth, 4.0, 26.0), 4.0)
     outputs = {name.split(".")[0]: tmp_path / name for name in NAMES}
     params = RefineHomogeneous(
-        symmetry="C1", particle_diameter_A=125, initial_lowpass_A=26.0, offset_range_A=8.0, healpix_order=2
+        symmetry="C1",
+        particle_diameter_A=125,
+        initial_lowpass_A=26.0,
+        offset_range_A=8.0,
+        healpix_order=2,
+        mask_start_resolution_A=12.0,
     )
     context = Context("refine_homogeneous", tmp_path, seed=3, threads=1, log=logging.getLogger("test"))
     with caplog.at_level(logging.WARNING):

@@ -36,7 +36,8 @@ from cryopipe.config.declaration.runs import Stage
         # 150 MB of the 450 are for kernels that are compiled for the first time
         memory_MB="450 + 20 * cube + min(spectra, max(budget_MB - 805, 0)) + max(min(805, 4.5 * spectra), tile)",
         cpu_seconds="2 + 0.25 * cube + "
-        "particles * (min(step.global_iterations, step.max_iterations) * search + 0.02e-6 * step.max_iterations * box_px ** 2)",
+        "particles * (min(step.global_iterations + 1, step.max_iterations) * search "
+        "+ 0.02e-6 * step.max_iterations * box_px ** 2)",
         parallel=0.9,
         gpu_memory_MB="1000 + 20 * cube + 2 * 134",
         disk_MB="20e-6 * box_px ** 3 + 0.001 * particles",
@@ -73,7 +74,10 @@ class RefineHomogeneous(Params):
     )
     max_iterations: int = parameter("Iterations, at most.", default=14, ge=1, le=50)
     global_iterations: int = parameter(
-        "First iterations in which every particle is searched over all orientations.", default=3, ge=1
+        "First iterations in which every particle is searched over all orientations; it is searched again once poses are at "
+        "rest.",
+        default=2,
+        ge=1,
     )
     healpix_order: int = parameter("Order of the global orientation grid (60°/2^order).", default=3, ge=1, le=4)
     offset_range_A: float | None = parameter(
@@ -85,8 +89,14 @@ class RefineHomogeneous(Params):
         le=200,
     )
     candidates: int = parameter("Poses of the global search that are refined continuously.", default=4, ge=1, le=32)
-    mask_start_resolution_A: float = parameter(
-        "The dynamic mask is used once the map is better than this.", unit="Å", default=12.0, ge=3, le=60
+    mask_start_resolution_A: float | None = parameter(
+        "The dynamic mask is used once the map is better than this (inside a sphere before): an eighth of a solid particle's "
+        "diameter, and 12 Å at least.",
+        unit="Å",
+        derived="max(12, min(dataset.particle_diameter_A / 8, "
+        "0.24 * (dataset.particle_diameter_A - given(dataset.cavity_diameter_A, 0))))",
+        ge=3,
+        le=300,
     )
     mask_threshold: float = parameter(
         "Dynamic mask: density threshold over the map's 99.9th percentile.", default=0.2, gt=0, lt=1

@@ -98,7 +98,18 @@ class Batch:
 
     @classmethod
     def of(cls, store: ParticleStore, rows: NDArray[np.int64], radius: int, setting: Setting) -> Batch:
-        """Return the particles at ``rows`` of a store inside a radius."""
+        """Return some particles of a store.
+
+        Parameters
+        ----------
+        store : ParticleStore
+        rows : array int64 [n]
+            Of the store.
+        radius : int
+            Fourier pixels.
+        setting : Setting
+            Working box.
+        """
         centres_A = store.centres_A[rows]
         return cls(in_box(store.block(rows, radius), setting.box), centres_A / setting.pixel_size_A)
 

@@ -146,6 +146,7 @@ def advance_pair(
         radius=task.reconstruct_radius,
         join_radius=round(halves.store.side_A / exchange_options.join_resolution_A),
         pixel_size_A=pixel_size_A,
+        diameter_A=exchange_options.particle_diameter_A,
         mask_options=mask,
         rng=context.rng(f"{name} phases"),
         threads=context.threads,

@@ -146,11 +146,11 @@ class Improver:
         if not weak:
             result.put(rows, self.search.best_poses(part, self.reference, result.shifts_px[rows]))
             return result
-        known = result.rotations[rows]
-        found = self.search.best_poses(part, self.reference, result.shifts_px[rows], known)
+        before = result.rotations[rows]
+        found = self.search.best_poses(part, self.reference, result.shifts_px[rows], before)
         # the known pose has helped to make the reference, its alternatives have not
         lead = result.log_likelihood[rows] - self.task.own_nats - found.log_likelihood
-        same = angular_distance_deg(known, found.rotations, self.options.search.operators) < 1.0
+        same = angular_distance_deg(before, found.rotations, self.options.search.operators) < 1.0
         sure = 1 / (1 + np.exp(-np.clip(lead, -50, 50)))
         wins = (lead < 0) & ~same
         result.put(rows[wins], found, wins)

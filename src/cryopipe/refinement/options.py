@@ -25,14 +25,14 @@ def half_set_options(params: RefineHomogeneous, *, review: bool) -> HalfSetOptio
 def exchange_options(params: RefineHomogeneous) -> ExchangeOptions:
     """Return what the halves share."""
     join = max(params.join_resolution_A, require(params, "initial_lowpass_A")[0])
-    return ExchangeOptions(diameter_A(params), join, mask_options(params), params.mask_start_resolution_A)
+    return ExchangeOptions(diameter_A(params), join, mask_options(params), mask_start_A(params))
 
 
 def mask_options(params: RefineHomogeneous) -> dict[str, float]:
     """Return the options of :func:`cryopipe.reconstruction.dynamic_mask.dynamic_mask`."""
     return {
         "diameter_A": diameter_A(params),
-        "low_pass_A": params.mask_start_resolution_A,
+        "low_pass_A": mask_start_A(params),
         "threshold": params.mask_threshold,
         "near_A": params.mask_near_A,
         "far_A": max(params.mask_far_A, params.mask_near_A + 1.0),
@@ -42,3 +42,8 @@ def mask_options(params: RefineHomogeneous) -> dict[str, float]:
 def diameter_A(params: RefineHomogeneous) -> float:
     """Return the particle's diameter."""
     return float(require(params, "particle_diameter_A")[0])
+
+
+def mask_start_A(params: RefineHomogeneous) -> float:
+    """Return the resolution from which on the dynamic mask is used."""
+    return float(require(params, "mask_start_resolution_A")[0])

@@ -177,8 +177,7 @@ def reviews(progress: Progress) -> bool:
 
 def finished(progress: Progress, params: RefineHomogeneous) -> bool:
     """Tell whether resolution and poses are at rest, also after all particles were searched again, or all iterations are done."""
-    after = 0 < progress.reviewed < progress.iteration  # the maps of the last iteration are those of the reviewed poses
-    return (progress.settled and after) or progress.iteration >= params.max_iterations
+    return (progress.settled and progress.reviewed > 0) or progress.iteration >= params.max_iterations
 
 
 def warn_of(progress: Progress, context: Context) -> None:

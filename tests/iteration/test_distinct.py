@@ -6,7 +6,7 @@ import numpy as np
 
 from cryopipe.imaging.geometry import angular_distance_deg, rotation_from_vector
 from cryopipe.imaging.symmetry import symmetry_operators
-from cryopipe.iteration.global_search import distinct
+from cryopipe.iteration.distinct import distinct
 
 
 def turned(*degrees: float) -> np.ndarray:
