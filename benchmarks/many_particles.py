@@ -62,6 +62,7 @@ def refine(folder: Path, work: Path, options: argparse.Namespace, context: Conte
         symmetry="O",
         particle_diameter_A=DIAMETER_A,
         initial_lowpass_A=20.0,
+        mask_start_resolution_A=12.0,
         offset_range_A=0.096 * DIAMETER_A,
         max_iterations=options.iterations,
         global_iterations=1,

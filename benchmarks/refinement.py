@@ -1,7 +1,7 @@
 """Time and accuracy of the gold-standard refinement on simulated apoferritin, compared with RELION on the same particles.
 
 ``python benchmarks/refinement.py [--particles 400] [--box 240] [--pixel 1.0] [--snr 0.02] [--start 15] [--symmetry O]
-[--folder DIR] [--peer relion] [--device gpu]``
+[--ice 0] [--folder DIR] [--peer relion] [--device gpu]``
 
 The particles are projections of the embedded atoms (PDB 6Z6U) with CTF, white noise and heights of 300 Å about the
 defocus in the table. With ``--symmetry C1`` only seven of its 24 chains are used, which have no symmetry. The tutorial's
@@ -85,7 +85,15 @@ def blobs(atoms: AtomicModel) -> BlobModel:
 
 
 def simulate(
-    folder: Path, *, count: int, box: int, pixel_size_A: float, snr: float, symmetry: str, start_A: float
+    folder: Path,
+    *,
+    count: int,
+    box: int,
+    pixel_size_A: float,
+    snr: float,
+    symmetry: str,
+    start_A: float,
+    ice: float = 0.0,
 ) -> None:
     """Write particles.mrcs, particles.star, truth.mrc, start.mrc and truth.npz."""
     rng = np.random.default_rng(0)
@@ -95,10 +103,11 @@ def simulate(
     stated = np.repeat(rng.uniform(8000, 18000, -(-count // 30)), 30)[:count]
     parameters = CtfParameters(stated, stated - 200, np.full(count, 30.0))
     height = rng.normal(0, HEIGHT_SD_A, count)
+    contrast = np.repeat(np.exp(rng.uniform(-ice, ice, -(-count // 30))), 30)[:count]
 
     def projections(part: slice) -> np.ndarray:
         views = project(model, rotations[part], box=box, pixel_size_A=pixel_size_A, shifts_px=shifts[part])
-        return views - views.mean(axis=(1, 2), keepdims=True)
+        return (views - views.mean(axis=(1, 2), keepdims=True)) * contrast[part, None, None].astype(np.float32)
 
     true = parameters.with_defocus_offset(height)
     write_particles(folder, projections, parameters, true, pixel_size_A=pixel_size_A, snr=snr, rng=rng)
@@ -127,12 +136,16 @@ class Judge:
         return float(resolution_at(curve, 0.5, len(self.truth), self.pixel_size_A))
 
     def poses(self, rotations: np.ndarray, shifts_px: np.ndarray, index: Any = slice(None)) -> dict[str, float]:
-        """Return medians and 90th percentiles of angle and shift errors. ``shifts_px`` are the shifts that centre images."""
+        """Return medians and 90th percentiles of angle and shift errors, and how many angles are off by more than 5°.
+
+        ``shifts_px`` is what centres an image.
+        """
         angle = angular_distance_deg(rotations, self.rotations[index], self.operators)
         shift = np.linalg.norm(shifts_px - self.shifts[index], axis=1) * self.pixel_size_A
         return {
             "angle_deg": float(np.median(angle)),
             "angle90_deg": float(np.percentile(angle, 90)),
+            "off5_percent": float(100 * (angle > 5).mean()),
             "shift_A": float(np.median(shift)),
             "shift90_A": float(np.percentile(shift, 90)),
         }
@@ -183,11 +196,11 @@ def against_other_half(images: Any, judge: Judge, symmetry: str, threads: int) -
     maps = [half.solve(threads=threads) for half in sums]
     mask: dict[str, Any] = {
         "pixel_size_A": judge.pixel_size_A,
-        "mask_options": mask_options(RefineHomogeneous(particle_diameter_A=DIAMETER_A)),
+        "mask_options": mask_options(RefineHomogeneous(particle_diameter_A=DIAMETER_A, mask_start_resolution_A=12.0)),
         "threads": threads,
     }
     rng = np.random.default_rng(0)
-    shared = compare((maps[0], maps[1]), radius=radius, join_radius=1, rng=rng, **mask)
+    shared = compare((maps[0], maps[1]), radius=radius, join_radius=1, diameter_A=DIAMETER_A, rng=rng, **mask)
     rotations, shifts = judge.rotations.copy(), judge.shifts.copy()
     used = images.crop(int(shared.shell))
     for mine, half, volume in zip(rows, sums[::-1], maps[::-1], strict=True):
@@ -228,7 +241,11 @@ def own(
         log=logging.getLogger("benchmark"),
     )
     params = RefineHomogeneous(
-        symmetry=symmetry, particle_diameter_A=DIAMETER_A, initial_lowpass_A=start_A, offset_range_A=0.096 * DIAMETER_A
+        symmetry=symmetry,
+        particle_diameter_A=DIAMETER_A,
+        initial_lowpass_A=start_A,
+        offset_range_A=0.096 * DIAMETER_A,
+        mask_start_resolution_A=12.0,
     )
     start, cpu = time.perf_counter(), time.process_time()
     inputs = {"particles": folder / "particles.star", "map": folder / "start.mrc"}
@@ -284,6 +301,9 @@ def main() -> None:
     parser.add_argument("--snr", type=float, default=0.02)
     parser.add_argument("--symmetry", choices=["O", "C1"], default="O")
     parser.add_argument("--start", type=float, default=15.0, help="resolution of the initial map in Å")
+    parser.add_argument(
+        "--ice", type=float, default=0.0, help="natural logarithm of the range of the micrographs' contrast"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="keep the particles here, and use those that are there")
     parser.add_argument("--device", choices=["cpu", "gpu"], default="cpu", help="gpu: on all that are visible")
@@ -299,7 +319,8 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "truth.npz").exists():
             size = {"count": arguments.particles, "box": arguments.box, "pixel_size_A": arguments.pixel}
-            simulate(folder, **size, snr=arguments.snr, symmetry=arguments.symmetry, start_A=arguments.start)
+            how = {"symmetry": arguments.symmetry, "start_A": arguments.start, "ice": arguments.ice}
+            simulate(folder, **size, snr=arguments.snr, **how)
         judge = Judge(folder, arguments.symmetry)
         rows = {}
         if not arguments.skip_own:

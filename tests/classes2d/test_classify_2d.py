@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from cryopipe.classes2d import classify_2d
-from cryopipe.classes2d.averages import ClassSums, centre_of_mass, resolution_of, solve_averages
+from cryopipe.classes2d.averages import ClassSums, resolution_of, solve_averages
+from cryopipe.classes2d.maximisation import centring
 from cryopipe.classes2d.rotation import grids_of_images, images_of_grids, make_rotator
 from cryopipe.classes2d.schedule import class_count, make_schedule
 from cryopipe.config.classes2d import Classify2d
@@ -188,10 +189,16 @@ def test_resolution_is_where_the_curve_first_falls_below_the_threshold():
     assert resolution_of(np.ones((1, 5)), 200.0)[0] == 50.0
 
 
-def test_the_centre_of_mass_is_in_x_and_y():
-    y, x = np.mgrid[-32:32, -32:32]
-    image = np.exp(-((x - 4.0) ** 2 + (y + 7.0) ** 2) / 18.0).astype(np.float32)
-    assert centre_of_mass(image[None])[0] == pytest.approx([4, -7], abs=0.05)
+def test_an_average_off_the_centre_moves_by_what_its_members_have_in_common_beyond_their_picks():
+    rng = np.random.default_rng(0)
+    angle, best = rng.uniform(0, 2 * np.pi, 600), rng.integers(0, 2, 600)
+    turn = np.stack([np.cos(angle), np.sin(angle), -np.sin(angle), np.cos(angle)], axis=1).reshape(-1, 2, 2)  # A
+    off = np.array([[1.5, -2.0], [0.0, 0.5]])  # where the averages lie
+    pick_error = rng.normal(0, 2.0, (600, 2))
+    moved = np.einsum("nij,nj->ni", turn, off[best]) + pick_error
+    # 300 members of an error of 2 px leave 0.12 px
+    assert centring(moved, best, turn, 3, most_px=5.0) == pytest.approx(np.vstack([-off, [[0, 0]]]), abs=0.4)
+    assert np.abs(centring(moved, best, turn, 2, most_px=1.0)).max() == 1.0
 
 
 def test_resolution_marches_and_the_last_pass_is_fine_and_cold():

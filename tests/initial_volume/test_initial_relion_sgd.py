@@ -30,7 +30,7 @@ SHELL: dict[str, Any] = {
     "initial_resolution_A": 15.0,
     "final_resolution_A": 10.0,
     "offset_range_A": 12.0,
-    "offset_step_A": 4.0,
+    "healpix_order": 3,
 }
 
 
@@ -50,7 +50,12 @@ def run(
 ) -> dict[str, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     params = InitialRelionSgd(**(SHELL | options))
-    outputs = {"map": folder / "initial.mrc", "particles": folder / "particles.star", "history": folder / "history.tsv"}
+    outputs = {
+        "map": folder / "initial.mrc",
+        "particles": folder / "particles.star",
+        "history": folder / "history.tsv",
+        "seeds": folder / "seeds.json",
+    }
     context = Context(
         "initial_relion_sgd", folder, seed=3, threads=2, memory_bytes=memory_bytes, log=logging.getLogger("test")
     )

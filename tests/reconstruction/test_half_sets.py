@@ -60,3 +60,15 @@ def test_no_particles_have_no_halves() -> None:
 def test_one_particle_makes_no_two_halves() -> None:
     with pytest.raises(InputError, match=r"with 1 particles half set [12] is empty"):
         half_sets_of(table(1))
+
+
+def test_half_sets_that_a_table_states_are_kept_and_others_than_1_and_2_are_refused() -> None:
+    particles = table()
+    stated = np.where(np.arange(200) < 50, 1, 2)
+    given = particles.with_rows(particles.rows.assign(rlnRandomSubset=stated))
+    np.testing.assert_array_equal(half_sets_of(given), stated)
+    stated[7] = 0
+    with pytest.raises(InputError, match=r"rlnRandomSubset is 0 for particle 8.*remove it"):
+        half_sets_of(particles.with_rows(particles.rows.assign(rlnRandomSubset=stated)))
+    with pytest.raises(InputError, match="leave half set 2 empty"):
+        half_sets_of(particles.with_rows(particles.rows.assign(rlnRandomSubset=1)))

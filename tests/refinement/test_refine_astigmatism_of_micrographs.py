@@ -63,6 +63,7 @@ def refined(dataset: Dataset, table: StarTable, folder: Path, *, astigmatism: bo
         symmetry="O",
         particle_diameter_A=125,
         initial_lowpass_A=15.0,
+        mask_start_resolution_A=12.0,
         offset_range_A=12.0,
         refine_astigmatism=astigmatism,
         defocus_start_resolution_A=9.0,

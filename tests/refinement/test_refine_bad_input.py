@@ -72,7 +72,12 @@ def refused(
     keys = ("half1", "half2", "map", "mask", "particles", "fsc", "history")
     outputs = {key: folder / name for key, name in zip(keys, names, strict=True)}
     params = RefineHomogeneous(
-        symmetry="O", particle_diameter_A=125, initial_lowpass_A=20.8, offset_range_A=12.0, **options
+        symmetry="O",
+        particle_diameter_A=125,
+        initial_lowpass_A=20.8,
+        offset_range_A=12.0,
+        mask_start_resolution_A=12.0,
+        **options,
     )
     context = Context("refine_homogeneous", folder / "work", seed=1, threads=2, log=logging.getLogger("test"))
     inputs = {"particles": folder / "particles.star", "map": folder / "start.mrc"}

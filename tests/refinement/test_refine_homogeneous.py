@@ -85,7 +85,16 @@ def run(
     # any grey scale: here 17 times the true one
     write_volume(start, 17 * low_pass(dataset.truth, dataset.pixel_size_A, start_A), dataset.pixel_size_A)
     params = RefineHomogeneous(
-        **({"symmetry": "O", "particle_diameter_A": 125, "initial_lowpass_A": 20.8, "offset_range_A": 12.0} | options)
+        **(
+            {
+                "symmetry": "O",
+                "particle_diameter_A": 125,
+                "initial_lowpass_A": 20.8,
+                "offset_range_A": 12.0,
+                "mask_start_resolution_A": 12.0,
+            }
+            | options
+        )
     )
     outputs = {name: folder / suffix for name, suffix in SUFFIXES.items()}
     context = context_in(folder, threads, gpus, memory_bytes)
@@ -219,6 +228,7 @@ def test_half_one_does_not_depend_on_the_images_of_half_two(octahedral: Dataset,
         symmetry="O",
         particle_diameter_A=125,
         initial_lowpass_A=20.8,
+        mask_start_resolution_A=12.0,
         offset_range_A=12.0,
         max_iterations=3,
         global_iterations=2,
@@ -255,7 +265,14 @@ def test_what_the_halves_share_of_their_maps_ends_at_the_join_resolution(octahed
     rng = np.random.default_rng(1)
     maps = tuple(octahedral.truth + rng.normal(size=(64,) * 3).astype(np.float32) for _ in range(2))
     shared = compare(
-        maps, radius=31, join_radius=9, pixel_size_A=3.0, mask_options=None, rng=np.random.default_rng(0), threads=1
+        maps,
+        radius=31,
+        join_radius=9,
+        pixel_size_A=3.0,
+        diameter_A=125,
+        mask_options=None,
+        rng=np.random.default_rng(0),
+        threads=1,
     )
     power = np.abs(np.fft.fftn(shared.coarse))
     k = np.fft.fftfreq(64, 1 / 64)
@@ -359,7 +376,9 @@ def test_an_asymmetric_particle_is_refined_too(tmp_path: Path) -> None:
 
 def test_a_map_of_another_box_is_refused_with_both_boxes(octahedral: Dataset, tmp_path: Path) -> None:
     write_volume(tmp_path / "small.mrc", np.zeros((48,) * 3, np.float32), 3.0)
-    params = RefineHomogeneous(symmetry="O", particle_diameter_A=125, initial_lowpass_A=20.8, offset_range_A=12.0)
+    params = RefineHomogeneous(
+        symmetry="O", particle_diameter_A=125, initial_lowpass_A=20.8, offset_range_A=12.0, mask_start_resolution_A=12.0
+    )
     outputs = {name: tmp_path / suffix for name, suffix in SUFFIXES.items()}
     with pytest.raises(InputError, match=r"48, 48, 48.*box 64"):
         refinement.main(

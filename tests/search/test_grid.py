@@ -127,3 +127,14 @@ def test_in_plane_grid_turns_about_the_view_only() -> None:
 def test_impossible_grids_are_refused_with_the_value(call: object, text: str) -> None:
     with pytest.raises(InputError, match=text):
         call()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("diameter_A", [80.0, 150.0, 400.0])
+def test_the_grid_follows_from_diameter_and_resolution(diameter_A: float) -> None:
+    # at a given share of the diameter the same grid does for all particles
+    orders = [
+        grid.order_for(share * diameter_A, diameter_A, share=0.85, finest=4) for share in (0.35, 0.16, 0.08, 0.01)
+    ]
+    assert orders == [1, 2, 3, 4]
+    for order, share in zip(orders[:3], (0.35, 0.16, 0.08), strict=True):
+        assert grid.rim_step_A(order, diameter_A) <= 0.85 * share * diameter_A < grid.rim_step_A(order - 1, diameter_A)

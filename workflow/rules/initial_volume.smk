@@ -10,5 +10,6 @@ rule initial_relion_sgd:
         map="initial_volume/initial_relion_sgd/initial.mrc",
         particles="initial_volume/initial_relion_sgd/particles.star",
         history="initial_volume/initial_relion_sgd/history.tsv",
+        seeds="initial_volume/initial_relion_sgd/seeds.json",
     script:
         "../scripts/run_step.py"

@@ -97,12 +97,3 @@ def resolution_of(frc: np.ndarray, box_A: float, *, threshold: float = 0.5) -> n
         shell = s - 1 + (before - threshold) / max(before - curve[s], 1e-12)
         result[c] = box_A / max(shell, 1.0)
     return result
-
-
-def centre_of_mass(images: np.ndarray, *, level: float = 0.2) -> np.ndarray:
-    """Return the centre (x, y) ``[n, 2]``, px from the centre pixel, of grey values above ``level`` x maximum."""
-    box = images.shape[-1]
-    axis = np.arange(box) - box // 2
-    bright = np.where(images > level * images.max(axis=(1, 2), keepdims=True), images, 0.0).astype(np.float64)
-    mass = np.maximum(bright.sum(axis=(1, 2)), 1e-30)
-    return np.stack([bright.sum(axis=1) @ axis / mass, bright.sum(axis=2) @ axis / mass], axis=1)

@@ -89,10 +89,11 @@ class Classify2d(Params):
         derived="0.12 * dataset.particle_diameter_A",
         ge=0,
     )
-    mask_diameter_factor: float = parameter(
-        "Diameter of the soft mask, in particle diameters.", default=1.2, ge=1, le=3
+    mask_diameter_factor: float = parameter("Diameter of the soft mask over the particle's.", default=1.2, ge=1, le=3)
+    recentre: bool = parameter(
+        "Centre the averages after each iteration, on the picks of their members: errors of picks have no direction in a class.",
+        default=True,
     )
-    recentre: bool = parameter("Centre the averages by their centre of mass after each iteration.", default=True)
 
 
 @Declaration(

@@ -85,6 +85,16 @@ class Dataset(Params):
         "Atomic model (PDB or mmCIF) with which the map is compared; null if there is none.", default=None
     )
 
+    @property
+    def symmetry_order(self) -> int:
+        """Number of rotations of the point group; 1 for a name that no group has, which the steps refuse."""
+        name = str(self.symmetry or "C1").strip().upper()
+        polyhedral = {"T": 12, "O": 24, "I": 60}
+        if name[:1] in polyhedral:
+            return polyhedral[name[0]]
+        fold = int(name[1:]) if name[1:].isdigit() else 1
+        return 2 * fold if name.startswith("D") else fold
+
     @model_validator(mode="after")
     def _groups_that_can_be_processed_together(self) -> Dataset:
         groups = self.optics_groups

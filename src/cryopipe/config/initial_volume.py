@@ -14,14 +14,15 @@ from cryopipe.config.declaration.runs import Stage, check_choice
 @Declaration(
     counts=None,
     batched=False,
-    makes={"initial_map": "initial.mrc", "initial_history": "history.tsv"},
+    makes={"initial_map": "initial.mrc", "initial_history": "history.tsv", "initial_seeds": "seeds.json"},
     branch_of="initial_volumes",
     label="initial_relion_sgd",
     threads=32,
     cost=Cost(
         names={
             "orientations": "72 * 8 ** step.healpix_order / symmetry_order",
-            "shifts": "1 + 3.14 * (step.offset_range_A / step.offset_step_A) ** 2",
+            # in the mean over a run; the first iterations take the full range in coarse steps
+            "shifts": "10",
             "radius": "min(box_px * pixel_A / step.final_resolution_A, box_px / 2 - 1)",
             "pixels": "1.57 * radius ** 2",
             "iterations": "step.initial_iterations + step.inbetween_iterations + step.final_iterations",
@@ -55,10 +56,14 @@ class InitialRelionSgd(Params):
         "Outer diameter of the particle, for the masks.", unit="Å", derived="dataset.particle_diameter_A"
     )
     seeds: int = parameter(
-        "Number of independent runs. The one with the best likelihood of held-out particles is kept.",
+        "Independent runs, one after the other, until two find the same map; after so many, one whose held-out likelihood stands "
+        "out suffices.",
         default=8,
         ge=1,
-        le=20,
+        le=50,
+    )
+    max_seeds: int = parameter(
+        "Runs at most, where no two find the same map and none stands out.", default=16, ge=1, le=100
     )
     initial_iterations: int = parameter(
         "Mini-batches at the initial resolution and batch size.", default=4, ge=1, le=1000
@@ -68,19 +73,20 @@ class InitialRelionSgd(Params):
     )
     final_iterations: int = parameter("Mini-batches at the final resolution and batch size.", default=8, ge=1, le=1000)
     initial_resolution_A: float | None = parameter(
-        "Resolution of the first phase. Solid particles start well at a fifth of their diameter. The features that orient a "
-        "hollow shell are between 20 and 10 Å (ferritin: 15 Å).",
+        "Resolution of the first phase: a fifth of a solid particle's diameter; 0.6 of the wall of a hollow one, whose "
+        "views differ in nothing coarser (ferritin: 15 Å).",
         unit="Å",
-        derived="clip(dataset.particle_diameter_A / 5, 24, 40)",
+        derived="clip(min(dataset.particle_diameter_A / 5, "
+        "0.3 * (dataset.particle_diameter_A - given(dataset.cavity_diameter_A, 0))), 10, 80)",
         ge=5,
         le=100,
     )
     final_resolution_A: float | None = parameter(
-        "Resolution of the last phase: the finest that the orientation grid resolves at the border of the particle.",
+        "Resolution of the last phase: what the finest orientation grid can tell apart at the particle's border.",
         unit="Å",
-        derived="clip(0.08 * dataset.particle_diameter_A, 10, 20)",
+        derived="clip(0.64 * dataset.particle_diameter_A / 2 ** clip(ceil(dataset.symmetry_order / 2 + 1), 2, 3), 8, 80)",
         ge=4,
-        le=60,
+        le=80,
     )
     initial_batch: int = parameter("Particles of a mini-batch in the first phase.", default=400, ge=8, le=10000)
     final_batch: int = parameter("Particles of a mini-batch in the last phase.", default=800, ge=8, le=100000)
@@ -93,25 +99,21 @@ class InitialRelionSgd(Params):
     step_size: float = parameter(
         "Step size of the gradient (RELION: 0.5 for 300 mini-batches).", default=1.0, gt=0, le=1
     )
-    healpix_order: int = parameter(
-        "Order of the orientation grid (60°/2^order) once the resolution is finer than 20 Å; before, it is one less.",
-        default=3,
+    healpix_order: int | None = parameter(
+        "Order of the finest orientation grid (60°/2^order). An iteration takes the coarsest grid whose step moves the "
+        "particle's rim by at most 0.85 of its resolution. Groups of order 3 and more leave few orientations and pay for a "
+        "finer grid.",
+        derived="clip(ceil(dataset.symmetry_order / 2 + 1), 2, 3)",
         ge=1,
         le=4,
     )
     offset_range_A: float | None = parameter(
-        "Range of the search for the particle's centre.",
+        "Largest distance at which the particle is searched from its centre in the table. The range of an iteration follows from "
+        "how far the one before found the particles, its step from the resolution.",
         unit="Å",
         derived="0.096 * dataset.particle_diameter_A",
         ge=0,
         le=200,
-    )
-    offset_step_A: float | None = parameter(
-        "Step of the search for the particle's centre: 0.4 of the final resolution.",
-        unit="Å",
-        derived="clip(0.032 * dataset.particle_diameter_A, 4, 8)",
-        gt=0,
-        le=20,
     )
     initial_effective_poses: float = parameter(
         "Share of all poses over which a particle is spread at the start (annealing; 0 switches it off).",

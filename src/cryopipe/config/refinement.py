@@ -25,8 +25,10 @@ from cryopipe.config.declaration.runs import Stage
             "cube": "4e-6 * box_px ** 3",
             "spectra": "8e-6 * particles * 0.39 * box_px ** 2",
             "orientations": "72 * 8 ** step.healpix_order / symmetry_order",
-            "shifts": "1 + 3.14 * (step.offset_range_A / 4) ** 2",
-            "coarse": "1.57 * min(box_px * pixel_A / 12, box_px / 2) ** 2",
+            # the resolution that the grid can search, and its shifts in thirds of it
+            "coarse_A": "0.79 * dataset.particle_diameter_A / 2 ** step.healpix_order",
+            "shifts": "1 + 3.14 * (3 * step.offset_range_A / coarse_A) ** 2",
+            "coarse": "1.57 * min(box_px * pixel_A / coarse_A, box_px / 2) ** 2",
             "search": "4 * shifts * orientations * coarse / 8e10",
             "tile": "min(1074, 4e-6 * particles / 2 * shifts * orientations)",
         },
@@ -34,7 +36,8 @@ from cryopipe.config.declaration.runs import Stage
         # 150 MB of the 450 are for kernels that are compiled for the first time
         memory_MB="450 + 20 * cube + min(spectra, max(budget_MB - 805, 0)) + max(min(805, 4.5 * spectra), tile)",
         cpu_seconds="2 + 0.25 * cube + "
-        "particles * (min(step.global_iterations, step.max_iterations) * search + 0.02e-6 * step.max_iterations * box_px ** 2)",
+        "particles * (min(step.global_iterations + 1, step.max_iterations) * search "
+        "+ 0.02e-6 * step.max_iterations * box_px ** 2)",
         parallel=0.9,
         gpu_memory_MB="1000 + 20 * cube + 2 * 134",
         disk_MB="20e-6 * box_px ** 3 + 0.001 * particles",
@@ -54,9 +57,11 @@ class RefineHomogeneous(Params):
         "Outer diameter of the particle, for masks and search ranges.", unit="Å", derived="dataset.particle_diameter_A"
     )
     initial_lowpass_A: float | None = parameter(
-        "Low-pass filter of the initial map; its finer details are not used.",
+        "Low-pass filter of the initial map; whatever it holds beyond is forgotten. A sixth of a solid particle's diameter; half "
+        "of the wall of a hollow one, whose views differ in nothing coarser.",
         unit="Å",
-        derived="clip(dataset.particle_diameter_A / 6, 15, 40)",
+        derived="clip(min(dataset.particle_diameter_A / 6, "
+        "0.24 * (dataset.particle_diameter_A - given(dataset.cavity_diameter_A, 0))), 10, 80)",
         ge=5,
         le=100,
     )
@@ -69,21 +74,29 @@ class RefineHomogeneous(Params):
     )
     max_iterations: int = parameter("Largest number of iterations.", default=14, ge=1, le=50)
     global_iterations: int = parameter(
-        "Number of first iterations in which every particle is searched over all orientations.", default=3, ge=1
+        "First iterations in which every particle is searched over all orientations; it is searched again once poses are at "
+        "rest.",
+        default=2,
+        ge=1,
     )
     healpix_order: int = parameter("Order of the global orientation grid (60°/2^order).", default=3, ge=1, le=4)
     offset_range_A: float | None = parameter(
-        "Range of the first search for the particle's centre.",
+        "Largest distance at which the particle is searched from its centre in the table (rlnOriginX/YAngst; the image's centre "
+        "without these).",
         unit="Å",
         derived="0.096 * dataset.particle_diameter_A",
         ge=0,
         le=200,
     )
-    candidates: int = parameter(
-        "Best poses of the global search, per particle, that are refined continuously.", default=4, ge=1, le=32
-    )
-    mask_start_resolution_A: float = parameter(
-        "The dynamic mask is used once the map is better than this.", unit="Å", default=12.0, ge=3, le=60
+    candidates: int = parameter("Poses of the global search that are refined continuously.", default=4, ge=1, le=32)
+    mask_start_resolution_A: float | None = parameter(
+        "The dynamic mask is used once the map is better than this (inside a sphere before): an eighth of a solid particle's "
+        "diameter, and 12 Å at least.",
+        unit="Å",
+        derived="max(12, min(dataset.particle_diameter_A / 8, "
+        "0.24 * (dataset.particle_diameter_A - given(dataset.cavity_diameter_A, 0))))",
+        ge=3,
+        le=300,
     )
     mask_threshold: float = parameter(
         "Dynamic mask: density threshold as a share of the map's 99.9th percentile.", default=0.2, gt=0, lt=1

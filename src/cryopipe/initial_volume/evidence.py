@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cryopipe.initial_volume.descent import DescentState, Setting, map_slices
+from cryopipe.initial_volume.schedule import SHIFT_SHARE
 from cryopipe.iteration.particle_store import ParticleStore
 from cryopipe.kernels.devices import Resources
 from cryopipe.projection.noise import NoiseModel
@@ -18,8 +19,8 @@ from cryopipe.search.posterior import Posterior
 from cryopipe.search.shifts import ShiftGrid
 
 
-def score(store: ParticleStore, state: DescentState, setting: Setting) -> float:
-    """Return the mean log evidence of a particle, over noise that has the images' own mean power.
+def scores(store: ParticleStore, state: DescentState, setting: Setting) -> NDArray[np.float64]:
+    """Return the log evidence of each particle [n], over noise that has the images' own mean power.
 
     Every run has its own noise spectrum, and its evidence is relative to that noise. Evidences of runs can be compared only
     relative to a noise that is the same for all. Otherwise a run that takes signal for noise could win.
@@ -29,9 +30,15 @@ def score(store: ParticleStore, state: DescentState, setting: Setting) -> float:
     count = np.bincount(shell)[1:]
     power = image_power(store)[1:]
     sigma2 = state.sigma2[1 : len(power) + 1]
-    weights = orientation_weights(orientation_grid(setting.params.healpix_order, setting.symmetry), setting.symmetry)
-    evidence = found.log_evidence.mean() - np.log(weights.sum() * len(setting.shifts_px))  # priors sum to one
-    return float(evidence - np.sum(count * (power / sigma2 - 1 + np.log(sigma2 / power))))
+    weights = orientation_weights(orientation_grid(setting.healpix_order, setting.symmetry), setting.symmetry)
+    evidence = found.log_evidence - np.log(weights.sum() * len(all_shifts_px(store, setting)))  # priors sum to one
+    own: NDArray[np.float64] = evidence - np.sum(count * (power / sigma2 - 1 + np.log(sigma2 / power)))
+    return own
+
+
+def all_shifts_px(store: ParticleStore, setting: Setting) -> NDArray[np.float64]:
+    """Return the whole grid of shifts for a store's full radius, the same for all runs."""
+    return setting.shifts_px(SHIFT_SHARE * store.side_A / store.radius)
 
 
 def image_power(store: ParticleStore) -> NDArray[np.float64]:
@@ -55,17 +62,18 @@ def expectation(store: ParticleStore, state: DescentState, setting: Setting, *, 
     state : DescentState
         The finished run.
     setting : Setting
-        Point group and grid of shifts.
+        Point group and range of shifts.
     candidates : int
         Number of best orientations to return for every particle.
     """
-    grid = orientation_grid(setting.params.healpix_order, setting.symmetry)
+    grid = orientation_grid(setting.healpix_order, setting.symmetry)
     prior = np.log(orientation_weights(grid, setting.symmetry))
-    noise, shifts = NoiseModel(state.sigma2), ShiftGrid(setting.shifts_px)
+    noise, shifts_px = NoiseModel(state.sigma2), all_shifts_px(store, setting)
     options, resources = SearchOptions(candidates=candidates), Resources(threads=setting.threads)
     parts, references = [], None
-    for _, block in store.blocks(store.radius):
-        images = in_box(block, setting.box)
+    centres_px = store.centres_A / setting.pixel_size_A
+    for rows, block in store.blocks(store.radius):
+        images, shifts = in_box(block, setting.box), ShiftGrid(shifts_px, base_px=centres_px[rows])
         if references is None:
             references = ReferenceSlices(map_slices(state.volume, images, grid, setting.threads), prior)
         parts.append(search_poses(images, noise, references, shifts, options=options, resources=resources))

@@ -6,25 +6,27 @@ size grow linearly between an initial and a final phase. As in RELION the start 
 particles in random orientations, and noise spectra are running averages with the same mu. RELION's mu = 0.9 and
 step = 0.5 are for 300 small mini-batches. The defaults here (0.5 and 1 for 30 larger ones) take a tenth of the time.
 
-With a hollow, highly symmetric shell the descent can be trapped in a map with the right radial profile but wrong
-orientations. Several differences from RELION 3.1 prevent this. The map of the mini-batch is regularised by a share of the mean
-weight of each shell, because a prior from the power of the current map would suppress just those shells that determine the
-orientations. Resolutions go from 15 to 10 Å. The mask of the map is tight, but that of the images is so wide that it includes
-what the CTF delocalises. Negative density is not removed. And several seeds compete by the likelihood of particles that none
-has used. Orientations are searched in the asymmetric unit only. Annealing and RELION's removal of negative density in the
-first phase are options.
+What keeps a hollow, highly symmetric shell out of the trap "right radial profile, wrong orientations" differs from
+RELION 3.1: a map of the mini-batch regularised by a share of each shell's mean weight (a prior from the current map's
+power starves just the shells that could tell the orientations), resolutions from 15 to 10 Å, images masked widely
+enough for what the CTF delocalises around a tightly masked map, no removal of negative density, and several seeds that
+compete by the likelihood of particles that none has used. They are run one after the other until two have found the same map.
+Orientations are searched in the asymmetric unit only, shifts about the centres that the table states, in a range that
+follows from how far the last iteration found particles from them; the steps of both grids follow from the resolution.
+Annealing and RELION's removal of negative density in the first phase are options.
 
 Sources: Punjani et al. 2017 (doi:10.1038/nmeth.4169) for the method, RELION 3.1 (Zivanov et al. 2018,
-doi:10.7554/eLife.42166; ``ml_optimiser.cpp``) for schedule and update. Known limits: There is one class. The hand is not
-determined, and in C1 the frame of the map is arbitrary. Half or more of the seeds end in the trap, which the likelihood of
-held-out particles shows. If all evidences are similar, use more seeds.
+doi:10.7554/eLife.42166; ``ml_optimiser.cpp``) for schedule and update. Known limits: one class; the hand is not
+determined; in C1 the map's frame is arbitrary; with a hollow shell half or more of the seeds end in the trap. The step warns
+where no two seeds agree.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +38,12 @@ from cryopipe.config.initial_volume import InitialRelionSgd
 from cryopipe.context import Context
 from cryopipe.errors import InputError
 from cryopipe.imaging.symmetry import symmetrise_volume
-from cryopipe.initial_volume.descent import DescentState, Setting, Step, iterate, start_state
-from cryopipe.initial_volume.evidence import expectation, image_power, score
+from cryopipe.initial_volume.agreement import agreement
+from cryopipe.initial_volume.contest import Standing, goes_on, message, standing
+from cryopipe.initial_volume.descent import Batch, DescentState, Setting, Step, iterate, start_state
+from cryopipe.initial_volume.evidence import expectation, image_power, scores
 from cryopipe.initial_volume.schedule import draw_batch, schedule
+from cryopipe.io.atomic import atomic_write
 from cryopipe.io.mrc import image_size, parse_image_name, write_volume
 from cryopipe.io.star import StarTable, read_table, write_table
 from cryopipe.iteration.checkpoint import Checkpoint, run_fingerprint
@@ -92,7 +97,7 @@ def run_seed(
         plan = plans[i]
         epochs = range(plan.start // count, (plan.start + plan.batch - 1) // count + 1)
         order = {e: context.rng(f"seed {seed} epoch {e}").permutation(count) for e in epochs}
-        batch = setting.images(training, draw_batch(plan, order, count), plan.radius)
+        batch = Batch.of(training, draw_batch(plan, order, count), plan.radius, setting)
         state, numbers = iterate(state, batch, plan, setting, context.rng(f"seed {seed} iteration {i}"))
         row = Step(seed, i + 1, side_A / plan.radius, len(batch), **numbers, held_out=np.nan)
         state = replace(state, history=[*state.history, row])
@@ -126,38 +131,125 @@ def open_particles(table: StarTable, params: InitialRelionSgd, context: Context)
     )
 
 
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What came of all seeds; run i is that of seed i + 1.
+
+    Attributes
+    ----------
+    runs : list of DescentState
+    evidence : list of float
+        Mean log evidence of a held-out particle.
+    with_best : array float64 [runs]
+        Agreement with the best map; NaN for that itself.
+    standing : Standing
+    """
+
+    runs: list[DescentState]
+    evidence: list[float]
+    with_best: NDArray[np.float64]
+    standing: Standing
+
+    @property
+    def best(self) -> DescentState:
+        """The run whose map goes on."""
+        return self.runs[self.standing.best]
+
+
+def compete(
+    training: ParticleStore, held_out: ParticleStore, setting: Setting, context: Context, *, fingerprint: str
+) -> Outcome:
+    """Run one seed after the other until two find the same map, one stands out, or the limit is reached.
+
+    Parameters
+    ----------
+    training, held_out : ParticleStore
+        Particles that runs are made from, and those that judge them.
+    setting : Setting
+        Point group, mask and range of shifts.
+    context : Context
+        Random numbers, log, folder of the checkpoints.
+    fingerprint : str
+        Of everything that determines the result.
+    """
+    params, sigma2 = setting.params, image_power(training)
+    limits = {"seeds": params.seeds, "max_seeds": max(params.max_seeds, params.seeds)}
+    compared: dict[tuple[int, int], float] = {}
+
+    def alike(i: int, j: int) -> float:
+        pair = (min(i, j), max(i, j))
+        if i != j and pair not in compared:
+            compared[pair] = agreement(
+                runs[pair[0]].volume,
+                runs[pair[1]].volume,
+                pixel_size_A=setting.pixel_size_A,
+                resolution_A=training.side_A / training.radius,
+                symmetry=setting.symmetry,
+                threads=setting.threads,
+            )
+        return compared.get(pair, np.nan)
+
+    runs: list[DescentState] = []
+    evidence: list[float] = []
+    while True:
+        seed = len(runs) + 1
+        runs.append(run_seed(training, setting, context, seed=seed, sigma2=sigma2, fingerprint=fingerprint))
+        evidence.append(float(scores(held_out, runs[-1], setting).mean()))
+        context.log.info("seed %d: held-out log evidence %.3f", seed, evidence[-1])
+        best = int(np.argmax(evidence))
+        with_best = np.array([alike(best, i) for i in range(seed)])
+        found = standing(np.array(evidence), with_best)
+        if not goes_on(found.verdict, seed, **limits):
+            return Outcome(runs, evidence, with_best, found)
+
+
+def report_contest(outcome: Outcome, path: Path, context: Context) -> None:
+    """Say how the contest ended, in the log and in a JSON file."""
+    text, warn = message(outcome.standing, len(outcome.runs), outcome.with_best)
+    (context.log.warning if warn else context.log.info)("%s", text)
+    rows = [
+        {"seed": i + 1, "held_out": round(value, 4), "agreement": None if np.isnan(alike) else round(float(alike), 4)}
+        for i, (value, alike) in enumerate(zip(outcome.evidence, outcome.with_best, strict=True))
+    ]
+    numbers = {
+        "verdict": outcome.standing.verdict,
+        "best": outcome.standing.best + 1,
+        "message": text,
+        "warning": warn,
+        "seeds": rows,
+    }
+    atomic_write(path, json.dumps(numbers, indent=1) + "\n")
+
+
 def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: InitialRelionSgd, context: Context) -> None:
     """Make an initial map.
 
-    Inputs: ``particles`` (STAR). Outputs: ``map`` (MRC, of the best seed, with box and pixel size of the particles),
-    ``particles`` (STAR, with poses) and ``history`` (TSV, of all seeds).
+    Inputs: ``particles`` (STAR). Outputs: ``map`` (MRC, the best seed's, with box and pixel size of the particles),
+    ``particles`` (STAR, with poses), ``history`` (TSV, of all seeds) and ``seeds`` (JSON, how they compare).
     """
     table = read_table(inputs["particles"], "particles")
     table = table.with_rows(table.rows.iloc[canonical_order(table.rows)])
     training_rows, held_out_rows = split_particles(particle_keys(table.rows), held_out=params.held_out)
     store = open_particles(table, params, context)
-    setting = Setting.of_particles(store, params, threads=context.threads)
-    training, held_out = store.subset(training_rows), store.subset(held_out_rows)
-    sigma2, fingerprint = image_power(training), run_fingerprint(context, params, table)
-    runs = []
-    for seed in range(1, params.seeds + 1):
-        run = run_seed(training, setting, context, seed=seed, sigma2=sigma2, fingerprint=fingerprint)
-        evidence = score(held_out, run, setting)
-        context.log.info("seed %d: held-out log evidence %.3f", seed, evidence)
-        runs.append((evidence, run))
-    best = max(range(len(runs)), key=lambda i: runs[i][0])
-    state = runs[best][1]
+    setting = Setting.of_store(store, params, threads=context.threads)
+    fingerprint = run_fingerprint(context, params, table)
+    outcome = compete(
+        store.subset(training_rows), store.subset(held_out_rows), setting, context, fingerprint=fingerprint
+    )
+    report_contest(outcome, outputs["seeds"], context)
+    state = outcome.best
     found = expectation(store, state, setting, candidates=1)
     volume = symmetrise_volume(resize_map(state.volume, store.box, threads=context.threads), setting.symmetry)
     write_volume(outputs["map"], volume, table.single("rlnImagePixelSize"))
     posed = with_poses(
         table,
-        orientation_grid(params.healpix_order, setting.symmetry)[found.best_state],
+        orientation_grid(setting.healpix_order, setting.symmetry)[found.best_state],
         found.shift_px,
         symmetry=setting.symmetry,
         pixel_size_A=setting.pixel_size_A,
         rlnMaxValueProbDistribution=found.max_probability,
     )
     write_table(outputs["particles"], posed)
-    rows = [replace(row, held_out=evidence) for evidence, run in runs for row in run.history]
+    pairs = zip(outcome.evidence, outcome.runs, strict=True)
+    rows = [replace(row, held_out=evidence) for evidence, run in pairs for row in run.history]
     write_history(outputs["history"], Step, rows)

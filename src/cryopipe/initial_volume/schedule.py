@@ -9,9 +9,13 @@ from numpy.typing import NDArray
 
 from cryopipe.config.declaration.base import require
 from cryopipe.config.initial_volume import InitialRelionSgd
+from cryopipe.search.grid import order_for
 
-#: resolution from which on the finer of the two orientation grids is used
-FINE_GRID_A = 20.0
+#: the step of an iteration's orientation grid moves the particle's rim by at most this share of its resolution: 7.5° moves that
+#: of ferritin by 8.2 Å, and 10 Å find its views (docs/benchmarks.md)
+RIM_SHARE = 0.85
+#: step of the shift grid over the resolution: at most a fifth of the finest period is left on either side
+SHIFT_SHARE = 0.4
 #: effective share of poses at the end of annealing, and the share of all iterations that annealing takes
 FINAL_EFFECTIVE_POSES = 1e-4
 ANNEALING_SHARE = 0.6
@@ -31,6 +35,8 @@ class Iteration:
         Number of particles that previous iterations have used.
     order : int
         HEALPix order of the orientation grid.
+    shift_step_A : float
+        Step of the grid of shifts.
     effective_poses : float
         Share of poses over which a particle is spread. 0 means no annealing.
     positive : bool
@@ -41,6 +47,7 @@ class Iteration:
     batch: int
     start: int
     order: int
+    shift_step_A: float
     effective_poses: float
     positive: bool
 
@@ -60,6 +67,7 @@ def schedule(params: InitialRelionSgd, *, particles: int, side_A: float, largest
         Largest radius (Nyquist).
     """
     resolutions_A = require(params, "initial_resolution_A", "final_resolution_A")
+    diameter_A, finest = require(params, "particle_diameter_A", "healpix_order")
     first, last = (min(round(side_A / resolution_A), largest_radius) for resolution_A in resolutions_A)
     total = params.initial_iterations + params.inbetween_iterations + params.final_iterations
     iterations: list[Iteration] = []
@@ -68,7 +76,7 @@ def schedule(params: InitialRelionSgd, *, particles: int, side_A: float, largest
         share = float(np.clip((i - params.initial_iterations) / params.inbetween_iterations, 0, 1))
         radius = round(first + share * (last - first))
         batch = min(round(params.initial_batch + share * (params.final_batch - params.initial_batch)), particles)
-        fine = side_A / radius < FINE_GRID_A
+        resolution_A = side_A / radius
         progress = i / (ANNEALING_SHARE * total)
         spread = 0.0
         if params.initial_effective_poses > 0 and progress < 1:
@@ -80,7 +88,8 @@ def schedule(params: InitialRelionSgd, *, particles: int, side_A: float, largest
                 radius,
                 batch,
                 start,
-                params.healpix_order - (not fine),
+                order_for(resolution_A, diameter_A, share=RIM_SHARE, finest=finest),
+                SHIFT_SHARE * resolution_A,
                 spread,
                 positive=i < params.positive_share * total,
             )

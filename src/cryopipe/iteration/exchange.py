@@ -38,7 +38,7 @@ class Shared:
         Mean of both halves; only its shells up to ``join_radius`` are ever used.
     join_radius : int
     masked : bool
-        Whether the curve is that of masked maps.
+        Whether the curve is that of maps inside a solvent mask, and not inside a sphere.
     """
 
     fsc: NDArray[np.float64]
@@ -54,6 +54,7 @@ def compare(
     radius: int,
     join_radius: int,
     pixel_size_A: float,
+    diameter_A: float,
     mask_options: dict[str, float] | None,
     rng: np.random.Generator,
     threads: int,
@@ -69,20 +70,24 @@ def compare(
     join_radius : int
         Shells up to this one are averaged.
     pixel_size_A : float
-        Pixel size of the working box.
+        Of the working box.
+    diameter_A : float
+        Of the particle. Without a solvent mask the halves are compared inside the sphere that masks references: the corners of
+        the box hold noise alone, twice as much as the sphere, and a curve with them ends where masks would begin to help.
     mask_options : dict, optional
-        Options of :func:`cryopipe.reconstruction.dynamic_mask.dynamic_mask`; None: no mask.
+        Options of :func:`cryopipe.reconstruction.dynamic_mask.dynamic_mask`; None: the sphere.
     rng : Generator
         Random phases of the mask's correction.
     threads : int
         CPU threads.
     """
     mean = 0.5 * (maps[0] + maps[1])
-    mask = _mask(mean, pixel_size_A, mask_options, threads)  # without a mask the unmasked curve is used
+    solvent = _mask(mean, pixel_size_A, mask_options, threads)
+    mask = _sphere(mean.shape[0], pixel_size_A, diameter_A) if solvent is None else solvent
     curve = half_map_fsc(maps[0], maps[1], mask=mask, rng=rng, threads=threads)
     fsc = np.array(curve[: radius + 1])
     fsc[0] = 1.0
-    return Shared(fsc, crossing_shell(fsc), low_shells(mean, join_radius + 2), join_radius, mask is not None)
+    return Shared(fsc, crossing_shell(fsc), low_shells(mean, join_radius + 2), join_radius, solvent is not None)
 
 
 def crossing_shell(fsc: NDArray[np.float64]) -> float:
@@ -164,10 +169,13 @@ def masked_reference(
         CPU threads.
     """
     mask = _mask(volume, pixel_size_A, mask_options, threads)
-    if mask is None:
-        radius = min(0.625 * diameter_A / pixel_size_A, 0.5 * volume.shape[0] - 4)
-        mask = soft_sphere(volume.shape[0], radius, edge_px=3.0)
-    return volume * mask
+    return volume * (_sphere(volume.shape[0], pixel_size_A, diameter_A) if mask is None else mask)
+
+
+def _sphere(box: int, pixel_size_A: float, diameter_A: float) -> NDArray[np.float32]:
+    """Return the soft sphere of 1.25 diameters, or what fits into the box."""
+    radius = min(0.625 * diameter_A / pixel_size_A, 0.5 * box - 4)
+    return soft_sphere(box, radius, edge_px=3.0)
 
 
 def _mask(

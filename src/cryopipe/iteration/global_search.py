@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cryopipe.imaging.fourier_pixels import FourierPixels
 from cryopipe.imaging.symmetry import symmetry_operators
+from cryopipe.iteration.distinct import distinct
 from cryopipe.iteration.pose_table import Poses
 from cryopipe.iteration.residuals import measure_residuals
 from cryopipe.kernels.devices import Resources
@@ -17,12 +18,32 @@ from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.references import ReferenceMap, ReferenceSlices, reference_cube
 from cryopipe.search.exhaustive.search import search_poses
-from cryopipe.search.grid import orientation_grid, orientation_weights, random_displacement
+from cryopipe.search.grid import (
+    angular_step_deg,
+    orientation_grid,
+    orientation_weights,
+    random_displacement,
+    rim_step_A,
+)
 from cryopipe.search.options import SearchOptions
 from cryopipe.search.shifts import ShiftGrid, shift_grid
 
 #: Number of images from which the grey scale of a foreign map is found.
 GREY_SAMPLE = 150
+#: A step of the grid moves the particle's rim by this share of the finest detail that is compared. In the first search a true
+#: pose lies within a third of a period of a point of the grid, which scores its peak: 12 Å for 125 Å and steps of 7.5°. Later
+#: ones look where a peak is to be expected, and more shells tell more: of poses that were lost, four candidates at 12 Å held
+#: 40 %, at 8 Å 57 % (docs/benchmarks.md).
+FIRST_RIM_SHARE = 2 / 3
+RIM_SHARE = 1.0
+#: Range of the shifts over the rms change (x and y each) of the centres so far, at least two steps of the grid.
+SHIFT_REACH = 3.0
+#: The step of the shifts over the finest period: at most a sixth of it is left to the continuous refinement.
+_SHIFT_SHARE = 1 / 3
+#: Points of the grid that are looked at for each candidate, and the least distance of two candidates in steps of the grid: a
+#: point has some 20 neighbours within one and a half steps
+_KEPT = 6
+_APART = 1.5
 
 
 @dataclass(frozen=True)
@@ -38,17 +59,24 @@ class GlobalOptions:
     offset_range_A : float
         Range of shifts about the last shift of each image.
     candidates : int
-        Number of poses per image that go on to continuous refinement.
-    resolution_A : float
-        Finest resolution of the search. Details finer than 12 Å would need a finer grid than order 3: a rotation by
-        7.5° moves the rim of a particle of 125 Å by 8 Å.
+        Poses that go on to continuous refinement.
+    diameter_A : float
+        Of the particle.
     """
 
     symmetry: str
     healpix_order: int
     offset_range_A: float
     candidates: int
-    resolution_A: float = 12.0
+    diameter_A: float
+
+    def resolution_A(self, *, first: bool) -> float:
+        """Return the finest resolution of the search: a step of the grid moves the particle's rim by a share of it."""
+        return rim_step_A(self.healpix_order, self.diameter_A) / (FIRST_RIM_SHARE if first else RIM_SHARE)
+
+    def range_A(self, spread_A: float) -> float:
+        """Return the range of shifts for particles whose centres changed by ``spread_A`` (rms, x and y each) so far."""
+        return min(self.offset_range_A, SHIFT_REACH * spread_A)
 
     @property
     def operators(self) -> NDArray[np.float64]:
@@ -94,6 +122,7 @@ class GlobalSearch:
         *,
         noise: NoiseModel,
         resources: Resources,
+        spread_A: float = np.inf,
     ) -> GlobalSearch:
         """Return the search that compares images with a map of the same box.
 
@@ -110,48 +139,82 @@ class GlobalSearch:
         noise : NoiseModel
         resources : Resources
             Threads and devices.
+        spread_A : float
+            Rms change (x and y each) of the particles' centres so far; infinite where they were never searched.
         """
-        side_A = pixels.box * pixel_size_A
-        pixels = pixels.crop(min(pixels.radius, max(round(side_A / options.resolution_A), 4)))
+        side_A, first = pixels.box * pixel_size_A, not np.isfinite(spread_A)
+        pixels = pixels.crop(min(pixels.radius, max(round(side_A / options.resolution_A(first=first)), 4)))
         grid = orientation_grid(options.healpix_order, options.symmetry)
         prior = np.log(orientation_weights(grid, options.symmetry))
         grid = random_displacement(rng, options.healpix_order) @ grid
         cube = reference_cube(reference, pixels.radius, threads=resources.cpu_threads)
         references = ReferenceSlices(ReferenceMap(cube).slices(grid, pixels), prior)
-        # steps of a third of the finest period: the continuous refinement starts at most a sixth of it away
-        step = pixels.box / pixels.radius / 3
-        shifts = shift_grid(max(options.offset_range_A / pixel_size_A, step), step)
+        step = _SHIFT_SHARE * pixels.box / pixels.radius
+        shifts = shift_grid(max(options.range_A(spread_A) / pixel_size_A, step if first else 2 * step), step)
         return cls(options, pixels.radius, grid, references, shifts, noise, resources)
 
     def candidates(
-        self, images: ParticleSpectra, base_shifts_px: NDArray[np.float64], count: int
+        self,
+        images: ParticleSpectra,
+        base_shifts_px: NDArray[np.float64],
+        count: int,
+        known: NDArray[np.float64] | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the ``count`` best poses of each image: rotations ``[n, m, 3, 3]``, total shifts ``[n, m, 2]``."""
+        """Return the ``count`` best poses of each image, apart from each other: rotations ``[n, m, 3, 3]``, shifts ``[n, m, 2]``.
+
+        Parameters
+        ----------
+        images : ParticleSpectra
+        base_shifts_px : array float64 [n, 2]
+            The search is about these; the shifts returned hold them.
+        count : int
+        known : array float64 [n, 3, 3], optional
+            Orientations to which alternatives are wanted.
+        """
         coarse = images.crop(self.radius)
         found = search_poses(
             coarse,
             self.noise,
             self.references,
             ShiftGrid(self.shifts_px, base_px=base_shifts_px),
-            options=SearchOptions(candidates=count),
+            options=SearchOptions(candidates=count if count == 1 else _KEPT * count),
             resources=self.resources,
         )
         state = np.where(found.candidate_state >= 0, found.candidate_state, found.best_state[:, None])
         move = np.where(found.candidate_shift >= 0, found.candidate_shift, found.best_shift[:, None])
-        return self.grid[state], base_shifts_px[:, None, :] + self.shifts_px[move]
+        apart_deg = _APART * angular_step_deg(self.options.healpix_order)
+        rotations = self.grid[state]
+        chosen = distinct(rotations, self.options.operators, apart_deg, count, known)
+        row = np.arange(len(state))[:, None]
+        return rotations[row, chosen], base_shifts_px[:, None, :] + self.shifts_px[move[row, chosen]]
 
     def best_poses(
-        self, images: ParticleSpectra, reference: ReferenceMap, base_shifts_px: NDArray[np.float64]
+        self,
+        images: ParticleSpectra,
+        reference: ReferenceMap,
+        base_shifts_px: NDArray[np.float64],
+        known: NDArray[np.float64] | None = None,
     ) -> Poses:
-        """Search globally, refine the candidates continuously to the images' radius, and return the best of each."""
-        rotations, shifts = self.candidates(images, base_shifts_px, self.options.candidates)
+        """Search globally, refine the candidates continuously, first to the search's radius, and return the best of each.
+
+        Parameters
+        ----------
+        images : ParticleSpectra
+        reference : ReferenceMap
+            To the images' radius.
+        base_shifts_px : array float64 [n, 2]
+            The search is about these.
+        known : array float64 [n, 3, 3], optional
+            Orientations to which alternatives are wanted.
+        """
+        rotations, shifts = self.candidates(images, base_shifts_px, self.options.candidates, known)
         best, _, confidence = refine_candidates(
             images,
             self.noise,
             reference,
             rotations,
             shifts,
-            contest=Contest(self.options.operators),
+            contest=Contest(self.options.operators, radii=(self.radius,)),
             resources=self.resources,
         )
         return Poses(best.rotations, best.shifts_px, confidence, best.log_likelihood)
@@ -160,6 +223,7 @@ class GlobalSearch:
 def grey_scale(
     images: ParticleSpectra,
     reference: NDArray[np.float32],
+    base_shifts_px: NDArray[np.float64],
     options: GlobalOptions,
     rng: np.random.Generator,
     *,
@@ -175,10 +239,11 @@ def grey_scale(
     ----------
     images : ParticleSpectra
         Some images (`GREY_SAMPLE` are enough), in the map's box.
+    base_shifts_px : array float64 [n, 2]
+        What centres them as far as it is known.
     reference, options, rng, noise, resources
         As for `GlobalSearch.of_map`.
     """
-    base = np.zeros((len(images), 2))
     cube = reference_cube(reference, images.pixels.radius, threads=resources.cpu_threads)
     probe = ReferenceMap(cube).slices(np.eye(3)[None], images.pixels)
     strength = float(np.sum(np.abs(probe) ** 2 / (2 * noise.sigma2[images.pixels.shell])))
@@ -188,7 +253,7 @@ def grey_scale(
         search = GlobalSearch.of_map(
             scaled, images.pixels, images.pixel_size_A, options, rng, noise=noise, resources=resources
         )
-        rotations, shifts = search.candidates(images, base, 1)
+        rotations, shifts = search.candidates(images, base_shifts_px, 1)
         current = ReferenceMap(cube * np.float32(factor))
         measured = measure_residuals(images, noise, current, rotations[:, 0], shifts[:, 0], devices=resources.devices)
         factor *= max(measured.grey, 1e-3)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cryopipe.context import Context
 from cryopipe.imaging.backend import to_numpy
 from cryopipe.imaging.filters import low_pass
+from cryopipe.imaging.symmetry import symmetry_operators
 from cryopipe.iteration.exchange import Shared, compare, masked_reference, next_reference
 from cryopipe.iteration.half_set import advance, reconstruct
 from cryopipe.iteration.half_set_state import HalfSet, HalfSetOptions, Task
@@ -57,10 +58,13 @@ class Pair:
     states : pair of HalfSet
     references : pair of array float32 [z, y, x]
         References of the next iteration, in a working box.
+    own_nats : float
+        What a particle's own part in its reference adds to the log-likelihood of its pose (`own_part_nats`).
     """
 
     states: tuple[HalfSet, HalfSet]
     references: tuple[NDArray[np.float32], NDArray[np.float32]]
+    own_nats: float
 
     @property
     def ctf_change_A(self) -> NDArray[np.float64]:
@@ -91,7 +95,7 @@ def start_pair(
     start = masked_reference(
         small, pixel_size_A=store.side_A / box, diameter_A=diameter_A, mask_options=None, threads=1
     )
-    return Pair((HalfSet.start(halves.first.store), HalfSet.start(halves.second.store)), (start, start))
+    return Pair((HalfSet.start(halves.first.store), HalfSet.start(halves.second.store)), (start, start), 0.0)
 
 
 def reach(radius: int, largest: int) -> int:
@@ -142,6 +146,7 @@ def advance_pair(
         radius=task.reconstruct_radius,
         join_radius=round(halves.store.side_A / exchange_options.join_resolution_A),
         pixel_size_A=pixel_size_A,
+        diameter_A=exchange_options.particle_diameter_A,
         mask_options=mask,
         rng=context.rng(f"{name} phases"),
         threads=context.threads,
@@ -156,7 +161,37 @@ def advance_pair(
         )
         for own, half in zip(maps, sums, strict=True)
     )
-    return Pair((states[0], states[1]), (first, second)), shared
+    fewest = min(len(half) for half in halves)
+    own = own_part_nats(shared, first, operators=len(symmetry_operators(options.search.symmetry)), particles=fewest)
+    return Pair((states[0], states[1]), (first, second), own), shared
+
+
+def own_part_nats(shared: Shared, reference: NDArray[np.float32], *, operators: int, particles: int) -> float:
+    """Return what a particle's own part in its half's reference adds to the log-likelihood of its pose, in the mean.
+
+    A map is a linear fit of its images, and an image's share in the fit, its leverage, adds up over its pixels to the map's
+    degrees of freedom over the number of images. Of the noise in a pixel that share is in the reference at the image's own
+    pose, where it correlates with itself: a gain of 2 h for the leverage h of a complex pixel with unit noise in both parts.
+    The degrees of freedom are the independent Fourier voxels times the mask's share of the box over the order of the point
+    group, each times its Wiener factor, which for half maps is their FSC; joined shells hold half as much of the image.
+
+    Parameters
+    ----------
+    shared : Shared
+        The FSC between the halves and where they are joined.
+    reference : array float32 [z, y, x]
+        Masked: zero outside the mask.
+    operators : int
+        Rotations of the point group.
+    particles : int
+        Of the half.
+    """
+    shell = np.arange(len(shared.fsc))
+    factor = np.where((shell > 0) & (shell <= shared.shell), np.clip(shared.fsc, 0, 1), 0.0)
+    factor[: shared.join_radius + 1] /= 2
+    voxels = 2 * np.pi * shell**2  # of half a shell: the other half are Friedel mates
+    inside = float(np.mean(reference != 0))
+    return float(2 * inside * np.sum(voxels * factor) / operators / particles)
 
 
 def final_halves(

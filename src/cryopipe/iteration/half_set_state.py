@@ -71,8 +71,8 @@ class HalfSet:
         power = ImagePower(store.pixels(store.radius))
         for _, images in store.blocks(store.radius):
             power.add(images)
-        unknown = np.full(n, np.inf)
-        return cls(Poses.unknown(n), np.ones(n), np.zeros((n, 3)), unknown, power.initial_sigma2(), 180.0, Priors())
+        poses, unknown = Poses.centred(store.centres_A / store.pixel_size_A), np.full(n, np.inf)
+        return cls(poses, np.ones(n), np.zeros((n, 3)), unknown, power.initial_sigma2(), 180.0, Priors())
 
 
 @dataclass(frozen=True)
@@ -138,6 +138,8 @@ class Task:
         Whether defoci are refined.
     grey : bool
         Whether the reference's grey scale has to be found first.
+    own_nats : float
+        What a particle's own part in the reference adds to the log-likelihood of its pose, in the mean.
     """
 
     radius: int
@@ -147,3 +149,4 @@ class Task:
     random_share: float
     defocus: bool
     grey: bool
+    own_nats: float = 0.0

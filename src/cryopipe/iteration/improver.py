@@ -84,14 +84,18 @@ class Improver:
             some = slice(0, GREY_SAMPLE)
             images = in_box(half.store.block(some, task.radius), task.box)
             sample = with_ctfs(images, parameters.subset(some), state.ctf_change_A[some]).scaled(state.scale[some])
-            reference = reference * np.float32(grey_scale(sample, reference, options.search, rng, **given))
+            base = state.poses.shifts_px[some] * (task.box / half.store.box)
+            reference = reference * np.float32(grey_scale(sample, reference, base, options.search, rng, **given))
         chosen = np.ones(n, bool)
         if task.search == "weak":
             chosen = (rng.random(n) < task.random_share) | (state.poses.confidence < LOW_CONFIDENCE)
         search = None
         if chosen.any():
             pixels, pixel_size_A = half_plane(task.box, task.radius), half.store.side_A / task.box
-            search = GlobalSearch.of_map(reference, pixels, pixel_size_A, options.search, rng, **given)
+            spread_A = centres_spread_A(state, half)
+            search = GlobalSearch.of_map(
+                reference, pixels, pixel_size_A, options.search, rng, spread_A=spread_A, **given
+            )
         current = ReferenceMap(reference_cube(reference, task.radius, threads=resources.cpu_threads))
         return cls(task, options, parameters, noise, current, chosen, search, resources)
 
@@ -134,14 +138,29 @@ class Improver:
         if self.search is None or len(rows) == 0:
             return result
         part = images if len(rows) == len(images) else images.subset(rows)
-        found = self.search.best_poses(part, self.reference, result.shifts_px[rows])
-        # before the first search the likelihood is zero, so any pose of a global search is better
-        wins = found.log_likelihood > (result.log_likelihood[rows] if weak else -np.inf)
-        confidence = result.confidence[rows]
+        if not weak:
+            result.put(rows, self.search.best_poses(part, self.reference, result.shifts_px[rows]))
+            return result
+        before = result.rotations[rows]
+        found = self.search.best_poses(part, self.reference, result.shifts_px[rows], before)
+        # the known pose has helped to make the reference, its alternatives have not
+        lead = result.log_likelihood[rows] - self.task.own_nats - found.log_likelihood
+        same = angular_distance_deg(before, found.rotations, self.options.search.operators) < 1.0
+        sure = 1 / (1 + np.exp(-np.clip(lead, -50, 50)))
+        wins = (lead < 0) & ~same
         result.put(rows[wins], found, wins)
-        agree = angular_distance_deg(result.rotations[rows], found.rotations, self.options.search.operators) < 1.0
-        result.confidence[rows] = np.where(wins | agree, found.confidence, confidence)
+        result.confidence[rows] = np.where(
+            same, result.confidence[rows], np.where(wins, (1 - sure) * found.confidence, sure)
+        )
         return result
+
+
+def centres_spread_A(state: HalfSet, half: Half) -> float:
+    """Return how far the centres have moved from those of the table, rms of x and y each; infinite before the first search."""
+    if not state.poses.confidence.any():
+        return np.inf
+    moved = state.poses.shifts_px * half.store.pixel_size_A - half.store.centres_A
+    return float(np.sqrt(np.mean(np.square(moved))))
 
 
 def with_ctfs(images: ParticleSpectra, parameters: CtfParameters, change_A: NDArray[np.float64]) -> ParticleSpectra:

@@ -22,6 +22,7 @@ from cryopipe.imaging.fourier_pixels import FourierPixels, half_plane
 from cryopipe.imaging.optics import CtfParameters
 from cryopipe.io.freed_memory import return_freed_memory
 from cryopipe.io.star import StarTable
+from cryopipe.projection.known_centres import known_centres_A
 from cryopipe.projection.particle_images import ParticleImages
 from cryopipe.projection.particle_spectra import ParticleSpectra
 
@@ -51,7 +52,9 @@ class ParticleStore:
     rows : ndarray int64 [n]
         The rows of the table that this store gives out, in its order.
     kept : KeptSpectra
-        What is in memory. All parts of a store share it.
+        What is in memory; shared by all parts of a store.
+    table_centres_A : ndarray float64 [all rows of the table, 2]
+        What centres each image as far as the table knows.
     threads : int
         Threads that read and transform. The result does not depend on it.
     """
@@ -60,6 +63,7 @@ class ParticleStore:
     radius: int
     rows: NDArray[np.int64]
     kept: KeptSpectra
+    table_centres_A: NDArray[np.float64]
     threads: int = 1
 
     @classmethod
@@ -94,7 +98,7 @@ class ParticleStore:
         Raises
         ------
         InputError
-            `ParticleImages.of_table` refuses the table.
+            `ParticleImages.of_table` or `known_centres_A` refuses the table.
         """
         images = ParticleImages.of_table(table, mask_diameter_A=mask_diameter_A, crop_box=crop_box)
         largest = images.box // 2 - 1
@@ -104,7 +108,8 @@ class ParticleStore:
             beside = BLOCKS_IN_WORK * BLOCK_BYTES + REMEMBERED_BYTES * len(images)
             whole = min(whole, max(0, memory_bytes - beside))
         kept = KeptSpectra(images, radius, whole)
-        return cls(images, radius, np.arange(len(images)), kept, threads)
+        centres_A = known_centres_A(table.rows, side_A=images.full_box * images.pixel_size_A)
+        return cls(images, radius, np.arange(len(images)), kept, centres_A, threads)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -128,6 +133,11 @@ class ParticleStore:
     def parameters(self) -> CtfParameters:
         """CTFs of the table, one row per particle of this store."""
         return self.images.parameters.subset(self.rows)
+
+    @property
+    def centres_A(self) -> NDArray[np.float64]:
+        """Shifts (x, y) in Å that centre the images as far as the table knows, one row per particle of this store."""
+        return self.table_centres_A[self.rows]
 
     @property
     def block_rows(self) -> int:

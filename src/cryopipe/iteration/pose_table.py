@@ -36,9 +36,10 @@ class Poses:
     log_likelihood: NDArray[np.float64]
 
     @classmethod
-    def unknown(cls, n: int) -> Poses:
-        """Return poses before any search: no rotation, no shift, no confidence."""
-        return cls(np.tile(np.eye(3), (n, 1, 1)), np.zeros((n, 2)), np.zeros(n), np.zeros(n))
+    def centred(cls, shifts_px: NDArray[np.float64]) -> Poses:
+        """Return poses before any search: no rotation, shifts [n, 2] as far as they are known, no confidence."""
+        n = len(shifts_px)
+        return cls(np.tile(np.eye(3), (n, 1, 1)), shifts_px, np.zeros(n), np.zeros(n))
 
     def __len__(self) -> int:
         return len(self.rotations)

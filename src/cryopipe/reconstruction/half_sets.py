@@ -1,4 +1,4 @@
-"""Two independent halves of a particle set. The particle itself decides, not its row in a table."""
+"""Two independent halves of a particle set: those that a table states, else decided by the particle itself, not its row."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ import numpy as np
 from cryopipe.errors import InputError
 from cryopipe.io.star import StarTable
 from cryopipe.projection.particle_keys import particle_keys
+
+#: the column of RELION's half sets
+_SUBSET = "rlnRandomSubset"
 
 
 def half_sets(names: Sequence[str], groups: Sequence[str] | None = None) -> np.ndarray:
@@ -52,25 +55,39 @@ def half_sets(names: Sequence[str], groups: Sequence[str] | None = None) -> np.n
 
 
 def half_sets_of(particles: StarTable) -> np.ndarray:
-    """Return the half sets of a particle table, stratified by micrograph: int8 ``[n]`` of 1 and 2.
+    """Return the half sets of a particle table: int8 ``[n]`` of 1 and 2.
 
-    The name of a particle is that of `cryopipe.projection.particle_keys`: micrograph and coordinates, or else its image.
+    They are those of its column rlnRandomSubset, where it has one: particles that an earlier refinement kept apart stay
+    apart. Without it they are stratified by micrograph. A particle's name is that of `cryopipe.projection.particle_keys`:
+    micrograph and coordinates, else its image's name.
 
     Raises
     ------
     InputError
-        The table has neither coordinates nor image names, or a name occurs twice, or there are so few particles that a half
-        has none.
+        The table says neither where particles are nor what their images are called, or names one twice; its half sets are not
+        all 1 or 2; or a half has no particle.
     """
     rows = particles.rows
     group = next((rows[c].astype(str).tolist() for c in ("crpItem", "rlnMicrographName") if c in rows), None)
-    half = half_sets(particle_keys(rows), group)
+    half = half_sets(particle_keys(rows), group)  # also refuses duplicates
+    if _SUBSET in rows:
+        half = _stated(rows[_SUBSET].to_numpy(np.float64))
     if len(half) and not {1, 2} <= set(half.tolist()):
         raise InputError(
             f"with {len(half)} particles half set {3 - int(half[0])} is empty, but a gold-standard FSC needs particles in "
             "both. Use more micrographs, or relax the limits that reject particles."
         )
     return half
+
+
+def _stated(subset: np.ndarray) -> np.ndarray:
+    bad = np.flatnonzero(~np.isin(subset, (1, 2)))
+    if len(bad):
+        raise InputError(
+            f"rlnRandomSubset is {subset[bad[0]]:g} for particle {bad[0] + 1}, and not 1 or 2 for {len(bad)} of {len(subset)}: "
+            "fill the column, or remove it, and the particles are split anew"
+        )
+    return subset.astype(np.int8)
 
 
 def _hash(name: str) -> bytes:

@@ -26,6 +26,7 @@ class Iteration:
     astigmatism_prior_A: float
     scale_prior: float
     micrograph_scale_prior: float
+    start_A: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +44,8 @@ class Progress:
     history : list of Iteration
     settled : bool
         Whether the last iteration neither gained a shell nor moved poses.
+    reviewed : int
+        The iteration that searched all particles again once poses had come to rest; 0 before it.
     """
 
     iteration: int
@@ -50,6 +53,7 @@ class Progress:
     pair: Pair
     history: list[Iteration]
     settled: bool
+    reviewed: int
 
     @property
     def resolution_A(self) -> float:

@@ -32,12 +32,14 @@ from cryopipe.iteration.exchange import compare
 from cryopipe.iteration.gold_standard import Pair, advance_pair, final_halves, reach, start_pair
 from cryopipe.iteration.half_set_state import Task
 from cryopipe.iteration.halves import Halves, load_halves
+from cryopipe.iteration.improver import LOW_CONFIDENCE
 from cryopipe.iteration.next_radius import next_search_radius
 from cryopipe.projection.working_box import working_box
 from cryopipe.reconstruction.memory import check_memory
 from cryopipe.refinement.files import read_initial_map, read_particles, write_maps, write_poses
 from cryopipe.refinement.options import diameter_A, exchange_options, half_set_options, mask_options
 from cryopipe.refinement.progress import Iteration, Progress
+from cryopipe.refinement.support import unsupported
 
 #: by how much the radius may grow in one iteration
 GROWTH = 1.4
@@ -45,9 +47,6 @@ GROWTH = 1.4
 LEAST_GAIN = 0.02
 #: ... and when its poses move by less than this share of the angle that moves the particle's rim by one resolution element
 SETTLED_ANGLE = 0.25
-#: every so many iterations a share of the confident particles is searched globally again
-RANDOM_SEARCH_EVERY = 4
-RANDOM_SEARCH_SHARE = 0.05
 
 
 def refine(
@@ -87,7 +86,7 @@ def refine(
         lowpass, diameter = require(params, "initial_lowpass_A", "particle_diameter_A")
         radius = start_radius(halves, params)
         pair = start_pair(halves, initial, radius=radius, lowpass_A=lowpass, diameter_A=diameter)
-        progress = Progress(0, radius, pair, [], False)
+        progress = Progress(0, radius, pair, [], False, 0)
     while not finished(progress, params):
         progress = iterate(progress, halves, params, context, exchange=exchange)
         checkpoint.save(progress)
@@ -120,14 +119,14 @@ def iterate(
         progress.pair,
         halves,
         plan(progress, halves, params),
-        half_set_options(params),
+        half_set_options(params, review=reviews(progress)),
         exchange_options(params),
         context,
         name=f"iteration {progress.iteration}",
         resolution_A=progress.resolution_A,
         exchange=exchange,
     )
-    change = pair.ctf_change_A
+    change, start = pair.ctf_change_A, start_radius(halves, params)
     row = Iteration(
         iteration=float(done),
         radius=float(progress.radius),
@@ -138,8 +137,8 @@ def iterate(
         median_defocus_change_A=float(np.median(np.abs(change[:, 0]))),
         median_astigmatism_change_A=float(np.median(np.hypot(change[:, 1], change[:, 2]))),
         **mean_priors(pair),
+        start_A=store.side_A / start,
     )
-    start = start_radius(halves, params)
     radius = next_search_radius(
         shared.fsc, searched=progress.radius, shared=start, largest=store.radius, growth=GROWTH
     ).radius
@@ -148,7 +147,9 @@ def iterate(
     best = max((old.radius for old in progress.history), default=0.0)
     gained = max(progress.radius, radius) > (1 + LEAST_GAIN) * best
     settled = not gained and row.median_angle_change_deg < SETTLED_ANGLE * resolvable_deg
-    return Progress(done, radius, pair, [*progress.history, row], settled and done > params.global_iterations)
+    settled = settled and done > params.global_iterations
+    reviewed = done if reviews(progress) else progress.reviewed
+    return Progress(done, radius, pair, [*progress.history, row], settled, reviewed)
 
 
 def mean_priors(pair: Pair) -> dict[str, float]:
@@ -169,9 +170,10 @@ def plan(progress: Progress, halves: Halves, params: RefineHomogeneous) -> Task:
         reconstruct_radius=to,
         box=working_box(to, largest=store.box),
         search="all" if i < params.global_iterations else "weak",
-        random_share=RANDOM_SEARCH_SHARE if i % RANDOM_SEARCH_EVERY == 0 else 0.0,
+        random_share=1.0 if reviews(progress) else 0.0,
         defocus=params.refine_defocus and progress.resolution_A < params.defocus_start_resolution_A,
         grey=i == 0,
+        own_nats=progress.pair.own_nats,
     )
 
 
@@ -181,9 +183,24 @@ def start_radius(halves: Halves, params: RefineHomogeneous) -> int:
     return min(max(round(store.side_A / require(params, "initial_lowpass_A")[0]), 4), store.radius)
 
 
+def reviews(progress: Progress) -> bool:
+    """Tell whether the next iteration asks for a second opinion on every particle: the first one after poses came to rest."""
+    return progress.settled and progress.reviewed == 0
+
+
 def finished(progress: Progress, params: RefineHomogeneous) -> bool:
-    """Tell whether all iterations are done, or two in a row gained less than 2 % in resolution without moving poses."""
-    return progress.settled or progress.iteration >= params.max_iterations
+    """Tell whether resolution and poses are at rest, also after all particles were searched again, or all iterations are done."""
+    return (progress.settled and progress.reviewed > 0) or progress.iteration >= params.max_iterations
+
+
+def warn_of(progress: Progress, context: Context) -> None:
+    """Say in the log how many poses are unsure, and where the half maps do not support the map."""
+    last, confidence = progress.history[-1], np.concatenate([state.poses.confidence for state in progress.pair.states])
+    unsure = int((confidence < LOW_CONFIDENCE).sum())
+    context.log.info("%d of %d poses have a confidence below %g", unsure, len(confidence), LOW_CONFIDENCE)
+    reason = unsupported(last.fsc143_A, last.start_A)
+    if reason:
+        context.log.warning("%s", reason)
 
 
 def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: RefineHomogeneous, context: Context) -> None:
@@ -204,6 +221,7 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: RefineH
     check_memory(store.box, store.radius, padding=2, interpolated=False, gpu=gpu)
     fingerprint = run_fingerprint(context, params, table, files=[inputs["map"]])
     progress = refine(halves, initial, params, context, fingerprint=fingerprint)
+    warn_of(progress, context)
     maps = final_halves(progress.pair, halves, symmetry=symmetry, threads=context.threads, gpu=gpu)
     write_maps(outputs, maps, mask_options(params), context, pixel_size_A=store.pixel_size_A)
     write_poses(outputs, table, halves, progress, symmetry)

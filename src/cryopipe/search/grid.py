@@ -53,6 +53,29 @@ def angular_step_deg(order: int) -> float:
     return 60 / 2**order
 
 
+def rim_step_A(order: int, diameter_A: float) -> float:
+    """Return how far a step of a grid moves the rim of a particle: half its diameter times the step in radians."""
+    return float(0.5 * diameter_A * np.radians(angular_step_deg(order)))
+
+
+def order_for(resolution_A: float, diameter_A: float, *, share: float, finest: int) -> int:
+    """Return the coarsest order, from 1, whose step moves a particle's rim by at most a share of the resolution.
+
+    Parameters
+    ----------
+    resolution_A : float
+        Finest detail that is compared.
+    diameter_A : float
+        Of the particle.
+    share : float
+        Of the resolution: at 1 a pose between two points of the grid turns the detail at the rim by half a period.
+    finest : int
+        The order at most.
+    """
+    fits = (order for order in range(1, finest) if rim_step_A(order, diameter_A) <= share * resolution_A)
+    return next(fits, finest)
+
+
 def orientation_grid(order: int, symmetry: str = "C1", *, rotation: np.ndarray | None = None) -> np.ndarray:
     """Return the rotation matrices of a HEALPix x psi grid inside the asymmetric unit of a point group.
 
