@@ -344,7 +344,9 @@ def stating(name: str, u: float, error: float, *, item: str = "a") -> Branch:
 
 def test_estimates_are_weighed_by_their_stated_errors_and_the_result_states_its_own() -> None:
     names = ("ctffind", "gctf", "xmipp")
-    branches = [stating(n, u, e) for n, u, e in zip(names, (10060.0, 10000.0, 10020.0), (60.0, 15.0, 20.0), strict=True)]
+    branches = [
+        stating(n, u, e) for n, u, e in zip(names, (10060.0, 10000.0, 10020.0), (60.0, 15.0, 20.0), strict=True)
+    ]
     row = judged(*branches)[0].rows.iloc[0]
     assert row["crpCtfCtffindWeight"] == 0.0
     assert row["crpCtfGctfWeight"] + row["crpCtfXmippWeight"] == pytest.approx(1.0)
@@ -374,7 +376,9 @@ def test_an_estimate_in_a_wrong_ring_or_against_its_error_is_out_voted_and_named
 
 
 def test_an_estimate_without_an_error_counts_as_little_as_the_worst_with_one() -> None:
-    row = judged(stating("ctffind", 10000.0, 20.0), stating("gctf", 10000.0, 10.0), stating("xmipp", 10040.0, MISSING))[0]
+    row = judged(stating("ctffind", 10000.0, 20.0), stating("gctf", 10000.0, 10.0), stating("xmipp", 10040.0, MISSING))[
+        0
+    ]
     weights = [row.rows[f"crpCtf{name}Weight"][0] for name in ("Ctffind", "Gctf", "Xmipp")]
     assert weights[2] == pytest.approx(weights[0])
     assert weights[1] > weights[2]
