@@ -3,8 +3,10 @@
 ``python benchmarks/ctf_consensus.py [--conditions small damped ...] [--seeds 1 2] [--micrographs 12] [--real]``
 
 The simulator draws apoferritin in ice (defocus 0.5-1.6 µm, 25 or 60 particles, 40 e/Å² in two frames without motion), and
-counts electrons. Each estimator runs with its defaults and from nothing, as in a run; the micrographs of a seed are one batch of the consensus. The
-true defocus is that of the middle of the ice. ``z`` is the rms of error over stated error: 1 if the errors are right.
+counts electrons. Each estimator runs with its defaults and from nothing, as in a run; the micrographs of a seed are one batch
+of the consensus. The true defocus is that of the middle of the ice. ``z`` is the rms of error over stated error: 1 if the errors
+are right.
+
 ``--real`` adds the ten micrographs of EMPIAR-10146 in ../shared/realdata, whose truth is not known: there the distance of the
 consensus from the median of the estimators is compared with their spread. The last line is JSON.
 
@@ -93,8 +95,8 @@ def members(image: np.ndarray, pixel_A: float, scope: Microscope) -> dict[str, M
 def consensus(batch: list[dict[str, Member]]) -> list[Member]:
     """Return the combined defocus of each micrograph of a batch, with its error."""
     c = calibrate(batch)
-    print(f"  correlation {c.correlation:.2f}, errors x {c.scale:.2f}, common {c.common_A:.1f} Å", flush=True)
-    found = [combine({n: c.apply(n, m) for n, m in ms.items()}, c.correlation, c.common_A) for ms in batch]
+    print(f"  correlation {c.correlations[0]:.2f}, errors x {c.scales[0]:.2f}, common {c.common_A:.1f} Å", flush=True)
+    found = [combine({n: c.apply(n, m) for n, m in ms.items()}, c.correlations, c.common_A) for ms in batch]
     return [Member(f.defocus, f.error.mean_A, f.error.astigmatism_A) for f in found]
 
 

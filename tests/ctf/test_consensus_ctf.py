@@ -18,7 +18,6 @@ from cryopipe.config.ctf import (
     EstimateCtfGctf,
     EstimateCtfXmipp,
 )
-from cryopipe.config.load import parse_config
 from cryopipe.context import Context
 from cryopipe.ctf import (
     consensus_ctf,
@@ -31,7 +30,7 @@ from cryopipe.ctf.consensus.branches import Branch
 from cryopipe.ctf.consensus.criteria import CRITERIA, MISSING
 from cryopipe.ctf.consensus.run import consensus
 from cryopipe.ctf.defocus import Defocus, Microscope, from_uv, phase
-from cryopipe.errors import ConfigError, InputError
+from cryopipe.errors import InputError
 from cryopipe.io.mrc import write_image
 from cryopipe.io.star import StarTable, concatenate, make_optics, read_rejections, read_table, write_table
 from cryopipe.io.star import write_rejections as write_failures
@@ -338,6 +337,55 @@ def test_combined_values_and_their_uncertainty_are_those_of_the_agreeing_estimat
     assert row["crpCtfXmippDefocusU"] == 10090.0
 
 
+def stating(name: str, u: float, error: float, *, item: str = "a") -> Branch:
+    """Return a branch with one micrograph whose estimate states an error."""
+    return branch(name, [(item, u, u - 100, 20.0)], crpCtfDefocusMeanError=error, crpCtfAstigmatismError=error)
+
+
+def test_estimates_are_weighed_by_their_stated_errors_and_the_result_states_its_own() -> None:
+    names = ("ctffind", "gctf", "xmipp")
+    branches = [
+        stating(n, u, e) for n, u, e in zip(names, (10060.0, 10000.0, 10020.0), (60.0, 15.0, 20.0), strict=True)
+    ]
+    row = judged(*branches)[0].rows.iloc[0]
+    assert row["crpCtfCtffindWeight"] == 0.0
+    assert row["crpCtfGctfWeight"] + row["crpCtfXmippWeight"] == pytest.approx(1.0)
+    assert row["crpCtfGctfWeight"] > row["crpCtfXmippWeight"] > 0.1
+    assert row["rlnDefocusU"] == pytest.approx(10000.0 + 20.0 * row["crpCtfXmippWeight"])
+    assert 12.0 < row["crpCtfDefocusMeanError"] < 15.0  # below that of the best
+    assert row["crpCtfGctfDefocusMeanError"] == 15.0
+    assert (row[f"{FIRST}OutVoted"], row["crpCtfDefocusFrom"]) == ("none", "ctffind+gctf+xmipp")
+    plain = judged(*branches, defocus_from="mean")[0].rows.iloc[0]
+    assert plain["rlnDefocusU"] == pytest.approx(10026.67, abs=0.01)
+    assert plain["crpCtfDefocusMeanError"] > row["crpCtfDefocusMeanError"]
+
+
+def test_an_estimate_in_a_wrong_ring_or_against_its_error_is_out_voted_and_named() -> None:
+    for wrong in (12000.0, 10300.0):  # another ring; the same ring, but 15 standard deviations away
+        branches = [stating("ctffind", wrong, 5.0), stating("gctf", 10000.0, 15.0), stating("xmipp", 10020.0, 15.0)]
+        for order in itertools.permutations(branches):
+            row = judged(*order)[0].rows.iloc[0]
+            assert row[f"{FIRST}OutVoted"] == "ctffind"
+            assert row["crpCtfDefocusFrom"] == "gctf+xmipp"
+            assert row["crpCtfCtffindWeight"] == 0.0
+            assert row["rlnDefocusU"] == pytest.approx(10010.0)
+    two, _ = judged(stating("ctffind", 10300.0, 5.0), stating("gctf", 10000.0, 15.0))
+    assert two.rows[f"{FIRST}OutVoted"][0] == "none"
+    _, rejected = judged(stating("ctffind", 12000.0, 5.0), stating("gctf", 10000.0, 15.0))
+    assert "agree only to" in rejected["a"].reason
+
+
+def test_an_estimate_without_an_error_counts_as_little_as_the_worst_with_one() -> None:
+    row = judged(stating("ctffind", 10000.0, 20.0), stating("gctf", 10000.0, 10.0), stating("xmipp", 10040.0, MISSING))[
+        0
+    ]
+    weights = [row.rows[f"crpCtf{name}Weight"][0] for name in ("Ctffind", "Gctf", "Xmipp")]
+    assert weights[2] == pytest.approx(weights[0])
+    assert weights[1] > weights[2]
+    nobody = judged(*(stating(n, u, MISSING) for n, u in (("ctffind", 10000.0), ("gctf", 10050.0))))[0].rows.iloc[0]
+    assert (nobody["rlnDefocusU"], nobody["crpCtfDefocusMeanError"]) == (10025.0, MISSING)
+
+
 def test_failures_of_branches_are_accounted_for_once_with_what_each_says() -> None:
     row: list[Row] = [("b", 1e4, 9900.0, 0.0)]
     first = branch("ctffind", [*row, ("a", 1e4, 9900.0, 0.0)], failures={"c": "flat micrograph", "d": "not finite"})
@@ -549,13 +597,12 @@ def test_more_than_half_of_the_branches_have_to_agree_and_both_of_two(count: int
     assert ConsensusCtf(estimators=["ctffind", "gctf", "xmipp"][:count], min_agreeing=3).needed == count
 
 
-def test_an_estimator_takes_part_in_one_run() -> None:
-    runs = [
-        {"run": "defocus", "estimators": ["gctf"]},
-        {"run": "envelope", "estimators": ["gctf"], "envelope_from": None},
-    ]
-    with pytest.raises(ConfigError, match="two runs compare gctf: leave it out of one of them"):
-        parse_config({"ctf": {"consensus_ctf": runs}})
+def test_an_estimator_takes_part_in_the_defocus_and_gives_the_envelope() -> None:
+    runs = CtfStage().consensus_ctf
+    assert [run.estimators for run in runs] == [["ctffind", "gctf", "xmipp"], ["xmipp"]]
+    assert (runs[0].defocus_from, runs[1].defocus_from) == ("weighted", "consensus_ctf")
+    assert EstimateCtfXmipp().asks_for() == []  # it starts from nothing, so its opinion is its own
+    assert EstimateCtfXmipp(previous_from="ctffind").asks_for() == ["estimate_ctf_ctffind"]
 
 
 def test_an_estimator_that_no_step_is_is_refused_with_those_that_there_are() -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import cryopipe
 
 SOURCE = Path(cryopipe.__file__).parent
-#: The CTF's phase, what is read and written around an estimator, and how large a window fits a micrograph.
-SHARED = {"cryopipe.ctf.defocus", "cryopipe.ctf.micrograph", "cryopipe.ctf.windows"}
+#: The CTF's phase, what is read and written around an estimator, how large a window fits a micrograph, and how a scatter of
+#: sectors becomes an error.
+SHARED = {f"cryopipe.ctf.{name}" for name in ("defocus", "micrograph", "windows", "sector_errors")}
 
 
 def reached(module: str) -> set[str]:

@@ -48,9 +48,10 @@ def test_a_port_that_no_step_declares_is_a_mistake_of_the_rule(tmp_path: Path) -
     [
         ([["ctffind", "gctf"], ["xmipp"]], {}, ["ctffind", "gctf", "xmipp"]),
         ([["gctf"]], {}, ["gctf"]),
-        ([["gctf"], ["xmipp"]], {}, ["ctffind", "gctf", "xmipp"]),
+        ([["gctf"], ["xmipp"]], {}, ["gctf", "xmipp"]),
+        ([["gctf"], ["xmipp"]], {"previous_from": "ctffind"}, ["ctffind", "gctf", "xmipp"]),
         ([["gctf"], ["xmipp"]], {"previous_from": "gctf"}, ["gctf", "xmipp"]),
-        ([["gctf"], ["xmipp"]], {"use_previous": False}, ["gctf", "xmipp"]),
+        ([["gctf"], ["xmipp"]], {"previous_from": "ctffind", "use_previous": False}, ["gctf", "xmipp"]),
         ([["xmipp", "ctffind"]], {}, ["ctffind", "xmipp"]),
     ],
 )

@@ -1,7 +1,8 @@
 # Stage ctf: contrast transfer functions, and the micrographs whose CTF can be trusted.
 # Needs: micrographs. Leaves: micrograph tables with CTF columns, and what was rejected and why.
-# Steps: estimate_ctf_ctffind, estimate_ctf_gctf -> consensus_ctf/defocus, estimate_ctf_ctffind -> estimate_ctf_xmipp,
-#   (estimate_ctf_xmipp, consensus_ctf/defocus) -> consensus_ctf/envelope. Those run that the runs of consensus_ctf name.
+# Steps: estimate_ctf_ctffind, estimate_ctf_gctf, estimate_ctf_xmipp -> consensus_ctf/defocus,
+#   (estimate_ctf_xmipp, consensus_ctf/defocus) -> consensus_ctf/envelope. Those run that the runs of consensus_ctf name, and
+#   the one from which estimate_ctf_xmipp starts, if any (previous_from).
 
 
 rule estimate_ctf_ctffind:

@@ -46,10 +46,10 @@ class Calibration:
 
     Attributes
     ----------
-    correlation : float
-        Of the errors of any two estimators.
-    scale : float
-        Factor of all errors, at least 1.
+    correlations : (float, float)
+        Of the errors of any two estimators, in the mean defocus and in the components of the astigmatism.
+    scales : (float, float)
+        Factors of all errors of the two kinds, at least 1.
     offsets : dict
         ``{estimator: (z, a, b)}``: its mean difference from the mean of all, Å.
     common_A : float
@@ -58,8 +58,8 @@ class Calibration:
         ``{(estimator, component): (mean of the logarithms of its errors, share of a deviation from it that is real)}``.
     """
 
-    correlation: float = _CORRELATION
-    scale: float = 1.0
+    correlations: tuple[float, float] = (_CORRELATION, _CORRELATION)
+    scales: tuple[float, float] = (1.0, 1.0)
     offsets: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
     common_A: float = 0.0
     keep: Mapping[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
@@ -70,8 +70,8 @@ class Calibration:
         d = member.defocus
         return Member(
             Defocus(d.mean_A - z, d.a_A - a, d.b_A - b, d.phase_shift_rad),
-            self.scale * self._error(name, "mean", member.mean_error_A),
-            self.scale * self._error(name, "astigmatism", member.astigmatism_error_A),
+            self.scales[0] * self._error(name, "mean", member.mean_error_A),
+            self.scales[1] * self._error(name, "astigmatism", member.astigmatism_error_A),
         )
 
     def _error(self, name: str, component: str, error_A: float) -> float:
@@ -91,8 +91,12 @@ def calibrate(micrographs: Sequence[Mapping[str, Member]]) -> Calibration:
     found = Calibration(keep=keep)
     offsets, common_A = _offsets([{n: found.apply(n, m) for n, m in members.items()} for members in micrographs], names)
     found = Calibration(keep=keep, offsets=offsets, common_A=common_A)
-    correlation, scale = _correlation([{n: found.apply(n, m) for n, m in ms.items()} for ms in micrographs])
-    return Calibration(correlation, scale, offsets, common_A, keep)
+    corrected = [{n: found.apply(n, m) for n, m in ms.items()} for ms in micrographs]
+    (mean, mean_scale), (parts, scale) = (
+        _correlation(corrected, "mean_error_A", ("mean_A",)),
+        _correlation(corrected, "astigmatism_error_A", ("a_A", "b_A")),
+    )
+    return Calibration((mean, parts), (mean_scale, scale), offsets, common_A, keep)
 
 
 def _shrinkage(logarithms: np.ndarray) -> tuple[float, float]:
@@ -141,24 +145,25 @@ def _excess(means: np.ndarray, noise2: np.ndarray) -> float:
     return 0.0 if surplus(0.0) <= 0 or largest == 0 else float(optimize.brentq(surplus, 0.0, largest))
 
 
-def _correlation(micrographs: Sequence[Mapping[str, Member]]) -> tuple[float, float]:
+def _correlation(micrographs: Sequence[Mapping[str, Member]], error: str, parts: Sequence[str]) -> tuple[float, float]:
     """Return the correlation of the errors of two estimators, and the factor by which errors are too small, at least 1."""
     rows = []
     for members in micrographs:
         for a, b in itertools.combinations(members.values(), 2):
-            first, second = a.mean_error_A, b.mean_error_A
+            first, second = getattr(a, error), getattr(b, error)
             limit = _CLIPPED_SD**2 * (first**2 + second**2)
-            rows.append(((a.defocus.mean_A - b.defocus.mean_A) ** 2, limit, first**2 + second**2, first * second))
+            for part in parts:
+                difference2 = (getattr(a.defocus, part) - getattr(b.defocus, part)) ** 2
+                rows.append((min(difference2, limit), first**2 + second**2, first * second))
     if not rows:
         return _CORRELATION, 1.0
-    difference2, limit, squares, product = np.array(rows).T
-    n, shares = len(rows), np.sort(np.minimum(difference2, limit) / squares)
-    total = float(np.sort(squares).sum())
+    differences2, squares, products = np.array(rows).T
+    n, shares = len(rows), np.sort(differences2 / squares)
     # pairs count by how well they determine a correlation, not by the size of their errors
-    alike = 2.0 * product / squares
-    seen = float(np.sort(alike * (1.0 - np.minimum(difference2, limit) / squares)).sum() / np.sort(alike**2).sum())
+    alike = 2.0 * products / squares
+    seen = float(np.sort(alike * (1.0 - differences2 / squares)).sum() / np.sort(alike**2).sum())
     correlation = (_PRIOR_PAIRS * _CORRELATION + n * seen) / (_PRIOR_PAIRS + n)
     correlation = float(np.clip(correlation, *_CORRELATIONS))
-    ratio = float(shares.sum() / n) / (1.0 - correlation * float(np.sort(alike).sum()) / n) if total > 0 else 1.0
+    ratio = float(shares.sum() / n) / (1.0 - correlation * float(np.sort(alike).sum()) / n)
     scale2 = (_PRIOR_PAIRS + n * ratio) / (_PRIOR_PAIRS + n)
     return correlation, math.sqrt(max(1.0, scale2))

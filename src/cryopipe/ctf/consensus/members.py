@@ -66,9 +66,9 @@ def _result(
     known = {name: calibration.apply(name, member) for name, member in members.items() if member is not None}
     if not known:
         alike = {name: Member(verdict.estimates[name][0], _ALIKE_A, _ALIKE_A) for name in members}
-        return Result(combine(alike, 0.0, weighted=False), None)
+        return Result(combine(alike, (0.0, 0.0), weighted=False), None)
     # an estimate without an error counts as little as the worst of those with one
     largest = [max(getattr(m, part) for m in known.values()) for part in ("mean_error_A", "astigmatism_error_A")]
     everyone = {name: known.get(name) or Member(verdict.estimates[name][0], *largest) for name in members}
-    found = combine(everyone, calibration.correlation, calibration.common_A, weighted=weighted)
+    found = combine(everyone, calibration.correlations, calibration.common_A, weighted=weighted)
     return Result(found, found.error)

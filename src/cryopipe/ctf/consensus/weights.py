@@ -83,7 +83,7 @@ def _covariance(errors: np.ndarray, correlation: float) -> np.ndarray:
 
 
 def combine(
-    members: Mapping[str, Member], correlation: float, common_A: float = 0.0, *, weighted: bool = True
+    members: Mapping[str, Member], correlations: tuple[float, float], common_A: float = 0.0, *, weighted: bool = True
 ) -> Combination:
     """Combine estimates. The result does not depend on the order of ``members``.
 
@@ -94,8 +94,8 @@ def combine(
     ----------
     members : mapping
         ``{name: estimate}``, at least one.
-    correlation : float
-        Correlation of the errors of any two.
+    correlations : (float, float)
+        Correlation of the errors of any two, in the mean defocus and in the components of the astigmatism.
     common_A : float
         Further standard deviation, Å, that all micrographs share, since a mean of estimators with offsets has one, too.
     weighted : bool
@@ -103,23 +103,25 @@ def combine(
     """
     kept, out = dict(sorted(members.items())), []
     while weighted and len(kept) > 2:
-        apart = {name: _contradiction(name, kept, correlation) for name in kept}
+        apart = {name: _contradiction(name, kept, correlations) for name in kept}
         worst = max(apart, key=lambda name: apart[name])
         if apart[worst] <= _OUT_VOTED_SD:
             break
         out.append(worst)
         del kept[worst]
-    found = _combined(kept, correlation, common_A, weighted=weighted)
+    found = _combined(kept, correlations, common_A, weighted=weighted)
     return replace(found, weights=found.weights | dict.fromkeys(out, 0.0), out_voted=tuple(sorted(out)))
 
 
 def _combined(
-    members: Mapping[str, Member], correlation: float, common_A: float = 0.0, *, weighted: bool = True
+    members: Mapping[str, Member], correlations: tuple[float, float], common_A: float = 0.0, *, weighted: bool = True
 ) -> Combination:
     defoci = [m.defocus for m in members.values()]
     errors = np.array([(m.mean_error_A, m.astigmatism_error_A) for m in members.values()])
     weigh = best_weights if weighted else _same_weights
-    (of_mean, mean_sd), (of_astigmatism, sd) = (weigh(column, correlation) for column in errors.T)
+    (of_mean, mean_sd), (of_astigmatism, sd) = (
+        weigh(column, correlation) for column, correlation in zip(errors.T, correlations, strict=True)
+    )
     z = math.fsum(float(w) * d.mean_A for w, d in zip(of_mean, defoci, strict=True))
     a, b = (
         math.fsum(float(w) * getattr(d, name) for w, d in zip(of_astigmatism, defoci, strict=True))
@@ -137,14 +139,14 @@ def _combined(
     )
 
 
-def _contradiction(name: str, members: Mapping[str, Member], correlation: float) -> float:
+def _contradiction(name: str, members: Mapping[str, Member], correlations: tuple[float, float]) -> float:
     """Return how far the estimate ``name`` is from that of the others, in standard deviations of the difference."""
     own = members[name]
-    others = _combined({n: m for n, m in members.items() if n != name}, correlation)
+    others = _combined({n: m for n, m in members.items() if n != name}, correlations)
     sizes = []
-    for parts, mine, theirs in (
-        (("mean_A",), own.mean_error_A, others.error.mean_A),
-        (("a_A", "b_A"), own.astigmatism_error_A, others.error.astigmatism_A),
+    for parts, mine, theirs, correlation in (
+        (("mean_A",), own.mean_error_A, others.error.mean_A, correlations[0]),
+        (("a_A", "b_A"), own.astigmatism_error_A, others.error.astigmatism_A, correlations[1]),
     ):
         squares = sum((getattr(own.defocus, p) - getattr(others.defocus, p)) ** 2 for p in parts) / len(parts)
         sizes.append(math.sqrt(squares / (mine**2 + theirs**2 - 2.0 * correlation * mine * theirs)))
