@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from cryopipe.imaging.symmetry import symmetrise_volume, symmetry_operators
 from cryopipe.imaging.transform import invert_hand
 from cryopipe.initial_volume import initial_relion_sgd as sgd
 from cryopipe.initial_volume.descent import DescentState, Setting
-from cryopipe.initial_volume.evidence import image_power, score
+from cryopipe.initial_volume.evidence import image_power, scores
 from cryopipe.initial_volume.schedule import draw_batch, schedule
 from cryopipe.io.mrc import read_volume
 from cryopipe.io.star import read_table, write_table
@@ -31,6 +32,7 @@ SHELL: dict[str, Any] = {
     "final_resolution_A": 10.0,
     "offset_range_A": 12.0,
     "healpix_order": 3,
+    "max_seeds": 2,
 }
 
 
@@ -67,6 +69,7 @@ def run(
 
 SHORT = {
     "seeds": 1,
+    "max_seeds": 1,
     "initial_iterations": 2,
     "inbetween_iterations": 3,
     "final_iterations": 1,
@@ -180,9 +183,41 @@ def test_runs_are_judged_against_one_noise_whatever_noise_each_believes_in(octah
     params = InitialRelionSgd(**(SHELL | {"final_resolution_A": 16, "healpix_order": 2}))
     store = sgd.open_particles(octahedral.table, params, Context("initial_relion_sgd", tmp_path, threads=2))
     images = store.subset(np.arange(60))
-    setting = Setting.of_particles(store, params, threads=2)
+    setting = Setting.of_store(store, params, threads=2)
     empty = np.zeros((setting.box,) * 3, np.float32)
     power = image_power(images)
-    scores = [score(images, DescentState(0, empty, empty, power * f, []), setting) for f in (0.7, 1.0, 1.4)]
-    assert scores[1] > max(scores[0], scores[2])
-    assert scores[1] == pytest.approx(0, abs=1e-3)  # an empty map explains nothing over the images' own power
+    found = [
+        scores(images, DescentState(0, empty, empty, power * f, np.inf, []), setting).mean() for f in (0.7, 1.0, 1.4)
+    ]
+    assert found[1] > max(found[0], found[2])
+    assert found[1] == pytest.approx(0, abs=1e-3)  # an empty map explains nothing over the images' own power
+
+
+def test_shifts_are_searched_about_the_centres_of_the_table(octahedral: Dataset, tmp_path: Path) -> None:
+    # particles lie 30 A from their images' centres: far outside the range, but the table knows it
+    table = octahedral.table
+    far = simulate(tmp_path / "far", count=120, snr=0.1, shift_sd_px=10.0)
+    known = far.shifts_px * far.pixel_size_A
+    rows = far.table.rows.assign(rlnOriginXAngst=known[:, 0], rlnOriginYAngst=known[:, 1])
+    write_table(tmp_path / "known.star", table.with_rows(rows))
+    outputs = run(far, tmp_path / "known", table=tmp_path / "known.star", **SHORT)
+    found = read_table(outputs["particles"], "particles").rows
+    place = {name: i for i, name in enumerate(rows["rlnImageName"])}
+    true = known[[place[name] for name in found["rlnImageName"]]]
+    apart = np.linalg.norm(found[["rlnOriginXAngst", "rlnOriginYAngst"]].to_numpy() - true, axis=1)
+    # even a map of six mini-batches is a ball that centres its particles; without the origins the median is 37 A
+    assert np.median(apart) < 7
+
+
+def test_how_seeds_compare_is_written_and_warned_of(
+    octahedral: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        outputs = run(octahedral, tmp_path, **(SHORT | {"seeds": 2, "max_seeds": 2}))
+    found = json.loads(outputs["seeds"].read_text())
+    assert [seed["seed"] for seed in found["seeds"]] == [1, 2]
+    assert sum(seed["agreement"] is None for seed in found["seeds"]) == 1
+    # six mini-batches find no orientations: nothing supports the map, and the log says so
+    assert found["verdict"] == "none"
+    assert found["warning"]
+    assert any(found["message"] in message for message in caplog.messages)

@@ -71,7 +71,13 @@ class InitialRelionSgd(Params):
     inbetween_iterations: int = parameter(
         "Mini-batches during which resolution and batch size grow linearly.", default=18, ge=1, le=5000
     )
-    final_iterations: int = parameter("Mini-batches at the final resolution and batch size.", default=8, ge=1, le=1000)
+    final_iterations: int = parameter(
+        "Mini-batches at the final resolution and batch size. On EMPIAR-10146 maps whose correlation with the right one is 0.56 and "
+        "0.85 after 8 reach 0.84 and 0.95 after 20.",
+        default=20,
+        ge=1,
+        le=1000,
+    )
     initial_resolution_A: float | None = parameter(
         "Resolution of the first phase: a fifth of a solid particle's diameter; 0.6 of the wall of a hollow one, whose "
         "views differ in nothing coarser (ferritin: 15 Å).",
