@@ -38,7 +38,7 @@ def test_a_name_without_files_is_not_in_the_run(tmp_path: Path) -> None:
     assert "truth_summary" in run
     assert "model_summary" not in run
     assert run.json("model_summary") == {}
-    with pytest.raises(CryopipeError, match="one file model_summary, but has 0"):
+    with pytest.raises(CryopipeError, match="one file model_summary, but it has 0"):
         run.path("model_summary")
 
 
