@@ -12,7 +12,7 @@ from cryopipe.config.declaration.base import Params
 from cryopipe.config.declaration.declare import DECLARATIONS
 from cryopipe.steps import steps
 from tests.conftest import FIRST
-from tests.workflow.configurations import LAST_STEP, steps_that_run
+from tests.workflow.configurations import LAST_STEPS, steps_that_run
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src" / "cryopipe"
@@ -93,7 +93,7 @@ def _subclasses(cls: type) -> set[type]:
 @pytest.fixture(scope="module")
 def steps_that_are_run() -> set[str]:
     # tests/workflow/test_configurations.py runs them and sees that each of these steps leaves something
-    return {step.split("/")[0] for name in LAST_STEP for step in steps_that_run(name)}
+    return {step.split("/")[0] for name in LAST_STEPS for step in steps_that_run(name)}
 
 
 @pytest.mark.parametrize("step", steps())

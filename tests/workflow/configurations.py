@@ -11,24 +11,24 @@ from cryopipe.workflow.plan import Plan
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "config" / "test"
 
-#: Configuration to the last step that is run, None: all of them. The tiny run is whole; of the others each is run as far
-#: as its own part reaches, because the steps behind it are those of the tiny run, which take 50 s of processor time.
-LAST_STEP: dict[str, str | None] = {
-    "tiny": None,
-    # another source: to the map, with one CTF estimator and few iterations
-    "micrographs": None,
+#: Configuration to the steps at which its run ends, none: at the report. The tiny run is whole; of the others each is run
+#: as far as its own part reaches, because the steps behind it are those of the tiny run, which take 50 s of processor time.
+LAST_STEPS: dict[str, tuple[str, ...]] = {
+    "tiny": (),
+    # another source: to the map and its report, with one CTF estimator and few iterations
+    "micrographs": (),
     # movies that are downloaded: to the micrographs that are made of them
-    "archive": "screen_motion",
-    # another judge of the map
-    "model": "validate_model",
+    "archive": ("screen_motion",),
+    # another judge of the map, beside the truth
+    "model": ("validate_truth", "validate_model"),
 }
 
 
 def steps_that_run(name: str) -> list[str]:
     """Return the steps of a configuration that tests run (``consensus_ctf/defocus``), in the order of the data flow."""
     names = list(Plan(load_config(FOLDER / f"{name}.yaml"), root=ROOT).ports.names)
-    last = LAST_STEP[name]
-    return names if last is None else names[: names.index(last) + 1]
+    last = LAST_STEPS[name]
+    return names[: names.index(last[-1]) + 1] if last else names
 
 
 def stage_of(step: str) -> str:
