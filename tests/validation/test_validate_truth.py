@@ -125,3 +125,19 @@ def test_a_truth_that_lies_nowhere_near_is_refused(dataset: Dataset, tmp_path: P
     write_truth(inputs["truth_particles"], dataset, truth)
     with pytest.raises(InputError, match="none of 200 particles"):
         run(inputs, tmp_path)
+
+
+def test_a_map_whose_centre_is_not_the_truth_s_has_no_errors_of_centres_for_that(dataset: Dataset) -> None:
+    """Without symmetry a map may lie anywhere in its box: centres are then those of the map's own origin in each view."""
+    shift_xyz_px = np.array([3.0, -2.0, 1.5])
+    truth = truth_rows(dataset)
+    seen = (dataset.rotations @ shift_xyz_px)[:, :2] * dataset.pixel_size_A
+    rows = dataset.table.rows.assign(**{f"rlnAngle{name}": truth[f"rlnAngle{name}"] for name in ("Rot", "Tilt", "Psi")})
+    table = dataset.table.with_rows(rows)
+    place = truth[["rlnCoordinateX", "rlnCoordinateY"]].to_numpy() * dataset.pixel_size_A
+    count = np.arange(len(rows))
+    joined = step.Joined(table, truth, step.Matching(count, np.ones(len(rows), bool)), place, place + seen, place)
+    frame = step.Frame(np.eye(3), shift_xyz_px, False)
+    numbers = step.particle_errors(joined, frame, pixel_size_A=dataset.pixel_size_A, symmetry="C1", kinds=("apo",))
+    assert numbers["centre_error_A"]["p90"] < 1e-6
+    assert numbers["pose_error_deg"]["p90"] < 1e-3

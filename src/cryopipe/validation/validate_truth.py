@@ -121,15 +121,21 @@ def reconstruct_from_truth(joined: Joined, *, symmetry: str, threads: int) -> ND
     return volume
 
 
-def particle_errors(joined: Joined, frame: Frame, *, symmetry: str, kinds: tuple[str, ...]) -> dict[str, Any]:
+def particle_errors(
+    joined: Joined, frame: Frame, *, pixel_size_A: float, symmetry: str, kinds: tuple[str, ...]
+) -> dict[str, Any]:
     """Return counts, and errors of poses (°), centres (Å) and defoci (Å) of the matched particles.
+
+    Where the group leaves the centre of a map open, a particle's centre is where the map's own lies in its view.
 
     Parameters
     ----------
     joined : Joined
         Particles and truth side by side.
     frame : Frame
-        Brings the refined map into the truth's frame and hand.
+        What brings the refined map into the truth's frame and hand.
+    pixel_size_A : float
+        Of the map.
     symmetry : str
         Point group of the particle.
     kinds : tuple of str
@@ -142,14 +148,16 @@ def particle_errors(joined: Joined, frame: Frame, *, symmetry: str, kinds: tuple
     good = matched[wanted[pairs[matched]]]
     rows, true = joined.particles.rows.iloc[good], truth.iloc[pairs[good]]
     angles = ("rlnAngleRot", "rlnAngleTilt", "rlnAnglePsi")
+    true_poses = euler_to_matrix(*(true[a].to_numpy(dtype=np.float64) for a in angles))
     turned = pose_errors_deg(
         euler_to_matrix(*(rows[a].to_numpy(dtype=np.float64) for a in angles)),
-        euler_to_matrix(*(true[a].to_numpy(dtype=np.float64) for a in angles)),
+        true_poses,
         operators=symmetry_operators(symmetry),
         map_to_truth=frame.rotation,
         mirrored=frame.mirrored,
     )
-    away = joined.centres_A[good] - joined.true_centres_A[pairs[good]]
+    seen_centre_A = (true_poses @ frame.shift_xyz_px)[:, :2] * pixel_size_A
+    away = joined.centres_A[good] - joined.true_centres_A[pairs[good]] - seen_centre_A
     items = rows["crpItem"].astype(str).to_numpy()
     drift = np.zeros_like(away)
     for item in np.unique(items):
@@ -247,7 +255,7 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: Validat
         "mirrored": bool(frame.mirrored),
         "box_px": box,
         "pixel_size_A": pixel_size_A,
-        **particle_errors(joined, frame, symmetry=symmetry, kinds=params.kinds),
+        **particle_errors(joined, frame, pixel_size_A=pixel_size_A, symmetry=symmetry, kinds=params.kinds),
     }
     context.log.info(
         "FSC 0.5 with the truth: %.2f A; true poses: %.2f A", at["refined_masked"], at["true_poses_masked"]
