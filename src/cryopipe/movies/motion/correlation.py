@@ -18,6 +18,8 @@ from scipy.fft import prev_fast_len
 _HALF_WIDTH = 0.8493218
 #: Frequencies beyond this multiple of 1/d weigh less than 2e-4 in the product of two filtered spectra.
 _CUT = 2.5
+#: The Nyquist frequency after binning over the last one kept: right at it, folded noise costs 1.5 % of the accuracy.
+_ROOM = 1.2
 #: Coarser structure is as often illumination, fixed to the camera, as specimen, and would pull shifts to zero.
 HIGH_PASS_A, HIGH_PASS_PX = 600.0, 2.0
 _RING_PX = 4.0
@@ -58,7 +60,7 @@ class CorrelationGrid:
 def correlation_grid(shape: tuple[int, int], pixel_size_A: float, resolution_A: float) -> CorrelationGrid:
     """Choose binning, frequencies and filter for frames of ``shape`` (y, x) and a resolution."""
     resolution = max(resolution_A, 2.5 * pixel_size_A)
-    block = max(1, int(resolution / (2.0 * _CUT) / pixel_size_A))  # what is kept stays below the Nyquist frequency
+    block = max(1, int(resolution / (2.0 * _CUT * _ROOM) / pixel_size_A))
     ny, nx = (prev_fast_len(n // block, True) for n in shape)
     step = block * pixel_size_A
     cut = min(_CUT / resolution, 0.5 / step)
