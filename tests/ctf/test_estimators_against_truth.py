@@ -91,6 +91,36 @@ def test_the_fit_resolution_follows_the_envelope(estimator: str, damped: list[np
     assert reached[0] < reached[1] < reached[2]
 
 
+@pytest.mark.parametrize("estimator", ["ctffind", "gctf"])
+def test_a_fit_that_follows_the_rings_is_nearer_to_the_truth_and_says_so(
+    estimator: str, simulate: Callable[..., np.ndarray]
+) -> None:
+    """Of three micrographs with rings to 3 Å; at 6 Å the phase depends on the defocus a quarter as much as at 3 Å."""
+    off: dict[float | None, list[float]] = {None: [], 6.0: []}
+    stated: dict[float | None, list[float]] = {None: [], 6.0: []}
+    with threadpool_limits(1):
+        for seed in range(3):
+            truth = from_uv(11000.0 + 900.0 * seed, 10900.0 + 900.0 * seed, 30.0)
+            image = simulate(truth, side=1024, seed=seed, b_factor_A2=20.0, noise=2.0)
+            for limit in off:
+                if estimator == "ctffind":
+                    found = estimate_ctf_ctffind.ctf_by_amplitudes(
+                        image, 1.4, SCOPE, EstimateCtfCtffind(max_resolution_A=limit)
+                    )
+                    defocus, error = found.fit.defocus, found.error
+                else:
+                    fit, _ = estimate_ctf_gctf.ctf_by_log_amplitudes(
+                        image, 1.4, SCOPE, EstimateCtfGctf(max_resolution_A=limit)
+                    )
+                    defocus, error = fit.defocus, fit.error
+                assert error is not None
+                off[limit].append(defocus.mean_A - truth.mean_A)
+                stated[limit].append(error.mean_A)
+    assert np.mean(stated[None]) < 0.6 * np.mean(stated[6.0])
+    for limit, errors in off.items():
+        assert np.sqrt(np.mean(np.square(errors))) < 2.5 * np.mean(stated[limit])  # 3 normal values: 1 in 1000 is more
+
+
 @pytest.fixture(scope="module")
 def phase_plate(simulate: Callable[..., np.ndarray]) -> tuple[Defocus, np.ndarray]:
     truth = from_uv(11000.0, 10700.0, 35.0, 70.0)

@@ -34,7 +34,7 @@ def _check_even(name: str, side_px: int) -> None:
     cost=Cost(
         names={"Mpx": "1e-6 * micrograph_px", "spectrum": "(step.box / 512) ** 2"},
         memory_MB="315 + 36 * Mpx + 20 * spectrum",
-        cpu_seconds="1.7 + images * (0.75 * spectrum + 0.012 * Mpx) * (1 + 1.5 * step.find_tilt + 0.3 * step.find_phase_shift)",
+        cpu_seconds="1.7 + images * (0.95 * spectrum + 0.012 * Mpx) * (1 + 1.5 * step.find_tilt + 0.3 * step.find_phase_shift)",
         parallel=0.5,
         disk_MB="1.4 * images * spectrum",
     ),
@@ -170,7 +170,7 @@ class EstimateCtfGctf(Params):
     cost=Cost(
         names={"Mpx": "1e-6 * micrograph_px", "spectrum": "(min(step.window, 0.66 * sqrt(micrograph_px)) / 512) ** 2"},
         memory_MB="285 + 18 * Mpx + 40 * spectrum",
-        cpu_seconds="1.5 + images * (0.25 + 0.5 * spectrum + 0.03 * Mpx) * (1 + 0.3 * step.find_phase_shift)",
+        cpu_seconds="1.5 + images * (0.3 + 0.75 * spectrum + 0.03 * Mpx) * (1 + 0.3 * step.find_phase_shift)",
         parallel=0.5,
         disk_MB="1.6 * images * spectrum",
     ),

@@ -123,12 +123,25 @@ def _pulls(band: Band, defocus: Defocus, microscope: Microscope) -> tuple[np.nda
 
 
 def sector_influences(band: Band, fit: Fit, microscope: Microscope, *, free: int) -> np.ndarray | None:
-    """Return how far each sector moves a fit with ``free`` parameters (`cryopipe.ctf.sector_errors.influences`)."""
+    """Return how far each sector moves a fit (`cryopipe.ctf.sector_errors.influences`).
+
+    Parameters
+    ----------
+    band : Band
+        Pixels that were fitted.
+    fit : Fit
+        The fit.
+    microscope : Microscope
+        Voltage (kV), Cs (mm), amplitude contrast.
+    free : int
+        3 (mean defocus and astigmatism) or 4 (phase shift, too).
+    """
 
     def pulls(defocus: Defocus) -> np.ndarray:
         return _pulls(band, defocus, microscope)[0][:, :free]
 
-    return fit_influences(pulls, fit.defocus, free=free, sectors=sector_of(band.cos2, band.sin2))
+    slope = np.pi * microscope.wavelength_A * float(band.k2.max())
+    return fit_influences(pulls, fit.defocus, free=free, sectors=sector_of(band.cos2, band.sin2), rad_per_A=slope)
 
 
 def search(band: Band, microscope: Microscope, limits: SearchRange) -> list[Defocus]:

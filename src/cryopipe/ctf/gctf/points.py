@@ -78,7 +78,8 @@ class Points:
             by_defocus = slope * self.k2 * (np.pi * microscope.wavelength_A)
             return np.stack([by_defocus, by_defocus * self.cos2, by_defocus * self.sin2, slope], axis=1)[:, :free]
 
-        return fit_influences(pulls, defocus, free=free, sectors=sector_of(self.cos2, self.sin2))
+        slope = np.pi * microscope.wavelength_A * float(self.k2.max())
+        return fit_influences(pulls, defocus, free=free, sectors=sector_of(self.cos2, self.sin2), rad_per_A=slope)
 
 
 def pixels_of(half_plane: np.ndarray, pixel_size_A: float) -> Points:
