@@ -39,13 +39,15 @@ if grep -qE '[0-9]+ skipped' "$LOGS/tests_marked_gpu.log"; then
     rows+=("tests marked gpu             FAILED         some were skipped although a kernel runs: see the log")
     failed=1
 fi
-for benchmark in benchmarks/*.py; do
-    "$PYTHON" "$benchmark" --help 2>/dev/null | grep -qE -- '--device .*gpu' || continue
+for file in benchmarks/*/*.py; do
+    benchmark=${file%.py}
+    benchmark=${benchmark//\//.}
+    "$PYTHON" -m "$benchmark" --help 2>/dev/null | grep -qE -- '--device .*gpu' || continue
     size=()
     # the tutorial's size, whose bar is 60 s
-    [ "$(basename "$benchmark")" = refinement.py ] && size=(--particles 3400 --box 250 --pixel 0.7425 --snr 0.015 --threads "$(nproc)")
-    check "$(basename "$benchmark")" "$PYTHON" "$benchmark" --device gpu "${size[@]}"
-    grep -E '^[a-z_]+( \([0-9a-z ]+\))? .*%' "$LOGS/$(basename "${benchmark//[^A-Za-z0-9_\/]/_}").log"
+    [ "$benchmark" = benchmarks.particles.refinement ] && size=(--particles 3400 --box 250 --pixel 0.7425 --snr 0.015 --threads "$(nproc)")
+    check "$benchmark" "$PYTHON" -m "$benchmark" --device gpu "${size[@]}"
+    grep -E '^[a-z_]+( \([0-9a-z ]+\))? .*%' "$LOGS/${benchmark//[^A-Za-z0-9_]/_}.log"
 done
 
 echo

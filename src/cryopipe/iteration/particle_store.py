@@ -32,7 +32,7 @@ BLOCK_BYTES = 128 << 20
 #: the block that is read ahead
 BLOCKS_IN_WORK = 6
 #: what a method keeps of each particle in addition to its spectrum: its row in the table (320 bytes with the names of its image
-#: and micrograph), its CTF, and twice the answer of a search or the pose (measured: benchmarks/many_particles.py)
+#: and micrograph), its CTF, and twice the answer of a search or the pose (measured: benchmarks/particles/many_particles.py)
 REMEMBERED_BYTES = 600
 #: the number of images in a block is a multiple of this one, in which residuals are summed
 _ROWS = 64

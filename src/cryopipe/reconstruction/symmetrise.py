@@ -20,7 +20,7 @@ from cryopipe.kernels.orbits import add_rotated, sum_over_orbits
 
 Method = Literal["copies", "interpolation"]
 INSERTED_S = 32e-9
-"""Seconds to insert a sample on one core (box 250, padding 2; measured with `benchmarks/reconstruct.py`)."""
+"""Seconds to insert a sample on one core (box 250, padding 2; measured with `benchmarks/engines/reconstruct.py`)."""
 ROTATED_S = 20e-9
 """Seconds to rotate a voxel on one core."""
 

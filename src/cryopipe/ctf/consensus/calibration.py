@@ -9,8 +9,8 @@ No truth is known in a run, only differences of estimates. They tell three thing
 - *Correlation.* Estimators see one spectrum, so their differences are smaller than their errors. If they are larger, the
   errors are scaled up.
 
-Each starts from a value of the simulation (`benchmarks/ctf.py`), which counts as much as twenty pairs: a single micrograph gets
-that value, a hundred their own.
+Each starts from a value of the simulation (`benchmarks/ctf/ctf.py`), which counts as much as twenty pairs: a single micrograph
+gets that value, a hundred their own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Refining defoci, astigmatism and grey scales against not refining them, at several SNRs and planted spreads.
 
-``python benchmarks/ctf_refinement.py [--parameter defocus] [--particles 300] [--symmetry O] [--snr 0.01 ...]``
+``python -m benchmarks.ctf.ctf_refinement [--parameter defocus] [--particles 300] [--symmetry O] [--snr 0.01 ...]``
 
 Particles as in ``refinement.py``, 96 px of 1.8 Å, 20 a micrograph. What the table states of the parameter is wrong by a
 normal deviate of the planted spread: of each particle for defocus (Å) and scale (relative), of each micrograph for both
@@ -23,8 +23,8 @@ from typing import Any
 import numba
 import numpy as np
 from refinement import DIAMETER_A, Judge, blobs, particle
-from shared.particle_sets import write_particles
 
+from benchmarks.shared.particle_sets import write_particles
 from cryopipe.config.refinement import RefineHomogeneous
 from cryopipe.context import Context
 from cryopipe.imaging.filters import low_pass

@@ -1,6 +1,6 @@
 """Time and accuracy of the gold-standard refinement on simulated apoferritin, compared with RELION on the same particles.
 
-``python benchmarks/refinement.py [--particles 400] [--box 240] [--pixel 1.0] [--snr 0.02] [--start 15] [--symmetry O]
+``python -m benchmarks.particles.refinement [--particles 400] [--box 240] [--pixel 1.0] [--snr 0.02] [--start 15] [--symmetry O]
 [--ice 0] [--folder DIR] [--peer relion] [--device gpu]``
 
 The particles are projections of the embedded atoms (PDB 6Z6U) with CTF, white noise and heights of 300 Å about the
@@ -30,8 +30,8 @@ from typing import Any
 
 import numba
 import numpy as np
-from shared.particle_sets import write_particles
 
+from benchmarks.shared.particle_sets import write_particles
 from cryopipe.config.refinement import RefineHomogeneous
 from cryopipe.context import Context
 from cryopipe.imaging.filters import low_pass

@@ -1,8 +1,8 @@
 """Particles that are no hollow ball, from movies to map by the facts alone: what is lost where, and how good the map is.
 
-    python benchmarks/specimens.py rod irregular d2 --folder DIR            # at the demonstration's size, about half an hour each
-    python benchmarks/specimens.py rod --folder DIR --until pick_log        # as far as a step; the report says what is known
-    python benchmarks/specimens.py rod --folder DIR --set picking.pickers='[pick_shell]'
+    python -m benchmarks.whole.specimens rod irregular d2 --folder DIR      # at the demonstration's size, about half an hour each
+    python -m benchmarks.whole.specimens rod --folder DIR --until pick_log  # as far as a step; the report says what is known
+    python -m benchmarks.whole.specimens rod --folder DIR --set picking.pickers='[pick_shell]'
 
 The specimens are those of config/test; here their movies are larger, some drift or have a bad CTF, and everything but the facts
 is the default. A run that is there already goes on.
@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from shared.losses import lines, losses
 
+from benchmarks.shared.losses import lines, losses
 from cryopipe.workflow.costs.measured import used
 from cryopipe.workflow.plan import Plan
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 #: What makes a specimen's movies those of a demonstration: 12 of 1024² x 16 frames, 1.6 Å/px, 40 e/Å², 0.5 to 2 µm under focus.
 DEMO: dict[str, Any] = {
     "preset": "demo", "pixel_size_A": 1.6, "movies": 12, "special_movies": True, "defocus_range_A": [5000.0, 20000.0],

@@ -1,7 +1,7 @@
 """Time 2-D classification at the size of the tutorial: 4,000 particles of 120 px in 50 classes on two cores.
 
-    python benchmarks/classify_2d.py --stages 2     # times some iterations and estimates the time of all
-    python benchmarks/classify_2d.py                # runs all iterations
+    python -m benchmarks.particles.classify_2d --stages 2     # times some iterations and estimates the time of all
+    python -m benchmarks.particles.classify_2d                # runs all iterations
 
 Particles are phantoms (hollow octahedral shells, CTF, white noise). `many_particles.py` is for many more of them.
 """
@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numba
 import numpy as np
-from shared.particle_sets import write_phantoms
 from threadpoolctl import threadpool_limits
 
+from benchmarks.shared.particle_sets import write_phantoms
 from cryopipe.classes2d.classify_2d import classify
 from cryopipe.classes2d.expectation import expectation
 from cryopipe.classes2d.maximisation import maximisation

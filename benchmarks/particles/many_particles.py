@@ -1,7 +1,7 @@
 """Time and memory of refinement and 2-D classification for many particles, within a memory budget and without one.
 
-    python benchmarks/many_particles.py refine --folder DIR                 # 2,500, 10,000 and 40,000 particles of box 128
-    python benchmarks/many_particles.py classify --folder DIR               # 2,500, 10,000, 40,000 and 100,000 of box 64
+    python -m benchmarks.particles.many_particles refine --folder DIR    # 2,500, 10,000 and 40,000 particles of box 128
+    python -m benchmarks.particles.many_particles classify --folder DIR  # 2,500, 10,000, 40,000 and 100,000 of box 64
 
 Each size runs in a process of its own within the budget, and the largest also without a budget. The script prints wall and
 CPU seconds, the peak of the resident memory, whether the results have the same bits, and the exponents of growth over the
@@ -27,9 +27,9 @@ from typing import Any
 
 import numba
 import numpy as np
-from shared.particle_sets import write_phantoms
 from threadpoolctl import threadpool_limits
 
+from benchmarks.shared.particle_sets import write_phantoms
 from cryopipe.classes2d import classify_2d
 from cryopipe.config.classes2d import Classify2d
 from cryopipe.config.refinement import RefineHomogeneous
@@ -153,7 +153,16 @@ def main() -> None:
             simulate(folder, count, box=box, pixel_size_A=pixel_size_A, snr=snr)
         both = count == sizes[-1] and not options.only_budget
         for memory_GB in (options.memory_GB, 0.0) if both else (options.memory_GB,):
-            command = [sys.executable, __file__, options.what, "--folder", str(options.folder), "--count", str(count)]
+            command = [
+                sys.executable,
+                "-m",
+                "benchmarks.particles.many_particles",
+                options.what,
+                "--folder",
+                str(options.folder),
+                "--count",
+                str(count),
+            ]
             command += ["--memory-GB", str(memory_GB), "--iterations", str(options.iterations)]
             command += ["--threads", str(options.threads), "--classes", str(options.classes)]
             output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout

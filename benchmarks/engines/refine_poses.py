@@ -1,6 +1,6 @@
 """Speed of the continuous pose refinement, compared with the memory traffic that it needs.
 
-    python benchmarks/refine_poses.py --images 100 --box 250 --radius 124 --threads 2
+    python -m benchmarks.engines.refine_poses --images 100 --box 250 --radius 124 --threads 2
 
 The bytes of an evaluation are counted. They are the cache lines of the cube that the samples of an image touch, each once
 (neighbouring samples share them), averaged over up to 64 of the poses because the number varies twofold with the direction,
@@ -18,8 +18,8 @@ from collections.abc import Callable
 
 import numba
 import numpy as np
-from shared.measured import best_of, peak_memory_GB, triad
 
+from benchmarks.shared.measured import best_of, peak_memory_GB, triad
 from cryopipe.imaging.fourier_pixels import FourierPixels, half_plane
 from cryopipe.imaging.geometry import random_rotations, rotation_from_vector
 from cryopipe.imaging.optics import CtfParameters, ctf_stack

@@ -1,6 +1,6 @@
 """Speed of every kernel at sizes of your choice, compared with the measured ceilings of the machine.
 
-``python benchmarks/kernels.py [--device cpu|gpu] [--box 128] [--images 200] [--kernels extract_slices ...] [--threads
+``python -m benchmarks.engines.kernels [--device cpu|gpu] [--box 128] [--images 200] [--kernels extract_slices ...] [--threads
 2]``
 
 Bytes and FLOPs are counted for the algorithm (stated with each case), so GB/s may exceed that of the memory if the cube is

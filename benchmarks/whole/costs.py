@@ -1,4 +1,4 @@
-"""Compare predicted and measured costs: ``python benchmarks/costs.py results/demo --config config/config.yaml``.
+"""Compare predicted and measured costs: ``python -m benchmarks.whole.costs results/demo --config config/config.yaml``.
 
 Memory is that of the largest job of a step. CPU seconds and disk are sums over its jobs. The measured values come from the
 provenance of the jobs. The prediction uses the present formulas.
@@ -14,7 +14,7 @@ from cryopipe.workflow.costs.measured import used
 from cryopipe.workflow.costs.prediction import Costs
 from cryopipe.workflow.plan import Plan
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def table(predicted: dict[str, Prediction], measured: dict[str, Prediction]) -> list[str]:

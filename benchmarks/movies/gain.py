@@ -1,6 +1,6 @@
 """Time, memory and accuracy of the gain step at real size, and its success over many seeds.
 
-``python benchmarks/gain.py [--frames 50] [--seeds 100] [--threads 2] [--method flat_field] [--movies 1]``
+``python -m benchmarks.movies.gain [--frames 50] [--seeds 100] [--threads 2] [--method flat_field] [--movies 1]``
 
 The large movies, 3838 x 3710 uint8 at 1 e/px/frame, are Poisson counts λ g (1 + specimen) with a gain of 3 %, a
 specimen of 5 % that drifts, and 20 defects. The reference is given mirrored, rotated and as a divisor. The table over
@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.fft
-from shared.measured import Stopwatch, peak_memory_GB
 from threadpoolctl import threadpool_limits
 
+from benchmarks.shared.measured import Stopwatch, peak_memory_GB
 from cryopipe.config.movies import EstimateGain
 from cryopipe.context import Context
 from cryopipe.io.movies import write_movie

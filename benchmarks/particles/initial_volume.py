@@ -1,6 +1,6 @@
 """Seeds of the initial volume against the truth: which are right, what evidence and agreement say of them, and their time.
 
-    python benchmarks/initial_volume.py ferritin|irregular|d2|rod [--particles 500] [--noise 1.0] [--seeds 3]
+    python -m benchmarks.particles.initial_volume ferritin|irregular|d2|rod [--particles 500] [--noise 1.0] [--seeds 3]
 
 Particles are projections of the specimen's atoms (config/test) at 3 Å/px with CTF, origins that are known to 1.5 Å, and white
 noise: 1 is that of the demonstration, in which ferritin has a signal-to-noise ratio of 0.022 at 1 Å/px in a box of 200 px. Every
@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 import yaml
-from shared.measured import Stopwatch
-from shared.particle_sets import write_particles
 
+from benchmarks.shared.measured import Stopwatch
+from benchmarks.shared.particle_sets import write_particles
 from cryopipe.config.derive import resolve
 from cryopipe.config.initial_volume import InitialRelionSgd
 from cryopipe.config.model import Config
@@ -38,7 +38,7 @@ from cryopipe.projection.working_box import resize_map
 from cryopipe.simulation.atoms import AtomicModel, apoferritin, read_model
 from cryopipe.simulation.particle_images import BlobModel, density, project
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PIXEL_A = 3.0
 #: beyond the atoms' own: motion and radiation damage
 EXTRA_B_A2 = 40.0

@@ -1,4 +1,4 @@
-"""Time and memory of a preset: ``python benchmarks/simulate.py demo [threads] [movies]``."""
+"""Time and memory of a preset: ``python -m benchmarks.whole.simulate demo [threads] [movies]``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from shared.measured import Stopwatch, peak_memory_GB
-
+from benchmarks.shared.measured import Stopwatch, peak_memory_GB
 from cryopipe.config.simulation import SimulateMovies
 from cryopipe.context import Context
 from cryopipe.simulation import simulate_movies

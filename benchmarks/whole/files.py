@@ -1,4 +1,4 @@
-"""STAR tables, MRC stacks, EER readouts: ``python benchmarks/files.py [star|stack|eer] [GB] [folder]``.
+"""STAR tables, MRC stacks, EER readouts: ``python -m benchmarks.whole.files [star|stack|eer] [GB] [folder]``.
 
 The table has 100,000 particles in 22 columns. The stack has 256 x 256 float32 images. It is written by appending blocks and
 dropped from the page cache. Then it is read at random places and from end to end. It is removed afterwards. For comparison,

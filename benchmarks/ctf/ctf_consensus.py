@@ -1,6 +1,6 @@
 """Defocus of the three CTF estimators and of their consensus against truth, on small micrographs of particles in ice.
 
-``python benchmarks/ctf_consensus.py [--conditions small damped ...] [--seeds 1 2] [--micrographs 12] [--real]``
+``python -m benchmarks.ctf.ctf_consensus [--conditions small damped ...] [--seeds 1 2] [--micrographs 12] [--real]``
 
 The simulator draws apoferritin in ice (defocus 0.5-1.6 µm, 25 or 60 particles, 40 e/Å² in two frames without motion), and
 counts electrons. Each estimator runs with its defaults and from nothing, as in a run; the micrographs of a seed are one batch
@@ -41,7 +41,7 @@ from cryopipe.simulation.expose import expose
 from cryopipe.simulation.potential import PotentialSampler
 from cryopipe.simulation.scene import draw_scene
 
-REAL = Path(__file__).resolve().parents[2] / "shared/realdata/empiar-10146"
+REAL = Path(__file__).resolve().parents[3] / "shared/realdata/empiar-10146"
 ESTIMATORS = ("ctffind", "gctf", "xmipp")
 #: What differs from `small`.
 CONDITIONS: dict[str, dict[str, Any]] = {

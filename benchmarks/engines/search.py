@@ -1,7 +1,7 @@
 """The speed of the search, compared with that of the machine's matrix products.
 
-    python benchmarks/search.py --images 1000 --box 64 --radius 16 --order 3 --symmetry O --shifts 3 --step 1
-    python benchmarks/search.py --images 4000 --box 64 --radius 22 --references 50 --psi 60 --shifts 2   (2-D classes)
+    python -m benchmarks.engines.search --images 1000 --box 64 --radius 16 --order 3 --symmetry O --shifts 3 --step 1
+    python -m benchmarks.engines.search --images 4000 --box 64 --radius 22 --references 50 --psi 60 --shifts 2   (2-D classes)
 
 Seconds are wall time. On a shared machine only CPU seconds mean something. It prints a table and, as its last line, a JSON
 object.

@@ -1,6 +1,6 @@
 """Time, memory and errors of the three CTF estimators at real size on one core, on micrographs whose CTF is known.
 
-``python benchmarks/ctf.py --folder DIR [--width 3838 --height 3710] [--pixel 0.85378] [--micrographs 4] [--real]``
+``python -m benchmarks.ctf.ctf --folder DIR [--width 3838 --height 3710] [--pixel 0.85378] [--micrographs 4] [--real]``
 
 A micrograph is a white object under a CTF (defocus 0.8-2.4 µm, astigmatism to 600 Å, B 50-200 Å²) and white noise.
 Every estimator runs with its defaults in a process of its own, bound to one core; wall and CPU seconds are the median
@@ -45,7 +45,7 @@ from cryopipe.ctf.xmipp import estimate as spectrum_estimate
 from cryopipe.io.mrc import read_image
 
 SCOPE = Microscope(300.0, 2.7, 0.1)
-REAL = Path(__file__).resolve().parents[2] / "shared/realdata"
+REAL = Path(__file__).resolve().parents[3] / "shared/realdata"
 CASES = ("ctffind", "ctffind phase", "ctffind tilt", "gctf", "gctf phase", "xmipp")
 BAR_S = 6.0
 

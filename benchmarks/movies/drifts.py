@@ -1,10 +1,10 @@
 """Movies that drift, and the time of small ones, by the project's simulator: truth is known at every place.
 
-``python benchmarks/drifts.py [--drifts 0 15 40 60 100] [--specimen apoferritin] [--repeat 1]`` aligns movies of 1280 x 1280 x 16
-at 1.2 Å/px for each drift, at normal and low exposure, in thick and thin ice, and prints the error of the tracks, the evidence
+``python -m benchmarks.movies.drifts [--drifts 0 15 40 60 100] [--specimen apoferritin] [--repeat 1]`` aligns movies
+of 1280 x 1280 x 16 at 1.2 Å/px for each drift, at normal and low exposure, in thick and thin ice, and prints the error of the tracks, the evidence
 and what screening says. ``--specimen monomer`` and ``rod`` take one chain of the embedded structure, and a row of six.
 
-``python benchmarks/drifts.py --time 12 [--peer relion]`` writes so many movies as LZW TIFF and runs the step on them in
+``python -m benchmarks.movies.drifts --time 12 [--peer relion]`` writes so many movies as LZW TIFF and runs the step on them in
 a process of its own, start and files included, and RELION's own program with 5 x 5 patches, both on one thread.
 """
 
@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from shared.measured import Stopwatch
 from threadpoolctl import threadpool_limits
 
+from benchmarks.shared.measured import Stopwatch
 from cryopipe.config.movies import AlignMovies, ScreenMotion
 from cryopipe.config.simulation import SimulateMovies
 from cryopipe.io.movies import open_movie, write_movie

@@ -1,6 +1,6 @@
 """Time and accuracy of movie alignment at real size, on frames whose motion is known.
 
-``python benchmarks/movies.py [--frames 50] [--small] [--super] [--threads 2] [--peer relion] [--resolution 3.5]``
+``python -m benchmarks.movies.movies [--frames 50] [--small] [--super] [--threads 2] [--peer relion] [--resolution 3.5]``
 
 The large movie is semi-synthetic. Each electron of the real 3838 x 3710 micrograph of ../shared/realdata is put into a random
 frame (so frames are independent, as Poisson counts are), at a random place in its pixel. It is moved along a smooth track and
@@ -28,8 +28,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from ctf import estimate
-from shared.measured import Stopwatch, peak_memory_GB
-from shared.moving_specimen import (
+from threadpoolctl import threadpool_limits
+
+from benchmarks.shared.measured import Stopwatch, peak_memory_GB
+from benchmarks.shared.moving_specimen import (
     COUNTS_PER_ELECTRON,
     PIXEL_A,
     REAL,
@@ -40,8 +42,6 @@ from shared.moving_specimen import (
     write_large,
     write_super,
 )
-from threadpoolctl import threadpool_limits
-
 from cryopipe.config.movies import AlignMovies
 from cryopipe.ctf.defocus import Microscope
 from cryopipe.io.movies import open_movie, write_movie

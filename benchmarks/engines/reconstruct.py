@@ -1,8 +1,8 @@
 """Speed of a reconstruction (insertion, symmetry, and the transform back to a map), compared with that of the memory.
 
-    python benchmarks/reconstruct.py --images 300 --box 250 --symmetry O
-    python benchmarks/reconstruct.py --images 60 --box 128 --symmetry I --methods
-    python benchmarks/reconstruct.py --images 8 --box 512 --symmetry O
+    python -m benchmarks.engines.reconstruct --images 300 --box 250 --symmetry O
+    python -m benchmarks.engines.reconstruct --images 60 --box 128 --symmetry I --methods
+    python -m benchmarks.engines.reconstruct --images 8 --box 512 --symmetry O
 
 It prints a table and, as its last line, the same as a JSON object. The ceiling is a STREAM triad with as many threads in the
 same run. Traffic is the least that must be moved. Inserting an image reads and writes once every cache line that has one of
@@ -23,8 +23,8 @@ from typing import Any
 
 import numba
 import numpy as np
-from shared.measured import Stopwatch, peak_memory_GB, triad
 
+from benchmarks.shared.measured import Stopwatch, peak_memory_GB, triad
 from cryopipe.imaging.fourier_pixels import half_plane
 from cryopipe.imaging.geometry import random_rotations
 from cryopipe.kernels._dispatch import cpu_threads

@@ -1,6 +1,6 @@
 """Picking by shape: F1 of a picker with the particle's diameter alone, on micrographs whose places are known.
 
-    python benchmarks/picking.py [--picker pick_log] [--set min_distance_fraction=0.7 ...] [--seeds 3]
+    python -m benchmarks.particles.picking [--picker pick_log] [--set min_distance_fraction=0.7 ...] [--seeds 3]
 
 Each micrograph has 640² pixels of 3 Å and 30 particles at random views, 1.2 µm under focus, ice whose thickness varies over
 300 Å by half of the particles' contrast, and white noise to the stated SNR (variances over the whole micrograph). Every other
