@@ -44,7 +44,8 @@ from cryopipe.refinement.refine_homogeneous import finished, iterate, start_radi
 from cryopipe.simulation.particle_images import project
 from cryopipe.simulation.potential import potential_map
 
-BOX, PIXEL_A, START_A, A_MICROGRAPH, ITERATIONS = 96, 1.8, 8.0, 20, 8
+BOX, PIXEL_A, START_A, A_MICROGRAPH = 96, 1.8, 8.0, 20
+BEFORE, ITERATIONS = 3, 8
 SPREADS = {"defocus": (0, 70, 200, 500), "astigmatism": (0, 50, 150, 450), "scale": (0, 0.05, 0.15, 0.3)}
 #: least grey scale that is planted: what is darker than the ice is no particle
 LEAST_SCALE = 0.2
@@ -101,7 +102,7 @@ class Scene:
         """Return FSC 0.5 against the truth, what was found of the particles, and CPU seconds."""
         params = RefineHomogeneous(
             symmetry=self.symmetry, particle_diameter_A=DIAMETER_A, initial_lowpass_A=START_A, offset_range_A=0.0,
-            max_iterations=3 + ITERATIONS, **options,
+            mask_start_resolution_A=12.0, global_iterations=BEFORE, max_iterations=BEFORE + ITERATIONS, **options,
         )  # fmt: skip
         context = Context("refine_homogeneous", self.folder, threads=threads, log=logging.getLogger("benchmark"))
         cpu = time.process_time()
@@ -140,7 +141,8 @@ class Scene:
             one = np.ones(len(own))
             poses = Poses(self.rotations[own].copy(), self.shifts_px[own].copy(), one, one)
             states.append(replace(state, poses=poses))
-        return Progress(params.global_iterations, radius, replace(pair, states=tuple(states)), [], False)
+        # poses are known: neither global iterations before nor a second opinion on them
+        return Progress(BEFORE, radius, replace(pair, states=tuple(states)), [], settled=False, reviewed=BEFORE)
 
 
 @dataclass(frozen=True)

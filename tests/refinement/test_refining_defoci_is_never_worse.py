@@ -35,6 +35,7 @@ def refined(dataset: Dataset, table: StarTable, folder: Path, prior_A: float | N
         symmetry="O",
         particle_diameter_A=125,
         initial_lowpass_A=10.0,
+        mask_start_resolution_A=12.0,
         offset_range_A=6.0,
         defocus_prior_A=prior_A,
         global_iterations=1,
