@@ -30,5 +30,6 @@ def test_an_estimator_that_was_out_voted_is_named_with_its_micrographs() -> None
     numbers = member_numbers(frame, ["ctffind", "gctf", "xmipp"])
     assert [len(record["out_voted"]) for record in numbers] == [6, 0, 7]
     first, second = member_warnings(numbers)
-    assert first.startswith("ctffind contradicts") and first.endswith("m2, m3, m4, m5, m6 and 1 more.")
+    assert first.startswith("ctffind contradicts")
+    assert first.endswith("m2, m3, m4, m5, m6 and 1 more.")
     assert second.endswith("m1, m2, m3, m4, m5 and 2 more.")
