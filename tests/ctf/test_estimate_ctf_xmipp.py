@@ -250,7 +250,7 @@ def test_flat_small_coarse_and_startless_micrographs_are_refused_with_a_remedy()
             EstimateCtfXmipp(),
             "300 x 180 pixels of 1.4 Å has room only for windows of 120 pixels",
         ),
-        (noise, 5.0, EstimateCtfXmipp(), "it must reach 12 Å. Use less binned"),
+        (noise, 6.0, EstimateCtfXmipp(), "it must reach 12 Å. Use less binned"),
         (noise, 1.4, EstimateCtfXmipp(border_windows=2), "Set estimate_ctf_xmipp.border_windows to 0"),
         (noise, 1.4, EstimateCtfXmipp(fix_previous=True), "set estimate_ctf_xmipp.fix_previous to false"),
     ):
