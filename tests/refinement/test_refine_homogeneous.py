@@ -218,9 +218,10 @@ def test_pure_noise_gives_no_correlation_beyond_the_start(octahedral: Dataset, t
     # shell 10 of an octahedral map has 4π·10² / 2 / 24 = 26 independent terms: one value scatters by 0.14, four by 0.07
     assert unmasked[:4].mean() < 0.143
     assert np.abs(unmasked.mean()) < 0.05
-    # the mask smears the start's last shell over its neighbour
+    # the mask smears the start's last shell over its neighbours, and where phases are randomised from that shell on, the
+    # correction leaves it and two more as they are: shell 10 then has 0.5 to 0.7 and shell 11 0.15 to 0.24, by the noise's seed
     corrected = curves["rlnFourierShellCorrelationCorrected"].to_numpy()
-    assert resolution_at(corrected, 0.143, 64, 3.0).shell <= start_shell + 1
+    assert resolution_at(corrected, 0.143, 64, 3.0).shell <= start_shell + 2.5
 
 
 def test_half_one_does_not_depend_on_the_images_of_half_two(octahedral: Dataset, tmp_path: Path) -> None:

@@ -22,6 +22,9 @@ from cryopipe.reconstruction.reconstruct import Reconstruction
 
 #: from this order on (T, O, I) a point group gives all parts of a shell the same information
 ISOTROPIC_ORDER = 12
+#: the sphere smears the agreement of the shells that the halves share over so many beyond them, and so does the soft edge of what
+#: they share; there the curve of the whole box judges as well
+_SMEARED = 2
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,9 @@ def compare(
     solvent = _mask(mean, pixel_size_A, mask_options, threads)
     mask = _sphere(mean.shape[0], pixel_size_A, diameter_A) if solvent is None else solvent
     curve = half_map_fsc(maps[0], maps[1], mask=mask, rng=rng, threads=threads)
+    if solvent is None:
+        smeared = slice(join_radius + 1, join_radius + 1 + _SMEARED)
+        curve[smeared] = np.minimum(curve[smeared], half_map_fsc(maps[0], maps[1], threads=threads)[smeared])
     fsc = np.array(curve[: radius + 1])
     fsc[0] = 1.0
     return Shared(fsc, crossing_shell(fsc), low_shells(mean, join_radius + 2), join_radius, solvent is not None)
