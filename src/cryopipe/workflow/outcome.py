@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
-from cryopipe.io.star import read_rejections, read_table
+from cryopipe.io.star import read_blocks, read_rejections
 from cryopipe.steps import step_of, steps
 from cryopipe.workflow.terminal.job_log import PROGRESS
 
-#: Outputs that are tables of items: their name in the rule, and that of the table in the file.
+#: Outputs that are tables of items, by their name in the rule, and what the items are.
 TABLES = {"movies": "movies", "fetched": "movies", "micrographs": "micrographs", "particles": "particles"}
 
 
@@ -47,16 +47,16 @@ def outcome(name: str, outputs: Mapping[str, Any], log: logging.Logger) -> str:
     table = next((key for key in TABLES if key in outputs), None)
     if table is None or (unit is None and said):
         return said
-    kept = _rows(Path(outputs[table]), table)
+    kept = _rows(Path(outputs[table]))
     if unit is None or "rejected" not in outputs:
         return f"{kept} {TABLES[table]}"
     return f"{kept} of {kept + _rejected(Path(outputs['rejected']))} {unit}"
 
 
-def _rows(path: Path, table: str) -> int:
-    kind = cast(Literal["movies", "micrographs", "particles"], TABLES[table])
-    return len(read_table(path, kind).rows)
+def _rows(path: Path) -> int:
+    """Return the number of items in a table of them; beside it a file has optics groups alone."""
+    return sum(len(rows) for name, rows in read_blocks(path).items() if name != "optics")
 
 
 def _rejected(path: Path) -> int:
-    return len(read_rejections(path)) if path.suffix == ".tsv" else _rows(path, "particles")
+    return len(read_rejections(path)) if path.suffix == ".tsv" else _rows(path)

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from snakemake.settings.enums import Quietness
 from snakemake_interface_logger_plugins.common import LogEvent
 from snakemake_interface_logger_plugins.registry import LoggerPluginRegistry
 
@@ -204,3 +205,14 @@ def test_an_error_before_any_job_is_the_last_line(start: Start) -> None:
     run.send("WorkflowError in file Snakefile:\nno such key", logging.ERROR, event=LogEvent.ERROR)
     run.send("Unlocked working directory.")
     assert run.end()[-1] == "no such key"
+
+
+def test_quiet_leaves_out_the_lines_of_jobs_and_keeps_warnings_and_failures(start: Start) -> None:
+    run = start(quiet={Quietness.RULES, Quietness.PROGRESS})
+    run.plan(pick=2)
+    run.finish(run.start("pick", "WARNING pick: few", batch="batch_0001"))
+    run.fail(run.start("pick", "ERROR pick: m1.mrc: cut off", batch="batch_0002"), "pick")
+    lines = run.end()
+    assert lines[0] == "warning: pick, batch 1 of 2: few"
+    assert "  m1.mrc: cut off" in lines
+    assert not [line for line in lines if "[1/2]" in line and "FAILED" not in line]

@@ -44,7 +44,7 @@ class LogHandler(LogHandlerBase):
         settings = self.common_settings
         self._screen = Screen(sys.stdout if settings.stdout else sys.stderr, colour=not settings.nocolor)
         self._plain = DefaultFormatter(settings.quiet, settings.show_failed_logs)
-        self._quiet = {str(getattr(kind, "value", kind)) for kind in settings.quiet or ()}
+        self._quiet = {kind.name.lower() for kind in settings.quiet or ()}
         self._run: RunFacts | None = None
         self._jobs: dict[int, Job] = {}
         self._failed: dict[int, Job] = {}
