@@ -25,9 +25,9 @@ from cryopipe.workflow.devices import gpu_lease, resolve_device
 from cryopipe.workflow.failures import failures_within_share
 from cryopipe.workflow.manifest import MANIFEST, read_manifest
 from cryopipe.workflow.memory import particle_memory_bytes
-from cryopipe.workflow.outcome import LastWord, outcome
 from cryopipe.workflow.provenance import write_provenance
 from cryopipe.workflow.terminal.job_log import FORMAT, TERMINAL_VARIABLE
+from cryopipe.workflow.terminal.outcome import LastWord, outcome
 
 
 def run_step(snakemake: Any, module: ModuleType) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from cryopipe.io.star import write_blocks, write_rejections
 from cryopipe.items import Rejection
-from cryopipe.workflow.outcome import LastWord, outcome
+from cryopipe.workflow.terminal.outcome import LastWord, outcome
 
 
 @pytest.fixture
