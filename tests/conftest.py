@@ -14,6 +14,7 @@ from tests.patience import pytest_timeout_cancel_timer, pytest_timeout_set_timer
 FIRST = (
     "tests/workflow/test_tiny_run.py",
     "tests/search/test_cold_and_warm_cache.py",
+    "tests/workflow/test_specimens.py",
     "tests/workflow/test_fetched_run.py",
     "tests/workflow/test_inputs.py",
     "tests/ctf/test_estimate_ctf_xmipp.py",

@@ -96,6 +96,8 @@ def test_a_class_of_rare_views_is_not_junk_for_the_resolution_that_few_particles
     # measured on an asymmetric particle: nine classes, the least of them of ten good particles
     few = features(crpParticles=[73, 58, 53, 27, 10], rlnEstimatedResolution=[23.8, 24.4, 23.4, 26.7, 66.2])
     assert all(v.keep for v in judge_classes(few, SelectClasses2d(particle_diameter_A=160.0)))
+    small = features(crpParticles=[18, 16, 13, 12, 9], rlnEstimatedResolution=[22.4, 23.8, 22.1, 36.3, 48.9])
+    assert all(v.keep for v in judge_classes(small, SelectClasses2d(particle_diameter_A=170.0)))
     usual = features(crpParticles=[73, 58, 53, 27, 40], rlnEstimatedResolution=[23.8, 24.4, 23.4, 26.7, 66.2])
     verdicts = judge_classes(usual, SelectClasses2d(particle_diameter_A=160.0))
     assert [v.keep for v in verdicts] == [True] * 4 + [False]

@@ -19,6 +19,8 @@ FERRITIN = "iron-loaded core"
 #: grows with its members: with half of them a class of 24 Å has 30 Å, but with a fifth 60 Å (measured and expected), so that
 #: rare views would be junk for being rare.
 _JUDGED_BY_RESOLUTION = 0.5
+#: And their least number: averages of 9 to 18 good particles of a D2 assembly scatter from 22 to 49 Å.
+_LEAST_JUDGED = 20
 
 
 class ClassDecision(BaseModel):
@@ -99,7 +101,7 @@ def judge_classes(features: pd.DataFrame, params: SelectClasses2d) -> list[Class
             continue
         if row["crpParticles"] < params.min_class_fraction * members.mean():
             reasons.append(f"only {row['crpParticles']} particles")
-        many = row["crpParticles"] >= _JUDGED_BY_RESOLUTION * members.mean()
+        many = row["crpParticles"] >= max(_JUDGED_BY_RESOLUTION * members.mean(), _LEAST_JUDGED)
         if many and row["rlnEstimatedResolution"] > resolution_limit:
             reasons.append(f"resolution {row['rlnEstimatedResolution']:.1f} Å worse than {resolution_limit:.1f} Å")
         if row["crpSignal"] < params.min_signal:
