@@ -20,8 +20,12 @@ LAST_STEPS: dict[str, tuple[str, ...]] = {
     # movies that are downloaded: to the micrographs that are made of them
     "archive": ("screen_motion",),
     # another judge of the map, beside the truth
-    "model": ("validate_truth", "validate_model"),
+    "model": ("postprocess", "validate_truth", "validate_model"),
 }
+
+#: Particles without a step that the others lack: ``tests/workflow/test_specimens.py`` runs them, to the truth or (the rod) to
+#: the selection of classes.
+SPECIMENS = ("irregular", "d2", "rod")
 
 
 def steps_that_run(name: str) -> list[str]:

@@ -15,7 +15,7 @@ import yaml
 from cryopipe.io.mrc import read_volume
 from cryopipe.io.star import read_rejections, read_table
 from tests.archive_server import serve
-from tests.workflow.configurations import FOLDER, LAST_STEPS, stage_of, steps_that_run
+from tests.workflow.configurations import FOLDER, LAST_STEPS, SPECIMENS, stage_of, steps_that_run
 from tests.workflow.conftest import snakemake
 
 pytestmark = pytest.mark.workflow
@@ -45,7 +45,7 @@ def run(name: str, folder: Path, changes: Mapping[tuple[str, ...], Any]) -> None
 
 
 def test_every_configuration_is_run() -> None:
-    assert set(LAST_STEPS) == {path.stem for path in FOLDER.glob("*.yaml")}
+    assert {*LAST_STEPS, *SPECIMENS} == {path.stem for path in FOLDER.glob("*.yaml")}
 
 
 def test_the_tiny_configuration_runs_all_its_steps(tiny_run: Outcome) -> None:

@@ -13,12 +13,12 @@ from collections.abc import Iterable, Iterator
 import cryopipe.kernels
 from cryopipe.kernels import cpu
 from cryopipe.kernels.devices import gpu_unavailable_reason
-from cryopipe.selftest import fourier, gain, images, scattering, spectra, volumes
+from cryopipe.selftest import fourier, gain, images, motion, scattering, spectra, volumes
 from cryopipe.selftest.machine import measure_ceilings
 from cryopipe.selftest.row import Check, Row, mover
 
 CHECKS: tuple[Check, ...] = tuple(
-    check for module in (fourier, volumes, images, spectra, gain, scattering) for check in module.CHECKS
+    check for module in (fourier, volumes, images, spectra, gain, motion, scattering) for check in module.CHECKS
 )
 
 

@@ -3,8 +3,8 @@
 No pair of frames needs a peak of its own. A track is judged by the sum of all maps at the shifts that it predicts, which
 is, up to a constant, the likelihood of the movie. All straight tracks up to one resolution a frame are tried (motion that is
 faster leaves nothing of a frame); the best is bent, mode by mode, at first in strides of half the resolution, then in
-small ones. The range of a map bounds what two frames are compared at, not
-the length of the track: a stage that drifts by 100 Å is followed through frames near one another in time.
+small ones. The range of a map bounds the shifts at which two frames are compared, not the length of the track: a stage that
+drifts by 100 Å is followed through frames near one another in time.
 
 A pattern of the camera (an imperfect gain) makes a peak at zero shift in every map, and a specimen that moved makes one
 elsewhere. So where maps without their camera's part hold a significant track, that one is the specimen, however high
@@ -13,11 +13,9 @@ the other peak is.
 
 from __future__ import annotations
 
-# The types of compiled functions are those of the call, not of a signature.
-# mypy: allow-untyped-defs, allow-untyped-calls
 import numpy as np
-from numba import njit
 
+from cryopipe.kernels.motion.tracks import climb, scan, sum_at
 from cryopipe.movies.motion.pair_maps import STEPS, PairMaps
 
 #: Longest lag of the straight tracks: more lags would ask for a finer grid of velocities, and motion is not straight that long.
@@ -33,49 +31,8 @@ _WIDE, _NEAR = 5, 3
 SIGNIFICANT, _APART = 8.0, 1.5
 
 
-@njit(cache=True, nogil=True)
-def _sum_at(maps, first, second, track, scale):
-    """Return the sum of the maps [p, w, w] at the differences of ``track`` [n, 2] (x, y), and of the places within."""
-    w = maps.shape[1]
-    middle = w // 2
-    total, inside = 0.0, 0
-    for p in range(maps.shape[0]):
-        x = (track[second[p], 0] - track[first[p], 0]) * scale + middle
-        y = (track[second[p], 1] - track[first[p], 1]) * scale + middle
-        if x < 0 or y < 0 or x >= w - 1 or y >= w - 1:
-            continue
-        i, j = int(y), int(x)
-        f, g = y - i, x - j
-        m = maps[p]
-        total += (1 - f) * ((1 - g) * m[i, j] + g * m[i, j + 1]) + f * ((1 - g) * m[i + 1, j] + g * m[i + 1, j + 1])
-        inside += 1
-    return total, inside
-
-
-@njit(cache=True, nogil=True)
-def _extent(track):
-    return max(track[:, 0].max() - track[:, 0].min(), track[:, 1].max() - track[:, 1].min())
-
-
-@njit(cache=True, nogil=True)
-def _climb(maps, first, second, track, modes, step, half, scale, widest):
-    """Move ``track`` along each of ``modes`` [m, n] to where the sum is largest, in place; return the sum."""
-    best, _ = _sum_at(maps, first, second, track, scale)
-    trial = np.empty_like(track)
-    for m in range(modes.shape[0]):
-        at_x, at_y = 0, 0
-        for b in range(-half, half + 1):
-            for a in range(-half, half + 1):
-                trial[:, 0] = track[:, 0] + step * a * modes[m]
-                trial[:, 1] = track[:, 1] + step * b * modes[m]
-                if (a == 0 and b == 0) or _extent(trial) > widest:
-                    continue
-                value, _ = _sum_at(maps, first, second, trial, scale)
-                if value > best:
-                    best, at_x, at_y = value, a, b
-        track[:, 0] += step * at_x * modes[m]
-        track[:, 1] += step * at_y * modes[m]
-    return best
+def _extent(track: np.ndarray) -> float:
+    return float(np.ptp(track, axis=0).max())
 
 
 def _modes(n: int) -> np.ndarray:
@@ -94,24 +51,10 @@ def straight_track(maps: PairMaps, n: int, fastest_A: float) -> np.ndarray:
     step = _VELOCITY * STEPS * maps.step_A / lags[-1]
     half = max(1, int(fastest_A / step))
     velocities = step * np.arange(-half, half + 1)
-    score = _scan(sums, lags, velocities, 1.0 / maps.step_A)
+    score = scan(sums, lags, velocities, 1.0 / maps.step_A)
     y, x = np.unravel_index(int(score.argmax()), score.shape)
     track: np.ndarray = np.arange(n)[:, None] * np.array([velocities[x], velocities[y]])
     return track
-
-
-@njit(cache=True, nogil=True)
-def _scan(sums, lags, velocities, scale):
-    track, score = np.zeros((2, 2)), np.empty((velocities.size, velocities.size))
-    zero, one = np.zeros(1, np.int64), np.ones(1, np.int64)
-    for b in range(velocities.size):
-        for a in range(velocities.size):
-            total = 0.0
-            for d in range(lags.size):
-                track[1, 0], track[1, 1] = lags[d] * velocities[a], lags[d] * velocities[b]
-                total += _sum_at(sums[d : d + 1], zero, one, track, scale)[0]
-            score[b, a] = total
-    return score
 
 
 def bent_track(maps: PairMaps, start_A: np.ndarray, widest_A: float) -> tuple[np.ndarray, float]:
@@ -122,10 +65,10 @@ def bent_track(maps: PairMaps, start_A: np.ndarray, widest_A: float) -> tuple[np
     for step, half in ((2.0 * maps.step_A, _WIDE), (maps.step_A, _NEAR), (0.5 * maps.step_A, _NEAR)):
         for _ in range(_SWEEPS):
             before = track.copy()
-            _climb(maps.maps, first, second, track, modes, step, half, scale, widest_A)
+            climb(maps.maps, first, second, track, modes, step=step, half=half, scale=scale, widest=widest_A)
             if np.array_equal(before, track):
                 break
-    total, inside = _sum_at(maps.maps, first, second, track, scale)
+    total, inside = sum_at(maps.maps, first, second, track, scale)
     return track, total / np.sqrt(max(inside, 1))
 
 

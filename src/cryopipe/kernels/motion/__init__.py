@@ -1,0 +1,1 @@
+"""Tracks of movies: sums of the correlation maps of pairs of frames."""
