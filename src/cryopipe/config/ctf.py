@@ -60,7 +60,8 @@ class EstimateCtfCtffind(Params):
     )
     min_resolution_A: float = parameter("Coarsest resolution of the fit.", unit="Å", default=30.0, ge=10, le=100)
     max_resolution_A: float | None = parameter(
-        "Finest resolution of the fit; null: 5 Å, and then up to where the fit follows the rings, if that is finer.",
+        "Finest resolution of the fit; null: 5 Å, and then a second fit from the second maximum of |CTF| to where the first one "
+        "follows the rings, if that is finer.",
         unit="Å",
         default=None,
         ge=2,
@@ -138,7 +139,8 @@ class EstimateCtfGctf(Params):
     )
     min_resolution_A: float = parameter("Coarsest resolution of the fit.", unit="Å", default=30.0, ge=10, le=50)
     max_resolution_A: float | None = parameter(
-        "Finest resolution of the fit; null: 4 Å, and then up to where the fit follows the rings, if that is finer.",
+        "Finest resolution of the fit; null: 4 Å, and then a second fit from the second maximum of |CTF| to where the first one "
+        "follows the rings, if that is finer.",
         unit="Å",
         default=None,
         ge=2,

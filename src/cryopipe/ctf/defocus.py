@@ -116,3 +116,13 @@ def equivalent_k2(chi: np.ndarray, defocus: Defocus, microscope: Microscope) -> 
     root = np.sqrt(np.where(discriminant >= 0, discriminant, np.nan))
     result: np.ndarray = 2.0 * turns / (defocus.mean_A + root)
     return result
+
+
+def rings_from_A(defocus: Defocus, microscope: Microscope) -> float:
+    """Return the resolution (Å) of the maximum of |CTF| after its first zero, infinity if there is none.
+
+    Coarser than this a spectrum has the shape of the particles more than rings, so that a fit of the defocus that starts here has
+    less bias.
+    """
+    k2 = float(equivalent_k2(np.array(1.5 * np.pi), defocus, microscope))
+    return k2**-0.5 if np.isfinite(k2) and k2 > 0 else float("inf")

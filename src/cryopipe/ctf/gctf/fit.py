@@ -6,12 +6,13 @@ and the equiphase average for the resolution of the fit. `validation` computes h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage, optimize
 
-from cryopipe.ctf.defocus import Defocus, Microscope, equivalent_k2, phase
+from cryopipe.ctf.defocus import Defocus, Microscope, equivalent_k2, phase, rings_from_A
 from cryopipe.ctf.gctf.points import Points, pixels_of, polar_cells
 from cryopipe.ctf.gctf.spectrum import LogSpectrum
 from cryopipe.ctf.sector_errors import DefocusError, defocus_error
@@ -23,6 +24,8 @@ _PEAKS = 5
 _STARTS = 4
 #: Finest resolution of the first fit, Gctf's. Up to it a search can tell one ring from the next.
 _FIRST_RESOLUTION_A = 4.0
+#: Rings that are seen to a resolution coarser than this share of the coarse end leave no band for a second fit.
+_FOLLOWED_FROM = 0.4
 #: Samples of the equiphase average per pixel of the spectrum: Gctf's default.
 _OVERSAMPLING = 4
 #: The fit ends where the correlation over three fringes stays below this. A choice: a smaller value accepts noise at finer
@@ -79,7 +82,8 @@ def fit_log_spectrum(
     astigmatism_A : float
         U - V of the astigmatic starting points.
     coarse_A, fine_A : float
-        Band of the fit. Without ``fine_A`` it is 4 Å, and then where the fit follows the rings, if that is finer.
+        Band of the fit. Without ``fine_A`` it ends at 4 Å. Then a second fit begins at the first maximum after the first zero of
+        the CTF and ends where the first one follows the rings, if that is finer.
     b_factor_A2 : float
         Weight of high frequencies, exp(-B k² / 4).
     find_phase_shift : bool
@@ -103,17 +107,43 @@ def fit_log_spectrum(
     refined = [refine(cells, start, microscope, b_factor_A2, 200.0, free) for start in starts[:_STARTS]]
     best = max(refined, key=lambda d: cells.correlation(d, microscope, b_factor_A2))
 
-    def described(band: Points, start: Defocus, size_A: float, finest_A: float) -> LogFit:
-        d = refine(band, start, microscope, b_factor_A2, size_A, free)
-        d = replace(d, phase_shift_rad=d.phase_shift_rad % np.pi)
-        options = {"coarse_A": coarse_A, "fine_A": finest_A, "b_factor_A2": b_factor_A2}
-        moves = band.influences(d, microscope, b_factor_A2, free=free)
-        return replace(describe(everything, d, spectrum, microscope, **options), error=defocus_error(moves, d))
+    fit = _final(
+        everything, spectrum, best, microscope, bands=[(coarse_A, first_A)] * 2, b_factor_A2=b_factor_A2, free=free
+    )
+    if fine_A is not None or fit.resolution_A > _FOLLOWED_FROM * coarse_A:
+        return fit
+    # the rings alone, as far as they go; a phase shift is only seen at the coarse end
+    start_A = coarse_A if find_phase_shift else min(coarse_A, rings_from_A(fit.defocus, microscope))
+    bands = [(start_A, min(first_A, fit.resolution_A)), (coarse_A, min(first_A, fit.resolution_A))]
+    return _final(everything, spectrum, fit.defocus, microscope, bands=bands, b_factor_A2=b_factor_A2, free=free)
 
-    fit = described(pixels, best, 40.0, first_A)
-    if fine_A is None and fit.resolution_A < first_A:
-        fit = described(everything.within(coarse_A, fit.resolution_A), fit.defocus, 10.0, fit.resolution_A)
-    return fit
+
+def _final(
+    everything: Points,
+    spectrum: LogSpectrum,
+    start: Defocus,
+    microscope: Microscope,
+    *,
+    bands: Sequence[tuple[float, float]],
+    b_factor_A2: float,
+    free: int,
+) -> LogFit:
+    """Refine in the first of two bands (Å) and describe the result by its score in the second."""
+    (coarse_A, fine_A), (scored_from_A, scored_to_A) = bands
+    points = everything.within(coarse_A, fine_A)
+    d = refine(points, start, microscope, b_factor_A2, 40.0, free)
+    d = replace(d, phase_shift_rad=d.phase_shift_rad % np.pi)
+    moves = points.influences(d, microscope, b_factor_A2, free=free)
+    fit = describe(
+        everything,
+        d,
+        spectrum,
+        microscope,
+        coarse_A=scored_from_A,
+        fine_A=scored_to_A,
+        b_factor_A2=b_factor_A2,
+    )
+    return replace(fit, error=defocus_error(moves, d))
 
 
 def mean_defocus_scores(
