@@ -25,6 +25,7 @@ from cryopipe.movies import fetch_movies, import_micrographs
 from cryopipe.steps import steps
 from cryopipe.workflow.step import params_model
 from tests.archive_server import serve
+from tests.workflow.conftest import ROOT
 from tests.workflow.kept_results import (
     CHECKPOINT,
     REFUSED,
@@ -67,6 +68,14 @@ TAKES: dict[tuple[str, str], set[str]] = {
     # the listing of simulated movies says that they are there; what is read are the movies
     ("import_movies", "listing"): set(),
 }  # fmt: skip
+
+
+#: Parameters that only mean something beside others, with these.
+_CHAIN = {"model": str(ROOT / "config" / "test" / "apoferritin.pdb.gz"), "expand": "O", "iron_fraction": 0.1}
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {
+    ("simulate_movies", "operators"): _CHAIN,
+    ("simulate_movies", "expand"): _CHAIN,
+}
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +161,9 @@ def test_a_changed_parameter_makes_a_new_result(jobs: Mapping[str, Job], step: s
     for name in type(params).model_fields:
         if name in NO_RESULT.get(step, ()):
             continue
-        other = job.with_params(**{name: other_value(params, name)})
+        beside = BESIDE.get((step, name), {})
+        given = type(params).model_validate(job.params | beside)
+        other = job.with_params(**beside | {name: other_value(given, name)})
         assert made_again(other), f"{step} keeps results of another {name}"
 
 
@@ -239,6 +250,7 @@ def other_value(params: Params, name: str) -> Any:
     guesses += literals(type(params).model_fields[name].annotation)
     guesses += [step.label for step in steps().values()]  # where it names a branch
     group = {"name": "one", "files": "*"}
+    guesses += [[[1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0]]]  # an operator
     guesses += [not value, None, 1, 2, 5, 10, 100, 1000, 0.5, "C2", "x.pdb", [512, 480], [group], ["x"], {"x": 1}]
     for guess in guesses:
         try:

@@ -247,7 +247,7 @@ class EstimateGain(Params):
             "at_once": "1 + (threads - 1) * clip(256 - 4 * frames * Mpx, 0, 1)",
         },
         memory_MB="330 + at_once * (40 + 60 * Mpx + spectra + binned + kept)",
-        cpu_seconds="1.5 + images * (1.2 + 0.03 * frames * Mpx)",
+        cpu_seconds="1.5 + images * (0.7 + 0.025 * frames * Mpx)",
         parallel=0.85,
         disk_MB="images * (0.5 + 1e-6 * micrograph_px * (8 - 4 * step.float16))",
     ),
