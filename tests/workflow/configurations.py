@@ -23,8 +23,8 @@ LAST_STEPS: dict[str, tuple[str, ...]] = {
     "model": ("postprocess", "validate_truth", "validate_model"),
 }
 
-#: Particles without a step that the others lack: ``tests/workflow/test_specimens.py`` runs them, to the truth or (the rod) to
-#: the selection of classes.
+#: Particles without a step that the others lack: ``tests/workflow/test_specimens.py`` runs them: d2 to the truth, irregular to
+#: the selection of classes, rod to its particles.
 SPECIMENS = ("irregular", "d2", "rod")
 
 

@@ -12,9 +12,9 @@ from tests.workflow.conftest import ROOT, snakemake
 
 pytestmark = pytest.mark.workflow
 
-#: FSC 0.5 of the map over that of the map from true poses, at most: measured 1.14 (D2, 104 particles) and 1.59 (asymmetric,
-#: 118). A false map is at the resolution of its mask, three times and more.
-SPECIMENS = {"irregular": 2.0, "d2": 1.5}
+#: FSC 0.5 of the map over that of the map from true poses, at most: measured 1.08 (113 particles). A false map is at the resolution
+#: of its mask, three times and more.
+MOST_OVER_TRUE_POSES = 1.5
 
 
 def rows(folder: Path, pattern: str, block: str = "particles") -> int:
@@ -35,24 +35,26 @@ def run(name: str, folder: Path, until: str) -> tuple[int, int, int]:
     picked = rows(folder, "picking/pick_log/*_coordinates.star", "coordinates")
     # measured: 154 of 155 (asymmetric), 152 of 152 (D2), 60 for 63 (rod)
     assert 0.9 * true <= picked <= 1.1 * true
-    return (
-        true,
-        rows(folder, "particles/extract_particles/*_particles.star"),
-        rows(folder, "classes2d/select_classes_2d/particles.star"),
-    )
+    extracted = rows(folder, "particles/extract_particles/*_particles.star")
+    return true, extracted, rows(folder, "classes2d/select_classes_2d/particles.star")
 
 
-@pytest.mark.parametrize("name", SPECIMENS)
-def test_a_particle_of_any_shape_goes_from_movies_to_a_map_of_itself(name: str, tmp_path: Path) -> None:
-    true, extracted, selected = run(name, tmp_path, "validate_truth")
+def test_a_d2_assembly_goes_from_movies_to_a_map_of_itself(tmp_path: Path) -> None:
+    true, extracted, selected = run("d2", tmp_path, "validate_truth")
     assert selected >= 0.97 * extracted > 0.6 * true
     truth = json.loads((tmp_path / "validation/validate_truth/truth.json").read_text())["truth"]
     assert truth["particles"] >= 0.97 * extracted
     assert truth["precision"] > 0.97
-    assert truth["fsc05_A"] < SPECIMENS[name] * truth["fsc05_true_poses_A"]
+    assert truth["fsc05_A"] < MOST_OVER_TRUE_POSES * truth["fsc05_true_poses_A"]
 
 
-def test_a_rod_is_found_and_its_views_are_kept(tmp_path: Path) -> None:
-    """It has too few particles for a map: boxes of its length reach over the border of small movies."""
-    _, extracted, selected = run("rod", tmp_path, "select_classes_2d")
-    assert selected >= 0.9 * extracted > 0
+def test_an_asymmetric_assembly_is_found_and_its_views_are_kept(tmp_path: Path) -> None:
+    """Its 118 particles give no map: that takes some hundred more (`benchmarks/whole/specimens.py`)."""
+    true, extracted, selected = run("irregular", tmp_path, "select_classes_2d")
+    assert selected >= 0.97 * extracted > 0.6 * true
+
+
+def test_a_rod_is_found(tmp_path: Path) -> None:
+    """Its boxes reach over the border of small movies: 33 particles are left, too few for classes."""
+    true, extracted, _ = run("rod", tmp_path, "extract_particles")
+    assert extracted > 0.4 * true

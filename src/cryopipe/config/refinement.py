@@ -35,9 +35,10 @@ from cryopipe.config.declaration.runs import Stage
         # 24 bytes per voxel while both halves are reconstructed to the resolution reached, 17 while one is at full size;
         # 150 MB of the 450 are for kernels that are compiled for the first time
         memory_MB="450 + 20 * cube + min(spectra, max(budget_MB - 805, 0)) + max(min(805, 4.5 * spectra), tile)",
-        cpu_seconds="2 + 0.25 * cube + "
-        "particles * (min(step.global_iterations + 1, step.max_iterations) * search "
-        "+ 0.02e-6 * step.max_iterations * box_px ** 2)",
+        # every particle is searched in the first iterations and, three times as widely, in the review
+        cpu_seconds="5 + 0.25 * cube + "
+        "particles * (min(step.global_iterations + 3, step.max_iterations) * search "
+        "+ 0.08e-6 * step.max_iterations * box_px ** 2)",
         parallel=0.9,
         gpu_memory_MB="1000 + 20 * cube + 2 * 134",
         disk_MB="20e-6 * box_px ** 3 + 0.001 * particles",

@@ -34,11 +34,11 @@ from cryopipe.ctf.ctffind.diagnostics import (
     iciness,
     make_profiles,
 )
-from cryopipe.ctf.ctffind.fit import Band, Fit, SearchRange, fit_ctf, refine, score_and_gradient, sector_influences
+from cryopipe.ctf.ctffind.fit import Band, Fit, SearchRange, fit_ctf, refine, sector_influences
 from cryopipe.ctf.ctffind.spectrum import Spectrum, make_spectrum
 from cryopipe.ctf.ctffind.tile_spectra import common_spectrum, fit_image, tile_spectra
 from cryopipe.ctf.ctffind.tilt import Tilt, fit_tilt
-from cryopipe.ctf.defocus import Microscope, rings_from_A
+from cryopipe.ctf.defocus import Microscope
 from cryopipe.ctf.micrograph import (
     CTF_COLUMNS,
     CtfFiles,
@@ -58,8 +58,6 @@ _TILT_COLUMNS = {"crpCtfTilt": "float64", "crpCtfTiltAxis": "float64"}
 _UNKNOWN_ICE = -1.0
 #: Finest resolution of the first fit, CTFFIND4's. Up to it a search can tell one ring from the next.
 _FIRST_RESOLUTION_A = 5.0
-#: Rings that are seen to a resolution coarser than this share of the coarse end leave no band for a second fit.
-_FOLLOWED_FROM = 0.4
 #: Significance below which rings count as not found. The search tries some 3e5 combinations; on noise the best of them
 #: reaches 4.5 to 5 standard deviations.
 _LEAST_SIGNIFICANCE = 6.0
@@ -186,21 +184,12 @@ def ctf_by_amplitudes(
 def _followed(
     spectrum: Spectrum, fit: Fit, profiles: Profiles, microscope: Microscope, limits: SearchRange
 ) -> tuple[Fit, SearchRange]:
-    """Refine a fit on the rings alone, up to the resolution to which it follows them. The score is that of the whole band.
-
-    The phase depends most on the defocus at the fine end, and at the coarse end a spectrum has the shape of the particles. A
-    phase shift needs the coarse end.
-    """
+    """Refine a fit up to the resolution to which it follows the rings, where the phase depends most on the defocus."""
     seen_A = fit_resolution_A(profiles, limits.min_resolution_A)
-    if seen_A > _FOLLOWED_FROM * limits.min_resolution_A:
+    if seen_A >= limits.max_resolution_A:
         return fit, limits
-    fine_A = min(seen_A, limits.max_resolution_A)
-    start_A = limits.min_resolution_A if limits.find_phase_shift else rings_from_A(fit.defocus, microscope)
-    rings = replace(limits, min_resolution_A=min(start_A, limits.min_resolution_A), max_resolution_A=fine_A)
-    found = refine(Band(spectrum, rings.min_resolution_A, fine_A), fit.defocus, microscope, rings)
-    whole = Band(spectrum, limits.min_resolution_A, fine_A)
-    score, _ = score_and_gradient(whole, found.defocus, microscope)
-    return Fit(found.defocus, score, len(whole.k2)), rings
+    limits = replace(limits, max_resolution_A=seen_A)
+    return refine(Band(spectrum, limits.min_resolution_A, seen_A), fit.defocus, microscope, limits), limits
 
 
 def _tilted(

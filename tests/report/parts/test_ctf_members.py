@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+import pytest
 
 from cryopipe.report.parts.ctf_members import member_numbers, member_rows, member_warnings
 
@@ -20,7 +21,7 @@ def test_members_have_their_error_and_weight_without_missing_values() -> None:
         crpCtfDefocusMeanError=[8.0] * 8,
     )
     numbers = member_numbers(frame, ["gctf"])
-    assert numbers[0] == {"name": "gctf", "out_voted": [], "error_A": 10.0, "weight": 0.429}
+    assert numbers[0] == {"name": "gctf", "out_voted": [], "error_A": 10.0, "weight": pytest.approx(3 / 7, abs=1e-3)}
     assert member_rows(numbers) == [["gctf", "10", "0.43", "0"], ["consensus", "8", "–", "0"]]
     assert member_rows(member_numbers(accepted(), ["gctf"])) == [["gctf", "–", "–", "0"]]
 
