@@ -12,8 +12,8 @@ from tests.workflow.conftest import ROOT, snakemake
 
 pytestmark = pytest.mark.workflow
 
-#: FSC 0.5 of the map over that of the map from true poses, at most: measured 1.08 (113 particles). A false map is at the resolution
-#: of its mask, three times and more.
+#: FSC 0.5 of the map over that of the map from true poses, at most: measured 1.08 (113 particles). A false map is at the
+#: resolution of its mask, three times and more.
 MOST_OVER_TRUE_POSES = 1.5
 
 
