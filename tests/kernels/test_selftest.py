@@ -25,7 +25,7 @@ def test_every_kernel_of_the_package_has_a_check(monkeypatch: pytest.MonkeyPatch
     )
     assert set(checks.kernels()) == {check.kernel for check in checks.CHECKS}
     monkeypatch.setattr(checks, "CHECKS", checks.CHECKS[:2])
-    with pytest.raises(RuntimeError, match="no check for coherence, ctf_values, gain.blocks"):
+    with pytest.raises(RuntimeError, match=r"no check for coherence, ctf_values, gain\.blocks"):
         checks.run()
 
 

@@ -184,7 +184,9 @@ def test_thon_rings_reach_further_after_alignment() -> None:
     for frame, shift in zip(stack, motion.shifts_px, strict=True):
         sums.add(frame, shift)
     before, after = (
-        ctf_by_amplitudes(image, pixel, Microscope(300.0, 2.7, 0.1), EstimateCtfCtffind(max_resolution_A=5.0)).resolution_A
+        ctf_by_amplitudes(
+            image, pixel, Microscope(300.0, 2.7, 0.1), EstimateCtfCtffind(max_resolution_A=5.0)
+        ).resolution_A
         for image in (np.mean(stack, axis=0), sums.average())
     )
     assert after < before
