@@ -70,5 +70,5 @@ def test_half_sets_that_a_table_states_are_kept_and_others_than_1_and_2_are_refu
     stated[7] = 0
     with pytest.raises(InputError, match=r"rlnRandomSubset is 0 for particle 8.*remove it"):
         half_sets_of(particles.with_rows(particles.rows.assign(rlnRandomSubset=stated)))
-    with pytest.raises(InputError, match="leave half set 2 empty"):
+    with pytest.raises(InputError, match="half set 2 is empty"):
         half_sets_of(particles.with_rows(particles.rows.assign(rlnRandomSubset=1)))

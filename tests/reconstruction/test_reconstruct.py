@@ -137,7 +137,7 @@ def test_weights_by_b_factor_fall_like_the_envelope() -> None:
     frequency = np.arange(21) / (64 * 1.5)
     np.testing.assert_allclose(weights[0], 1)
     np.testing.assert_allclose(weights[1], np.exp(-80 / 4 * frequency**2), rtol=1e-6)
-    with pytest.raises(InputError, match="from -3"):
+    with pytest.raises(InputError, match="least value -3"):
         b_factor_weights(np.array([-3.0]), 20, box=64, pixel_size_A=1.5)
 
 

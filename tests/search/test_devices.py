@@ -126,7 +126,7 @@ def test_devices_share_fixed_blocks_whose_results_keep_their_order() -> None:
 
     assert devices.over_devices(work, 30, 4, [0, 1], activate=False) == [4] * 7 + [2]
     assert {device for device, _ in seen} == {0, 1}
-    with pytest.raises(DeviceError, match="no GPU"):
+    with pytest.raises(DeviceError, match="list of GPUs is empty"):
         devices.over_devices(work, 30, 4, [], activate=False)
 
 
