@@ -47,7 +47,7 @@ from cryopipe.simulation.potential import potential_map
 BOX, PIXEL_A, START_A, A_MICROGRAPH = 96, 1.8, 8.0, 20
 BEFORE, ITERATIONS = 3, 8
 SPREADS = {"defocus": (0, 70, 200, 500), "astigmatism": (0, 50, 150, 450), "scale": (0, 0.05, 0.15, 0.3)}
-#: least grey scale that is planted: what is darker than the ice is no particle
+#: smallest grey scale that is planted: a particle cannot be fainter than nothing
 LEAST_SCALE = 0.2
 
 
@@ -155,7 +155,7 @@ class Found:
     last: Iteration
 
     def deviation(self, parameter: str) -> np.ndarray:
-        """Return what it says of a parameter, [n] or [n, 2]."""
+        """Return the estimates of a parameter, [n] or [n, 2]."""
         if parameter == "scale":
             return self.scale / self.scale.mean() - 1
         return self.ctf_change_A[:, 0] if parameter == "defocus" else self.ctf_change_A[:, 1:]

@@ -1,7 +1,7 @@
-"""Particles that are no hollow ball, from movies to map by the facts alone: what is lost where, and how good the map is.
+"""Particles that are not hollow balls, from movies to map by the facts alone: what is lost where, and how good the map is.
 
     python -m benchmarks.whole.specimens rod irregular d2 --folder DIR      # at the demonstration's size, about half an hour each
-    python -m benchmarks.whole.specimens rod --folder DIR --until pick_log  # as far as a step; the report says what is known
+    python -m benchmarks.whole.specimens rod --folder DIR --until pick_log  # only to a step; the report has what is known then
     python -m benchmarks.whole.specimens rod --folder DIR --set picking.pickers='[pick_shell]'
 
 The specimens are those of config/test; here their movies are larger, some drift or have a bad CTF, and everything but the facts
