@@ -1,8 +1,9 @@
 """Movies that drift, and the time of small ones, by the project's simulator: truth is known at every place.
 
 ``python -m benchmarks.movies.drifts [--drifts 0 15 40 60 100] [--specimen apoferritin] [--repeat 1]`` aligns movies of 1280 x
-1280 x 16 at 1.2 Å/px for each drift, at normal and low exposure, in thick and thin ice, and prints the error of the tracks, the
-evidence and the verdict of the screening. ``--specimen monomer`` and ``rod`` take one chain of the embedded structure, and a row of six.
+1280 x 16 at 1.2 Å/px for each drift, at normal and low exposure, in thick and thin ice, and prints the error of the tracks,
+the evidence and the verdict of the screening. ``--specimen monomer`` and ``rod`` take one chain of the embedded structure,
+and a row of six.
 
 ``python -m benchmarks.movies.drifts --time 12 [--peer relion]`` writes so many movies as LZW TIFF and runs the step on them in
 a process of its own, start and files included, and RELION's own program with 5 x 5 patches, both on one thread.

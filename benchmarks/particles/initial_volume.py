@@ -4,9 +4,9 @@
 
 Particles are projections of the specimen's atoms (config/test) at 3 Å/px with CTF, origins that are known to 1.5 Å, and white
 noise: 1 is that of the demonstration, in which ferritin has a signal-to-noise ratio of 0.022 at 1 Å/px in a box of 200 px. Every
-specimen has the parameters that follow from its facts. All seeds run, and the verdict that
-the step would have reached is printed after each.
-Correlations are those of `cryopipe.initial_volume.agreement`: without the radial profile, in the best frame and hand.
+specimen has the parameters that follow from its facts. All seeds run, and the verdict that the step would have
+reached is printed after each. Correlations are those of `cryopipe.initial_volume.agreement`: without the radial profile, in the
+best frame and hand.
 """
 
 from __future__ import annotations
