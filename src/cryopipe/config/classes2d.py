@@ -122,7 +122,7 @@ class Classify2d(Params):
     references=(),
 )
 class SelectClasses2d(Params):
-    """Step ``select_classes_2d``: which classes and particles go on."""
+    """Step ``select_classes_2d``: which classes and particles are kept."""
 
     particle_diameter_A: float | None = parameter(
         "Outer diameter of the particle.", unit="Å", derived="dataset.particle_diameter_A", ge=30, le=2000

@@ -164,13 +164,13 @@ class InitialVolumeStage(Stage):
         "Methods that run, each on all selected particles.", default=["initial_relion_sgd"]
     )
     initial_map_from: InitialVolume | None = parameter(
-        "Method whose map goes on; null: the first of initial_volumes.", default=None
+        "Method whose map the next steps use; null: the first of initial_volumes.", default=None
     )
     initial_relion_sgd: InitialRelionSgd = InitialRelionSgd()
 
     @property
     def fan_ins(self) -> dict[str, tuple[list[str], str]]:
-        """The methods that run, and the one whose map goes on."""
+        """The methods that run, and the one whose map the next steps use."""
         return {"initial_volumes": (self.initial_volumes, self.initial_map_from or self.initial_volumes[0])}
 
     @model_validator(mode="after")

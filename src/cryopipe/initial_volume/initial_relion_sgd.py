@@ -154,7 +154,7 @@ class Outcome:
 
     @property
     def best(self) -> DescentState:
-        """The run whose map goes on."""
+        """The run whose map is used further."""
         return self.runs[self.standing.best]
 
 

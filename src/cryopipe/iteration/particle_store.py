@@ -1,6 +1,6 @@
 """Particles that need not fit into memory: methods ask for blocks of rows inside a radius.
 
-The store reads images from their stacks, transforms them, and keeps the spectra inside the radius that is asked for, as
+The store reads images from their stacks, transforms them, and keeps the spectra inside the requested radius, as
 long as they fit a given budget. A thread reads the others again, one block ahead. CTFs are computed for each block and
 never kept. They take 4 bytes and some 10 ns per Fourier pixel, which is less time than reading them would take.
 

@@ -23,7 +23,7 @@ def agree(away: NDArray[np.float64], information: NDArray[np.float64], width: fl
         Estimates from both parts, as deviations from the centre, and their information.
     width : float
     good : float64 [n]
-        Chance that a unit is no junk.
+        Probability that a unit is not junk.
     """
     first, second = (np.sqrt(good)[:, None] * posterior(away, information, width)[0]).T
     squares = np.sqrt((first**2).sum() * (second**2).sum())
@@ -47,7 +47,7 @@ def misfit(
         Estimates from both parts, as deviations from the centre, and their information.
     width : float
     good : float64 [n]
-        Chance that a unit is no junk.
+        Probability that a unit is not junk.
     """
     mean, variance = posterior(away, information, width)
     # a shrunk estimate k m has the error k² v, which is k times its posterior variance; its mean is k times the true value
