@@ -38,7 +38,7 @@ def test_a_seed_that_stands_out_suffices_after_the_seeds_asked_for_and_warns() -
     assert standing(evidence[2:], with_best[2:]).verdict == "none"  # too few to know their spread
     text, warn = message(found, 8, with_best)
     assert warn
-    assert "stands out" in text
+    assert "clearly best" in text
 
 
 @pytest.mark.parametrize("spread", [0.05, 0.3, 2.0])

@@ -99,8 +99,8 @@ def classify(
     found: Expectation | None = None
     for i in range(min(kept.done, len(stages) - 1), len(stages)):
         stage = stages[i]
-        found = None  # what is remembered of each particle takes its memory once
-        # while annealing, no angle is favoured; later a fixed grid lets the likelihood converge
+        found = None  # frees the memory of the last result before the next one is made
+        # during annealing the grid is turned at random, so that no angle is favoured; later it is fixed, for convergence
         offset = float(context.rng(f"iteration {i}").uniform(0, 360.0 / stage.n_psi)) if stage.spread else 0.0
         found = expectation(stack, state, stage, psi_offset_deg=offset, threads=threads, on_gpu=context.device == "gpu")
         new = maximisation(stack, state, stage, found, params, mask=mask, threads=threads)

@@ -15,16 +15,16 @@ from cryopipe.errors import InputError
 from cryopipe.imaging.statistics import robust_sd
 
 FERRITIN = "iron-loaded core"
-#: Members over those of the mean class from which on a class is judged by its resolution. The signal-to-noise ratio of an average
-#: grows with its members: with half of them a class of 24 Å has 30 Å, but with a fifth 60 Å (measured and expected), so that
-#: rare views would be junk for being rare.
+#: A class is judged by its resolution if it has at least this share of the particles of the mean class. The signal-to-noise
+#: ratio of an average grows with its particles. With half of them, a class of 24 Å has 30 Å. With a fifth of them, it has 60 Å
+#: (measured and expected). Without this limit, rare views would be junk only because they are rare.
 _JUDGED_BY_RESOLUTION = 0.5
-#: And their least number: averages of 9 to 18 good particles of a D2 assembly scatter from 22 to 49 Å.
+#: It also needs at least this number of particles: averages of 9 to 18 good particles of a D2 assembly have 22 to 49 Å.
 _LEAST_JUDGED = 20
 
 
 class ClassDecision(BaseModel):
-    """A person's choice, ``config/decisions/classes2d.yaml``: class numbers (from 1) to keep and to drop.
+    """The user's choice, ``config/decisions/<run.name>/classes2d.yaml``: class numbers (from 1) to keep and to drop.
 
     ``classes_sha256`` (copied from selection.yaml) states to which classification the numbers belong.
     """
@@ -39,7 +39,7 @@ class ClassDecision(BaseModel):
 
 @dataclass(frozen=True)
 class ClassVerdict:
-    """Whether a class is kept, why, and who decided it (``rule`` or a person's name)."""
+    """Whether a class is kept, why, and who decided it (``rule`` or the name of the user)."""
 
     keep: bool
     reason: str
@@ -52,7 +52,8 @@ def read_decision(path: Path, *, classes: int, classes_sha256: str) -> ClassDeci
     Raises
     ------
     InputError
-        It is not a decision file, it has classes that do not exist or twice, or it belongs to another classification.
+        The file is not a decision file, it has classes that do not exist, it has a class in both lists, or it belongs to
+        another classification.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
@@ -77,7 +78,7 @@ def read_decision(path: Path, *, classes: int, classes_sha256: str) -> ClassDeci
 
 
 def judge_classes(features: pd.DataFrame, params: SelectClasses2d) -> list[ClassVerdict]:
-    """Apply the rules to the classes' features.
+    """Apply the rules to the features of the classes.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ def judge_classes(features: pd.DataFrame, params: SelectClasses2d) -> list[Class
 
 
 def overrule(verdicts: list[ClassVerdict], decision: ClassDecision | None) -> list[ClassVerdict]:
-    """Return the verdicts after applying a person's lists; the reason that the rule gave is kept."""
+    """Return the verdicts after applying the user's lists. The reason from the rule is kept."""
     if decision is None:
         return verdicts
     result = list(verdicts)

@@ -30,21 +30,21 @@ TEMPERATURE_SAMPLE = 16
 
 @dataclass(frozen=True, eq=False)
 class Expectation:
-    """What the E-step found, particles in the order of the input; ``8 classes + 60`` bytes for each of them.
+    """Result of the E-step, with particles in the order of the input. Each particle takes ``8 classes + 60`` bytes.
 
     Attributes
     ----------
     best_state : int32 ``[n]``
-        Class x angles + angle.
+        Class times the number of angles, plus the angle.
     shift_px : float64 ``[n, 2]``
-        Best shift, what the particle was shifted by before the search included.
+        Best shift, including the shift before the search.
     log_evidence, max_probability : float64 ``[n]``
     n_significant : int64 ``[n]``
     reference_probability : float64 ``[n, classes]``
     best_dot, best_norm : float64 ``[n]``
         As in `cryopipe.search.posterior.Posterior`.
     sums : (PoseSums, PoseSums)
-        For the M-step, of two halves of the particles.
+        Sums for the M-step, of two halves of the particles.
     inverse_temperature : float
     rotator : Rotator
     """
@@ -62,7 +62,7 @@ class Expectation:
     rotator: Rotator
 
 
-#: what is remembered of each particle's posterior
+#: fields of the posterior that are kept for each particle
 _REMEMBERED = (
     "best_state",
     "shift_px",
@@ -142,11 +142,11 @@ def _searched(
     search: Callable[[ParticleSpectra, np.ndarray], Posterior],
     of_particles: dict[str, np.ndarray],
 ) -> PoseSums:
-    """Search the particles ``members`` block by block, fill in what is remembered of them, and return their sums."""
+    """Search the particles ``members`` block by block, fill in ``of_particles``, and return the sums of all blocks."""
     sums = None
     for some, images in store.subset(members).blocks(radius):
         found = search(images, members[some])
-        del images  # before the next block is there
+        del images  # frees the memory before the next block is loaded
         if found.sums is None:
             raise RuntimeError("the E-step did not accumulate")
         sums = found.sums if sums is None else sums.merge(found.sums)
@@ -161,5 +161,5 @@ def _searched(
 
 
 def _shifted(images: ParticleSpectra, shifts_px: np.ndarray) -> ParticleSpectra:
-    """Return the images of a block shifted; its own array is written over."""
+    """Return the shifted images of a block. Its own array is overwritten."""
     return replace(images, values=shift_values(images.values, images.pixels, shifts_px, in_place=True))

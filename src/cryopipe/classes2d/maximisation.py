@@ -34,7 +34,7 @@ def maximisation(
     stack : ParticleStack
         The particles.
     state : ClassificationState
-        What the E-step compared with.
+        State that the E-step used.
     stage : Stage
         Settings of this iteration.
     found : Expectation
@@ -51,7 +51,7 @@ def maximisation(
     grids, frc = solve_averages((halves[0], halves[1]), tau_fudge=params.tau_fudge)
     averages = images_of_grids(grids, store.box, threads=threads) * mask
     probability = found.reference_probability.sum(axis=0)
-    # a Dirichlet prior of 2 % of a fair share keeps one class from taking everything
+    # a Dirichlet prior of 2 % of a fair share prevents that one class takes everything
     share = probability + 0.02 * len(store) / classes
     shift = found.shift_px
     psi = found.best_state % stage.n_psi
@@ -88,24 +88,25 @@ def _new_noise(state: ClassificationState, found: Expectation) -> np.ndarray:
 
 
 def centring(moved: np.ndarray, best: np.ndarray, rotations: np.ndarray, classes: int, *, most_px: float) -> np.ndarray:
-    """Return by how much each average has to move, so that its members lie about their picks without bias, px (x, y) [c, 2].
+    """Return the move of each average that removes the mean offset of its particles from their picks, px (x, y) [c, 2].
 
-    Errors of picks have no direction in the frame of a class, into which members are turned by any angle: what all members
-    of a class have in common there is the average's own distance from the centre. A noisy average's centre of mass told it
-    worse: origins lay 3.2 Å (median) from the refined ones on EMPIAR-10146, where picks lay 1.7 Å from them.
+    The particles of a class are turned into its frame by any angle. Therefore the errors of their picks have no preferred
+    direction in this frame. A mean offset of all particles in this frame is the distance of the average from the centre. The
+    centre of mass of a noisy average was a worse measure. With it, the median distance of the origins from the refined ones
+    on EMPIAR-10146 was 3.2 Å. The median distance of the picks was 1.7 Å.
 
     Parameters
     ----------
     moved : float64 ``[n, 2]``
-        From each image's prior shift to the present one, px.
+        Present shift of each image minus its prior shift, px.
     best : int ``[n]``
         Class of each image.
     rotations : float64 ``[n, 2, 2]``
-        In-plane rotation of each image: a move d of its average is one of A d of its shift.
+        In-plane rotation A of each image. When its average moves by d, its shift changes by A d.
     classes : int
-        Averages.
+        Number of averages.
     most_px : float
-        Bound of the move in x and y.
+        Largest move in x and in y.
     """
     common = np.einsum("nij,ni->nj", rotations, moved)  # A^T t
     count = np.bincount(best, minlength=classes)

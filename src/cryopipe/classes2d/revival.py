@@ -29,14 +29,14 @@ def revived(
     params: Classify2d,
     mask: np.ndarray,
 ) -> ClassificationState:
-    """Give each class that lost nearly all probability the worse explained half of one of the largest classes.
+    """Give each class that has lost nearly all probability that half of a large class which fits its average worse.
 
     Parameters
     ----------
     stack : ParticleStack
         The particles.
     state : ClassificationState
-        After the M-step.
+        State after the M-step.
     found : Expectation
         Result of the E-step.
     stage : Stage

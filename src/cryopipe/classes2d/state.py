@@ -17,7 +17,7 @@ _START_ANGLES = 36
 
 @dataclass(frozen=True, eq=False)
 class ClassificationState:
-    """Averages, priors, noise and each particle's best class and shift.
+    """Averages, priors, noise, and the best class and shift of each particle.
 
     Attributes
     ----------
@@ -53,7 +53,7 @@ class ClassificationState:
 def starting_state(
     stack: ParticleStack, classes: int, params: Classify2d, rng: np.random.Generator, mask: np.ndarray
 ) -> ClassificationState:
-    """Return averages of random disjoint subsets at random angles; the noise is that of the images.
+    """Return averages of random disjoint subsets at random angles. The noise spectrum is that of the images.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def starting_state(
     power = np.zeros(len(store.pixels(store.radius)))
     for _, images in store.blocks(store.radius):
         magnitude = np.abs(images.values)
-        del images  # before the next block is there
+        del images  # frees the memory before the next block is loaded
         power += np.square(magnitude, out=magnitude).sum(axis=0, dtype=np.float64)
     shells = store.pixels(store.radius).shell
     count = np.bincount(shells)
@@ -98,7 +98,7 @@ def starting_state(
 
 
 def class_resolutions(state: ClassificationState, box_A: float) -> np.ndarray:
-    """Return each class's resolution in Å (FRC of its pseudo-halves falls below 0.5)."""
+    """Return the resolution of each class in Å (where the FRC of its pseudo-halves falls below 0.5)."""
     return resolution_of(state.frc, box_A)
 
 

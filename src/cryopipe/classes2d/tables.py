@@ -16,7 +16,7 @@ from cryopipe.imaging.geometry import matrix_to_euler
 from cryopipe.io.mrc import format_image_name
 from cryopipe.io.star import StarTable
 
-#: particles whose probabilities are sorted at a time: a few MB with 50 classes
+#: number of particles whose probabilities are sorted together; they take a few MB with 50 classes
 _PORTION = 10000
 
 
@@ -35,9 +35,9 @@ def classified_table(
     table : StarTable
         The particles.
     stack : ParticleStack
-        Their images.
+        Images of the particles.
     state : ClassificationState
-        After the final pass.
+        State after the final pass.
     found : Expectation
         Result of the final pass.
     stage : Stage
@@ -72,7 +72,7 @@ def class_table(
     Parameters
     ----------
     state : ClassificationState
-        After the final pass.
+        State after the final pass.
     stack : ParticleStack
         The particles.
     classes_path : Path
@@ -110,7 +110,7 @@ def posterior_table(probability: np.ndarray, order: np.ndarray, *, least: float 
     Parameters
     ----------
     probability : float64 ``[n, classes]``
-        Of each particle.
+        Class probabilities of each particle.
     order : int ``[classes]``
         The classes in the order of the written averages.
     least : float

@@ -89,9 +89,11 @@ class Classify2d(Params):
         derived="0.12 * dataset.particle_diameter_A",
         ge=0,
     )
-    mask_diameter_factor: float = parameter("Diameter of the soft mask over the particle's.", default=1.2, ge=1, le=3)
+    mask_diameter_factor: float = parameter(
+        "Diameter of the soft mask, in particle diameters.", default=1.2, ge=1, le=3
+    )
     recentre: bool = parameter(
-        "Centre the averages after each iteration, on the picks of their members: errors of picks have no direction in a class.",
+        "Centre the averages after each iteration, so that the mean offset of their particles from the picks is zero.",
         default=True,
     )
 
@@ -120,7 +122,7 @@ class Classify2d(Params):
     references=(),
 )
 class SelectClasses2d(Params):
-    """Step ``select_classes_2d``: which classes and particles go on."""
+    """Step ``select_classes_2d``: which classes and particles are kept."""
 
     particle_diameter_A: float | None = parameter(
         "Outer diameter of the particle.", unit="Å", derived="dataset.particle_diameter_A", ge=30, le=2000
@@ -153,7 +155,7 @@ class SelectClasses2d(Params):
         "Classes with fewer particles than this share of the mean class size are junk.", default=0.15, ge=0, lt=1
     )
     max_resolution_A: float = parameter(
-        "Classes of usual size worse than this, and than max_resolution_factor times the median, are junk.",
+        "Classes of usual size with a resolution worse than this and than max_resolution_factor times the median are junk.",
         unit="Å",
         default=25.0,
         gt=0,

@@ -21,7 +21,7 @@ from cryopipe.config.declaration.runs import Stage, check_choice
     cost=Cost(
         names={
             "orientations": "72 * 8 ** step.healpix_order / symmetry_order",
-            # in the mean over a run; the first iterations take the full range in coarse steps
+            # mean over a run; the first iterations take the full range in coarse steps
             "shifts": "10",
             "radius": "min(box_px * pixel_A / step.final_resolution_A, box_px / 2 - 1)",
             "pixels": "1.57 * radius ** 2",
@@ -56,14 +56,14 @@ class InitialRelionSgd(Params):
         "Outer diameter of the particle, for the masks.", unit="Å", derived="dataset.particle_diameter_A"
     )
     seeds: int = parameter(
-        "Independent runs, one after the other, until two find the same map; after so many, one whose held-out likelihood stands "
-        "out suffices.",
+        "Number of independent runs, one after the other. They end as soon as two find the same map. After this number, they "
+        "also end if the likelihood of held-out particles is clearly best for one run.",
         default=8,
         ge=1,
         le=50,
     )
     max_seeds: int = parameter(
-        "Runs at most, where no two find the same map and none stands out.", default=16, ge=1, le=100
+        "Largest number of runs, if no two find the same map and none is clearly best.", default=16, ge=1, le=100
     )
     initial_iterations: int = parameter(
         "Mini-batches at the initial resolution and batch size.", default=4, ge=1, le=1000
@@ -72,15 +72,15 @@ class InitialRelionSgd(Params):
         "Mini-batches during which resolution and batch size grow linearly.", default=18, ge=1, le=5000
     )
     final_iterations: int = parameter(
-        "Mini-batches at the final resolution and batch size. Maps of EMPIAR-10146 that correlate with the right one by 0.56 and "
-        "0.85 after 8 reach 0.92 and 0.95 after 20.",
+        "Mini-batches at the final resolution and batch size. On EMPIAR-10146, the correlation of two maps with the right map "
+        "was 0.56 and 0.85 after 8 mini-batches, and 0.92 and 0.95 after 20.",
         default=20,
         ge=1,
         le=1000,
     )
     initial_resolution_A: float | None = parameter(
-        "Resolution of the first phase: a fifth of a solid particle's diameter; 0.6 of the wall of a hollow one, whose "
-        "views differ in nothing coarser (ferritin: 15 Å).",
+        "Resolution of the first phase. It is a fifth of the diameter of a solid particle. For a hollow shell it is 0.6 times "
+        "the thickness of the wall, because views of a shell differ only in finer features (ferritin: 15 Å).",
         unit="Å",
         derived="clip(min(dataset.particle_diameter_A / 5, "
         "0.3 * (dataset.particle_diameter_A - given(dataset.cavity_diameter_A, 0))), 10, 80)",
@@ -88,7 +88,7 @@ class InitialRelionSgd(Params):
         le=100,
     )
     final_resolution_A: float | None = parameter(
-        "Resolution of the last phase: what the finest orientation grid can tell apart at the particle's border.",
+        "Resolution of the last phase: the finest that the finest orientation grid resolves at the border of the particle.",
         unit="Å",
         derived="clip(0.64 * dataset.particle_diameter_A / 2 ** clip(ceil(dataset.symmetry_order / 2 + 1), 2, 3), 8, 80)",
         ge=4,
@@ -107,15 +107,15 @@ class InitialRelionSgd(Params):
     )
     healpix_order: int | None = parameter(
         "Order of the finest orientation grid (60°/2^order). An iteration takes the coarsest grid whose step moves the "
-        "particle's rim by at most 0.85 of its resolution. Groups of order 3 and more leave few orientations and pay for a "
-        "finer grid.",
+        "border of the particle by at most 0.85 times the resolution of the iteration. With point groups of order 3 and more, "
+        "there are fewer orientations, so that a finer grid takes no more time.",
         derived="clip(ceil(dataset.symmetry_order / 2 + 1), 2, 3)",
         ge=1,
         le=4,
     )
     offset_range_A: float | None = parameter(
-        "Largest distance at which the particle is searched from its centre in the table. The range of an iteration follows from "
-        "how far the one before found the particles, its step from the resolution.",
+        "Largest distance from its centre in the table at which the particle is searched. The range of an iteration follows "
+        "from the shifts that the previous iteration found. Its step follows from the resolution.",
         unit="Å",
         derived="0.096 * dataset.particle_diameter_A",
         ge=0,
@@ -140,7 +140,7 @@ class InitialRelionSgd(Params):
         "Diameter of the soft mask of the map, in particle diameters.", default=1.2, ge=1, le=3
     )
     image_mask_diameter_factor: float = parameter(
-        "Diameter of the soft mask of the images, in particle diameters; the CTF spreads detail beyond the particle's edge.",
+        "Diameter of the soft mask of the images, in particle diameters. The CTF spreads detail beyond the edge of the particle.",
         default=2.0,
         ge=1,
         le=4,
@@ -164,13 +164,13 @@ class InitialVolumeStage(Stage):
         "Methods that run, each on all selected particles.", default=["initial_relion_sgd"]
     )
     initial_map_from: InitialVolume | None = parameter(
-        "Method whose map goes on; null: the first of initial_volumes.", default=None
+        "Method whose map the next steps use; null: the first of initial_volumes.", default=None
     )
     initial_relion_sgd: InitialRelionSgd = InitialRelionSgd()
 
     @property
     def fan_ins(self) -> dict[str, tuple[list[str], str]]:
-        """The methods that run, and the one whose map goes on."""
+        """The methods that run, and the one whose map the next steps use."""
         return {"initial_volumes": (self.initial_volumes, self.initial_map_from or self.initial_volumes[0])}
 
     @model_validator(mode="after")

@@ -58,8 +58,8 @@ class RefineHomogeneous(Params):
         "Outer diameter of the particle, for masks and search ranges.", unit="Å", derived="dataset.particle_diameter_A"
     )
     initial_lowpass_A: float | None = parameter(
-        "Low-pass filter of the initial map; whatever it holds beyond is forgotten. A sixth of a solid particle's diameter; half "
-        "of the wall of a hollow one, whose views differ in nothing coarser.",
+        "Low-pass filter of the initial map; its finer details are not used. It is a sixth of the diameter of a solid particle. "
+        "For a hollow shell it is half of the thickness of the wall, because views of a shell differ only in finer features.",
         unit="Å",
         derived="clip(min(dataset.particle_diameter_A / 6, "
         "0.24 * (dataset.particle_diameter_A - given(dataset.cavity_diameter_A, 0))), 10, 80)",
@@ -75,24 +75,26 @@ class RefineHomogeneous(Params):
     )
     max_iterations: int = parameter("Largest number of iterations.", default=14, ge=1, le=50)
     global_iterations: int = parameter(
-        "First iterations in which every particle is searched over all orientations; it is searched again once poses are at "
-        "rest.",
+        "Number of first iterations in which every particle is searched over all orientations. It is searched so once more when "
+        "the poses no longer change.",
         default=2,
         ge=1,
     )
     healpix_order: int = parameter("Order of the global orientation grid (60°/2^order).", default=3, ge=1, le=4)
     offset_range_A: float | None = parameter(
-        "Largest distance at which the particle is searched from its centre in the table (rlnOriginX/YAngst; the image's centre "
-        "without these).",
+        "Largest distance from its centre in the table (rlnOriginX/YAngst) at which the particle is searched. Without these "
+        "columns, the centre is that of the image.",
         unit="Å",
         derived="0.096 * dataset.particle_diameter_A",
         ge=0,
         le=200,
     )
-    candidates: int = parameter("Poses of the global search that are refined continuously.", default=4, ge=1, le=32)
+    candidates: int = parameter(
+        "Best poses of the global search, per particle, that are refined continuously.", default=4, ge=1, le=32
+    )
     mask_start_resolution_A: float | None = parameter(
-        "The dynamic mask is used once the map is better than this (inside a sphere before): an eighth of a solid particle's "
-        "diameter, and 12 Å at least.",
+        "The dynamic mask is used once the map is better than this; before, the mask is a sphere. The value is an eighth of the "
+        "diameter of a solid particle, half of the thickness of the wall of a hollow one, and at least 12 Å.",
         unit="Å",
         derived="max(12, min(dataset.particle_diameter_A / 8, "
         "0.24 * (dataset.particle_diameter_A - given(dataset.cavity_diameter_A, 0))))",
@@ -114,8 +116,8 @@ class RefineHomogeneous(Params):
     )
     refine_scale: bool = parameter("Refine the grey scale of every particle.", default=True)
     scale_prior: float | None = parameter(
-        "Standard deviation of the particles' grey scales about one. null: learned from the data by each half set, also for "
-        "the means of micrographs; zero where they cannot tell.",
+        "Standard deviation of the grey scales of particles about one. null: each half set estimates it from its data, also for "
+        "the means of micrographs. It is zero where the data do not determine it.",
         default=None,
         gt=0,
         le=1,
@@ -128,8 +130,8 @@ class RefineHomogeneous(Params):
         "Largest change of the defocus, up or down.", unit="Å", default=2000.0, gt=0, le=10000
     )
     defocus_prior_A: float | None = parameter(
-        "Standard deviation of the particles' defoci about that of the table. null: learned from the data by each half set, "
-        "for the means of micrographs and for the particles about them; zero, so that nothing moves, where they cannot tell.",
+        "Standard deviation of the defoci of particles about those of the table. null: each half set estimates it from its data, "
+        "for the means of micrographs and for the particles about them. It is zero where the data do not determine it.",
         unit="Å",
         default=None,
         gt=0,
@@ -141,8 +143,8 @@ class RefineHomogeneous(Params):
         default=True,
     )
     astigmatism_prior_A: float | None = parameter(
-        "Standard deviation of the true astigmatism's components (half of U - V) about those of the micrograph's CTF. null: "
-        "learned from the data by each half set; zero where they cannot tell.",
+        "Standard deviation of the components of the true astigmatism (half of U - V) about those of the micrograph's CTF. null: "
+        "each half set estimates it from its data. It is zero where the data do not determine it.",
         unit="Å",
         default=None,
         gt=0,

@@ -1,8 +1,9 @@
-"""Whether two maps from nothing are the same: how far they correlate once one is laid over the other, beyond their profile.
+"""Whether two maps from independent starts are the same: their correlation after alignment and without their radial profiles.
 
-All maps of one particle share its radial profile, right or wrong: maps of a hollow shell in wrong orientations have the
-right profile and correlate well with the right map. So the spherical average of each map is taken away first. What is
-left of maps from different starts agrees only if both found the orientations: starts have nothing else in common.
+All maps of one particle have its radial profile, even if the orientations are wrong. For example, a map of a hollow shell from
+wrong orientations correlates well with the right map. Therefore the spherical average of each map is subtracted first. The
+rest of two maps from different starts agrees only if both runs found the orientations, because the starts have nothing else in
+common.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ from cryopipe.imaging.symmetry import parse_group
 from cryopipe.imaging.transform import invert_hand
 from cryopipe.projection.working_box import resize_map, working_box
 
-#: groups whose axes leave one frame for a map: it can differ from another one by its hand alone
+#: groups whose axes determine the frame of a map completely: two maps can differ only by their hand
 _ONE_FRAME = ("O", "I")
-#: Outermost shell of an alignment in an open frame, whose time grows with the fourth power of it (1.5 s at 9 shells, 6 s at 15);
-#: in a box of 1.5 diameters it is an eighth of the diameter, beyond what two different particles have in common
+#: Outermost shell of an alignment where the frame is not determined. The time grows with its fourth power (1.5 s at 9 shells,
+#: 6 s at 15). In a box of 1.5 diameters this shell is an eighth of the diameter, finer than what two different particles have
+#: in common.
 _ALIGNED_SHELLS = 12
 
 
 def without_profile(volume: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return a map minus its spherical average about the centre; shells are one voxel thick."""
+    """Return a map minus its spherical average about the centre. Shells are one voxel thick."""
     shell = np.rint(radius_grid(volume.shape)).astype(np.int64)
     count = np.bincount(shell.ravel())
     profile = np.bincount(shell.ravel(), volume.ravel()) / np.maximum(count, 1)
@@ -46,12 +48,12 @@ def agreement(
     Parameters
     ----------
     first, second : array float32 [z, y, x]
-        Any hand; in groups that leave the frame open (C1, Cn, Dn, T) any frame.
+        Maps of any hand. In groups that do not determine the frame (C1, Cn, Dn, T), maps may have any frame.
     pixel_size_A : float
     resolution_A : float
-        To which it is averaged; in groups that leave the frame open to shell 12 of the box at most.
+        Finest resolution of the average. In groups that do not determine the frame, shells beyond 12 are not used.
     symmetry : str
-        Point group of both.
+        Point group of both maps.
     threads : int
         CPU threads.
     """

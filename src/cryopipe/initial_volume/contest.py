@@ -1,8 +1,9 @@
-"""Seeds compete: which map goes on, when to stop trying, and whether the map can be believed.
+"""The contest of seeds: which map is used further, when to stop, and whether the map can be trusted.
 
-Two runs that end in the same map, from starts that share nothing, have found the particle; chance does not find a map twice
-(`cryopipe.initial_volume.agreement`). Without a second one, a run can still stand out by the likelihood of particles that none
-has used. Where neither holds, nothing tells the best map from the others, and this is said.
+If two runs from independent starts end in the same map, they have found the particle, because chance does not find a map twice
+(`cryopipe.initial_volume.agreement`). If no two runs agree, one run can still be clearly better than the others by the
+likelihood of particles that none has used. Otherwise the best map cannot be distinguished from the others, and the message is
+a warning.
 """
 
 from __future__ import annotations
@@ -14,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Verdict = Literal["agreed", "alone", "none", "single"]
-#: Mean FSC without the profile from which on two maps are the same. Runs see the same particles, so those that end in the same
-#: maximum share its noise as well. Right maps have 0.97 or more with each other (EMPIAR-10146, and simulated particles without
-#: symmetry), runs on their way at most 0.75 with these, and wrong ones at most 0.35 or, where their shape is right, 0.56 (D2).
+#: Two maps are the same if their mean FSC without the profile is at least this. Runs use the same particles, so runs that end
+#: in the same maximum also share its noise. Right maps have 0.97 or more with each other (EMPIAR-10146, and simulated particles
+#: without symmetry). Unfinished runs have at most 0.75 with right maps. Wrong maps have at most 0.35, or 0.56 if their shape is
+#: right (D2).
 AGREEMENT = 0.8
-#: A run stands out if it lies so many standard deviations (from the median absolute deviation) above the median of the others:
-#: the best of eight draws from a normal distribution does so once in fifty times ...
+#: A run is clearly best if its evidence is this many standard deviations above the median of the others. The standard deviation
+#: is estimated from the median absolute deviation. The best of eight draws from a normal distribution exceeds this limit once in
+#: fifty times ...
 STANDS_OUT = 9.0
-#: ... and less often with more others; fewer have no spread to speak of.
+#: ... and less often with more other runs. With fewer than this number the spread cannot be estimated.
 _FEWEST_OTHERS = 7
 #: standard deviation of a normal distribution over its median absolute deviation
 _MAD_TO_SD = 1.4826
@@ -29,16 +32,17 @@ _MAD_TO_SD = 1.4826
 
 @dataclass(frozen=True)
 class Standing:
-    """How a contest stands.
+    """State of a contest.
 
     Attributes
     ----------
     best : int
-        Place of the run whose map goes on.
+        Index of the run whose map is used further.
     partner : int or None
-        Place of the run that agrees best with it, where one does.
+        Index of the run that agrees best with it, or None if no run agrees.
     verdict : {"agreed", "alone", "none", "single"}
-        Another run found the map of the best; none did, but its evidence stands out; neither; there is no other run.
+        "agreed": another run found the map of the best run. "alone": no other run did, but the evidence of the best run is
+        clearly best. "none": neither is true. "single": there is no other run.
     """
 
     best: int
@@ -52,9 +56,9 @@ def standing(evidence: NDArray[np.float64], with_best: NDArray[np.float64]) -> S
     Parameters
     ----------
     evidence : array [n]
-        Mean log evidence of a held-out particle.
+        Mean log evidence per held-out particle.
     with_best : array [n]
-        Agreement of each map with that of the largest evidence, whose own entry does not count.
+        Agreement of each map with the map of the largest evidence. The entry of this map itself is ignored.
     """
     best, n = int(np.argmax(evidence)), len(evidence)
     if n == 1:
@@ -67,7 +71,7 @@ def standing(evidence: NDArray[np.float64], with_best: NDArray[np.float64]) -> S
 
 
 def stands_out(others: NDArray[np.float64], best: float) -> bool:
-    """Tell whether an evidence is no member of the distribution of the others."""
+    """Return whether an evidence is far above the distribution of the others."""
     if len(others) < _FEWEST_OTHERS:
         return False
     middle = float(np.median(others))
@@ -76,16 +80,18 @@ def stands_out(others: NDArray[np.float64], best: float) -> bool:
 
 
 def goes_on(verdict: Verdict, done: int, *, seeds: int, max_seeds: int) -> bool:
-    """Tell whether another seed is tried: not once two agree nor, after ``seeds``, where one stands out, nor past ``max_seeds``.
+    """Return whether another seed is run.
+
+    No further seed is run if two agree, if one is clearly best after ``seeds`` runs, or after ``max_seeds`` runs.
 
     Parameters
     ----------
     verdict : str
-        So far.
+        Verdict so far.
     done : int
-        Runs so far.
+        Number of finished runs.
     seeds, max_seeds : int
-        Runs after which one that stands out suffices, and runs at most.
+        Number of runs after which a clearly best run is enough, and largest number of runs.
     """
     if verdict == "agreed" or done >= max_seeds:
         return False
@@ -93,21 +99,24 @@ def goes_on(verdict: Verdict, done: int, *, seeds: int, max_seeds: int) -> bool:
 
 
 def message(found: Standing, count: int, with_best: NDArray[np.float64]) -> tuple[str, bool]:
-    """Return a sentence on how a contest of ``count`` seeds ended, and whether it is a warning; seeds count from 1."""
+    """Return a sentence on how a contest of ``count`` seeds ended, and whether it is a warning. Seeds are counted from 1."""
     best = found.best + 1
     if found.verdict == "agreed" and found.partner is not None:
         value = with_best[found.partner]
         return f"seeds {best} and {found.partner + 1} found the same map (correlation {value:.2f}).", False
     if found.verdict == "single":
-        return "the initial map is that of a single seed: nothing tells whether another one would find the same.", True
+        return (
+            "the initial map is from a single seed, so it is unknown whether another seed would find the same map.",
+            True,
+        )
     if found.verdict == "alone":
         return (
-            f"no other of {count} seeds found the map of seed {best}, but its held-out evidence stands out. "
-            "Look at the map before you believe what follows from it.",
+            f"seed {best} explains held-out particles clearly best, but no other of {count} seeds found its map. "
+            "Look at the map before you trust the next steps.",
             True,
         )
     return (
-        f"of {count} seeds no two found the same map and none stands out: the initial map is probably wrong, and so is what "
-        "follows from it. Use more particles, allow more seeds (max_seeds), and check diameter and symmetry.",
+        f"no two of {count} seeds found the same map, and none is clearly best. The initial map and all results from it are "
+        "probably wrong. Use more particles, allow more seeds (max_seeds), and check diameter and symmetry.",
         True,
     )

@@ -34,9 +34,9 @@ from cryopipe.search.shifts import ShiftGrid, shift_grid
 PADDING = 2
 #: Number of particles from whose likelihoods the temperature is found. A choice: more give a better value but take longer.
 _TEMPERATURE_SAMPLE = 32
-#: Range of the shifts of an iteration over the rms distance (x and y each) at which the one before found particles from their
-#: centres: 2.5 standard deviations of a normal distribution leave out 4 %. Where nothing is known (shifts all over a disc, rms
-#: half its radius) the range grows by a quarter up to the full one, so that it cannot be caught in a small one.
+#: Range of the shifts of an iteration, over the rms distance (x and y each) of particles from their centres in the previous
+#: iteration. In a normal distribution, 4 % are outside 2.5 standard deviations. If shifts fill the whole disc that is searched,
+#: their rms is half of its radius, and the range grows by a quarter per iteration. Thus it cannot stay too small.
 SHIFT_REACH = 2.5
 
 
@@ -54,7 +54,7 @@ class Setting:
         Pixel size of the working map.
     mask : array float32 [box, box, box]
     offset_range_A : float
-        Range of the search about each particle's centre in the table.
+        Range of the search about the centre of each particle in the table.
     params : InitialRelionSgd
     threads : int
         CPU threads.
@@ -70,7 +70,7 @@ class Setting:
 
     @classmethod
     def of_store(cls, store: ParticleStore, params: InitialRelionSgd, *, threads: int) -> Setting:
-        """Return working box and mask for particles that are given out to the final resolution."""
+        """Return working box and mask for particles that are used up to the final resolution."""
         symmetry, diameter, range_A = require(params, "symmetry", "particle_diameter_A", "offset_range_A")
         box = working_box(store.radius, largest=store.box, oversampling=1.5)
         pixel_size_A = store.pixel_size_A * store.box / box
@@ -80,18 +80,18 @@ class Setting:
 
     @property
     def healpix_order(self) -> int:
-        """Order of the finest grid of orientations, in which runs are judged."""
+        """Order of the finest grid of orientations. Runs are compared with this grid."""
         return int(require(self.params, "healpix_order")[0])
 
     def shifts_px(self, step_A: float, spread_A: float = np.inf) -> NDArray[np.float64]:
-        """Return the grid of shifts about the centres for particles that lie ``spread_A`` (rms, x and y each) from them."""
+        """Return the grid of shifts about the centres. ``spread_A`` is the rms distance (x and y each) of particles from them."""
         range_A = min(self.offset_range_A, max(SHIFT_REACH * spread_A, step_A))
         return shift_grid(range_A / self.pixel_size_A, step_A / self.pixel_size_A)
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """Some particles, as of images of the working box, and what centres them as far as the table knows (px, [n, 2])."""
+    """Some particles, as images of the working box, and the shifts that centre them according to the table (px, [n, 2])."""
 
     images: ParticleSpectra
     centres_px: NDArray[np.float64]
@@ -104,9 +104,9 @@ class Batch:
         ----------
         store : ParticleStore
         rows : array int64 [n]
-            Of the store.
+            Rows of the store.
         radius : int
-            Fourier pixels.
+            Outermost shell, in Fourier pixels.
         setting : Setting
             Working box.
         """
@@ -134,7 +134,7 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class DescentState:
-    """A run between two iterations; all of it goes into the checkpoint."""
+    """State of a run between two iterations. The checkpoint holds all of it."""
 
     iteration: int
     volume: NDArray[np.float32]
@@ -195,7 +195,7 @@ def iterate(
     Returns
     -------
     state : DescentState
-        Its history is that of the old one.
+        New state, with the old history.
     numbers : dict
         ``inverse_temperature``, ``mean_max_probability``, ``relative_step``, ``shift_spread_A``.
     """

@@ -1,4 +1,4 @@
-"""How well the map of a run explains particles: their best poses, and the evidence by which runs are compared."""
+"""How well the map of a run explains particles: the best poses of the particles, and the evidence that compares runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cryopipe.search.shifts import ShiftGrid
 
 
 def scores(store: ParticleStore, state: DescentState, setting: Setting) -> NDArray[np.float64]:
-    """Return the log evidence of each particle [n], over noise that has the images' own mean power.
+    """Return the log evidence of each particle [n], relative to noise with the mean power of the images.
 
     Every run has its own noise spectrum, and its evidence is relative to that noise. Evidences of runs can be compared only
     relative to a noise that is the same for all. Otherwise a run that takes signal for noise could win.
@@ -37,7 +37,7 @@ def scores(store: ParticleStore, state: DescentState, setting: Setting) -> NDArr
 
 
 def all_shifts_px(store: ParticleStore, setting: Setting) -> NDArray[np.float64]:
-    """Return the whole grid of shifts for a store's full radius, the same for all runs."""
+    """Return the whole grid of shifts for the full radius of a store. It is the same for all runs."""
     return setting.shifts_px(SHIFT_SHARE * store.side_A / store.radius)
 
 

@@ -6,19 +6,21 @@ size grow linearly between an initial and a final phase. As in RELION the start 
 particles in random orientations, and noise spectra are running averages with the same mu. RELION's mu = 0.9 and
 step = 0.5 are for 300 small mini-batches. The defaults here (0.5 and 1 for 30 larger ones) take a tenth of the time.
 
-What keeps a hollow, highly symmetric shell out of the trap "right radial profile, wrong orientations" differs from
-RELION 3.1: a map of the mini-batch regularised by a share of each shell's mean weight (a prior from the current map's
-power starves just the shells that could tell the orientations), resolutions from 15 to 10 Å, images masked widely
-enough for what the CTF delocalises around a tightly masked map, no removal of negative density, and several seeds that
-compete by the likelihood of particles that none has used. They are run one after the other until two have found the same map.
-Orientations are searched in the asymmetric unit only, shifts about the centres that the table states, in a range that
-follows from how far the last iteration found particles from them; the steps of both grids follow from the resolution.
+With a hollow, highly symmetric shell the descent can be trapped in a map with the right radial profile but wrong
+orientations. Several differences from RELION 3.1 prevent this. The map of the mini-batch is regularised by a share of the mean
+weight of each shell, because a prior from the power of the current map would suppress just those shells that determine the
+orientations. Resolutions go from 15 to 10 Å. The mask of the map is tight, but that of the images is so wide that it includes
+what the CTF delocalises. Negative density is not removed. And several seeds compete by the likelihood of particles that none
+has used. They run one after the other until two have found the same map.
+
+Orientations are searched in the asymmetric unit only. Shifts are searched about the centres in the table. Their range follows
+from the distances from these centres that the last iteration found. The steps of both grids follow from the resolution.
 Annealing and RELION's removal of negative density in the first phase are options.
 
 Sources: Punjani et al. 2017 (doi:10.1038/nmeth.4169) for the method, RELION 3.1 (Zivanov et al. 2018,
-doi:10.7554/eLife.42166; ``ml_optimiser.cpp``) for schedule and update. Known limits: one class; the hand is not
-determined; in C1 the map's frame is arbitrary; with a hollow shell half or more of the seeds end in the trap. The step warns
-where no two seeds agree.
+doi:10.7554/eLife.42166; ``ml_optimiser.cpp``) for schedule and update. Known limits: There is one class. The hand is not
+determined, and in C1 the frame of the map is arbitrary. With a hollow shell half or more of the seeds end in the trap. The
+step warns if no two seeds agree.
 """
 
 from __future__ import annotations
@@ -84,7 +86,7 @@ def run_seed(
     Returns
     -------
     DescentState
-        After the last iteration.
+        State after the last iteration.
     """
     side_A, count = training.side_A, len(training)
     plans = schedule(setting.params, particles=count, side_A=side_A, largest_radius=training.radius)
@@ -133,15 +135,15 @@ def open_particles(table: StarTable, params: InitialRelionSgd, context: Context)
 
 @dataclass(frozen=True, eq=False)
 class Outcome:
-    """What came of all seeds; run i is that of seed i + 1.
+    """Results of all seeds. Run i is that of seed i + 1.
 
     Attributes
     ----------
     runs : list of DescentState
     evidence : list of float
-        Mean log evidence of a held-out particle.
+        Mean log evidence per held-out particle.
     with_best : array float64 [runs]
-        Agreement with the best map; NaN for that itself.
+        Agreement of each map with the best map. For the best map itself it is NaN.
     standing : Standing
     """
 
@@ -152,25 +154,25 @@ class Outcome:
 
     @property
     def best(self) -> DescentState:
-        """The run whose map goes on."""
+        """The run whose map is used further."""
         return self.runs[self.standing.best]
 
 
 def compete(
     training: ParticleStore, held_out: ParticleStore, setting: Setting, context: Context, *, fingerprint: str
 ) -> Outcome:
-    """Run one seed after the other until two find the same map, one stands out, or the limit is reached.
+    """Run one seed after the other until two find the same map, one is clearly best, or the limit is reached.
 
     Parameters
     ----------
     training, held_out : ParticleStore
-        Particles that runs are made from, and those that judge them.
+        The particles from which runs make their maps, and the particles by which runs are compared.
     setting : Setting
         Point group, mask and range of shifts.
     context : Context
         Random numbers, log, folder of the checkpoints.
     fingerprint : str
-        Of everything that determines the result.
+        Fingerprint of everything that determines the result.
     """
     params, sigma2 = setting.params, image_power(training)
     limits = {"seeds": params.seeds, "max_seeds": max(params.max_seeds, params.seeds)}
@@ -204,7 +206,7 @@ def compete(
 
 
 def report_contest(outcome: Outcome, path: Path, context: Context) -> None:
-    """Say how the contest ended, in the log and in a JSON file."""
+    """Write how the contest ended to the log and to a JSON file."""
     text, warn = message(outcome.standing, len(outcome.runs), outcome.with_best)
     (context.log.warning if warn else context.log.info)("%s", text)
     rows = [
@@ -224,8 +226,8 @@ def report_contest(outcome: Outcome, path: Path, context: Context) -> None:
 def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: InitialRelionSgd, context: Context) -> None:
     """Make an initial map.
 
-    Inputs: ``particles`` (STAR). Outputs: ``map`` (MRC, the best seed's, with box and pixel size of the particles),
-    ``particles`` (STAR, with poses), ``history`` (TSV, of all seeds) and ``seeds`` (JSON, how they compare).
+    Inputs: ``particles`` (STAR). Outputs: ``map`` (MRC, of the best seed, with box and pixel size of the particles),
+    ``particles`` (STAR, with poses), ``history`` (TSV, of all seeds) and ``seeds`` (JSON, comparison of the seeds).
     """
     table = read_table(inputs["particles"], "particles")
     table = table.with_rows(table.rows.iloc[canonical_order(table.rows)])

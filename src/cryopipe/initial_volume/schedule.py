@@ -11,10 +11,10 @@ from cryopipe.config.declaration.base import require
 from cryopipe.config.initial_volume import InitialRelionSgd
 from cryopipe.search.grid import order_for
 
-#: the step of an iteration's orientation grid moves the particle's rim by at most this share of its resolution: 7.5° moves that
-#: of ferritin by 8.2 Å, and 10 Å find its views (docs/benchmarks.md)
+#: the step of the orientation grid moves the border of the particle by at most this share of the resolution of the iteration. A
+#: step of 7.5° moves the border of ferritin by 8.2 Å, and a resolution of 10 Å finds its views (docs/benchmarks.md)
 RIM_SHARE = 0.85
-#: step of the shift grid over the resolution: at most a fifth of the finest period is left on either side
+#: step of the shift grid over the resolution: a shift is then wrong by at most a fifth of the finest period
 SHIFT_SHARE = 0.4
 #: effective share of poses at the end of annealing, and the share of all iterations that annealing takes
 FINAL_EFFECTIVE_POSES = 1e-4

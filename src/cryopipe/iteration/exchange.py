@@ -1,4 +1,4 @@
-"""All that passes between the two half sets of a refinement: an FSC curve, and the maps' shells coarser than a limit.
+"""All that the two half sets of a refinement exchange: an FSC curve, and the shells of the maps coarser than a limit.
 
 The next reference of a half is made from its own sums and from this alone. So the halves stay independent.
 """
@@ -22,26 +22,26 @@ from cryopipe.reconstruction.reconstruct import Reconstruction
 
 #: from this order on (T, O, I) a point group gives all parts of a shell the same information
 ISOTROPIC_ORDER = 12
-#: the sphere smears the agreement of the shells that the halves share over so many beyond them, and so does the soft edge of what
-#: they share; there the curve of the whole box judges as well
+#: number of shells beyond the shared ones that are affected by the sphere and by the soft edge of the shared shells. Both spread
+#: the agreement of the shared shells to these shells. There the lower of two curves is used: in the sphere and in the whole box.
 _SMEARED = 2
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What the halves know of each other.
+    """All data that both halves share.
 
     Attributes
     ----------
     fsc : array float64 [reconstruct radius + 1]
-        Between the unfiltered half maps. It is corrected for the mask if one was used.
+        Curve between the unfiltered half maps. It is corrected for the mask if one was used.
     shell : float
         Interpolated shell at which the curve falls below 0.143.
     coarse : array float32 [z, y, x]
-        Mean of both halves; only its shells up to ``join_radius`` are ever used.
+        Mean of both halves. Only its shells up to ``join_radius`` are used.
     join_radius : int
     masked : bool
-        Whether the curve is that of maps inside a solvent mask, and not inside a sphere.
+        Whether the maps were compared inside a solvent mask, and not inside a sphere.
     """
 
     fsc: NDArray[np.float64]
@@ -62,25 +62,26 @@ def compare(
     rng: np.random.Generator,
     threads: int,
 ) -> Shared:
-    """Compare the halves' unfiltered maps.
+    """Compare the unfiltered maps of the halves.
 
     Parameters
     ----------
     maps : pair of array float32 [z, y, x]
         Half maps, unfiltered and unmasked.
     radius : int
-        Outermost shell that they hold.
+        Outermost shell of the maps.
     join_radius : int
         Shells up to this one are averaged.
     pixel_size_A : float
-        Of the working box.
+        Pixel size of the working box.
     diameter_A : float
-        Of the particle. Without a solvent mask the halves are compared inside the sphere that masks references: the corners of
-        the box hold noise alone, twice as much as the sphere, and a curve with them ends where masks would begin to help.
+        Diameter of the particle. Without a solvent mask the halves are compared inside the sphere that masks references. The
+        corners of the box have only noise, twice as much as the sphere. With them the curve would fall at coarser shells,
+        before a solvent mask begins to help.
     mask_options : dict, optional
-        Options of :func:`cryopipe.reconstruction.dynamic_mask.dynamic_mask`; None: the sphere.
+        Options of :func:`cryopipe.reconstruction.dynamic_mask.dynamic_mask`. None: the sphere is used.
     rng : Generator
-        Random phases of the mask's correction.
+        Draws the random phases for the correction of the mask.
     threads : int
         CPU threads.
     """
@@ -117,14 +118,14 @@ def low_shells(volume: NDArray[np.float32], radius: int) -> NDArray[np.float32]:
 def next_reference(
     own: NDArray[np.float32], sums: Reconstruction, shared: Shared, *, threads: int
 ) -> NDArray[np.float32]:
-    """Return a half's Wiener-filtered map, whose coarse shells are the mean of both halves; float32 ``[z, y, x]``.
+    """Return the Wiener-filtered map of a half, float32 ``[z, y, x]``. Its coarse shells are the mean of both halves.
 
-    The signal-to-noise ratio is FSC / (1 - FSC), zero from where the curve first falls below 0.143.
+    The signal-to-noise ratio is FSC / (1 - FSC). It is zero beyond the shell at which the curve first falls below 0.143.
 
     Parameters
     ----------
     own : array float32 [z, y, x]
-        The half's unfiltered map.
+        Unfiltered map of the half.
     sums : Reconstruction
         Accumulators of the half.
     shared : Shared
@@ -136,7 +137,7 @@ def next_reference(
     ssnr = np.where(shells <= shared.shell, ssnr_from_fsc(shared.fsc), 0.0)
     operators = len(sums.plan.exact) * len(sums.plan.cosets)
     if operators >= ISOTROPIC_ORDER:
-        # the weight is then the same all over a shell, and the Wiener filter is one factor per shell: this saves a transform
+        # the weight is the same in all parts of a shell, so the Wiener filter is one factor per shell, which saves a transform
         filtered = own
         wiener = np.append(ssnr / (1 + ssnr), 0.0)
     else:
@@ -166,11 +167,11 @@ def masked_reference(
     ----------
     volume : array float32 [z, y, x]
     pixel_size_A : float
-        Of the map.
+        Pixel size of the map.
     diameter_A : float
-        Diameter of the particle. That of the sphere is 1.25 times as large.
+        Diameter of the particle. The diameter of the sphere is 1.25 times as large.
     mask_options : dict, optional
-        Options of :func:`cryopipe.reconstruction.dynamic_mask.dynamic_mask`; None: the sphere.
+        Options of :func:`cryopipe.reconstruction.dynamic_mask.dynamic_mask`. None: the sphere is used.
     threads : int
         CPU threads.
     """
@@ -179,7 +180,7 @@ def masked_reference(
 
 
 def _sphere(box: int, pixel_size_A: float, diameter_A: float) -> NDArray[np.float32]:
-    """Return the soft sphere of 1.25 diameters, or what fits into the box."""
+    """Return the soft sphere of 1.25 particle diameters, or the largest that fits into the box."""
     radius = min(0.625 * diameter_A / pixel_size_A, 0.5 * box - 4)
     return soft_sphere(box, radius, edge_px=3.0)
 
@@ -187,7 +188,7 @@ def _sphere(box: int, pixel_size_A: float, diameter_A: float) -> NDArray[np.floa
 def _mask(
     volume: NDArray[np.float32], pixel_size_A: float, options: dict[str, float] | None, threads: int
 ) -> NDArray[np.float32] | None:
-    """Return the dynamic mask, or None if none is wanted yet or the map has no solid density."""
+    """Return the dynamic mask. It is None without options, or if the map has no solid density."""
     if options is None:
         return None
     try:

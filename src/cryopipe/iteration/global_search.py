@@ -30,25 +30,25 @@ from cryopipe.search.shifts import ShiftGrid, shift_grid
 
 #: Number of images from which the grey scale of a foreign map is found.
 GREY_SAMPLE = 150
-#: A step of the grid moves the particle's rim by this share of the finest detail that is compared. In the first search a true
-#: pose lies within a third of a period of a point of the grid, which scores its peak: 12 Å for 125 Å and steps of 7.5°. Later
-#: ones look where a peak is to be expected, and more shells tell more: of poses that were lost, four candidates at 12 Å held
-#: 40 %, at 8 Å 57 % (docs/benchmarks.md).
+#: A step of the grid moves the rim of the particle by this share of the finest detail that is compared. In the first search the
+#: true pose is at most a third of a period away from a point of the grid, so that this point is on its peak. With a diameter of
+#: 125 Å and steps of 7.5°, the detail is 12 Å. In later searches approximate poses are known, and more shells determine poses
+#: better: four candidates included 40 % of the lost poses at 12 Å, and 57 % at 8 Å (docs/benchmarks.md).
 FIRST_RIM_SHARE = 2 / 3
 RIM_SHARE = 1.0
-#: Range of the shifts over the rms change (x and y each) of the centres so far, at least two steps of the grid.
+#: Range of the shifts over the rms change (x and y each) of the centres so far. It is at least two steps of the grid.
 SHIFT_REACH = 3.0
-#: The step of the shifts over the finest period: at most a sixth of it is left to the continuous refinement.
+#: Step of the shifts over the finest period: the continuous refinement starts at most a sixth of this period away.
 _SHIFT_SHARE = 1 / 3
-#: Points of the grid that are looked at for each candidate, and the least distance of two candidates in steps of the grid: a
-#: point has some 20 neighbours within one and a half steps
+#: Number of points of the grid from which each candidate is chosen, and smallest distance of two candidates in steps of the grid.
+#: A point has about 20 neighbours within one and a half steps.
 _KEPT = 6
 _APART = 1.5
 
 
 @dataclass(frozen=True)
 class GlobalOptions:
-    """How poses are searched globally.
+    """Options of the global search of poses.
 
     Attributes
     ----------
@@ -59,9 +59,9 @@ class GlobalOptions:
     offset_range_A : float
         Range of shifts about the last shift of each image.
     candidates : int
-        Poses that go on to continuous refinement.
+        Number of poses per image that go on to continuous refinement.
     diameter_A : float
-        Of the particle.
+        Diameter of the particle.
     """
 
     symmetry: str
@@ -71,7 +71,7 @@ class GlobalOptions:
     diameter_A: float
 
     def resolution_A(self, *, first: bool) -> float:
-        """Return the finest resolution of the search: a step of the grid moves the particle's rim by a share of it."""
+        """Return the finest resolution of the search. A step of the grid moves the rim of the particle by a share of it."""
         return rim_step_A(self.healpix_order, self.diameter_A) / (FIRST_RIM_SHARE if first else RIM_SHARE)
 
     def range_A(self, spread_A: float) -> float:
@@ -86,7 +86,7 @@ class GlobalOptions:
 
 @dataclass(frozen=True, eq=False)
 class GlobalSearch:
-    """A search that is the same for all blocks of an iteration.
+    """The search of an iteration. It is the same for all blocks of images.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class GlobalSearch:
     shifts_px : array float64 [s, 2]
     noise : NoiseModel
     resources : Resources
-        Threads; CUDA devices over which images are spread.
+        Threads, and CUDA devices over which images are spread.
     """
 
     options: GlobalOptions
@@ -132,15 +132,15 @@ class GlobalSearch:
         pixels : FourierPixels
             Fourier pixels of the images that will be searched.
         pixel_size_A : float
-            Of the map and the images.
+            Pixel size of the map and the images.
         options : GlobalOptions
         rng : Generator
-            Displaces the grid.
+            Draws the displacement of the grid.
         noise : NoiseModel
         resources : Resources
             Threads and devices.
         spread_A : float
-            Rms change (x and y each) of the particles' centres so far; infinite where they were never searched.
+            Rms change (x and y each) of the centres of particles so far. It is infinite before the first search.
         """
         side_A, first = pixels.box * pixel_size_A, not np.isfinite(spread_A)
         pixels = pixels.crop(min(pixels.radius, max(round(side_A / options.resolution_A(first=first)), 4)))
@@ -160,16 +160,16 @@ class GlobalSearch:
         count: int,
         known: NDArray[np.float64] | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the ``count`` best poses of each image, apart from each other: rotations ``[n, m, 3, 3]``, shifts ``[n, m, 2]``.
+        """Return the ``count`` best distinct poses of each image: rotations ``[n, m, 3, 3]``, shifts ``[n, m, 2]``.
 
         Parameters
         ----------
         images : ParticleSpectra
         base_shifts_px : array float64 [n, 2]
-            The search is about these; the shifts returned hold them.
+            Shifts about which the search is made. The returned shifts include them.
         count : int
         known : array float64 [n, 3, 3], optional
-            Orientations to which alternatives are wanted.
+            Known orientations. Poses near them are left out.
         """
         coarse = images.crop(self.radius)
         found = search_poses(
@@ -195,17 +195,19 @@ class GlobalSearch:
         base_shifts_px: NDArray[np.float64],
         known: NDArray[np.float64] | None = None,
     ) -> Poses:
-        """Search globally, refine the candidates continuously, first to the search's radius, and return the best of each.
+        """Search globally, refine the candidates continuously, and return the best pose of each image.
+
+        The refinement first uses shells up to the radius of the search, and then all shells of the images.
 
         Parameters
         ----------
         images : ParticleSpectra
         reference : ReferenceMap
-            To the images' radius.
+            Reference up to the radius of the images.
         base_shifts_px : array float64 [n, 2]
-            The search is about these.
+            Shifts about which the search is made.
         known : array float64 [n, 3, 3], optional
-            Orientations to which alternatives are wanted.
+            Known orientations. Poses near them are left out.
         """
         rotations, shifts = self.candidates(images, base_shifts_px, self.options.candidates, known)
         best, _, confidence = refine_candidates(
@@ -238,9 +240,9 @@ def grey_scale(
     Parameters
     ----------
     images : ParticleSpectra
-        Some images (`GREY_SAMPLE` are enough), in the map's box.
+        Some images (`GREY_SAMPLE` are enough), in the box of the map.
     base_shifts_px : array float64 [n, 2]
-        What centres them as far as it is known.
+        Shifts that centre the images, as far as they are known.
     reference, options, rng, noise, resources
         As for `GlobalSearch.of_map`.
     """

@@ -15,16 +15,16 @@ from cryopipe.projection.noise import ImagePower
 
 @dataclass(frozen=True)
 class Priors:
-    """Standard deviations of true values about those of the table that a half set has learned; 0: it cannot tell.
+    """Standard deviations of true values about those of the table, as estimated by a half set. 0: not determined.
 
     Attributes
     ----------
     defocus_A, defocus_of_micrographs_A : float
-        Of the particles about their micrograph's mean, and of these means.
+        Defoci of the particles about the mean of their micrograph, and of these means.
     astigmatism_A : float
-        Of both components of a micrograph's astigmatism.
+        Both components of the astigmatism of a micrograph.
     scale, scale_of_micrographs : float
-        Relative; of the particles about their micrograph's mean, and of these means.
+        Grey scales of the particles about the mean of their micrograph, and of these means. They are relative to 1.
     """
 
     defocus_A: float = 0.0
@@ -45,15 +45,16 @@ class HalfSet:
     scale : array float64 [n]
         Grey scale of each image, mean 1.
     ctf_change_A : array float64 [n, 3]
-        Mean defocus and the astigmatism's two components (see `cryopipe.poses.ctf.changed_parameters`).
+        Changes against the table: mean defocus and the two components of astigmatism (see
+        `cryopipe.poses.ctf.changed_parameters`).
     defocus_error_A : array float64 [n]
-        Standard error of each image's mean defocus; infinite where it was never looked at.
+        Standard error of the mean defocus of each image. It is infinite before defoci are refined.
     sigma2 : array float64 [shells]
         Noise variance of the real part (and of the imaginary part).
     angle_change_deg : float
         Median change of the orientation in the last iteration.
     priors : Priors
-        Learned in the last iteration.
+        Widths of the priors from the last iteration.
     """
 
     poses: Poses
@@ -77,18 +78,18 @@ class HalfSet:
 
 @dataclass(frozen=True)
 class OpticsOptions:
-    """What is refined of the optics of posed images, and what is known of it; a prior of None is learned from the data.
+    """Which optics parameters of posed images are refined, and their priors. A prior of None is estimated from the data.
 
     Attributes
     ----------
     defocus_range_A : float
-        Mean defocus and astigmatism move by at most this.
+        Largest change of the mean defocus and of the astigmatism.
     defocus_prior_A : float or None
-        Standard deviation of the particles' defoci about that of the table.
+        Standard deviation of the defoci of particles about those of the table.
     refine_astigmatism : bool
-        Whether every micrograph has a change of astigmatism, where defoci are refined.
+        Whether the astigmatism of every micrograph is refined, when defoci are refined.
     astigmatism_prior_A : float or None
-        Standard deviation of its components.
+        Standard deviation of the components of a micrograph's astigmatism about those of the table.
     refine_scale : bool
         Whether every image has a grey scale of its own.
     scale_prior : float or None
@@ -105,14 +106,14 @@ class OpticsOptions:
 
 @dataclass(frozen=True)
 class HalfSetOptions:
-    """How a half set is refined, the same in every iteration.
+    """Options of the refinement of a half set. They are the same in every iteration.
 
     Attributes
     ----------
     search : GlobalOptions
-        Of the global search; its point group is imposed on the map.
+        Options of the global search. Its point group is imposed on the map.
     optics : OpticsOptions
-        Its defocus and astigmatism are used where the task asks for defoci.
+        Options of the optics. Those of defocus and astigmatism are used if the task asks for defoci.
     """
 
     search: GlobalOptions
@@ -126,7 +127,7 @@ class Task:
     Attributes
     ----------
     radius : int
-        Outermost shell that poses are determined from.
+        Outermost shell that is used for poses.
     reconstruct_radius : int
         Outermost shell that is reconstructed. Shells beyond ``radius`` show how far the next iteration can go.
     box : int
@@ -137,9 +138,9 @@ class Task:
     defocus : bool
         Whether defoci are refined.
     grey : bool
-        Whether the reference's grey scale has to be found first.
+        Whether the grey scale of the reference must be found first.
     own_nats : float
-        What a particle's own part in the reference adds to the log-likelihood of its pose, in the mean.
+        Mean increase of a particle's log-likelihood at its pose, because the particle itself is part of the reference.
     """
 
     radius: int

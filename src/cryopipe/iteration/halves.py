@@ -25,11 +25,11 @@ class Half:
     Attributes
     ----------
     store : ParticleStore
-        Its particles.
+        Particles of the half set.
     rows : array int64 [n]
-        Their rows in the table.
+        Rows of these particles in the table.
     micrographs : array int64 [n] or None
-        Number of each particle's micrograph among those of this half; None where the table names none.
+        Number of the micrograph of each particle, among the micrographs of this half. None if the table has no micrographs.
     """
 
     store: ParticleStore
@@ -64,7 +64,7 @@ class Halves:
 
 
 def load_halves(table: StarTable, *, memory_bytes: int | None = None, threads: int = 1) -> Halves:
-    """Split a table's particles into half sets; their images stay where they are until they are asked for.
+    """Split the particles of a table into half sets. No image is read until a method asks for it.
 
     Parameters
     ----------
@@ -84,9 +84,9 @@ def load_halves(table: StarTable, *, memory_bytes: int | None = None, threads: i
     rows = [np.flatnonzero(subset == half) for half in (1, 2)]
     if min(map(len, rows)) < _FEWEST:
         raise InputError(
-            f"{len(table)} particles are too few for two half sets. Give some hundreds: look at what the steps before rejected."
+            f"{len(table)} particles are too few for two half sets. Give some hundreds. Look at what the steps before rejected."
         )
-    # unmasked: at 2.4 Å a defocus of 1.8 µm carries detail 150 Å away, and a mask would cut it off (2.44 against 2.37 Å)
+    # no mask: at 2.4 Å a defocus of 1.8 µm moves detail by 150 Å, and a mask would remove it (2.44 instead of 2.37 Å)
     store = ParticleStore.open(table, memory_bytes=memory_bytes, threads=threads)
     halves = []
     for mine in rows:

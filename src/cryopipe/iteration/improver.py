@@ -38,7 +38,7 @@ class Improver:
     task : Task
     options : HalfSetOptions
     parameters : CtfParameters
-        CTFs of the table, of all particles of the half.
+        CTFs in the table, for all particles of the half.
     noise : NoiseModel
         Noise model from before the iteration.
     reference : ReferenceMap
@@ -70,7 +70,7 @@ class Improver:
         rng: np.random.Generator,
         resources: Resources,
     ) -> Improver:
-        """Find the reference's grey scale, choose the particles to search globally, and prepare their search.
+        """Find the grey scale of the reference, choose the particles to search globally, and prepare their search.
 
         Parameters
         ----------
@@ -100,7 +100,7 @@ class Improver:
         return cls(task, options, parameters, noise, current, chosen, search, resources)
 
     def improve(self, state: HalfSet, rows: slice, images: ParticleSpectra) -> tuple[Residuals, OpticsEvidence | None]:
-        """Improve poses of a block of the state in place; return what they leave unexplained and say of the optics."""
+        """Improve poses of a block of the state in place. Return the residuals, and the evidence about the optics if needed."""
         changed = with_ctfs(images, self.parameters.subset(rows), state.ctf_change_A[rows])
         used = changed.scaled(state.scale[rows]).crop(self.task.radius)
         poses = self._posed(used, state.poses.subset(rows), self.chosen[rows])
@@ -112,7 +112,7 @@ class Improver:
         return measured, self._evidence(state, rows, images)
 
     def _evidence(self, state: HalfSet, rows: slice, images: ParticleSpectra) -> OpticsEvidence | None:
-        """Return what a block says of its optics at the poses of the state, where that is asked for."""
+        """Return the evidence of a block about its optics at the poses of the state, or None if optics are not refined."""
         scale = self.options.optics.refine_scale and not self.task.grey
         if not (self.task.defocus or scale):
             return None
@@ -143,7 +143,7 @@ class Improver:
             return result
         before = result.rotations[rows]
         found = self.search.best_poses(part, self.reference, result.shifts_px[rows], before)
-        # the known pose has helped to make the reference, its alternatives have not
+        # the image has contributed to the reference at its known pose, but not at the alternatives
         lead = result.log_likelihood[rows] - self.task.own_nats - found.log_likelihood
         same = angular_distance_deg(before, found.rotations, self.options.search.operators) < 1.0
         sure = 1 / (1 + np.exp(-np.clip(lead, -50, 50)))
@@ -156,7 +156,7 @@ class Improver:
 
 
 def centres_spread_A(state: HalfSet, half: Half) -> float:
-    """Return how far the centres have moved from those of the table, rms of x and y each; infinite before the first search."""
+    """Return the rms distance (x and y each) of the centres from those of the table. It is infinite before the first search."""
     if not state.poses.confidence.any():
         return np.inf
     moved = state.poses.shifts_px * half.store.pixel_size_A - half.store.centres_A

@@ -1,8 +1,8 @@
-"""What an iteration learns of the optics of its particles: defoci, astigmatism of micrographs, grey scales.
+"""Refinement of the optics in an iteration: defoci, astigmatism of micrographs, grey scales.
 
-All evidence of a half set is gathered first; then the width of every parameter's prior is learned from all of its
-particles together (`cryopipe.iteration.priors`), and the values follow. A parameter that the half set cannot tell stays
-where it is. A half set learns from its own particles and its own reference alone.
+All evidence of a half set is gathered first. Then the width of the prior of each parameter is estimated from all particles of
+the half set together (`cryopipe.iteration.priors`). The values follow from these widths. A parameter that the half set does not
+determine is not changed. A half set uses only its own particles and its own reference.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from cryopipe.iteration.priors.levels import Levels, learn_levels
 from cryopipe.iteration.priors.spread import learn, shrink
 from cryopipe.poses.optics_evidence import OpticsEvidence
 
-#: reach of grey scales about their mean, relative
+#: largest relative deviation of grey scales from their mean
 _SCALE_REACH = 1.0
-#: bounds of an image's grey scale, those of `cryopipe.poses.model.ScaleModel`
+#: bounds of the grey scale of an image, as in `cryopipe.poses.model.ScaleModel`
 _SCALES = (0.2, 5.0)
 
 
@@ -36,13 +36,13 @@ def update_optics(
     Parameters
     ----------
     state : HalfSet
-        Where the evidence was taken; not modified.
+        State at which the evidence was measured. It is not modified.
     evidence : OpticsEvidence
-        Of all n particles.
+        Evidence of all n particles.
     micrograph : int64 [n], optional
-        Number of each particle's micrograph.
+        Number of the micrograph of each particle.
     task, options : Task, OpticsOptions
-        What is refined.
+        Which parameters are refined, and their priors.
     """
     change, error, scale, priors = state.ctf_change_A.copy(), state.defocus_error_A, state.scale, state.priors
     if task.defocus:
@@ -62,7 +62,7 @@ def update_optics(
 def _astigmatism(
     state: HalfSet, evidence: OpticsEvidence, micrograph: NDArray[np.int64], options: OpticsOptions
 ) -> tuple[NDArray[np.float64], float]:
-    """Return every particle's change of astigmatism [n, 2], one for each micrograph, and the width of its prior."""
+    """Return the change of astigmatism of every particle [n, 2], equal in a micrograph, and the width of its prior."""
     count = int(micrograph.max(initial=-1)) + 1
     information, slope = np.zeros((count, 2, 2, 2)), np.zeros((count, 2, 2))
     np.add.at(information, micrograph, evidence.astigmatism_information)
@@ -82,7 +82,7 @@ def _astigmatism(
 def _scales(
     evidence: OpticsEvidence, micrograph: NDArray[np.int64] | None, width: float | None
 ) -> tuple[NDArray[np.float64], Levels]:
-    """Return the particles' grey scales, whose mean is one, and what was learned of them."""
+    """Return the grey scales of the particles, with a mean of one, and the estimated levels."""
     weight = evidence.scale_information
     grey = float((evidence.scale * weight).sum() / max(weight.sum(), 1e-300))
     told = Evidence(evidence.scale / grey - 1, weight * grey**2, _SCALE_REACH)

@@ -1,7 +1,7 @@
 """Particles that need not fit into memory: methods ask for blocks of rows inside a radius.
 
-The store reads images from their stacks, transforms them, and keeps the spectra inside the radius that is asked for, as
-long as they fit a stated budget. A thread reads the others again, one block ahead. CTFs are computed for each block and
+The store reads images from their stacks, transforms them, and keeps the spectra inside the requested radius, as
+long as they fit a given budget. A thread reads the others again, one block ahead. CTFs are computed for each block and
 never kept. They take 4 bytes and some 10 ns per Fourier pixel, which is less time than reading them would take.
 
 Results do not depend on the budget: the borders of blocks depend on the box and the number of rows alone, and a
@@ -31,8 +31,8 @@ BLOCK_BYTES = 128 << 20
 #: memory that a method takes in addition to what is kept, in blocks: the block, its CTFs, what is compared with it, and
 #: the block that is read ahead
 BLOCKS_IN_WORK = 6
-#: what a method keeps of each particle in addition to its spectrum: its row in the table (320 bytes with the names of its image
-#: and micrograph), its CTF, and twice the answer of a search or the pose (measured: benchmarks/particles/many_particles.py)
+#: bytes that a method keeps for each particle in addition to its spectrum: its row in the table (320 bytes with the names of its
+#: image and micrograph), its CTF, and two results of a search or two poses (measured: benchmarks/particles/many_particles.py)
 REMEMBERED_BYTES = 600
 #: the number of images in a block is a multiple of this one, in which residuals are summed
 _ROWS = 64
@@ -48,13 +48,13 @@ class ParticleStore:
     images : ParticleImages
         All images of the table.
     radius : int
-        Outermost shell that will be asked for, Fourier pixels.
+        Outermost shell that will be read, Fourier pixels.
     rows : ndarray int64 [n]
-        The rows of the table that this store gives out, in its order.
+        The rows of the table that are in this store, in its order.
     kept : KeptSpectra
-        What is in memory; shared by all parts of a store.
+        What is in memory. All parts of a store share it.
     table_centres_A : ndarray float64 [all rows of the table, 2]
-        What centres each image as far as the table knows.
+        Shift that centres each image according to the table.
     threads : int
         Threads that read and transform. The result does not depend on it.
     """
@@ -84,14 +84,15 @@ class ParticleStore:
         table : StarTable
             As for `cryopipe.projection.particle_images.ParticleImages.of_table`.
         radius : int, optional
-            Outermost shell that will be asked for. The default is that of the box (``box // 2 - 1``).
+            Outermost shell that will be read. The default is that of the box (``box // 2 - 1``).
         mask_diameter_A : float, optional
             Diameter of a soft circular mask on the images.
         crop_box : int, optional
             Edge to which images are cropped about their centre before the mask.
         memory_bytes : int, optional
-            Memory for particles: kept spectra, the blocks in work and what a method keeps of each particle. None: as much as
-            all of them take. If the budget is too small for the last two, no spectra are kept and the budget is exceeded.
+            Memory for particles: kept spectra, the blocks in work and the values that a method keeps for each particle.
+            None: as much as all of them take. If the budget is too small for the last two, no spectra are kept, and the
+            budget is exceeded.
         threads : int
             Threads that read and transform.
 
@@ -136,12 +137,12 @@ class ParticleStore:
 
     @property
     def centres_A(self) -> NDArray[np.float64]:
-        """Shifts (x, y) in Å that centre the images as far as the table knows, one row per particle of this store."""
+        """Shifts (x, y) in Å that centre the images according to the table, one row per particle of this store."""
         return self.table_centres_A[self.rows]
 
     @property
     def block_rows(self) -> int:
-        """Particles in a block; it follows from the box and the largest radius alone."""
+        """Number of particles in a block. It depends on the box and the largest radius only."""
         each = (_VALUE_BYTES + _CTF_BYTES) * len(half_plane(self.box, self.radius))
         return max(_ROWS, BLOCK_BYTES // each // _ROWS * _ROWS)
 
@@ -150,7 +151,7 @@ class ParticleStore:
         return half_plane(self.box, radius)
 
     def subset(self, rows: NDArray[np.int64]) -> ParticleStore:
-        """Return the particles at ``rows`` of this store; both share what is kept in memory."""
+        """Return the particles at ``rows`` of this store. Both stores share what is kept in memory."""
         return replace(self, rows=self.rows[rows])
 
     def block(self, rows: NDArray[np.int64] | slice, radius: int) -> ParticleSpectra:
@@ -190,8 +191,8 @@ class ParticleStore:
 
         While a block is worked on, a thread reads the next one. A pass decides what is kept from then on: all spectra
         inside the largest radius if they fit the budget, otherwise as many as fit inside ``radius``. The arrays of a block
-        belong to the caller, which may write into them. A block that the caller drops before it asks for the next one takes
-        no memory in addition to that one.
+        belong to the caller, which may write into them. If the caller deletes a block before it requests the next one, only
+        one of them takes memory.
 
         Parameters
         ----------
@@ -202,7 +203,7 @@ class ParticleStore:
         """
         cuts = self.cuts(together)
         self.kept.keep(radius)
-        # of tables that were read, and of what a method worked out after the pass before
+        # memory of tables that were read, and of results after the previous pass
         return_freed_memory()
 
         def values(cut: slice) -> NDArray[np.complex64]:
@@ -227,13 +228,13 @@ class ParticleStore:
 class KeptSpectra:
     """Spectra of the first rows of a table, in one buffer of fixed size, all inside one radius.
 
-    Several threads may use it; a lock admits one at a time. Rows are kept when they are first read. A smaller radius
+    Several threads may use it. A lock allows one at a time. Rows are kept when they are first read. A smaller radius
     makes room for more of them, a larger one discards all, since the pixels beyond the old radius are missing.
     """
 
     def __init__(self, images: ParticleImages, radius: int, memory_bytes: int) -> None:
         self._images, self._largest = images, radius
-        # its pages take memory only once they are written
+        # pages of the buffer take memory only after they are written
         self._buffer = np.empty(memory_bytes // _VALUE_BYTES, np.complex64)
         self._radius = 0
         self._values = self._buffer[:0].reshape(0, 0)
@@ -251,7 +252,7 @@ class KeptSpectra:
             capacity = min(len(self._images), len(self._buffer) // width)
             old, values = self._values, self._buffer[: capacity * width].reshape(capacity, width)
             if radius < self._radius:
-                # front to back, so that no row is written over before it has moved
+                # front to back, so that no row is overwritten before it has moved
                 for row in np.flatnonzero(self._there):
                     values[row] = old[row, :width].copy()
             else:
@@ -270,7 +271,7 @@ class KeptSpectra:
                 whole = half_plane(self._images.box, self._radius)
                 self._images.read_into(self._values, new, new, whole, threads=threads)
                 self._there[new] = True
-            # in portions: a selection of rows is a copy
+            # in portions, because a selection of rows is a copy
             places = np.flatnonzero(kept)
             for start in range(0, len(places), _ROWS):
                 some = places[start : start + _ROWS]
@@ -282,10 +283,10 @@ class KeptSpectra:
 
     @property
     def share(self) -> float:
-        """Share of the table's rows that is in memory."""
+        """Share of the rows of the table that is in memory."""
         return float(self._there.mean())
 
     @property
     def nbytes(self) -> int:
-        """Most memory that it takes."""
+        """Largest memory of the spectra, bytes."""
         return int(self._buffer.nbytes)

@@ -1,4 +1,4 @@
-"""What posed images leave unexplained: their noise spectrum and grey scale in one pass."""
+"""Residuals of posed images: noise spectrum and grey scales in one pass."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def _compare(
     shifts_px: NDArray[np.float64],
     weight: NDArray[np.float32],
 ) -> tuple[Any, Any, Any]:
-    """Return the images' summed residual power [K], their products with their models and the models' power, both [n]."""
+    """Return the residual power summed over images [K], the products of images and models [n], and the power of models [n]."""
     xp, pixels = array_module(images.values, reference.cube), images.pixels
     weight = xp.asarray(weight)
     model = reference.slices(rotations.astype(np.float32), pixels) * images.ctf

@@ -1,15 +1,16 @@
-"""What posed images say of their scale, defocus and astigmatism, in two parts that share no Fourier pixel.
+"""Evidence of posed images about their scale, defocus and astigmatism, in two parts that have no Fourier pixel in common.
 
-The first part has every other band of shells, the second the bands between. Noise of different pixels is independent, so
-errors of the two parts are; a true deviation is in both. Each parameter is told by one Gauss-Newton step from where it
-is. In every part all other parameters of an image are free: pose, scale, defocus and astigmatism are eliminated from the
-normal equations (Schur complement), so that no parameter takes another's error for its own signal.
+The first part has every other band of shells, and the second part has the bands between. The noise of different pixels is
+independent, so the errors of the two parts are independent, too. A true deviation is in both parts. Each parameter is
+estimated with one Gauss-Newton step from its present value. In each part all other parameters of an image are free: pose,
+scale, defocus and astigmatism are eliminated from the normal equations (Schur complement). Thus the error of one parameter is
+not taken for the signal of another.
 
-Why a step and not the likelihood at other values: the reference holds the image's own noise, with the CTF of its present
-parameters. That raises the likelihood there above all other values; with 150 octahedral particles it outweighed true
-deviations of the defocus of 200 Å. The slope at the present values is free of it, for the raised likelihood has its
-maximum there. A step is right where the CTF's phase is off by less than a radian at the shells that count; what is
-farther off gets nearer with every iteration.
+Why a step, and not the likelihood at other values? The reference includes the noise of the image itself, with the CTF of its
+present parameters. This raises the likelihood at the present values above that at all other values. With 150 octahedral
+particles this effect was larger than that of true deviations of the defocus of 200 Å. The slope at the present values does not
+have this error, because the raised likelihood has its maximum there. A step is correct if the phase of the CTF is wrong by
+less than a radian at the important shells. Larger errors decrease with every iteration.
 
 Reference for defocus and astigmatism from posed particles: Zivanov et al. 2018, doi:10.7554/eLife.42166.
 """
@@ -33,19 +34,20 @@ from cryopipe.projection.noise import NoiseModel
 from cryopipe.projection.particle_spectra import ParticleSpectra
 from cryopipe.projection.references import ReferenceMap
 
-#: shells of a band. A choice: the mask of a reference ties the noise of neighbouring shells, and more bands are fairer
+#: shells of a band. A choice: the mask of a reference correlates the noise of neighbouring shells, which favours wide bands, but
+#: with more bands both parts are more alike
 BAND = 2
-#: images that are compared at a time: a bound on the copies of their spectra
+#: number of images that are compared together, which limits the memory of the copies of their spectra
 _CHUNK = 512
-#: places in the normal equations: 5 of the pose, then
+#: indices in the normal equations: the first 5 are those of the pose
 _SCALE, _DEFOCUS, _ASTIGMATISM = 5, 6, [7, 8]
-#: share of a diagonal that keeps a direction solvable of which an image says nothing
+#: share of the diagonal that is added, so that the equations can be solved if an image has no information in a direction
 _FLOOR = 1e-9
 
 
 @dataclass(frozen=True)
 class Standing:
-    """Where n posed images stand.
+    """Present parameters of n posed images.
 
     Attributes
     ----------
@@ -54,7 +56,7 @@ class Standing:
     scale : float64 [n]
         Factor of the model.
     ctf_change_A : float64 [n, 3]
-        Against the CTFs that the images carry, see `cryopipe.poses.ctf.changed_parameters`.
+        Change against the CTFs of the images, see `cryopipe.poses.ctf.changed_parameters`.
     """
 
     rotations: NDArray[np.float64]
@@ -69,18 +71,19 @@ class Standing:
 
 @dataclass(frozen=True, eq=False)
 class OpticsEvidence:
-    """What n images say; the axis of 2 is that of the parts.
+    """Evidence of n images. The second axis is that of the two parts.
 
     Attributes
     ----------
     scale, scale_information : float64 [n, 2]
         The estimate, and the inverse of its variance.
     defocus, defocus_information : float64 [n, 2]
-        Change of the mean defocus against the CTFs that the images carry, Å.
+        Change of the mean defocus against the CTFs of the images, Å.
     astigmatism : float64 [n, 2, 2]
-        Gradient of the log-likelihood by both components (last axis) at the present astigmatism, others eliminated.
+        Gradient of the log-likelihood in both components (last axis) at the present astigmatism. Other parameters are
+        eliminated.
     astigmatism_information : float64 [n, 2, 2, 2]
-        Its negative slope.
+        Negative second derivative of the same log-likelihood.
     """
 
     scale: NDArray[np.float64]
@@ -110,20 +113,20 @@ def optics_evidence(
     Parameters
     ----------
     images : ParticleSpectra
-        n images with the CTFs of ``parameters``, cropped to the radius that is to be used.
+        n images with the CTFs of ``parameters``, cropped to the radius that is used.
     noise, reference
         As for `cryopipe.poses.refine_poses.refine_poses`.
     standing : Standing
-        Poses that have been refined, scales and changes of the CTFs.
+        Refined poses, scales and changes of the CTFs.
     parameters : CtfParameters
-        The CTFs that the images carry (for phase-flipped images, those they were flipped with).
+        The CTFs of the images (for phase-flipped images, those that were used for flipping).
     resources : Resources, optional
         CUDA devices to spread the images over.
 
     Returns
     -------
     OpticsEvidence
-        No image's result depends on another's.
+        The result of an image does not depend on other images.
     """
     n, devices = len(images), None if resources is None else resources.devices
     weight = noise.inverse_variance_of_each(images)
@@ -150,7 +153,7 @@ def optics_evidence(
 
 
 def _evidence(problem: PoseProblem, shell: Any, at: Standing) -> OpticsEvidence:
-    """Return what the images of a problem say in both parts of its pixels."""
+    """Return the evidence of the images of a problem in both parts of its pixels."""
     xp = array_module(problem.cube)
     phase = to_numpy(problem.phase).copy()
     phase[:, 1:4] += to_numpy(problem.per_A)[:, None] * at.ctf_change_A
@@ -174,13 +177,13 @@ def _evidence(problem: PoseProblem, shell: Any, at: Standing) -> OpticsEvidence:
 def _stepped(
     present: NDArray[np.float64], slope: NDArray[np.float64], information: NDArray[np.float64]
 ) -> list[NDArray[np.float64]]:
-    """Return where a step leads and the information there; images that say nothing stay."""
+    """Return the values after a step, and their information. Images without information keep their value."""
     known = np.maximum(information, 0)
     return [present + np.divide(slope, known, out=np.zeros(len(known)), where=known > 0), known]
 
 
 def _pixels(problem: PoseProblem, index: NDArray[np.int64]) -> PoseProblem:
-    """Return a problem's Fourier pixels ``index``."""
+    """Return a problem with the Fourier pixels ``index`` only."""
     xp = array_module(problem.cube)
     at = xp.asarray(index)
     images, ctf = (xp.ascontiguousarray(array[:, at]) for array in (problem.images, problem.ctf))
@@ -191,7 +194,7 @@ def _pixels(problem: PoseProblem, index: NDArray[np.int64]) -> PoseProblem:
 def _eliminated(
     hessian: NDArray[np.float64], gradient: NDArray[np.float64], kept: list[int]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return slope [n, k] and information [n, k, k] of the log-likelihood by ``kept`` parameters, all others free."""
+    """Return slope [n, k] and information [n, k, k] of the log-likelihood in the ``kept`` parameters. All others are free."""
     others = [place for place in range(hessian.shape[1]) if place not in kept]
     size = 1 / np.sqrt(np.maximum(np.einsum("nii->ni", hessian), 1e-300))
     scaled = hessian * size[:, :, None] * size[:, None, :] + _FLOOR * np.eye(hessian.shape[1])

@@ -17,8 +17,8 @@ from cryopipe.imaging.masks import soft_circle
 from cryopipe.imaging.optics import CTF_COLUMNS, CtfParameters, ctf_stack, from_table
 from cryopipe.io import mrc, star
 
-#: bytes of images that one thread reads and transforms at a time; its working arrays take three times as much and stay in
-#: the processor's cache (images of 64 px: 0.75 times the CPU time that 8 MB take)
+#: bytes of images that one thread reads and transforms at a time. Its working arrays take three times as much. They stay in the
+#: cache of the processor (with images of 64 px this takes 0.75 times the CPU time of 8 MB)
 CHUNK_BYTES = 2 << 20
 _MASK_EDGE_FRACTION = 0.04
 """Width of the circular mask's cosine edge as a fraction of the box. (RELION's ``width_mask_edge`` is always 5 px.)"""
@@ -121,19 +121,19 @@ class ParticleImages:
     ) -> None:
         """Put the spectra of the images ``rows`` into the rows ``places`` of an array.
 
-        An image's values depend neither on the other rows nor on the number of threads. The memory beyond the array is
-        some 8 MB for each thread.
+        An image's values depend neither on the other rows nor on the number of threads. Beside the array, each
+        thread takes about 8 MB of memory.
 
         Parameters
         ----------
         values : complex64 ``[m, K]``
             Receives the spectra.
         places : int ``[n]``
-            A row of ``values`` for each image.
+            The row of ``values`` for each image.
         rows : int ``[n]``
-            The images.
+            Rows of the images.
         pixels : FourierPixels
-            Of the box.
+            Fourier pixels of the box.
         threads : int
             Threads that read and transform.
 
@@ -208,7 +208,7 @@ def transform(
     name : str
         Source of the images, for messages.
     index : ndarray int [n], optional
-        Their zero-based numbers there.
+        Zero-based numbers of the images in their source.
     threads : int
         CPU threads of the transforms.
 

@@ -122,8 +122,8 @@ def load_particle_spectra(
 ) -> ParticleSpectra:
     """Read the particle images of a table and return their spectra inside a radius with their CTFs.
 
-    The peak memory is the result's ``12 n K`` bytes plus some 8 MB for each thread. Where that is too much, ask a
-    `cryopipe.iteration.particle_store.ParticleStore` for blocks.
+    The peak memory is the result's ``12 n K`` bytes plus about 8 MB for each thread. If that is too much, read blocks
+    from a `cryopipe.iteration.particle_store.ParticleStore`.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def load_particle_spectra(
     Returns
     -------
     ParticleSpectra
-        In the order of the table's rows.
+        Spectra in the order of the rows of the table.
 
     Raises
     ------

@@ -32,18 +32,18 @@ def separable_ramps(pixels: FourierPixels, shifts_px: np.ndarray, xp: Any) -> An
 
 
 def shift_values(values: Any, pixels: FourierPixels, shifts_px: np.ndarray, *, in_place: bool = False) -> Any:
-    """Return the spectra ``values`` [n, K] of images moved each by its own shift (x, y) px ``[n, 2]``; complex64.
+    """Return the spectra ``values`` [n, K] with each image moved by its own shift (x, y) px ``[n, 2]``, complex64.
 
     Parameters
     ----------
     values : complex64 ``[n, K]``
-        NumPy or CuPy.
+        Spectra, a NumPy or CuPy array.
     pixels : FourierPixels
         The K pixels.
     shifts_px : float ``[n, 2]``
-        (x, y) for each image.
+        Shift (x, y) of each image.
     in_place : bool
-        Write the result over ``values``, on the host: a block takes its memory once.
+        Overwrite ``values`` with the result, so that no second array is needed. This has an effect on the host only.
     """
     xp = array_module(values)
     if xp is not np:

@@ -1,4 +1,4 @@
-"""Two independent halves of a particle set: those that a table states, else decided by the particle itself, not its row."""
+"""Two independent halves of a particle set: those of the table, or else halves that depend on the particle, not on its row."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ def half_sets(names: Sequence[str], groups: Sequence[str] | None = None) -> np.n
 def half_sets_of(particles: StarTable) -> np.ndarray:
     """Return the half sets of a particle table: int8 ``[n]`` of 1 and 2.
 
-    They are those of its column rlnRandomSubset, where it has one: particles that an earlier refinement kept apart stay
-    apart. Without it they are stratified by micrograph. A particle's name is that of `cryopipe.projection.particle_keys`:
-    micrograph and coordinates, else its image's name.
+    If the table has the column rlnRandomSubset, its half sets are used, so that particles that an earlier refinement kept apart
+    stay apart. Otherwise, particles are split micrograph by micrograph. The name of a particle is that of
+    `cryopipe.projection.particle_keys`: micrograph and coordinates, or else its image.
 
     Raises
     ------
     InputError
-        The table says neither where particles are nor what their images are called, or names one twice; its half sets are not
-        all 1 or 2; or a half has no particle.
+        The table has neither coordinates nor image names, or a name occurs twice, or a half set is not 1 or 2, or a half has
+        no particles.
     """
     rows = particles.rows
     group = next((rows[c].astype(str).tolist() for c in ("crpItem", "rlnMicrographName") if c in rows), None)
@@ -84,8 +84,9 @@ def _stated(subset: np.ndarray) -> np.ndarray:
     bad = np.flatnonzero(~np.isin(subset, (1, 2)))
     if len(bad):
         raise InputError(
-            f"rlnRandomSubset is {subset[bad[0]]:g} for particle {bad[0] + 1}, and not 1 or 2 for {len(bad)} of {len(subset)}: "
-            "fill the column, or remove it, and the particles are split anew"
+            f"rlnRandomSubset is {subset[bad[0]]:g} for particle {bad[0] + 1}. "
+            f"{len(bad)} of {len(subset)} values are not 1 or 2. Fill the column, or remove it. "
+            "Without the column, particles are split into new half sets."
         )
     return subset.astype(np.int8)
 

@@ -33,7 +33,7 @@ def shell_means(weight: Any, radius: int, padding: int) -> np.ndarray:
 
 @functools.lru_cache(maxsize=16)
 def shell_counts(edge: int, radius: int, padding: int) -> np.ndarray:
-    """Return how many voxels of a half cube of radius ``edge`` each shell round(|k|/padding) has, float64."""
+    """Return the number of voxels in each shell round(|k|/padding) of a half cube of radius ``edge``, float64."""
     found: np.ndarray = shells.plane_counts(edge, radius, padding).sum(axis=0)
     found.setflags(write=False)
     return found

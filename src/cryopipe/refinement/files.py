@@ -1,4 +1,4 @@
-"""What a refinement reads and writes: particles and an initial map in; maps, curves and poses out."""
+"""Input and output of a refinement: it reads particles and an initial map, and writes maps, curves and poses."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def read_particles(path: Path) -> StarTable:
     """
     table = read_table(path, "particles")
     if len(table) == 0:
-        raise InputError(f"{path}: no particles in it; look at what the steps before rejected.")
+        raise InputError(f"{path}: the table has no particles. Look at what the steps before it rejected.")
     return table.with_rows(table.rows.iloc[canonical_order(table.rows)])
 
 
@@ -68,11 +68,11 @@ def write_maps(
     outputs : mapping
         Paths of ``half1``, ``half2``, ``map``, ``mask`` and ``fsc``.
     halves : pair of array float32 [z, y, x]
-        Unfiltered and unmasked.
+        Half maps, unfiltered and unmasked.
     mask_options : dict
         Options of :func:`cryopipe.reconstruction.dynamic_mask.dynamic_mask`.
     context : Context
-        Random phases, threads.
+        Random numbers for the random phases, threads.
     pixel_size_A : float
     """
     half1, half2 = halves
@@ -106,9 +106,9 @@ def write_poses(
     table : StarTable
         The particles.
     halves : Halves
-        Which of them each half has.
+        The particles of each half.
     progress : Progress
-        What was found.
+        Result of the refinement.
     symmetry : str
         Point group.
     """

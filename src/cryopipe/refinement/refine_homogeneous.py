@@ -1,9 +1,9 @@
-"""Gold-standard refinement of one structure: two half sets that never meet, frequency marching, continuous poses.
+"""Gold-standard refinement of one structure: two independent half sets, frequency marching, continuous poses.
 
 In every iteration each half searches its particles: at first all of them globally, later those whose pose is ambiguous.
 It refines poses continuously at the resolution reached, estimates the noise again (on request also grey scales and
 defoci), and reconstructs. The halves then share an FSC curve and their shells coarser than ``join_resolution_A``. The
-curve filters the next references and decides how far in frequency the next iteration may go. The last reconstruction
+curve filters the next references and determines how far in frequency the next iteration goes. The last reconstruction
 uses all frequencies of the full box. Images come in blocks from a particle store, so memory does not grow with their
 number.
 
@@ -41,11 +41,11 @@ from cryopipe.refinement.options import diameter_A, exchange_options, half_set_o
 from cryopipe.refinement.progress import Iteration, Progress
 from cryopipe.refinement.support import unsupported
 
-#: by how much the radius may grow in one iteration
+#: largest factor by which the radius grows in one iteration
 GROWTH = 1.4
-#: a refinement has converged when two iterations in a row gain less than this share of the best radius before
+#: a refinement has converged when two iterations in a row gain less than this share of the best previous radius
 LEAST_GAIN = 0.02
-#: ... and when its poses move by less than this share of the angle that moves the particle's rim by one resolution element
+#: ... and when its poses move by less than this share of the angle that moves the rim of the particle by one resolution element
 SETTLED_ANGLE = 0.25
 
 
@@ -65,7 +65,7 @@ def refine(
     halves : Halves
         Particles at full size.
     initial : array float32 [z, y, x]
-        Initial map at the images' box and pixel size, any grey scale.
+        Initial map with the box and pixel size of the images, and with any grey scale.
     params : RefineHomogeneous
         Options.
     context : Context
@@ -73,12 +73,12 @@ def refine(
     fingerprint : str
         Fingerprint of everything that determines the result.
     exchange : callable
-        :func:`cryopipe.iteration.exchange.compare`, or a stand-in that tests what passes between the halves.
+        :func:`cryopipe.iteration.exchange.compare`, or a replacement that tests what the halves exchange.
 
     Returns
     -------
     Progress
-        Poses, noise and history; the final maps come from :func:`cryopipe.iteration.gold_standard.final_halves`.
+        Poses, noise and history. The final maps come from :func:`cryopipe.iteration.gold_standard.final_halves`.
     """
     checkpoint = Checkpoint(context.work_dir / "progress.npz", Progress, fingerprint)
     progress = checkpoint.load()
@@ -105,7 +105,7 @@ def refine(
 def iterate(
     progress: Progress, halves: Halves, params: RefineHomogeneous, context: Context, *, exchange: Any = compare
 ) -> Progress:
-    """Advance both halves by one iteration and decide how far the next one goes.
+    """Advance both halves by one iteration, and determine the radius of the next one.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def iterate(
         shared.fsc, searched=progress.radius, shared=start, largest=store.radius, growth=GROWTH
     ).radius
     resolvable_deg = float(np.degrees(store.side_A / progress.radius / diameter_A(params)))
-    # one iteration without gain may be the first with a mask or with defoci; two in a row are the end
+    # one iteration without gain may be the first with a mask or with defoci, so two in a row are needed
     best = max((old.radius for old in progress.history), default=0.0)
     gained = max(progress.radius, radius) > (1 + LEAST_GAIN) * best
     settled = not gained and row.median_angle_change_deg < SETTLED_ANGLE * resolvable_deg
@@ -153,7 +153,7 @@ def iterate(
 
 
 def mean_priors(pair: Pair) -> dict[str, float]:
-    """Return the widths of priors that the halves have learned, means of both."""
+    """Return the estimated widths of the priors, each as the mean of both halves."""
     first, second = (asdict(state.priors) for state in pair.states)
     names = {"defocus_A": "defocus_prior_A", "defocus_of_micrographs_A": "micrograph_defocus_prior_A"}
     names |= {"astigmatism_A": "astigmatism_prior_A", "scale": "scale_prior"}
@@ -162,7 +162,7 @@ def mean_priors(pair: Pair) -> dict[str, float]:
 
 
 def plan(progress: Progress, halves: Halves, params: RefineHomogeneous) -> Task:
-    """Decide what the next iteration does."""
+    """Return the task of the next iteration."""
     i, store = progress.iteration, halves.store
     to = reach(progress.radius, store.radius)
     return Task(
@@ -178,23 +178,23 @@ def plan(progress: Progress, halves: Halves, params: RefineHomogeneous) -> Task:
 
 
 def start_radius(halves: Halves, params: RefineHomogeneous) -> int:
-    """Return the first iteration's radius, below which no later one goes."""
+    """Return the radius of the first iteration. It is the smallest of all iterations."""
     store = halves.store
     return min(max(round(store.side_A / require(params, "initial_lowpass_A")[0]), 4), store.radius)
 
 
 def reviews(progress: Progress) -> bool:
-    """Tell whether the next iteration asks for a second opinion on every particle: the first one after poses came to rest."""
+    """Return whether the next iteration searches all particles again: the first one after poses no longer change."""
     return progress.settled and progress.reviewed == 0
 
 
 def finished(progress: Progress, params: RefineHomogeneous) -> bool:
-    """Tell whether resolution and poses are at rest, also after all particles were searched again, or all iterations are done."""
+    """Return whether all iterations are done, or resolution and poses no longer change after a new search of all particles."""
     return (progress.settled and progress.reviewed > 0) or progress.iteration >= params.max_iterations
 
 
 def warn_of(progress: Progress, context: Context) -> None:
-    """Say in the log how many poses are unsure, and where the half maps do not support the map."""
+    """Log the number of uncertain poses, and a warning if the half maps do not support the map."""
     last, confidence = progress.history[-1], np.concatenate([state.poses.confidence for state in progress.pair.states])
     unsure = int((confidence < LOW_CONFIDENCE).sum())
     context.log.info("%d of %d poses have a confidence below %g", unsure, len(confidence), LOW_CONFIDENCE)
@@ -213,7 +213,8 @@ def main(inputs: Mapping[str, Any], outputs: Mapping[str, Path], params: RefineH
     halves = load_halves(table, memory_bytes=context.memory_bytes, threads=context.threads)
     if halves.first.micrographs is None:
         context.log.info(
-            "%s: no rlnMicrographName: each defocus is refined by itself, astigmatism stays", inputs["particles"]
+            "%s: the column rlnMicrographName is missing. Each defocus is refined alone, and astigmatism is not refined.",
+            inputs["particles"],
         )
     store, symmetry, gpu = halves.store, str(params.symmetry), bool(context.gpus)
     initial = read_initial_map(Path(inputs["map"]), store)

@@ -1,1 +1,1 @@
-"""How far a parameter of particles or micrographs may move: priors whose widths are learned from the data."""
+"""Priors that limit the change of a parameter of particles or micrographs. Their widths are estimated from the data."""

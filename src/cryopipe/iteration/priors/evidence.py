@@ -1,7 +1,7 @@
-"""What the data say of one parameter of each unit (particle or micrograph): an estimate from each of two parts of them.
+"""Evidence of the data about one parameter of each unit (particle or micrograph): an estimate from each of two parts of the data.
 
-The parts share nothing but the unit (`cryopipe.poses.optics_evidence`: bands of Fourier shells). What both say is the
-unit's; what they differ in is noise.
+The parts have only the unit in common (`cryopipe.poses.optics_evidence`: bands of Fourier shells). A deviation that both parts
+show belongs to the unit. A difference of both parts is noise.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Evidence:
     Attributes
     ----------
     estimate, information : float64 [n, 2]
-        Maximum of each part's likelihood, and the inverse of its variance; zero where it tells nothing.
+        Maximum of the likelihood of each part, and the inverse of its variance. The latter is zero if there is no information.
     reach : float
-        A true value is within plus and minus this of its centre.
+        Largest deviation of a true value from its centre, up or down.
     """
 
     estimate: NDArray[np.float64]
@@ -37,6 +37,6 @@ class Evidence:
         return np.asarray(self.information.sum(axis=1))
 
     def mean(self) -> NDArray[np.float64]:
-        """Return the estimate from all data, [n]; zero where they tell nothing."""
+        """Return the estimate from all data, [n]. It is zero where there is no information."""
         weighed = (self.estimate * self.information).sum(axis=1)
         return np.divide(weighed, self.total, out=np.zeros(len(self)), where=self.total > 0)

@@ -1,4 +1,4 @@
-"""What guards a learned width: whether two independent parts of the data agree, and how far they differ."""
+"""Tests of an estimated width: whether two independent parts of the data agree, and how much they differ."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from scipy.stats import t as student
 
 from cryopipe.iteration.priors.likelihood import posterior
 
-#: chance that both parts agree as well as they must, where zero is the truth
+#: probability that both parts agree well enough although the true width is zero
 _CHANCE = 1e-3
 #: median of a squared standard normal variable
 _MEDIAN = 0.4549
 
 
 def agree(away: NDArray[np.float64], information: NDArray[np.float64], width: float, good: NDArray[np.float64]) -> bool:
-    """Tell whether estimates from both parts of the data agree by more than chance: their correlation about the centre.
+    """Return whether estimates from both parts of the data agree more than by chance, by their correlation about the centre.
 
     Parameters
     ----------
@@ -23,11 +23,11 @@ def agree(away: NDArray[np.float64], information: NDArray[np.float64], width: fl
         Estimates from both parts, as deviations from the centre, and their information.
     width : float
     good : float64 [n]
-        Chance that a unit is no junk.
+        Probability that a unit is not junk.
     """
     first, second = (np.sqrt(good)[:, None] * posterior(away, information, width)[0]).T
     squares = np.sqrt((first**2).sum() * (second**2).sum())
-    # as many units as there are of equal weight
+    # number of units of equal weight that have the same effect
     weight = good * width**2 * information.prod(axis=1) ** 0.5 / (1 + width**2 * information).prod(axis=1) ** 0.5
     if squares == 0 or weight.sum() == 0:
         return False
@@ -39,7 +39,7 @@ def agree(away: NDArray[np.float64], information: NDArray[np.float64], width: fl
 def misfit(
     away: NDArray[np.float64], information: NDArray[np.float64], width: float, good: NDArray[np.float64]
 ) -> float:
-    """Return by how much squared differences of both parts exceed what is expected: a median, weighed by information.
+    """Return the ratio of observed to expected squared differences of both parts: a median, weighted by the expected ones.
 
     Parameters
     ----------
@@ -47,10 +47,10 @@ def misfit(
         Estimates from both parts, as deviations from the centre, and their information.
     width : float
     good : float64 [n]
-        Chance that a unit is no junk.
+        Probability that a unit is not junk.
     """
     mean, variance = posterior(away, information, width)
-    # a shrunk estimate k m has the error k² v = k times its posterior variance, and keeps k of the true value
+    # a shrunk estimate k m has the error k² v, which is k times its posterior variance; its mean is k times the true value
     kept = variance * information
     expected = (kept * variance).sum(axis=1) + (kept[:, 0] - kept[:, 1]) ** 2 * width**2
     ratio = (mean[:, 0] - mean[:, 1]) ** 2 / np.maximum(expected, np.finfo(float).tiny)

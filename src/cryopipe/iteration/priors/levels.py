@@ -1,8 +1,8 @@
-"""A parameter of particles whose micrographs have a mean of their own: two spreads, learned one after the other.
+"""A parameter of particles that also has a mean in each micrograph: two spreads, estimated one after the other.
 
-x_i = m_j + h_i: m_j of micrograph j, for example the error of its stated defocus, has one width; h_i, for example the
-height of the particle in the ice, another. Many particles tell their micrograph's mean together, where none of them tells
-its own height.
+The model is x_i = m_j + h_i. The mean m_j of micrograph j has one width. An example is the error of the defocus of the
+micrograph. The deviation h_i of particle i has another width. An example is the height of the particle in the ice. Many
+particles together determine the mean of their micrograph, even if no particle determines its own height.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from cryopipe.iteration.priors.evidence import Evidence
 from cryopipe.iteration.priors.spread import Shrunk, Spread, learn, shrink
 
-#: rounds in which either level is learned with the other one as it is. Measured: a third round changes widths by no step
+#: number of rounds. In each, one level is estimated while the other is fixed. Measured: a third round does not change the widths.
 _ROUNDS = 2
 
 
@@ -30,16 +30,16 @@ class Levels:
 
 
 def learn_levels(evidence: Evidence, micrograph: NDArray[np.int64] | None, *, width: float | None = None) -> Levels:
-    """Learn both spreads of a parameter about zero and return every particle's value.
+    """Estimate both spreads of a parameter about zero, and return the value of every particle.
 
     Parameters
     ----------
     evidence : Evidence
-        Of n particles.
+        Evidence of n particles.
     micrograph : int64 [n], optional
-        Number of each particle's micrograph, from 0; None: it is not known, and the particles spread about zero.
+        Number of the micrograph of each particle, from 0. None: it is not known, and the particles spread about zero.
     width : float, optional
-        Spread of the particles about zero, where it is known; nothing is learned then.
+        Spread of the particles about zero, if it is known. Then no spread is estimated.
     """
     zero = np.zeros(len(evidence))
     if micrograph is None or width is not None:
@@ -50,26 +50,26 @@ def learn_levels(evidence: Evidence, micrograph: NDArray[np.int64] | None, *, wi
         means = evidence_of_means(evidence, micrograph, own)
         shared = learn(means, np.zeros(len(means)))
         own = learn(evidence, shared.value[micrograph])
-    # what the prior keeps of an error of its centre: all of it where the width is zero
+    # share of an error of the centre that remains in the value: all of it if the width is zero
     kept = np.minimum((own.error / own.spread.width) ** 2, 1) if own.spread.width > 0 else 1.0
     error = np.hypot(own.error, kept * shared.error[micrograph])
     return Levels(own.value, error, shared.spread, own.spread)
 
 
 def evidence_of_means(evidence: Evidence, micrograph: NDArray[np.int64], own: Shrunk) -> Evidence:
-    """Return what the particles say of their micrographs' means.
+    """Return the evidence of the particles about the means of their micrographs.
 
-    A particle's own deviation is noise here, the same in both parts: each part is given half of the information that both
-    have together.
+    The deviation of a particle from the mean is noise here. It is the same in both parts. Therefore the information that both
+    parts have together is divided between them.
 
     Parameters
     ----------
     evidence : Evidence
-        Of n particles.
+        Evidence of n particles.
     micrograph : int64 [n]
-        Each one's micrograph.
+        Number of the micrograph of each particle.
     own : Shrunk
-        What was learned of the particles.
+        Values and spread of the particles.
     """
     told, spread = own.spread.temper * evidence.information, own.spread.width
     left = own.good / (1 + spread**2 * told.sum(axis=1))

@@ -1,11 +1,11 @@
-"""Normal units about a centre: posterior, evidence of a width, and the share of units that say nothing."""
+"""Units with a normal distribution about a centre: posterior, evidence for a width, share of units without information."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-#: weight of the prior against junk, in units for each unit: without it an estimate that says nothing could be called junk
+#: weight of the prior against junk per unit. Without it, an estimate without information could be called junk.
 _AGAINST_JUNK = 0.2
 _MOST_JUNK = 0.5
 _JUNK_STEPS = 30
@@ -14,7 +14,7 @@ _JUNK_STEPS = 30
 def posterior(
     away: NDArray[np.float64], information: NDArray[np.float64], width: NDArray[np.float64] | float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean, as a deviation from the centre, and variance of units with estimates ``away`` from it."""
+    """Return posterior means and variances of units. Means and the estimates ``away`` are deviations from the centre."""
     kept = 1 / (1 + width**2 * information)
     return (1 - kept) * away, width**2 * kept
 
@@ -22,7 +22,7 @@ def posterior(
 def log_evidence(
     away: NDArray[np.float64], information: NDArray[np.float64], width: NDArray[np.float64] | float
 ) -> NDArray[np.float64]:
-    """Return the log of N(m; c, s² + v) over N(m; c, v): zero for a width of zero and where nothing is told."""
+    """Return log N(m; c, s² + v) - log N(m; c, v). It is zero for a width of zero and for units without information."""
     excess = width**2 * information
     return np.asarray(0.5 * away**2 * information * excess / (1 + excess) - 0.5 * np.log1p(excess))
 
@@ -39,7 +39,7 @@ def both_parts(
 def marginal(
     away: NDArray[np.float64], information: NDArray[np.float64], widths: NDArray[np.float64], reach: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Return marginal log-likelihood [w] and share of junk [w] at each width, and each unit's chance of being none [n, w].
+    """Return at each width the marginal log-likelihood [w], the share of junk [w] and each unit's chance to be good [n, w].
 
     Parameters
     ----------
@@ -47,11 +47,11 @@ def marginal(
         Estimates from both parts, as deviations from the centre, and their information.
     widths : float64 [w]
     reach : float
-        Width of the values of units that say nothing.
+        Width of the values of junk units.
     """
     whole = both_parts(away, information)
     told = log_evidence(*whole, widths)
-    ratio = np.exp(np.clip(log_evidence(*whole, reach) - told, -600, 600))  # of junk against none
+    ratio = np.exp(np.clip(log_evidence(*whole, reach) - told, -600, 600))  # of junk to good units
     n, junk = len(away), np.full(len(widths), 0.05)
     for _ in range(_JUNK_STEPS):
         bad = junk * ratio / ((1 - junk) + junk * ratio)

@@ -1,18 +1,18 @@
-"""The spread of a parameter over its units, learned from the data (empirical Bayes), and what it makes of each unit.
+"""The spread of a parameter over its units, estimated from the data (empirical Bayes), and the resulting value of each unit.
 
-Unit i has the true value x_i ~ N(c_i, s²); its data estimate it as m_i with variance v_i. The width s maximises the
-marginal likelihood of all units together, the product of N(m_i; c_i, s² + v_i), and each unit's value is the posterior
-mean. Three guards keep a refinement from being worse than none:
+Unit i has the true value x_i ~ N(c_i, s²). Its data estimate this value as m_i with variance v_i. The width s maximises the
+marginal likelihood of all units together, the product of N(m_i; c_i, s² + v_i). The value of each unit is its posterior mean.
+Three tests prevent that a refinement makes values worse:
 
-- **Junk.** A share of the units has an estimate anywhere. It is learned as the share of a second component as wide as the
-  reach of the parameter, and such units stay at the centre.
-- **Calibration.** Variances are understated where reference or noise are wrong. The estimates from the two independent
-  parts of the data tell: where they differ by more than their stated errors, all variances are raised.
-- **Evidence.** A width above zero needs a likelihood ratio against zero, and the estimates from both parts have to agree,
-  which noise does not do whatever its size. Otherwise the width is zero: all units are left where they are.
+- **Junk.** Some units have an arbitrary estimate. Their share is estimated as that of a second component, which is as wide as
+  the reach of the parameter. Such units stay at the centre.
+- **Calibration.** Variances are too small if the reference or the noise is wrong. The two independent parts of the data show
+  this: if their estimates differ by more than their errors, all variances are increased.
+- **Evidence.** A width above zero needs a large likelihood ratio against a width of zero. The estimates from both parts must
+  also agree, which noise of any size does not do. Otherwise the width is zero, and all units stay at their centres.
 
-References: Robbins 1956 (empirical Bayes); Efron & Morris 1973, doi:10.1080/01621459.1973.10481350 (shrinkage by a
-learned prior). A learned prior's estimate has on average no larger error than leaving all units at their centre.
+References: Robbins 1956 (empirical Bayes); Efron & Morris 1973, doi:10.1080/01621459.1973.10481350 (shrinkage by an
+estimated prior). With an estimated prior the mean error is not larger than with all units at their centres.
 """
 
 from __future__ import annotations
@@ -26,28 +26,29 @@ from cryopipe.iteration.priors.evidence import Evidence
 from cryopipe.iteration.priors.guards import agree, misfit
 from cryopipe.iteration.priors.likelihood import both_parts, marginal, posterior
 
-#: widths that are tried: from this share of the reach up to the reach, growing by this factor. A choice: a width that is
-#: 10 % wrong costs less than a hundredth of the gain
+#: widths that are tried: from this share of the reach up to the reach, each larger than the last by this factor. A choice: with
+#: a width that is wrong by 10 %, less than a hundredth of the gain is lost
 _NARROWEST, _RATIO = 1e-3, 1.2
-#: nats by which a width must beat zero: by chance one time in 400, where zero is the truth (half a chi squared of one)
+#: least log-likelihood ratio (nats) of a width against zero. If the true width is zero, chance exceeds this one time in 400 (half
+#: a chi squared with one degree of freedom)
 _NATS = 4.0
-#: repeats of calibration; each removes nearly all of what is left, and the last ones change less than 5 %
+#: number of repeats of the calibration. Each removes nearly all of the remaining misfit, and the last ones change less than 5 %.
 _CALIBRATIONS = 4
 _LEAST_TEMPER, _CALIBRATED = 0.02, 1.05
 
 
 @dataclass(frozen=True)
 class Spread:
-    """What was learned of a parameter.
+    """Estimated spread of a parameter.
 
     Attributes
     ----------
     width : float
-        Standard deviation of the true values about their centres; 0: the data cannot tell, all stay.
+        Standard deviation of the true values about their centres. 0: the data do not determine it, and all units stay.
     temper : float
         Factor on the information, at most 1.
     junk : float
-        Share of units whose data say nothing of the parameter.
+        Share of units whose data have no information about the parameter.
     """
 
     width: float
@@ -63,7 +64,7 @@ class Shrunk:
     ----------
     value, error : float64 [n]
     good : float64 [n]
-        Chance that the unit is no junk.
+        Probability that the unit is not junk.
     spread : Spread
     """
 
@@ -74,20 +75,20 @@ class Shrunk:
 
 
 def learn(evidence: Evidence, centre: NDArray[np.float64]) -> Shrunk:
-    """Learn the spread of a parameter and return every unit's value.
+    """Estimate the spread of a parameter, and return the value of every unit.
 
     Parameters
     ----------
     evidence : Evidence
-        Of n units.
+        Evidence of n units.
     centre : float64 [n]
-        Where each unit's prior has its middle.
+        Centre of the prior of each unit.
 
     Returns
     -------
     Shrunk
-        The centres, where the width is zero. Errors average over the widths that the data allow, so that they are those of
-        the units' values in either case.
+        The values are the centres if the width is zero. Errors are averages over the widths that the data allow. They are
+        valid in both cases.
     """
     widths = _widths(evidence.reach)
     away = evidence.estimate - centre[:, None]
@@ -109,7 +110,7 @@ def learn(evidence: Evidence, centre: NDArray[np.float64]) -> Shrunk:
 
 
 def shrink(evidence: Evidence, centre: NDArray[np.float64], width: float) -> Shrunk:
-    """Return every unit's value with a prior of known width; ``evidence`` and ``centre`` as for `learn`."""
+    """Return the value of every unit with a prior of known width. ``evidence`` and ``centre`` are as for `learn`."""
     mean, variance = posterior(evidence.mean() - centre, evidence.total, width)
     return Shrunk(centre + mean, np.sqrt(variance), np.ones(len(evidence)), Spread(width))
 
@@ -128,7 +129,7 @@ def _averaged(
     *,
     moved: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return values, as deviations from the centre, and errors [n] over all widths; where not ``moved`` values are zero."""
+    """Return the deviations from the centre and the errors [n], averaged over all widths. Deviations are 0 if not ``moved``."""
     mean, variance = posterior(*both_parts(away, information), widths)
     value = (good * mean) @ weight if moved else np.zeros(len(away))
     second = good * (variance + (mean - value[:, None]) ** 2) + (1 - good) * (widths**2 + value[:, None] ** 2)

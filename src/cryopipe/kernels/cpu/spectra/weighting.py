@@ -42,7 +42,7 @@ def weigh(
             value = values[n, j] * (along_x[kx[j]] * along_y[ky[j] + radius]) * factor
             weighted[j] = value
             certain[j] = factor * ctf[n, j]
-            # zero times a finite number is zero, times anything else NaN
+            # zero times a finite number is zero, but zero times NaN or infinity is NaN
             total += (value.real + value.imag + certain[j]) * np.float32(0)
         finite[i] = total == 0
         for j in range(kx.size):

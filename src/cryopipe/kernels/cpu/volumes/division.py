@@ -46,7 +46,7 @@ def _smoothed_value(cube, plane, row, column):
 
 @njit(cache=True, nogil=True)
 def divide(numerator, weight, start, floor, regulariser, scale, least, quotient):
-    """Fill ``quotient`` in one thread: this is called from the threads that transform.
+    """Fill ``quotient`` in one thread, because it is called from the threads of the transforms.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def divide(numerator, weight, start, floor, regulariser, scale, least, quotient)
     edge = width - 1
     shells = floor.size
     shell = np.empty(width, np.int32)
-    # sums over three rows, of three planes in turn; a column more on either side
+    # sums over three rows for each of three planes, with one more column on either side
     sums, total = np.empty((3, width + 2), np.float32), np.empty(width + 2, np.float32)
     part = np.float32(1 / 64)
     for row in range(quotient.shape[1]):

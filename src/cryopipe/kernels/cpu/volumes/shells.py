@@ -11,20 +11,20 @@ from numba import njit, prange
 
 @njit(cache=True, inline="always")
 def row_shells(far, limit, scale, shell):
-    """Fill the shells of a row's columns and return how many columns can lie within ``limit`` shells.
+    """Fill the shells of the columns of a row, and return how many columns can be within ``limit`` shells.
 
-    This loop is a function of its own, because the compiler then vectorises it.
+    This loop is a separate function, because the compiler then vectorises it.
 
     Parameters
     ----------
     far : int
-        Squared distance of the row from the origin over the other two axes, in voxels of the padded cube.
+        Squared distance of the row from the origin along the other two axes, in voxels of the padded cube.
     limit : int
-        Outermost shell that is asked for.
+        Outermost shell that is needed.
     scale : float32
         One over the padding factor.
     shell : ndarray ``[columns]`` int32
-        Filled with round(|k| scale) for as many columns as are returned; the rest is not touched.
+        Filled with round(|k| scale) for the number of columns that is returned. The rest is not changed.
     """
     beyond = np.float64(limit + 1) / scale
     if far >= beyond * beyond:
