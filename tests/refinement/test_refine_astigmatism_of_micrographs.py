@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cryopipe.config.refinement import RefineHomogeneous
-from cryopipe.context import Context
-from cryopipe.imaging.filters import low_pass
 from cryopipe.imaging.fsc import fourier_shell_correlation, resolution_at
 from cryopipe.imaging.masks import soft_sphere
 from cryopipe.imaging.optics import CtfParameters, from_table
-from cryopipe.io.mrc import read_volume, write_volume
-from cryopipe.io.star import StarTable, read_table, write_table
+from cryopipe.io.mrc import read_volume
+from cryopipe.io.star import StarTable, read_table
 from cryopipe.poses.ctf import changed_parameters
-from cryopipe.refinement import refine_homogeneous
+from tests.refinement.step import refine_table
 from tests.simulated_particles import Dataset, simulate
 
 BOX, PIXEL_A = 96, 2.0
@@ -56,23 +52,15 @@ def stated(dataset: Dataset) -> StarTable:
 
 def refined(dataset: Dataset, table: StarTable, folder: Path, *, astigmatism: bool) -> tuple[float, StarTable]:
     """Refine and return the resolution against the truth and the particles."""
-    particles, start = folder / "in.star", folder / "start.mrc"
-    write_table(particles, table)
-    write_volume(start, low_pass(dataset.truth, PIXEL_A, 15.0), PIXEL_A)
-    params = RefineHomogeneous(
-        symmetry="O",
-        particle_diameter_A=125,
-        initial_lowpass_A=15.0,
-        mask_start_resolution_A=12.0,
+    outputs = refine_table(
+        dataset,
+        table,
+        folder,
+        start_A=15.0,
         offset_range_A=12.0,
         refine_astigmatism=astigmatism,
         defocus_start_resolution_A=9.0,
     )
-    names = ("half1.mrc", "half2.mrc", "map.mrc", "mask.mrc", "particles.star", "fsc.star", "history.tsv")
-    outputs = {name.split(".")[0]: folder / name for name in names}
-    context = Context("refine_homogeneous", folder / "work", seed=3, threads=2, log=logging.getLogger("test"))
-    (folder / "work").mkdir()
-    refine_homogeneous.main({"particles": particles, "map": start}, outputs, params, context)
     mask = soft_sphere(BOX, 36, edge_px=4)
     volume = 0.5 * (read_volume(outputs["half1"])[0] + read_volume(outputs["half2"])[0])
     curve = fourier_shell_correlation(volume * mask, dataset.truth * mask)

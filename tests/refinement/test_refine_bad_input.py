@@ -16,6 +16,7 @@ from cryopipe.errors import InputError
 from cryopipe.io.mrc import format_image_name, read_stack, write_stack, write_volume
 from cryopipe.io.star import write_table
 from cryopipe.refinement import refine_homogeneous
+from tests.refinement.step import outputs_in
 from tests.simulated_particles import Dataset, simulate
 
 
@@ -68,9 +69,8 @@ def refused(
     """Run the step and see it refuse, leaving no output behind."""
     write_table(folder / "particles.star", dataset.table.with_rows(rows))
     write_volume(folder / "start.mrc", dataset.truth, map_pixel_size_A)
-    names = ("half1.mrc", "half2.mrc", "map.mrc", "mask.mrc", "out.star", "fsc.star", "history.tsv")
-    keys = ("half1", "half2", "map", "mask", "particles", "fsc", "history")
-    outputs = {key: folder / name for key, name in zip(keys, names, strict=True)}
+    (folder / "out").mkdir(parents=True, exist_ok=True)
+    outputs = outputs_in(folder / "out")
     params = RefineHomogeneous(
         symmetry="O",
         particle_diameter_A=125,

@@ -32,17 +32,8 @@ from cryopipe.reconstruction.half_sets import half_sets_of
 from cryopipe.reconstruction.reconstruct import Reconstruction
 from cryopipe.refinement import refine_homogeneous as refinement
 from tests.emulated_cupy import emulated_gpus
+from tests.refinement.step import outputs_in
 from tests.simulated_particles import Dataset, simulate
-
-SUFFIXES = {
-    "half1": "half1.mrc",
-    "half2": "half2.mrc",
-    "map": "map.mrc",
-    "mask": "mask.mrc",
-    "particles": "particles.star",
-    "fsc": "fsc.star",
-    "history": "history.tsv",
-}
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +87,7 @@ def run(
             | options
         )
     )
-    outputs = {name: folder / suffix for name, suffix in SUFFIXES.items()}
+    outputs = outputs_in(folder)
     context = context_in(folder, threads, gpus, memory_bytes)
     if progress is not None:
         object.__setattr__(context, "progress", progress)
@@ -353,7 +344,7 @@ def test_no_memory_budget_changes_a_bit(
     assert history[-1, 6] > 0, "defoci were to be refined"
     assert (history[-1, 7] > 0) == astigmatism
     for other in runs[1:]:
-        for name in SUFFIXES:
+        for name in runs[0]:
             assert other[name].read_bytes() == runs[0][name].read_bytes(), name
 
 
@@ -380,7 +371,7 @@ def test_a_map_of_another_box_is_refused_with_both_boxes(octahedral: Dataset, tm
     params = RefineHomogeneous(
         symmetry="O", particle_diameter_A=125, initial_lowpass_A=20.8, offset_range_A=12.0, mask_start_resolution_A=12.0
     )
-    outputs = {name: tmp_path / suffix for name, suffix in SUFFIXES.items()}
+    outputs = outputs_in(tmp_path)
     with pytest.raises(InputError, match=r"48, 48, 48.*box 64"):
         refinement.main(
             {"particles": octahedral.particles, "map": tmp_path / "small.mrc"}, outputs, params, context_in(tmp_path)

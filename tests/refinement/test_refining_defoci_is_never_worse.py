@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cryopipe.config.refinement import RefineHomogeneous
-from cryopipe.context import Context
-from cryopipe.imaging.filters import low_pass
 from cryopipe.imaging.optics import from_table
-from cryopipe.io.mrc import write_volume
-from cryopipe.io.star import StarTable, read_table, write_table
-from cryopipe.refinement import refine_homogeneous
+from cryopipe.io.star import StarTable, read_table
+from tests.refinement.step import refine_table
 from tests.simulated_particles import Dataset, simulate
 
 PIXEL_A = 2.0
@@ -27,25 +22,16 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def refined(dataset: Dataset, table: StarTable, folder: Path, prior_A: float | None) -> StarTable:
     """Refine by defaults but for the prior and few iterations, and return the particles."""
-    folder.mkdir()
-    particles, start = folder / "in.star", folder / "start.mrc"
-    write_table(particles, table)
-    write_volume(start, low_pass(dataset.truth, PIXEL_A, 10.0), PIXEL_A)
-    params = RefineHomogeneous(
-        symmetry="O",
-        particle_diameter_A=125,
-        initial_lowpass_A=10.0,
-        mask_start_resolution_A=12.0,
+    outputs = refine_table(
+        dataset,
+        table,
+        folder,
+        start_A=10.0,
         offset_range_A=6.0,
         defocus_prior_A=prior_A,
         global_iterations=1,
         max_iterations=5,
     )
-    names = ("half1.mrc", "half2.mrc", "map.mrc", "mask.mrc", "particles.star", "fsc.star", "history.tsv")
-    outputs = {name.split(".")[0]: folder / name for name in names}
-    context = Context("refine_homogeneous", folder / "work", seed=3, threads=2, log=logging.getLogger("test"))
-    (folder / "work").mkdir()
-    refine_homogeneous.main({"particles": particles, "map": start}, outputs, params, context)
     return read_table(outputs["particles"], "particles")
 
 

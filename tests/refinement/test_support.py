@@ -14,9 +14,8 @@ from cryopipe.io.mrc import write_volume
 from cryopipe.refinement import refine_homogeneous
 from cryopipe.refinement.support import unsupported
 from cryopipe.report.sections.refinement import warning
+from tests.refinement.step import outputs_in
 from tests.simulated_particles import simulate
-
-NAMES = ("half1.mrc", "half2.mrc", "map.mrc", "mask.mrc", "particles.star", "fsc.star", "history.tsv")
 
 
 @pytest.mark.parametrize(("snr", "says"), [(1e-7, True), (0.5, False)])
@@ -25,7 +24,7 @@ def test_the_log_and_the_report_warn_of_a_map_of_noise_and_of_no_other(
 ) -> None:
     dataset = simulate(tmp_path / "data", count=80, snr=snr, symmetry="C1", box=48, pixel_size_A=4.0, seed=1)
     write_volume(tmp_path / "start.mrc", low_pass(dataset.truth, 4.0, 26.0), 4.0)
-    outputs = {name.split(".")[0]: tmp_path / name for name in NAMES}
+    outputs = outputs_in(tmp_path)
     params = RefineHomogeneous(
         symmetry="C1",
         particle_diameter_A=125,

@@ -116,7 +116,7 @@ def message(found: Standing, count: int, with_best: NDArray[np.float64]) -> tupl
             True,
         )
     return (
-        f"no two of {count} seeds found the same map, and none is clearly best. The initial map and all results from it are "
-        "probably wrong. Use more particles, allow more seeds (max_seeds), and check diameter and symmetry.",
+        f"no other of {count} seeds found the map of seed {best}, and it is not clearly best. The initial map and all results "
+        "from it are probably wrong. Use more particles, allow more seeds (max_seeds), and check diameter and symmetry.",
         True,
     )
