@@ -33,8 +33,9 @@ from cryopipe.workflow.terminal.outcome import LastWord, outcome
 def run_step(snakemake: Any, module: ModuleType) -> None:
     """Run ``module.main`` with what the injected ``snakemake`` object states. On failure the process ends with status 1.
 
-    The log file of the job is written here, not by redirection, so that it always has the traceback. Where Snakemake's logger is
-    `cryopipe.workflow.terminal`, that reads the log and speaks for the job. Else the job writes to standard error, too.
+    The log file of the job is written here, not by redirection, so that it always has the traceback. If
+    Snakemake's logger is `cryopipe.workflow.terminal`, it reads the log and shows the progress of the job. Otherwise the job
+    also writes to standard error.
     """
     log_path = Path(snakemake.log[0])
     wildcards = {name: str(value) for name, value in snakemake.wildcards.items()}
