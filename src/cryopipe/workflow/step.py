@@ -191,7 +191,7 @@ def _files(named: Any) -> dict[str, Any]:
 
 
 def defect(error: BaseException) -> str:
-    """Return what to tell a person of an error that no step raises on purpose."""
+    """Return the message for an error that no step raises on purpose."""
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     what = f"unexpected {type(error).__name__}: {error}{notes}."
     return f"{what} Unless disk, memory or rights explain it: please report it with the log."

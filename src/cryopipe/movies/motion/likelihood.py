@@ -56,7 +56,7 @@ class Motions:
     determined : float
         Number of parameters of the track that the data determine.
     power : ndarray ``[rings]``
-        Power a(k) of the specimen; empty before the first round.
+        Power a(k) of the specimen. Empty before the first round.
     common : ndarray ``[p, rings]``
         Mean product of two frames.
     precision : ndarray ``[p, 2]``

@@ -87,7 +87,7 @@ def pair_maps(spectra: Sequence[np.ndarray], grid: CorrelationGrid, range_A: flo
 
 
 def _blocks(frequencies: np.ndarray, window: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    """Return the number of (ascending) frequencies in a block, the middles of the blocks, and the factor by which shifts are reduced."""
+    """Return the number of ascending frequencies in a block, the middles of the blocks, and the loss of the map at each shift."""
     spacing = frequencies[1] - frequencies[0] if len(frequencies) > 1 else 1.0
     size = max(1, int(_TURN / (np.pi * window[-1] * spacing)))
     count = -(-len(frequencies) // size)
