@@ -233,7 +233,7 @@ def test_frames_that_share_nothing_and_noise_are_rejected_in_words(tmp_path: Pat
     assert list(accepted.rows["crpItem"]) == ["good", "some", "old"]
     assert {r.item: r.reason for r in rejections} == {
         "torn": "8 of 16 frames share nothing with the others (0.50 exceeds 0.29)",
-        "noise": "the frames share no more than noise does (evidence -41, 0 is asked for)",
+        "noise": "the frames share no more than noise (evidence -41, 0 is required)",
     }
     every, _ = run(tmp_path, path, ScreenMotion(min_evidence=None, max_lost_frames=None))
     assert len(every.rows) == 5

@@ -245,7 +245,7 @@ def test_the_assembly_of_a_file_is_what_its_chain_becomes_by_the_group() -> None
     ("given", "message"),
     [
         ({"operators": [[1, 0, 0]]}, "operator 1 has 3 numbers, not 12"),
-        ({"operators": [BESIDE, [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, -1, 0]]}, "operator 2 is no rotation"),
+        ({"operators": [BESIDE, [1, 0, 0, 0, 0, 1, 0, 0, 0, 0, -1, 0]]}, "operator 2 is not a rotation"),
         ({"operators": [BESIDE], "model": None}, "model is null"),
     ],
 )

@@ -219,8 +219,8 @@ class EstimateCtfXmipp(Params):
         "Coarse end of the fit, cycles per pixel of the downsampled micrograph.", default=0.05, ge=0.01, le=0.2
     )
     max_frequency: float = parameter(
-        "Fine end of the fit, cycles per pixel of the downsampled micrograph. The defocus depends most on the finest rings, and "
-        "noise beyond them counts little in this fit.",
+        "Fine end of the fit, cycles per pixel of the downsampled micrograph. The finest rings determine the defocus best, and "
+        "noise beyond them has little weight in this fit.",
         default=0.45,
         ge=0.1,
         le=0.48,
@@ -297,10 +297,10 @@ class ConsensusCtf(RunParams):
         gt=0,
     )
     defocus_from: Literal["weighted", "mean", "first", "consensus_ctf"] | Estimator = parameter(
-        "Which defocus goes on. weighted: the average, as tensors, of those that agree, with the weights that give the least "
-        "error, from the errors that they state and their differences in this batch; mean: their plain average; first: that "
-        "of the first branch that agrees; consensus_ctf: that of the run that this one starts from; otherwise that of the "
-        "named estimator, if it agrees.",
+        "Which defocus goes on. weighted: the average, as tensors, of those that agree, with the weights that give the smallest "
+        "error (from the errors that estimators state, and their differences in this batch); mean: their average with equal "
+        "weights; first: that of the first branch that agrees; consensus_ctf: that of the run that this one starts from; "
+        "otherwise that of the named estimator, if it agrees.",
         default="weighted",
     )
     envelope_from: Estimator | None = parameter(

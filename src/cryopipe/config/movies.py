@@ -326,41 +326,41 @@ class AlignMovies(Params):
     references=(),
 )
 class ScreenMotion(Params):
-    """Step ``screen_motion``: leave out movies that could not be aligned, or that motion blurred."""
+    """Step ``screen_motion``: leave out movies that could not be aligned, or that were blurred by motion."""
 
     criterion: Literal["harm", "legacy2020", "path"] = parameter(
-        "harm: what motion costs (blur inside the frames, jumps, frames that do not agree), not how far a movie drifts; "
-        "legacy2020: largest step and largest travel along x or y, as in 2020; path: Euclidean steps and the length of the path.",
+        "harm: loss of detail (blur inside the frames, jumps, frames that do not agree), not length of the drift; "
+        "legacy2020: largest step and largest range along x or y; path: largest Euclidean step and length of the path.",
         default="harm",
     )
     max_blur_A: float | None = parameter(
-        "harm: coarsest detail of which motion inside the frames may take half of the power (steady motion of s a "
-        "frame: 1.45 s). "
-        "Like the rings that consensus_ctf asks for; null: not judged.",
+        "harm: coarsest detail that may lose half of its power by motion inside the frames (1.45 s for a steady motion of s "
+        "per frame). The default is that of the rings which consensus_ctf requires. null: not judged.",
         unit="Å",
         default=8.0,
         gt=0,
     )
     max_lost_frames: float | None = parameter(
-        "harm: largest share of frames that share nothing with the others; a share f leaves (1 - f)² of the power, half of it at "
-        "0.29; null: not judged.",
+        "harm: largest fraction of frames that share nothing with the others. A fraction f leaves (1 - f)² of the power, which "
+        "is half at 0.29. null: not judged.",
         default=0.29,
         ge=0,
         le=1,
     )
     min_evidence: float | None = parameter(
-        "harm: least evidence (crpAlignmentEvidence) that the frames share a specimen; noise has less than 0; null: not judged.",
+        "harm: smallest evidence (crpAlignmentEvidence) that the frames share a specimen. Noise has less than 0. null: not "
+        "judged.",
         default=0.0,
     )
     max_frame_shift_A: float | None = parameter(
-        "Largest shift between neighbouring frames; null: 20 Å (harm: a frame that moved further has no detail left by which "
+        "Largest shift between neighbouring frames; null: 20 Å (harm: after a larger step a frame has lost the detail by which "
         "frames are aligned), 5 Å (legacy2020) or 10 Å (path).",
         unit="Å",
         default=None,
         gt=0,
     )
     max_movie_shift_A: float | None = parameter(
-        "Largest shift over the movie; null: any (harm), 15 Å (legacy2020) or 45 Å (path).",
+        "Largest motion over the movie; null: no limit (harm), 15 Å (legacy2020) or 45 Å (path).",
         unit="Å",
         default=None,
         gt=0,

@@ -73,13 +73,14 @@ class PickLog(SizePicker):
     """Step ``pick_log``: particles found as blobs of about their size, by Laplacians of Gaussians."""
 
     min_diameter_A: float | None = parameter(
-        "Diameter of the narrowest filter; the best one is 0.94 of a ball's and 1.14 of a shell's with a cavity of 0.65.",
+        "Diameter of the narrowest filter. The best filter has 0.94 times the diameter of a ball, and 1.14 times that of a shell "
+        "with a cavity of 0.65 diameters.",
         unit="Å",
         derived="0.9 * dataset.particle_diameter_A + 0.3 * given(dataset.cavity_diameter_A, 0)",
         gt=0,
     )
     max_diameter_A: float | None = parameter(
-        "Diameter of the widest filter; hollow particles of unknown cavity answer most at up to 1.3 times their own.",
+        "Diameter of the widest filter. The response of hollow particles is largest at up to 1.3 times their diameter.",
         unit="Å",
         derived="1.3 * dataset.particle_diameter_A",
         gt=0,
@@ -88,14 +89,14 @@ class PickLog(SizePicker):
         "Correct the rise of the CTF from zero frequency to its first peak before filtering.", default=False
     )
     adjust_threshold: float = parameter(
-        "Added to the figure of merit that parts the micrograph's maxima into particles and the rest.",
+        "Added to the figure of merit that separates particles from the other maxima of a micrograph.",
         unit="sd",
         default=0.0,
         ge=-5,
         le=20,
     )
     certain_merit_ratio: float = parameter(
-        "Maxima above this share of the typical particle's merit are particles, wherever the parting lies: views of one "
+        "Maxima above this share of the typical particle's merit are particles, wherever the threshold is, because views of one "
         "particle differ.",
         default=0.45,
         gt=0,
@@ -114,7 +115,7 @@ class PickLog(SizePicker):
         lt=1,
     )
     min_distance_fraction: float = parameter(
-        "Smallest distance of two picks, in particle diameters; elongated particles side by side are closer than one.",
+        "Smallest distance of two picks, in particle diameters. Elongated particles side by side are closer than one diameter.",
         default=0.7,
         gt=0,
         le=3,

@@ -26,7 +26,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-#: Largest error of the products of an operator's rows: coordinates of 100 Å are then right to 0.1 Å, and three decimals do.
+#: Largest error of the products of an operator's rows. Coordinates of 100 Å are then right to 0.1 Å, and three decimals suffice.
 _ORTHOGONAL = 1e-3
 
 
@@ -90,25 +90,25 @@ class SimulateMovies(Params):
         "PDB or mmCIF file, or a PDB id to download; null: the embedded apoferritin.", default=None
     )
     assembly: str | None = parameter(
-        "Biological assembly of the model that is generated where its file names it; null: the coordinates as they are.",
+        "Biological assembly of the model that is generated, if the model file defines it; null: the coordinates as they are.",
         default="1",
     )
     operators: list[list[float]] = parameter(
-        "Copies of the model that make the particle: 12 numbers each, the rows of a rotation with the shift in Å behind each, "
-        "as in BIOMT records; empty: one copy where it is.",
+        "Copies of the model that make the particle. Each has 12 numbers: the three rows of a rotation, each followed by its "
+        "shift in Å, as in BIOMT records. Empty: one copy, not moved.",
         default=[],
     )
     expand: str = parameter(
-        "Point group whose operators, about the model file's origin, then make the whole particle of those copies.",
+        "Point group that makes the whole particle from these copies. Its operators act about the origin of the model file.",
         default="C1",
     )
     symmetry: str = parameter("Point group of the particle.", default="O")
     particle_diameter_A: float = parameter(
         "Particle diameter that the pipeline uses.", unit="Å", default=125.0, ge=30, le=2000
     )
-    spacing: float = parameter("Least distance of two particles over the diameter.", default=1.04, ge=0.8, le=5)
+    spacing: float = parameter("Smallest distance of two particles, in diameters.", default=1.04, ge=0.8, le=5)
     iron_fraction: float | None = parameter(
-        "Share of particles whose cavity holds an iron core; null: 0.1 for the embedded apoferritin, none for a model.",
+        "Share of particles whose cavity has an iron core; null: 0.1 for the embedded apoferritin, none for a model.",
         default=None,
         ge=0,
         le=1,
@@ -163,14 +163,14 @@ class SimulateMovies(Params):
                 raise ValueError(f"operator {number} has {len(operator)} numbers, not 12: a 3 x 3 rotation and a shift")
             if not _is_rotation([operator[0:3], operator[4:7], operator[8:11]]):
                 raise ValueError(
-                    f"operator {number} is no rotation (orthogonal to {_ORTHOGONAL:g}, determinant 1): {operator}. "
+                    f"operator {number} is not a rotation (orthogonal to {_ORTHOGONAL:g}, determinant 1): {operator}. "
                     "Give the rows of a rotation, each followed by its shift"
                 )
         return self
 
     @property
     def model_file(self) -> str | None:
-        """The file that ``model`` names; None where it is embedded or a PDB id of four characters."""
+        """The file that ``model`` names. None for the embedded model or a PDB id of four characters."""
         return None if self.model is None or (len(self.model) == 4 and self.model.isalnum()) else self.model
 
     @property

@@ -56,7 +56,7 @@ _COLUMNS = CTF_COLUMNS | {"crpCtfAliasingResolution": "float64", "crpIciness": "
 _TILT_COLUMNS = {"crpCtfTilt": "float64", "crpCtfTiltAxis": "float64"}
 #: Value of crpIciness if the spectrum ends before the ice ring. A measured value is a square, so it is not negative.
 _UNKNOWN_ICE = -1.0
-#: Finest resolution of the first fit, CTFFIND4's. Up to it a search can tell one ring from the next.
+#: Finest resolution of the first fit, as in CTFFIND4. Up to this resolution a search can distinguish neighbouring rings.
 _FIRST_RESOLUTION_A = 5.0
 #: Significance below which rings count as not found. The search tries some 3e5 combinations; on noise the best of them
 #: reaches 4.5 to 5 standard deviations.

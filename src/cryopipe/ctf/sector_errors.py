@@ -1,10 +1,10 @@
-"""The stated error of a fitted defocus: what the fit would change if other sectors of the spectrum had been seen.
+"""The stated error of a fitted defocus, from the scatter between sectors of the spectrum.
 
-A fit ends where the sum of the pulls of all points of the spectrum (derivatives of the score by z, a, b and, if it is free,
-the phase shift) is zero. The noise of sectors is independent, so the scatter of their pulls is that of the sum, and the
-curvature of the score turns it into an error of the defocus: H⁻¹ (Σ gₛ gₛᵀ) H⁻¹ (Huber 1967; White 1982,
+A fit ends where the sum of the pulls of all points of the spectrum is zero. Pulls are derivatives of the score by z, a, b and,
+if it is free, the phase shift. The noise of sectors is independent. So the scatter of their pulls gives the scatter of the sum,
+and with the curvature of the score this gives the error of the defocus: H⁻¹ (Σ gₛ gₛᵀ) H⁻¹ (Huber 1967; White 1982,
 doi:10.2307/1912526, the "sandwich"). This needs no model of the noise. A background that is wrong in the same way at all
-azimuths does not count, because each sector then pulls in and out by the same amount: that part is a bias, not an error.
+azimuths does not count, because it gives all sectors the same pull. This part is a bias, not a random error.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ ERROR_COLUMNS = (
     "crpCtfDefocusMeanError",
     "crpCtfAstigmatismError",
 )
-#: Number of sectors over 180°. A choice: 24 give the error to 16 %, and at 8 Å one is still 12 pixels wide, so that their
-#: noise is independent.
+#: Number of sectors over 180°. A choice: 24 sectors give the error to 16 %, and at 8 Å each is still 12 pixels wide, so that
+#: their noise is independent.
 SECTORS = 24
-#: Range of the curvature to both sides, as a phase at the finest point. On weak simulated micrographs (rings to 4-5 Å) errors
-#: from 0.1 rad were 1.9 times too small, from 0.3 rad 1.2 times; beyond 0.5 rad the score is no parabola.
+#: Range to both sides over which the curvature is measured, as a phase at the finest point. On weak simulated micrographs (rings
+#: to 4-5 Å) errors were 1.9 times too small with 0.1 rad, and 1.2 times with 0.3 rad. Beyond 0.5 rad the score is not a parabola.
 _RANGE_RAD = 0.35
-#: Standard deviation of an angle that is not known at all, uniform over 180°.
+#: Standard deviation of an unknown angle, which is uniform over 180°.
 _UNKNOWN_DEG = 180.0 / np.sqrt(12.0)
 
 
@@ -43,13 +43,13 @@ class DefocusError:
     Attributes
     ----------
     u_A, v_A : float
-        Of the larger and of the smaller defocus, Å.
+        Errors of the larger and of the smaller defocus, Å.
     angle_deg : float
-        Of the direction of U, degrees.
+        Error of the direction of U, degrees.
     mean_A : float
-        Of the mean defocus, Å.
+        Error of the mean defocus, Å.
     astigmatism_A : float
-        Of each of the two components a and b of the astigmatism (`cryopipe.ctf.defocus`), Å.
+        Error of each of the two components a and b of the astigmatism (`cryopipe.ctf.defocus`), Å.
     """
 
     u_A: float
@@ -75,16 +75,16 @@ def fit_influences(
 ) -> np.ndarray | None:
     """Return :func:`influences` of a fit, with the curvature of its score over a range in which noise averages out.
 
-    Noise makes a maximum sharper than the score is on average, and the more so the weaker the rings are.
+    Near its maximum the score is sharper than on average, because of noise. The weaker the rings, the larger is this effect.
 
     Parameters
     ----------
     pulls : callable
         Returns the pulls ``[n, free]`` of all points at a defocus, by z, a, b and the phase shift.
     at : Defocus
-        The fit.
+        The fitted defocus.
     free : int
-        3 (z, a, b) or 4 (phase shift, too).
+        3 (z, a, b) or 4 (also the phase shift).
     sectors : ndarray ``[n]``
         :func:`sector_of` of the points.
     rad_per_A : float
@@ -110,7 +110,7 @@ def numerical_curvature(pulls: Callable[[Defocus], np.ndarray], at: Defocus, ste
 
 
 def influences(sums: np.ndarray, curvature: np.ndarray) -> np.ndarray | None:
-    """Return how far each sector moves the fit ``[SECTORS, 3]`` (z, a, b), or None if the score has no maximum there.
+    """Return by how much each sector moves the fit ``[SECTORS, 3]`` (z, a, b), or None if the score has no maximum there.
 
     Parameters
     ----------
@@ -145,5 +145,5 @@ def error_of(covariance: np.ndarray, at: Defocus) -> DefocusError:
 
 
 def error_columns(error: DefocusError | None) -> dict[str, float]:
-    """Return the values of `ERROR_COLUMNS`; `MISSING` without an error."""
+    """Return the values of `ERROR_COLUMNS`. Without an error they are `MISSING`."""
     return dict(zip(ERROR_COLUMNS, [MISSING] * len(ERROR_COLUMNS) if error is None else astuple(error), strict=True))

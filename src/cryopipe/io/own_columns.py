@@ -116,9 +116,9 @@ _MOVIES = (
         ("crpAlignmentAgreeing", "float", "", "Share of frame pairs whose shift fits the global track."),
         ("crpAlignmentEvidence", "float", "", "Log-likelihood that the frames share a specimen, over that of aligned noise."),
         ("crpFramesLost", "int", "", "Number of frames that share nothing with the others."),
-        ("crpLocalPatches", "int", "", "Number of patches of the local motion; 0 where none was fitted."),
+        ("crpLocalPatches", "int", "", "Number of patches of the local motion; 0 if none was fitted."),
         ("crpLocalResidual", "float", "Å", "Root mean square deviation of the patches from the local field, per axis."),
-        ("crpNoLocalMotion", "text", "", "Why the movie has no local motion; none where it has."),
+        ("crpNoLocalMotion", "text", "", "Reason why the movie has no local motion; none if it has."),
     ),
     *_group(
         "align_movies, motion file",
@@ -135,7 +135,7 @@ _MOVIES = (
         ("crpMotionRange", "float", "Å", "Larger extent of the track along x and y."),
         ("crpMotionDiameter", "float", "Å", "Largest distance between the positions of two frames."),
         ("crpMotionPath", "float", "Å", "Length of the track over all frames."),
-        ("crpMotionBlur", "float", "Å", "Detail of which motion inside the frames takes half of the power; 0: finer than 1 Å."),
+        ("crpMotionBlur", "float", "Å", "Size of detail that loses half of its power by motion inside the frames; 0: below 1 Å."),
         ("crpMotionFlag", "text", "", "no_motion (all shifts are zero), spike (one frame jumps out and back) or none."),
     ),
 )  # fmt: skip

@@ -1,14 +1,16 @@
-"""Step ``screen_motion``: leave out movies that could not be aligned, or that motion blurred.
+"""Step ``screen_motion``: leave out movies that could not be aligned, or that were blurred by motion.
 
-The default, ``harm``, asks what motion costs. A drift that was followed costs nothing but the blur inside each frame, so that
-the length of the track does not count. A movie is left out where motion inside its frames takes half of the power at 8 Å, where
-it jumps by more than the detail that frames are aligned by, where so many frames share nothing with the others that half of
-the power is lost, and where its frames share no more than noise does (`cryopipe.movies.motion.trust`).
+The default criterion, ``harm``, judges how much detail the motion costs. A drift that was followed costs only the blur inside
+each frame. So the length of the track does not count. A movie is left out in any of four cases: detail of 8 Å loses half of its
+power by motion inside the frames; a step between frames is larger than the detail by which frames are aligned; so many frames
+share nothing with the others that half of the power is lost; or the frames share no more than frames of noise do
+(`cryopipe.movies.motion.trust`).
 
-``legacy2020``: largest step along x or y between neighbouring frames, and largest range of x or y (xmipp3 movie
-maxshift of 2020: 5 and 15 Å). ``path``: largest Euclidean step and length of the path (the version of 2025: 10 and 45 Å).
-All measures are computed and stored, whatever decides. A value equal to its limit passes. Motion of exactly zero means
-that it was not measured: such movies are flagged, and accepted unless they say that their frames share nothing.
+``legacy2020`` is the largest step along x or y between neighbouring frames, and the largest range of x or y (xmipp3 movie
+maxshift of 2020: 5 and 15 Å). ``path`` is the largest Euclidean step and the length of the path (the version of 2025: 10 and
+45 Å). All measures are computed and stored, whichever criterion decides. A value equal to its limit passes. Motion of exactly
+zero means that it was not measured. Such movies are flagged. They are accepted unless the table states that their frames share
+nothing.
 """
 
 from __future__ import annotations
@@ -55,12 +57,14 @@ def rejection_reason(measures: MotionMeasures, params: ScreenMotion) -> str | No
 
 
 def distrust(record: dict[Hashable, Any], params: ScreenMotion) -> str | None:
-    """Return why the alignment of a row of the table cannot be trusted, or None; what the row does not say is not judged."""
+    """Return why the alignment of a row of the table cannot be trusted, or None. Values that the row lacks are not judged."""
     if params.criterion != "harm":
         return None
     evidence, lost, frames = (record.get(name) for name in ("crpAlignmentEvidence", "crpFramesLost", "crpFrames"))
     if params.min_evidence is not None and evidence is not None and float(evidence) < params.min_evidence:
-        return f"the frames share no more than noise does (evidence {float(evidence):.0f}, {params.min_evidence:g} is asked for)"
+        return (
+            f"the frames share no more than noise (evidence {float(evidence):.0f}, {params.min_evidence:g} is required)"
+        )
     if params.max_lost_frames is not None and lost is not None and frames is not None:
         share = float(lost) / max(float(frames), 1.0)
         if share > params.max_lost_frames:
@@ -93,7 +97,7 @@ def screen(
     params : ScreenMotion
         Criterion and limits.
     distrusted : dict of str to str, optional
-        Items whose alignment cannot be trusted, and why.
+        Items whose alignment cannot be trusted, with the reason.
 
     Returns
     -------
@@ -143,13 +147,14 @@ def _all_rejected(found: list[MotionMeasures], rejections: list[Rejection], para
         column = np.array([value[name][1] for value in values])
         both = params.reject == "and" and name != "max_blur_A"
         wider = excesses[kept].max() * limit if both else max(column[kept].max(), limit)
-        # rounded up, so that the limits as they are printed keep the 90 %
+        # rounded up, so that the printed limits do keep 90 %
         advice += [f"{name} {np.ceil(10 * wider) / 10:.1f}"] if np.isfinite(wider) else []
         spread.append(f"{words} {' / '.join(f'{v:.1f}' for v in np.percentile(column, [0, 25, 50, 75, 100]))} Å")
     return (
         f"screen_motion would reject all {len(rejections)} movies ({len(rejections) - len(found)} of them have no "
-        f"trajectory); the first: {rejections[0].reason}. Smallest, quartiles and largest: {', '.join(spread)}. Limits that "
-        f"keep 90 % of what could be aligned: {', '.join(advice)}. Is the pixel size right? Are these movies worth going on with?"
+        f"trajectory). Reason of the first: {rejections[0].reason}. Smallest, quartiles and largest: {', '.join(spread)}. Limits "
+        f"that keep 90 % of the aligned movies: {', '.join(advice)}. Check the pixel size, and whether these movies are good "
+        "enough to go on with."
     )
 
 

@@ -1,10 +1,11 @@
-"""Multi-scale Laplacian of Gaussian: at each place how far the blob there stands out of the micrograph.
+"""Multi-scale Laplacian of Gaussian: the strength of the blob at each place, relative to the rest of the micrograph.
 
-Zivanov et al. 2018, doi 10.7554/eLife.42166 (RELION's LoG picker). A Gaussian of standard deviation d / π represents
-the diameter d: in Fourier space the filter is (k/s)² exp(-(k/s)²/2) with s = 0.5 / d. The answer of each filter is
-divided by its own spread over the micrograph, so that filters of different size are compared by how rare their answer is: a
-wide one sees ice thickness, a narrow one shot noise, and neither wins by that alone. Known limit: a hollow shell of
-outer diameter D answers most strongly at d = 1.14 D to 1.3 D, a ball at 0.94 D, an elongated particle in between its extents.
+Source: Zivanov et al. 2018, doi:10.7554/eLife.42166 (RELION's LoG picker). A Gaussian of standard deviation d / π represents
+the diameter d. In Fourier space the filter is (k/s)² exp(-(k/s)²/2) with s = 0.5 / d. The response of each filter is divided
+by its own spread over the micrograph. So filters of different size are compared by the rarity of their response. Otherwise wide
+filters would win where the ice thickness varies, and narrow ones by shot noise. Known limit: The response to a hollow shell of
+outer diameter D is strongest at d = 1.14 D to 1.3 D, that to a ball at 0.94 D, and that to an elongated particle at a diameter
+between its shortest and its longest extent.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ class Response:
     Attributes
     ----------
     merit : float32 ``[y, x]``
-        Figure of merit: the largest answer of all filters, in standard deviations of the answers of that filter.
+        Figure of merit: the largest response of all filters, in standard deviations of the response of that filter.
     noise_sd : float32 ``[y, x]``
         Standard deviation of the response of that filter to the white noise of the image alone.
     in_range : bool ``[y, x]``
-        Places where particles may lie.
+        Places where particles can be.
     """
 
     merit: np.ndarray
@@ -64,15 +65,15 @@ def log_response(
     Parameters
     ----------
     image : float32 ``[y, x]``
-        Particles bright, mean 0.
+        Image with bright particles and mean 0.
     pixel_size_A, min_diameter_A, max_diameter_A : float
-        Å.
+        Pixel size and range of diameters, Å.
     usable : bool ``[y, x]``, optional
-        Where particles may lie; None: everywhere. The spread of a filter's answers is measured there.
+        Places where particles can be; None: everywhere. The spread of the response of a filter is measured there.
     white_noise_sd : float
         Standard deviation of the white noise in ``image``.
     optics : CtfParameters, optional
-        Undo the CTF's rise from zero frequency to its first maximum (never by more than 1 / amplitude contrast).
+        If given, correct the rise of the CTF from zero frequency to its first maximum (by at most 1 / amplitude contrast).
     threads : int
         Threads of the transforms.
     """
@@ -88,7 +89,7 @@ def log_response(
         relative = squared * (2.0 * diameter) ** 2
         transfer = correction * relative * np.exp(-0.5 * relative)
         answer = scipy.fft.irfft2(spectrum * transfer, s=padded.shape, workers=threads)[crop].astype(np.float32)
-        # without a spread (constant answers, no usable place) they are taken as they are
+        # without a spread (constant response, no usable place) the response is not divided
         spread = (robust_sd(answer[usable]) if usable.any() else 0.0) or 1.0
         answer /= np.float32(spread)
         better = answer > merit

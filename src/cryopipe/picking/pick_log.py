@@ -1,16 +1,16 @@
 """Step ``pick_log``: particles found as blobs of about their size, by Laplacians of Gaussians of some diameters.
 
-After RELION's picker (Zivanov et al. 2018, eLife 7:e42166, doi:10.7554/eLife.42166). At each place the filter counts whose
-answer stands out most; the figure of merit is in standard deviations of that filter's answers over the micrograph. The
-maxima of the map fall into two groups, particles and what noise, ice and gaps between particles leave; the threshold lies
-between them.
+The method is that of RELION's picker (Zivanov et al. 2018, eLife 7:e42166, doi:10.7554/eLife.42166). At each place the filter
+with the largest response counts. The figure of merit is this response in standard deviations of the same filter's response over
+the micrograph. The maxima of the map fall into two groups. One is particles, the other is noise, ice and gaps between particles.
+The threshold is between the two groups.
 
-Differences from RELION: filters are weighed by their own spread, which makes filters outside the range of diameters
-needless and places centres to 0.05 to 0.1 diameters, whatever the particle's shape; the threshold parts two groups instead
-of counting standard deviations of the map; the high-pass (ice thickness is what LoG confuses with particles);
-suppression within a fixed distance instead of the best diameter; reflection instead of noise at the borders; and three
-guards: every pick must exceed the shot noise, must not be far above the median pick, and must not lie where the
-micrograph is rough (carbon, ice). Figures for particles of six shapes and on real micrographs are in docs/benchmarks.md.
+There are six differences from RELION. Responses are divided by their own spread. So no filters outside the range of diameters
+are needed, and centres are right to 0.05 to 0.1 diameters, whatever the shape of the particle. The threshold separates two groups
+instead of counting standard deviations of the map. There is a high-pass filter, because LoG confuses ice thickness with
+particles. Maxima are suppressed within a fixed distance instead of the best diameter. Borders are continued by reflection instead
+of noise. And every pick must exceed the shot noise, must not be far above the median pick, and must not be where the micrograph
+is rough (carbon, ice). Figures for particles of six shapes and on real micrographs are in docs/benchmarks.md.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from cryopipe.simulation.scenery import CarbonEdge, Contaminant, draw_carbon_edg
 
 MovieKind = Literal["ok", "drift", "bad_ctf", "carbon"]
 
-#: Straight drift in Å over the movie when the stage had not come to rest: as large as what is seen of such movies, and more
-#: than alignments of weak pairs follow.
+#: Straight drift in Å over a movie that starts before the stage has come to rest. Real movies of this kind drift as much, and
+#: alignments of weak pairs cannot follow it.
 EXCESSIVE_DRIFT_A = 32.0
 #: The movie with a bad CTF: astigmatism in Å by a badly set stigmator, and the B factor (Å²) by which charging blurs it.
 #: An aligned microscope has 200 Å, and a movie without charging has 40 Å².

@@ -51,9 +51,10 @@ _MEMORY_BYTES = 2.5e9
 
 
 def particle_model(params: SimulateMovies, folder: Path, file: Path | None = None) -> tuple[AtomicModel, Path | None]:
-    """Return the atoms of the particle and the file that they are from; None where they are embedded.
+    """Return the atoms of the particle and the file from which they were read (None for the embedded model).
 
-    The model is embedded, a file (``file``, else ``params.model``), or downloaded by its PDB id into ``folder``.
+    The model is the embedded one, a file (``file`` if given, else ``params.model``), or a PDB entry that is downloaded into
+    ``folder``.
 
     Raises
     ------
@@ -78,8 +79,8 @@ def particle_model(params: SimulateMovies, folder: Path, file: Path | None = Non
     if error_A > _SYMMETRY_TOLERANCE_A:
         raise InputError(
             f"simulate_movies: {path} does not have symmetry {params.symmetry} with RELION's axes: atoms are {error_A:.1f} Å "
-            "from their mates. "
-            "Give the whole particle in that setting, simulation.simulate_movies.expand, or symmetry: C1."
+            "from their symmetry mates. "
+            "Give the whole particle with RELION's axes, or set simulation.simulate_movies.expand, or symmetry: C1."
         )
     return model, path
 

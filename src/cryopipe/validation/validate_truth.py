@@ -133,9 +133,9 @@ def particle_errors(
     joined : Joined
         Particles and truth side by side.
     frame : Frame
-        What brings the refined map into the truth's frame and hand.
+        Brings the refined map into the truth's frame and hand.
     pixel_size_A : float
-        Of the map.
+        Pixel size of the map.
     symmetry : str
         Point group of the particle.
     kinds : tuple of str

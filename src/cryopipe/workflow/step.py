@@ -33,8 +33,9 @@ from cryopipe.workflow.terminal.outcome import LastWord, outcome
 def run_step(snakemake: Any, module: ModuleType) -> None:
     """Run ``module.main`` with what the injected ``snakemake`` object states. On failure the process ends with status 1.
 
-    The log file of the job is written here, not by redirection, so that it always has the traceback. Where Snakemake's logger is
-    `cryopipe.workflow.terminal`, that reads the log and speaks for the job. Else the job writes to standard error, too.
+    The log file of the job is written here, not by redirection, so that it always has the traceback. If
+    Snakemake's logger is `cryopipe.workflow.terminal`, it reads the log and shows the progress of the job. Otherwise the job
+    also writes to standard error.
     """
     log_path = Path(snakemake.log[0])
     wildcards = {name: str(value) for name, value in snakemake.wildcards.items()}
@@ -190,7 +191,7 @@ def _files(named: Any) -> dict[str, Any]:
 
 
 def defect(error: BaseException) -> str:
-    """Return what to tell a person of an error that no step raises on purpose."""
+    """Return the message for an error that no step raises on purpose."""
     notes = "".join(f" ({note})" for note in getattr(error, "__notes__", ()))
     what = f"unexpected {type(error).__name__}: {error}{notes}."
     return f"{what} Unless disk, memory or rights explain it: please report it with the log."

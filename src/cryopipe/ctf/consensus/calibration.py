@@ -1,16 +1,17 @@
-"""What a batch of micrographs tells about its estimators: their offsets, their correlation, and whether their errors hold.
+"""Calibration of estimators by a batch of micrographs: their offsets, their correlation, and the scale of their errors.
 
-No truth is known in a run, only differences of estimates. They tell three things:
+In a run the true defocus is not known, only differences of estimates are. Three things follow from them:
 
-- *Errors.* That of one micrograph is known to some 16 %. Where an estimator's errors scatter no more than that, all micrographs
-  have the same one (empirical Bayes on the logarithms; James & Stein 1961).
-- *Offsets.* An estimator may be off by the same amount on all micrographs (its model of the background, its band). The mean
-  differences show it, shrunk by what their own scatter explains; an offset that all estimators share cannot be seen.
-- *Correlation.* Estimators see one spectrum, so their differences are smaller than their errors. If they are larger, the
-  errors are scaled up.
+- *Errors.* The error on one micrograph is known to some 16 %. If the errors of an estimator scatter no more than that, all
+  micrographs get the same error (empirical Bayes on the logarithms; James & Stein 1961).
+- *Offsets.* An estimator may be wrong by the same amount on all micrographs (because of its model of the background, or its
+  band). Its mean difference from the others shows this offset. The part that the scatter explains is subtracted. An offset that
+  all estimators share cannot be seen.
+- *Correlation.* Estimators use the same spectrum, so their differences are smaller than their errors. If the differences are
+  larger, the errors are scaled up.
 
-Each starts from a value of the simulation (`benchmarks/ctf/ctf.py`), which counts as much as twenty pairs: a single micrograph
-gets that value, a hundred their own.
+Correlation and scale start from values of the simulation (`benchmarks/ctf/ctf.py`), which count as much as twenty pairs. A single
+micrograph gets mostly these values, and a hundred micrographs get mostly their own.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from cryopipe.ctf.sector_errors import SECTORS
 
 #: Correlation of the errors of two estimators on simulated micrographs, mean of the three pairs (0.43, 0.45, 0.56).
 _CORRELATION = 0.5
-#: So many pairs of estimates does a starting value count. A choice: about one batch of seven micrographs and three estimators.
+#: A starting value counts as much as this number of pairs. A choice: about one batch of seven micrographs and three estimators.
 _PRIOR_PAIRS = 20.0
-#: Bounds of the correlation: single pairs had 0.2 to 0.6. Differences beyond those of the lower one mean larger errors.
+#: Bounds of the correlation. Single pairs had 0.2 to 0.6. If differences need a correlation below the bound, errors are larger.
 _CORRELATIONS = (0.3, 0.9)
 #: Variance of the logarithm of an error from the scatter of sectors, 1 / (2 degrees of freedom).
 _LOG_VARIANCE = 0.5 / (SECTORS - 3.0)
@@ -42,18 +43,18 @@ _PARTS = ("mean_A", "a_A", "b_A")
 
 @dataclass(frozen=True)
 class Calibration:
-    """What :func:`calibrate` found.
+    """Result of :func:`calibrate`.
 
     Attributes
     ----------
     correlations : (float, float)
-        Of the errors of any two estimators, in the mean defocus and in the components of the astigmatism.
+        Correlation of the errors of any two estimators, in the mean defocus and in the components of the astigmatism.
     scales : (float, float)
         Factors of all errors of the two kinds, at least 1.
     offsets : dict
-        ``{estimator: (z, a, b)}``: its mean difference from the mean of all, Å.
+        ``{estimator: (z, a, b)}``: offset of each estimator from the mean of all, Å.
     common_A : float
-        Standard deviation of the offset that the mean of the estimators keeps, Å.
+        Standard deviation of the offset that remains in the mean of the estimators, Å.
     keep : dict
         ``{(estimator, component): (mean of the logarithms of its errors, share of a deviation from it that is real)}``.
     """
@@ -65,7 +66,7 @@ class Calibration:
     keep: Mapping[tuple[str, str], tuple[float, float]] = field(default_factory=dict)
 
     def apply(self, name: str, member: Member) -> Member:
-        """Return the estimate of estimator ``name`` without its offset, with the errors that hold for it."""
+        """Return the estimate of estimator ``name`` without its offset, with corrected errors."""
         z, a, b = self.offsets.get(name, (0.0, 0.0, 0.0))
         d = member.defocus
         return Member(
@@ -80,7 +81,7 @@ class Calibration:
 
 
 def calibrate(micrographs: Sequence[Mapping[str, Member]]) -> Calibration:
-    """Learn from the estimates that agree on each micrograph of a batch. Their order does not matter."""
+    """Calibrate by the estimates that agree on each micrograph of a batch. Their order does not matter."""
     names = sorted({name for members in micrographs for name in members})
     keep = {}
     for name in names:
@@ -109,7 +110,7 @@ def _shrinkage(logarithms: np.ndarray) -> tuple[float, float]:
 def _offsets(
     micrographs: Sequence[Mapping[str, Member]], names: Sequence[str]
 ) -> tuple[dict[str, tuple[float, float, float]], float]:
-    """Return the offsets of each estimator from the mean of all, and the sd of what that mean keeps of them."""
+    """Return the offsets of each estimator from the mean of all, and the sd of the offset that remains in this mean."""
     whole = [members for members in micrographs if len(members) == len(names)]
     if len(names) < 2 or len(whole) < 3:  # a scatter needs three
         return {}, 0.0
@@ -120,7 +121,7 @@ def _offsets(
         error = "mean_error_A" if part == "mean_A" else "astigmatism_error_A"
         errors2 = np.median([[getattr(ms[n], error) ** 2 for n in names] for ms in whole], axis=0)
         tau2 = 0.0
-        for _ in range(2):  # first the reference of the noise alone, then that of noise and offsets
+        for _ in range(2):  # weights first from the noise alone, then from noise and offsets
             weights = 1.0 / (errors2 + tau2)
             weights /= weights.sum()
             apart = values - (values @ weights)[:, None]
@@ -159,7 +160,7 @@ def _correlation(micrographs: Sequence[Mapping[str, Member]], error: str, parts:
         return _CORRELATION, 1.0
     differences2, squares, products = np.array(rows).T
     n, shares = len(rows), np.sort(differences2 / squares)
-    # pairs count by how well they determine a correlation, not by the size of their errors
+    # the weight of a pair is how well it determines a correlation, not the size of its errors
     alike = 2.0 * products / squares
     seen = float(np.sort(alike * (1.0 - differences2 / squares)).sum() / np.sort(alike**2).sum())
     correlation = (_PRIOR_PAIRS * _CORRELATION + n * seen) / (_PRIOR_PAIRS + n)

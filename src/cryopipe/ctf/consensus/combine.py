@@ -12,7 +12,7 @@ Columns that are written (P is the prefix of the pass: ``crpCtfConsensus`` or ``
 - ``crpCtfAgreement<A><B>`` (Å): resolution at which the phases of A and B differ by 90°, for all pairs of branches.
 - ``crpCtf<A>DefocusU | DefocusV | DefocusAngle | DefocusMeanError | AstigmatismError | FigureOfMerit | MaxResolution |
   Image``: the values of each estimator, and ``crpCtf<A>Weight``: its weight in the mean defocus of the row.
-- ``P + OutVoted``: names of the estimates that contradict the others, by a ring or by their errors.
+- ``P + OutVoted``: names of the estimates that contradict the others, by a whole ring or by more than their errors.
 - ``crpCtfDefocusMeanError`` and the other columns of errors: those of the defocus of the row.
 - ``crpCtfDefocusFrom``, ``crpCtfEnvelopeFrom``: names of the branches from which defocus and envelope of the row come.
 
@@ -84,7 +84,7 @@ def combined_rows(
     branches : sequence of Branch
         Tables of estimates, in the order of ``params.branches``.
     params : ConsensusCtf
-        States whose defocus and envelope go on, and whether columns of later branches are taken over.
+        States which defocus and envelope go on, and whether columns of later branches are taken over.
     prefix : str
         Prefix of the columns of this pass (P in the docstring of the module).
     """

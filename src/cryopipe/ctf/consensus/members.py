@@ -1,4 +1,4 @@
-"""The agreeing estimates of a micrograph with their stated errors, and what goes on from them."""
+"""The agreeing estimates of a micrograph with their stated errors, and the combined defocus that goes on."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cryopipe.ctf.consensus.verdict import CtfVerdict
 from cryopipe.ctf.consensus.weights import Combination, Member, combine
 from cryopipe.ctf.sector_errors import DefocusError
 
-#: Error (Å) of all estimates if none states one. Only their ratios matter then, since no error is written.
+#: Error (Å) of all estimates if none states one. Then only the ratios of errors matter, because no error is written.
 _ALIKE_A = 1.0
 
 
 @dataclass(frozen=True)
 class Result:
-    """The defocus that goes on, the weights of its members, which were out-voted, and its error if the members state theirs."""
+    """The defocus that goes on with weights and out-voted members, and its error (None if no member states one)."""
 
     combination: Combination
     error: DefocusError | None
@@ -34,7 +34,7 @@ def combine_all(verdicts: Mapping[str, CtfVerdict], branches: Sequence[Branch], 
     branches : sequence of Branch
         Tables of estimates.
     weighted : bool
-        Weigh by the stated errors, after a calibration with all micrographs. Otherwise all members have the same weight.
+        True: weights are from the stated errors, after a calibration with all micrographs. False: all weights are equal.
     """
     stated = {item: _members(item, verdict, branches) for item, verdict in verdicts.items()}
     complete = [
@@ -47,7 +47,7 @@ def combine_all(verdicts: Mapping[str, CtfVerdict], branches: Sequence[Branch], 
 
 
 def _members(item: str, verdict: CtfVerdict, branches: Sequence[Branch]) -> dict[str, Member | None]:
-    """Return the agreeing estimates of a micrograph; None for one that states no error."""
+    """Return the agreeing estimates of a micrograph. An estimate that states no error is None."""
     members: dict[str, Member | None] = {}
     for branch in branches:
         if branch.name in verdict.agreeing:
@@ -67,7 +67,7 @@ def _result(
     if not known:
         alike = {name: Member(verdict.estimates[name][0], _ALIKE_A, _ALIKE_A) for name in members}
         return Result(combine(alike, (0.0, 0.0), weighted=False), None)
-    # an estimate without an error counts as little as the worst of those with one
+    # an estimate without an error gets the largest error of the others
     largest = [max(getattr(m, part) for m in known.values()) for part in ("mean_error_A", "astigmatism_error_A")]
     everyone = {name: known.get(name) or Member(verdict.estimates[name][0], *largest) for name in members}
     found = combine(everyone, calibration.correlations, calibration.common_A, weighted=weighted)

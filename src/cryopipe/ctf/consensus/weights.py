@@ -1,10 +1,10 @@
 """The best linear combination of correlated estimates of one micrograph's defocus, with its error.
 
-Estimators state an error each, and they see one spectrum, so their errors are correlated. The weights that give the least
-variance are C⁻¹1 / (1ᵀC⁻¹1) (Aitken 1935; for correlated measurements Lyons et al. 1988, doi:10.1016/0168-9002(88)90018-6),
-with the covariance C from the stated errors and one correlation for all pairs. Weights below zero are set to zero: they would
-extrapolate from a small difference of two estimates. Errors, correlation and offsets come from
-:mod:`cryopipe.ctf.consensus.calibration`.
+Each estimator states an error. All estimators use the same spectrum, so their errors are correlated. The weights that give the
+smallest variance are C⁻¹1 / (1ᵀC⁻¹1) (Aitken 1935; for correlated measurements Lyons et al. 1988,
+doi:10.1016/0168-9002(88)90018-6). The covariance C is from the stated errors and one correlation for all pairs. Weights below
+zero are set to zero, because they would extrapolate from a small difference of two estimates. Errors, correlation and offsets
+are from :mod:`cryopipe.ctf.consensus.calibration`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 from cryopipe.ctf.defocus import Defocus
 from cryopipe.ctf.sector_errors import DefocusError, error_of
 
-#: An estimate farther than so many standard deviations from that of the others is out-voted. With correct errors one of 2e6 is.
+#: An estimate is out-voted if it differs by more standard deviations from the others. With correct errors this is one in 2e6.
 _OUT_VOTED_SD = 5.0
 
 
@@ -38,11 +38,11 @@ class Combination:
     Attributes
     ----------
     defocus : Defocus
-        Weighted tensor mean.
+        Weighted mean of the tensors.
     error : DefocusError
         Its standard deviations.
     weights : dict
-        ``{name: weight of its mean defocus}``; they sum to 1.
+        ``{name: weight of its mean defocus}``. The sum is 1.
     out_voted : tuple of str
         Members with weight 0 because they contradict the others.
     """
@@ -54,7 +54,7 @@ class Combination:
 
 
 def best_weights(errors: np.ndarray, correlation: float) -> tuple[np.ndarray, float]:
-    """Return the weights ``[n]`` >= 0 that give the least variance, and the standard deviation of the combination.
+    """Return the weights ``[n]`` >= 0 that give the smallest variance, and the standard deviation of the combination.
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ def combine(
 ) -> Combination:
     """Combine estimates. The result does not depend on the order of ``members``.
 
-    Of three or more, the one that contradicts the others most is out-voted if it is more than five standard deviations from
-    their combination, and the rest is combined again.
+    If there are three or more, the one that contradicts the others most is out-voted if it is more than five standard
+    deviations from their combination. Then the rest is combined again.
 
     Parameters
     ----------
@@ -97,9 +97,10 @@ def combine(
     correlations : (float, float)
         Correlation of the errors of any two, in the mean defocus and in the components of the astigmatism.
     common_A : float
-        Further standard deviation, Å, that all micrographs share, since a mean of estimators with offsets has one, too.
+        Additional standard deviation, Å, of an offset that all micrographs share. The mean of estimators with offsets has an
+        offset, too.
     weighted : bool
-        Without it all have the same weight, and none is out-voted.
+        False: all have the same weight, and none is out-voted.
     """
     kept, out = dict(sorted(members.items())), []
     while weighted and len(kept) > 2:
@@ -140,7 +141,7 @@ def _combined(
 
 
 def _contradiction(name: str, members: Mapping[str, Member], correlations: tuple[float, float]) -> float:
-    """Return how far the estimate ``name`` is from that of the others, in standard deviations of the difference."""
+    """Return the difference of the estimate ``name`` from the combined others, in standard deviations of the difference."""
     own = members[name]
     others = _combined({n: m for n, m in members.items() if n != name}, correlations)
     sizes = []

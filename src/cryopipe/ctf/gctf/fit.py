@@ -22,7 +22,7 @@ from cryopipe.kernels.rings import equiphase_average
 _PEAKS = 5
 #: Number of starting points that are refined; each of these defoci has seven astigmatisms. A choice: each costs a refinement.
 _STARTS = 4
-#: Finest resolution of the first fit, Gctf's. Up to it a search can tell one ring from the next.
+#: Finest resolution of the first fit, as in Gctf. Up to this resolution a search can distinguish neighbouring rings.
 _FIRST_RESOLUTION_A = 4.0
 #: Rings that are seen to a resolution coarser than this share of the coarse end leave no band for a second fit.
 _FOLLOWED_FROM = 0.4

@@ -34,8 +34,9 @@ class Solution:
     """Values of all parameters and heights of all terms, with the weighted residuals.
 
     ``heights`` are K², base, sqrt, first Gaussian, second Gaussian (which is subtracted), then the polynomial in
-    u / ``reference``. ``slopes`` are the derivatives ``[n + priors, p]`` of the residuals and the pulls of the priors by the
-    fitted parameters, z, a and b first, without those at a bound; None if z, a or b was not fitted or is at a bound.
+    u / ``reference``. ``slopes`` are the derivatives ``[n + priors, p]`` of the residuals and of the pulls of the priors by the
+    fitted parameters, z, a and b first. Parameters at a bound are left out. If z, a or b was not fitted or is at a bound,
+    ``slopes`` is None.
     """
 
     values: Values

@@ -11,7 +11,7 @@ from cryopipe.kernels.cpu.gain import blocks as cpu
 def block_sums(image: np.ndarray, good: np.ndarray, step: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the sums of good values and the numbers of good pixels of blocks of ``step`` pixels, float32.
 
-    ``image`` float32 and ``good`` bool are ``[y, x]``; blocks at the far edges may be smaller.
+    ``image`` float32 and ``good`` bool are ``[y, x]``. Blocks at the far edges may be smaller.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def block_sums(image: np.ndarray, good: np.ndarray, step: int) -> tuple[np.ndarr
 def interpolate(coarse: np.ndarray, shape: tuple[int, int], step: int) -> np.ndarray:
     """Return an image of ``shape`` (y, x), linear between the centres of blocks of ``step`` pixels, float32.
 
-    ``coarse`` float32 ``[blocks, blocks]`` are the values at the centres; beyond the outermost ones they stay the same.
+    ``coarse`` float32 ``[blocks, blocks]`` are the values at the centres. Beyond the outermost centres they are constant.
 
     Raises
     ------

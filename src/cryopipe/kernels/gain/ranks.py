@@ -9,9 +9,9 @@ from cryopipe.kernels.cpu.gain import ranks as cpu
 
 
 def cumulative_counts(frame: np.ndarray, low: int, levels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for each column and each row of ``frame``, how many of its values are at most ``low`` + 0, 1, 2 ...
+    """Return for each column and each row of ``frame`` how many values are at most ``low`` + 0, 1, 2 ...
 
-    ``frame`` ``[y, x]`` holds integers from ``low`` to ``low + levels - 1``; the counts are int32 ``[x, levels]`` and
+    ``frame`` ``[y, x]`` has integers from ``low`` to ``low + levels - 1``. The counts are int32 ``[x, levels]`` and
     ``[y, levels]``.
 
     Raises
@@ -31,7 +31,7 @@ def add_quantiles(
     rows: tuple[np.ndarray, np.ndarray],
     total: np.ndarray,
 ) -> None:
-    """Add to ``total`` the quantiles that belong to the ranks (the highest among ties) in column and row.
+    """Add to ``total`` the quantiles of each pixel's ranks (the highest among ties) in its column and its row.
 
     Parameters
     ----------

@@ -1,10 +1,10 @@
-"""Global motion of a movie: all pairs of frames are correlated, and one track has to explain them all.
+"""Global motion of a movie: every pair of frames is correlated, and one track must explain all correlations.
 
-The scheme is FlexAlign's (Střelák et al. 2020, Electronics 9:1040, doi:10.3390/electronics9061040), with these
-differences: the track is searched in the maps of all pairs at once (`track_search`), since a pair of weak frames has no
-peak of its own; positions from peaks, by least squares with Cauchy weights, are one start of that search; at the end each
-frame is moved against the sum of all others; the reference is the middle frame. A shift is what must be *applied* to a
-frame to bring it onto the reference frame.
+The method is FlexAlign's (Střelák et al. 2020, Electronics 9:1040, doi:10.3390/electronics9061040). Differences: The
+track is searched in the maps of all pairs at once (`track_search`), because a pair of weak frames has no peak of its own.
+Positions from peaks, by least squares with Cauchy weights, are one start of that search. At the end each frame is moved
+against the sum of all others. The reference is the middle frame. A shift is what must be *applied* to a frame to bring it
+onto the reference frame.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from cryopipe.movies.motion.track_search import search_track
 
 #: Smallest scale of the residuals, Å: below it rounding would decide the weights.
 _SMALLEST_SCALE = 0.02
-#: At least this share of the frame pairs is taken to be right; it sets the scale of the weights.
+#: At least this share of the frame pairs is assumed to be right. It sets the scale of the weights.
 _GOOD_SHARE = 0.25
-#: Half width of the last search in steps of a sixth of the resolution, and the standard errors of its peak at which a frame is
-#: moved: noise reaches 2.5 in a window that small.
+#: Half width of the last search in steps of a sixth of the resolution. A frame is moved if its peak exceeds so many standard
+#: errors. Noise reaches 2.5 in such a small window.
 _REFINE_STEPS, _PEAK = 3, 4.0
-#: Two frames are compared at up to this many resolutions from each other: a track is followed through frames that are closer.
+#: Two frames are compared at shifts up to this many resolutions. A longer track is followed through pairs of closer frames.
 _RANGE = 4.0
-#: Frames of a longer movie are added up to so many groups for the search.
+#: Number of groups into which the frames of a longer movie are added for the search.
 _MOST_GROUPS = 64
 
 
@@ -217,12 +217,12 @@ def estimate_global_motion(
     grid : CorrelationGrid
         Filter and frequencies of the spectra.
     max_shift_A : float, optional
-        Largest shift between any two frames along x or y; None: no bound. Frames are then compared at up to four resolutions
-        from one another, and followed from one to the next.
+        Largest shift between any two frames along x or y. None: no bound. Then frames are compared at shifts up to four
+        resolutions, and a longer motion is followed from frame to frame.
     robust_iterations : int
-        Rounds of re-weighting of the frame pairs, at most.
+        Largest number of rounds of re-weighting of the frame pairs.
     refine_iterations : int
-        Rounds in which every frame is moved against the sum of the others, at most.
+        Largest number of rounds in which every frame is moved against the sum of the others.
     threads : int
         Threads.
 
@@ -233,7 +233,7 @@ def estimate_global_motion(
     """
     n = len(spectra)
     if n == 0:
-        raise InputError("a movie without frames cannot be aligned.")
+        raise InputError("the movie has no frames, so it cannot be aligned. Leave it out.")
     if n == 1:
         return GlobalMotion(np.zeros((1, 2)), 0, 0.0, 1.0)
     spectra = whitened(spectra, grid)
@@ -260,10 +260,10 @@ def estimate_global_motion(
 
 
 def without_pattern(spectra: Sequence[np.ndarray], grid: CorrelationGrid, shifts_px: np.ndarray) -> list[np.ndarray]:
-    """Return the spectra without what stays on the camera while the specimen moves along ``shifts_px``.
+    """Return the spectra without the pattern that stays on the camera while the specimen moves along ``shifts_px``.
 
-    Of the frames' mean, the specimen's part is subtracted, which the mean of the moved frames tells; where the motion is too
-    small for that (coarse detail) nothing is left, and nothing taken away.
+    The pattern is the mean of the frames minus the part of the specimen, which follows from the mean of the moved frames. For
+    coarse detail the motion is too small to separate the two. There the pattern is zero, and nothing is subtracted.
     """
     mean = np.mean(spectra, axis=0)
     moved_mean = np.mean([moved(s, grid, shift) for s, shift in zip(spectra, shifts_px, strict=True)], axis=0)

@@ -1,12 +1,12 @@
-"""Likelihood of the shifts of all patches and frames: what :mod:`joint_motion` climbs, and how certain its steps are.
+"""Likelihood of the shifts of all patches and frames. :mod:`joint_motion` maximises it, in steps of known variance.
 
-With white noise of power 1, a specimen whose spectrum has the power a(k) in one frame, and n frames, the likelihood of
-shifts s is exp Σ_k a / (1 + n a) |Σ_t Y_t(k) exp(-2πi k·s_t)|² (the specimen itself integrated out). So the weight of a
-frequency follows from a(k), and a(k) is measured: by ring, it is the mean product of two different frames. Rings in
-which frames have nothing in common get no weight; as the alignment improves, finer ones join in by themselves.
+The noise is white with power 1, and the spectrum of the specimen has the power a(k) in each of the n frames. Then the
+likelihood of shifts s is exp Σ_k a / (1 + n a) |Σ_t Y_t(k) exp(-2πi k·s_t)|², with the specimen itself integrated out.
+So the weight of a frequency follows from a(k). It is measured in each ring, as the mean product of two different
+frames. Rings in which frames have nothing in common get no weight. As the alignment improves, finer rings get weight.
 
-What is fixed to the camera (an imperfect gain) is coherent, too, where no frame is shifted. Where frames moved by enough
-to distinguish the two, its part in a(k) is subtracted; elsewhere only frequencies up to the resolution of the global
+What is fixed to the camera (an imperfect gain) is also coherent, between unshifted frames. Where frames moved by enough
+to distinguish the two, its part in a(k) is subtracted. Elsewhere only frequencies up to the resolution of the global
 search are used.
 """
 
@@ -25,9 +25,9 @@ from cryopipe.movies.motion.patch_spectra import RING_A, PatchSpectra
 
 #: A ring counts where its common power exceeds this many standard errors.
 _SIGNIFICANT = 3.0
-#: Two frames at the same place on the camera and in the specimen, to this degree, do not tell one from the other.
+#: Coherence of two frames above which camera and specimen cannot be told apart, because the frames are shifted too little.
 _SAME_PLACE = 0.9
-#: A patch of n times the mean power counts accordingly within these limits.
+#: A patch with n times the mean power weighs n times as much, within these limits.
 _LEAST_POWER, _MOST_POWER = 0.05, 20.0
 
 
@@ -43,32 +43,32 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Motions:
-    """Where a round of the refinement ended, and what led there.
+    """Result of a round of the refinement, and the values from which it follows.
 
     Attributes
     ----------
     track : ndarray ``[n, 2]``
         Global shifts (x, y), px.
     extra : ndarray ``[p, n, 2]``
-        Shifts of the patches beside the ones that they were cut at.
+        Shifts of the patches, in addition to the shifts at which they were cut.
     strength : ndarray ``[p]``
         Power of the patches in multiples of the mean.
     determined : float
-        How many numbers of the track the data determine.
+        Number of parameters of the track that the data determine.
     power : ndarray ``[rings]``
-        Power a(k) of the specimen; empty before the first round.
+        Power a(k) of the specimen. Empty before the first round.
     common : ndarray ``[p, rings]``
         Mean product of two frames.
     precision : ndarray ``[p, 2]``
         1/variance of a patch's shifts in one frame.
     bent : ndarray ``[p, n, 2]``
-        Measured shifts of the patches less the track's.
+        Measured shifts of the patches minus those of the track.
     bent_part : ndarray ``[p, n, 2]`` or 0
-        What the fitted field says of them.
+        Values of the fitted field for them.
     coefficients : ndarray or None
-        Of the field.
+        Coefficients of the field.
     parameters : float
-        Of the field, that the data determine.
+        Number of parameters of the field that the data determine.
     """
 
     track: np.ndarray
@@ -108,7 +108,7 @@ class MotionLikelihood:
         return self.patches.ring_sums((values.real**2 + values.imag**2).sum(axis=0, dtype=np.float64))
 
     def _common(self, patch: int, shifts: np.ndarray, lengths: np.ndarray | None = None) -> tuple[np.ndarray, ...]:
-        """Return the mean product of two frames by ring, the sum of all, and the sum's power by ring."""
+        """Return the mean product of two frames in each ring, the sum of all frames, and its power in each ring."""
         s = self.patches
         total = coherent_sum(s.values[patch], shifts, s.ky, s.kx, s.starts, s.lengths if lengths is None else lengths)
         power = s.ring_sums(total.real.astype(np.float64) ** 2 + total.imag.astype(np.float64) ** 2)
@@ -116,7 +116,7 @@ class MotionLikelihood:
         return (power - self.own[patch]) / pairs, total, power
 
     def specimen_power(self, common: np.ndarray, shifts_px: np.ndarray) -> np.ndarray:
-        """Return a(k) by ring, zero where it is not significant, from the common power of moved frames [rings]."""
+        """Return a(k) of each ring, zero where it is not significant, from the common power of moved frames [rings]."""
         distance = np.hypot(*(shifts_px[:, None] - shifts_px[None]).transpose(2, 0, 1))
         off = ~np.eye(self.n, dtype=bool)
         k = self.patches.ring_k * self.patches.pixel_size_A
@@ -133,23 +133,23 @@ class MotionLikelihood:
     def sweep(
         self, extra: np.ndarray, power: np.ndarray, strength: np.ndarray, finest_k: float, *, steps: bool = True
     ) -> Sweep:
-        """Evaluate the likelihood, and its slopes.
+        """Evaluate the likelihood and its slopes.
 
         Parameters
         ----------
         extra : ndarray ``[p, n, 2]``
-            Shifts beside the global ones.
+            Shifts in addition to the global ones.
         power : ndarray ``[rings]``
             Power a(k) of the specimen.
         strength : ndarray ``[p]``
-            Of the patches, in multiples of the mean.
+            Power of the patches in multiples of the mean.
         finest_k : float
-            Rings up to here are looked at, 1/Å.
+            Frequency up to which rings are used, 1/Å.
         steps : bool
-            Whether slopes are wanted.
+            Whether to compute the slopes.
         """
         s = self.patches
-        lengths = s.lengths_within(finest_k + 1.0 / RING_A)  # the ring that holds finest_k is complete
+        lengths = s.lengths_within(finest_k + 1.0 / RING_A)  # the ring that contains finest_k is complete
 
         def one(patch: int) -> tuple[np.ndarray, ...]:
             shifts = extra[patch] + s.offsets_px[patch]

@@ -12,11 +12,11 @@ import numpy as np
 
 from cryopipe.kernels.warp import node_count
 
-#: Below this many patches along a side the cubic field is not determined.
+#: With fewer patches along a side the cubic field is not determined.
 _FEWEST_PATCHES = 4
 #: Neighbouring patches overlap by the width of their taper, a sixteenth of their side.
 _OVERLAP = 1.0 / 16.0
-#: In time a twelfth of the exposure is fine enough for how a specimen bends, however many frames it is cut into.
+#: Steps of a twelfth of the exposure are fine enough for the bending of a specimen, whatever the number of frames.
 _MOST_TIMES = 12
 
 
@@ -55,7 +55,7 @@ class LocalMotion:
         return field
 
     def nodes(self, frame: int, spacing: int) -> np.ndarray:
-        """Return the field ``[2, gy, gx]`` of ``frame`` at nodes ``spacing`` pixels apart, as the warp wants it."""
+        """Return the field ``[2, gy, gx]`` of ``frame`` at nodes ``spacing`` pixels apart, as the warp needs it."""
         y, x = (spacing * np.arange(node_count(length, spacing), dtype=np.float64) for length in self.shape[1:])
         return self.at(frame, np.minimum(y, self.shape[1] - 1), np.minimum(x, self.shape[2] - 1))
 
@@ -101,7 +101,7 @@ def patch_layout(
     if min(shape) - 2 * margin_px < 1.5 * wanted:
         return None
     counts = [max(_FEWEST_PATCHES, int(np.ceil(length / wanted))) for length in shape]
-    # the few patches of a small frame are smaller: what two of them share would count twice
+    # the few patches of a small frame are smaller, because an area in two patches would count twice
     side = min(
         wanted, *(int(length / (count - (count - 1) * _OVERLAP)) for length, count in zip(shape, counts, strict=True))
     )

@@ -15,7 +15,7 @@ from cryopipe.movies.motion.star import Motion
 #: noisy frames spikes, larger ones miss jumps.
 _SPIKE_A, _SPIKE_FACTOR, _FEWEST_INNER = 1.0, 5.0, 4
 _DEFAULT_LIMITS_A = {"harm": (20.0, np.inf), "legacy2020": (5.0, 15.0), "path": (10.0, 45.0)}
-#: Details in Å at which blur is computed, from finer than any map to coarser than any particle, and directions over a half turn.
+#: Sizes of detail (Å) for the blur, from finer than any map to coarser than any particle, and directions over half a turn.
 _DETAILS_A, _DIRECTIONS = np.geomspace(1.0, 200.0, 320), np.cos(np.pi * (np.arange(16) + 0.5) / 16)
 
 
@@ -32,7 +32,7 @@ class MotionMeasures:
     path : float
         Length of the path.
     blur : float
-        Detail of which motion inside the frames takes half of the power; 0 where it is finer than 1 Å.
+        Size of detail that loses half of its power by motion inside the frames. 0 if it is finer than 1 Å.
     """
 
     step_max_norm: float
@@ -44,7 +44,7 @@ class MotionMeasures:
 
 
 def measure_motion(motion: Motion, params: ScreenMotion | None = None) -> MotionMeasures:
-    """Measure a trajectory from frame ``skip`` on; a step across missing frames is divided evenly among them."""
+    """Measure a trajectory from frame ``skip`` on. A step across missing frames is divided evenly among them."""
     params = params or ScreenMotion()
     motion = _without_first(motion, params.skip)
     if params.ignore_spikes and (spike := find_spike(motion)) is not None:
@@ -67,11 +67,11 @@ def measure_motion(motion: Motion, params: ScreenMotion | None = None) -> Motion
 
 
 def blur_A(motion: Motion) -> float:
-    """Return the detail in Å of which motion inside the frames takes half of the power, in the mean over directions.
+    """Return the size of detail, Å, that loses half of its power by motion inside the frames, in the mean over directions.
 
-    A frame in which the specimen travels evenly by s keeps sin²(πs·k) / (πs·k)² of the power at the frequency k; s is what the
-    track travels from halfway to the frame before to halfway to the one after. Frames count by their exposure weights (squared),
-    where the exposure is known. Steady motion of s a frame takes half at 1.45 s.
+    A frame in which the specimen moves evenly by s keeps sin²(πs·k) / (πs·k)² of the power at the frequency k. Here s is the
+    path from halfway to the frame before to halfway to the frame after. If the exposure is known, frames count by their exposure
+    weights (squared). With a steady motion of s per frame, detail of 1.45 s loses half of its power.
     """
     track, t = motion.shifts_px * motion.pixel_size_A, motion.frames.astype(np.float64)
     travel = np.hypot(*np.gradient(track, t, axis=0).T)
@@ -131,7 +131,7 @@ def _off_line_A(motion: Motion) -> np.ndarray:
 
 
 def judged(measures: MotionMeasures, params: ScreenMotion) -> dict[str, tuple[str, float, float]]:
-    """Return, for each limit that counts, by its parameter: what is measured in words, the value, the limit (Å)."""
+    """Return ``{parameter of a limit that counts: (name of the measure, its value, the limit)}``, Å."""
     frame, movie = limits_A(params)
     by_axis = params.criterion == "legacy2020"
     travel = {"harm": measures.diameter, "legacy2020": measures.range_max_norm, "path": measures.path}[params.criterion]
@@ -148,7 +148,7 @@ def judged(measures: MotionMeasures, params: ScreenMotion) -> dict[str, tuple[st
 
 
 def excess(measures: MotionMeasures, params: ScreenMotion) -> float:
-    """Return how many times the limits would have to be wider for the movie just to pass (1 or less: it passes)."""
+    """Return by which factor the limits would have to be wider so that the movie passes (1 or less: it passes)."""
     ratios = {name: value / limit for name, (_, value, limit) in judged(measures, params).items()}
     blur = ratios.pop("max_blur_A", 0.0)
     shifts = min(ratios.values()) if params.reject == "and" else max(ratios.values())
@@ -156,6 +156,6 @@ def excess(measures: MotionMeasures, params: ScreenMotion) -> float:
 
 
 def limits_A(params: ScreenMotion) -> tuple[float, float]:
-    """Return the limits (frame, movie) in Å, the criterion's own where none is given; infinite: none."""
+    """Return the limits (frame, movie) in Å. Where none is given it is the default of the criterion. Infinite: no limit."""
     frame, movie = _DEFAULT_LIMITS_A[params.criterion]
     return params.max_frame_shift_A or frame, params.max_movie_shift_A or movie

@@ -1,9 +1,9 @@
-"""Correlations of all pairs of frames as small maps over the shift, for the price of one matrix product.
+"""Correlations of all pairs of frames as small maps over the shift, at the cost of a matrix product.
 
-The correlation of two frames within a few tens of Å of zero shift needs their cross spectrum only as averages over
-blocks of frequencies, some hundredths of 1/Å wide. These averages for all pairs at once are products of the matrix
-[frames, frequencies of a block] with its own conjugate transpose; what is left of each pair is a spectrum of some
-thousand numbers, whose transform over the range of shifts is the map. Values are in standard deviations of the noise:
+At shifts of a few tens of Å, the correlation of two frames needs their cross spectrum only as averages over blocks of
+frequencies. The blocks are some hundredths of 1/Å wide. The averages for all pairs at once are products of the matrix
+[frames, frequencies of a block] with its own conjugate transpose. Each pair then has a spectrum of some thousand numbers,
+and the transform of this spectrum over the range of shifts is the map. Values are in standard deviations of the noise:
 frames that share nothing have maps of deviation 1.
 """
 
@@ -17,8 +17,8 @@ import numpy as np
 
 from cryopipe.movies.motion.correlation import CorrelationGrid, paraboloid_peak
 
-#: A block of frequencies turns by this many radians, at most, over half its width at the end of the range: the map loses
-#: 6 % there, sin(0.6)/0.6, and is divided by what it loses.
+#: Largest change of the phase, in radians, over half the width of a block of frequencies at the end of the range. There the
+#: map is reduced by 6 %, to sin(0.6)/0.6, and is divided by this factor.
 _TURN = 0.6
 #: Steps of a map over the resolution: the peak of a filtered correlation is about one resolution wide.
 STEPS = 4.0
@@ -35,7 +35,7 @@ class PairMaps:
     maps : float32 ``[p, w, w]``
         Correlation at the shift (y, x) of frame j minus that of frame i, in standard deviations of the noise.
     step_A : float
-        Distance of two places of a map; the middle one is zero shift.
+        Distance of two neighbouring places of a map. The middle place is zero shift.
     """
 
     pairs: np.ndarray
@@ -87,7 +87,7 @@ def pair_maps(spectra: Sequence[np.ndarray], grid: CorrelationGrid, range_A: flo
 
 
 def _blocks(frequencies: np.ndarray, window: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    """Return how many ascending frequencies make a block, the middles of the blocks, and what shifts lose by them."""
+    """Return the number of ascending frequencies in a block, the middles of the blocks, and the loss of the map at each shift."""
     spacing = frequencies[1] - frequencies[0] if len(frequencies) > 1 else 1.0
     size = max(1, int(_TURN / (np.pi * window[-1] * spacing)))
     count = -(-len(frequencies) // size)
@@ -96,7 +96,7 @@ def _blocks(frequencies: np.ndarray, window: np.ndarray) -> tuple[int, np.ndarra
 
 
 def map_peaks(maps: PairMaps) -> tuple[np.ndarray, np.ndarray]:
-    """Return the highest place of every map, (x, y) ``[p, 2]`` in Å, and whether it lies within the map ``[p]``."""
+    """Return the highest place of every map, (x, y) ``[p, 2]`` in Å, and whether it is inside the map, not at its border."""
     w = maps.maps.shape[1]
     at = maps.maps.reshape(len(maps.maps), -1).argmax(axis=1)
     y, x = at // w, at % w

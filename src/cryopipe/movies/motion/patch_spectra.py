@@ -31,7 +31,7 @@ def reduction(pixel_size_A: float, finest_A: float) -> int:
 
 
 def reduced(frame: np.ndarray, block: int, dtype: type[np.floating[Any]] = np.float16) -> np.ndarray:
-    """Return the frame binned by ``block``: float32 sums, or float16 of mean 0 and deviation 1 (its noise hides the rounding)."""
+    """Return the frame binned by ``block``: float32 sums, or float16 with mean 0 and deviation 1 (noise hides the rounding)."""
     small = binned(frame, block)
     if dtype is np.float32:
         return small

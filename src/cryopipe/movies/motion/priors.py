@@ -39,7 +39,7 @@ def smooth_track(track: np.ndarray, precision: np.ndarray) -> tuple[np.ndarray, 
         evidence = 0.5 * (np.log(1.0 - kept[2:]).sum() - (precision * (1.0 - kept) * parts**2).sum())
         if evidence > best:
             best, result = float(evidence), vectors @ (kept * parts)
-            parameters = float(kept.sum()) - 2.0  # a constant is no motion
+            parameters = float(kept.sum()) - 2.0  # a constant is not motion
     return result, parameters
 
 

@@ -1,14 +1,14 @@
-"""The track of a movie from the correlation maps of all its pairs at once: wide first, then bent.
+"""The track of a movie from the correlation maps of all its pairs at once: first straight tracks, then bent ones.
 
-No pair of frames needs a peak of its own. A track is judged by the sum of all maps at the shifts that it predicts, which
-is, up to a constant, the likelihood of the movie. All straight tracks up to one resolution a frame are tried (motion that is
-faster leaves nothing of a frame); the best is bent, mode by mode, at first in strides of half the resolution, then in
-small ones. The range of a map bounds the shifts at which two frames are compared, not the length of the track: a stage that
-drifts by 100 Å is followed through frames near one another in time.
+No pair of frames needs a peak of its own. A track is judged by the sum of all maps at the shifts that it predicts. Up to a
+constant this sum is the likelihood of the movie. All straight tracks up to one resolution per frame are tried (faster motion
+blurs all detail of a frame). The best one is bent, mode by mode, first in steps of half the resolution, then in smaller
+ones. The range of a map limits the shifts at which two frames are compared. It does not limit the length of the track: a
+drift of 100 Å is followed through frames that are close in time.
 
-A pattern of the camera (an imperfect gain) makes a peak at zero shift in every map, and a specimen that moved makes one
-elsewhere. So where maps without their camera's part hold a significant track, that one is the specimen, however high
-the other peak is.
+A pattern of the camera (an imperfect gain) makes a peak at zero shift in every map. A specimen that moved makes a peak
+elsewhere. So if the maps without the camera's part have a significant track, this track is that of the specimen, however
+high the other peak is.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import numpy as np
 from cryopipe.kernels.motion.tracks import climb, scan, sum_at
 from cryopipe.movies.motion.pair_maps import STEPS, PairMaps
 
-#: Longest lag of the straight tracks: more lags would ask for a finer grid of velocities, and motion is not straight that long.
+#: Longest lag of the straight tracks. Longer lags need a finer grid of velocities, and motion is not straight for so long.
 _LONGEST_LAG = 24
-#: Step of velocities: two neighbouring ones part by half a resolution at the longest lag.
+#: Step of velocities: two neighbouring ones differ by half a resolution at the longest lag.
 _VELOCITY = 0.5
-#: Waves of up to three periods over the movie, and rounds of all modes; single frames are moved later, in `global_alignment`.
+#: Largest numbers of half periods of a wave, and of rounds over all modes. Single frames are moved later, in `global_alignment`.
 _BENDS, _SWEEPS = 6, 3
-#: Half widths of the search of a mode's amplitude, in its steps: wide, then near.
+#: Half widths of the search of a mode's amplitude, in its steps: first wide, then narrow.
 _WIDE, _NEAR = 5, 3
-#: Standard errors at which a track beside the camera's is believed (of noise, the best of all tracks reached 3 to 6), and how
-#: many resolutions the two must part: closer ones are one peak.
+#: A track other than the camera's is accepted at so many standard errors (in noise the best of all tracks reached 3 to 6), and
+#: if the two differ by so many resolutions. Closer tracks are one peak.
 SIGNIFICANT, _APART = 8.0, 1.5
 
 
@@ -36,7 +36,7 @@ def _extent(track: np.ndarray) -> float:
 
 
 def _modes(n: int) -> np.ndarray:
-    """Return shapes of tracks ``[m, n]``, of extent 1: straight, two that settle, and waves of up to half as many as frames."""
+    """Return shapes of tracks ``[m, n]`` with extent 1: a straight one, two that settle, and at most n / 2 - 1 waves."""
     t = (np.arange(n) + 0.5) / n
     shapes = [t, np.exp(-12 * t), np.exp(-4 * t)]
     shapes += [0.5 * np.cos(np.pi * m * t) for m in range(2, min(n // 2, _BENDS) + 1)]
@@ -44,7 +44,7 @@ def _modes(n: int) -> np.ndarray:
 
 
 def straight_track(maps: PairMaps, n: int, fastest_A: float) -> np.ndarray:
-    """Return the best straight track ``[n, 2]``, Å, at most ``fastest_A`` a frame along x and y."""
+    """Return the best straight track ``[n, 2]``, Å, with at most ``fastest_A`` per frame along x and y."""
     lag = maps.pairs[:, 1] - maps.pairs[:, 0]
     lags = np.arange(1, min(n - 1, _LONGEST_LAG) + 1)
     sums = np.array([maps.maps[lag == d].sum(axis=0) for d in lags])
@@ -58,7 +58,7 @@ def straight_track(maps: PairMaps, n: int, fastest_A: float) -> np.ndarray:
 
 
 def bent_track(maps: PairMaps, start_A: np.ndarray, widest_A: float) -> tuple[np.ndarray, float]:
-    """Bend the track ``start_A`` [n, 2] to where the sum of the maps is largest; return it and the sum in standard errors."""
+    """Bend the track ``start_A`` [n, 2] so that the sum of the maps is largest. Return it and the sum in standard errors."""
     n, track = len(start_A), start_A.astype(np.float64).copy()
     first, second = maps.pairs[:, 0].copy(), maps.pairs[:, 1].copy()
     modes, scale = _modes(n), 1.0 / maps.step_A
@@ -73,7 +73,7 @@ def bent_track(maps: PairMaps, start_A: np.ndarray, widest_A: float) -> tuple[np
 
 
 def without_still(maps: PairMaps) -> PairMaps:
-    """Return the maps without what all of them have at the same shifts: the camera's pattern, and what did not move."""
+    """Return the maps without their common part, which is from the pattern of the camera and from detail that did not move."""
     still = maps.maps.mean(axis=0)
     still /= max(float(np.sqrt((still**2).sum())), 1e-30)
     share = np.tensordot(maps.maps, still, axes=2)
@@ -88,7 +88,7 @@ def search_track(
     Parameters
     ----------
     maps : PairMaps
-        Of all pairs.
+        Maps of all pairs.
     n : int
         Number of frames.
     starts_A : list of ndarray ``[n, 2]``
@@ -101,9 +101,9 @@ def search_track(
     Returns
     -------
     shifts_A : ndarray ``[n, 2]``
-        (x, y) to apply to the frames, Å; their mean is arbitrary.
+        (x, y) to apply to the frames, Å. Their mean is arbitrary.
     camera : bool
-        Whether it had to be told from a pattern of the camera.
+        Whether there is also a pattern of the camera, from which the track was separated.
     """
     fastest = min(fastest_A, widest_A / max(n - 1, 1))
     starts = [np.zeros((n, 2)), straight_track(maps, n, fastest), *starts_A]

@@ -1,4 +1,4 @@
-"""Whether a movie can be trusted: whether its frames share a specimen, and whether each of them agrees with the others."""
+"""Tests of an aligned movie: whether its frames share a specimen, and whether each of them agrees with the others."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import numpy as np
 
 from cryopipe.movies.motion.likelihood import MotionLikelihood, Motions
 
-#: A frame shares nothing where it shares less than this part of what the mean frame does, by so many standard errors.
-#: Coarse detail, which is looked at, fades to two thirds of the mean over 50 e/Å² (Grant & Grigorieff 2015).
+#: A frame shares nothing if its share is below this part of the mean of all frames, by so many standard errors.
+#: Only coarse detail is compared. Over 50 e/Å² it fades to two thirds of its mean (Grant & Grigorieff 2015).
 _NOTHING, _ERRORS = 0.25, 3.0
 
 
@@ -20,7 +20,7 @@ class Agreement:
     Attributes
     ----------
     shares : ndarray ``[n]``
-        Mean product with the frames of the majority, in multiples of what these share in the mean; 0: nothing.
+        Mean product with the frames of the majority, in multiples of the mean product among these. 0 means nothing.
     errors : ndarray ``[n]``
         Their standard errors.
     """
@@ -34,7 +34,7 @@ class Agreement:
 
 
 def frame_agreement(work: MotionLikelihood, state: Motions) -> Agreement | None:
-    """Compare every frame with the sum of the others at frequencies of the global search; None where no ring counts."""
+    """Compare every frame with the sum of the others at frequencies of the global search. Return None if no ring counts."""
     patches, n = work.patches, work.n
     power = np.where(patches.ring_k <= 1.0 / work.resolution_A, state.power, 0.0)
     used = np.flatnonzero(power[patches.ring])
@@ -61,10 +61,10 @@ def frame_agreement(work: MotionLikelihood, state: Motions) -> Agreement | None:
 
 
 def _majority(products: np.ndarray, variance: float) -> np.ndarray:
-    """Return the frames [n] that the others are compared with: all, or the larger part where the movie falls into two.
+    """Return the frames [n] with which all are compared: every frame, or the larger part if the movie falls into two.
 
-    After a jump that nothing bridges, frames agree with those of their own part; ``products`` [n, n] are those of all pairs, each
-    of the given variance.
+    After a jump that could not be followed, frames agree only with those of their own part. ``products`` [n, n] are those
+    of all pairs, and each of them has the given variance.
     """
     n = len(products)
     every = np.ones(n, dtype=bool)
@@ -86,20 +86,20 @@ def _majority(products: np.ndarray, variance: float) -> np.ndarray:
 def likelihood_over_noise(
     work: MotionLikelihood, state: Motions, likelihood: float, shape: tuple[int, int, int]
 ) -> float:
-    """Return by how much a likelihood exceeds what aligned noise of the same powers can reach: above 0, a specimen is seen.
+    """Return by how much a likelihood exceeds what aligned noise of the same powers can reach. Above 0 there is a specimen.
 
-    Every fitted number gains one: those that the data determine of the track, the powers of the rings and those of the
-    patches. Every place that the track is free to choose (a rough one: each frame's, a smooth one: fewer, however many frames
-    it has) is the best of as many independent places as the frame has squares of the search's resolution, which gains up to
-    the logarithm of their number (MacKay 2003, Information Theory, Inference, and Learning Algorithms, chapter 28: the
-    Occam factor).
+    Noise gains likelihood in two ways. Every fitted number gains one: the parameters of the track that the data determine,
+    the powers of the rings and those of the patches. And every free place of the track is the best of many independent
+    places: as many as the frame has squares of the size of the search's resolution. This gains up to the logarithm of their
+    number (MacKay 2003, Information Theory, Inference, and Learning Algorithms, chapter 28: the Occam factor). A rough
+    track has one free place for each frame. A smooth track has fewer, whatever the number of frames.
 
     Parameters
     ----------
     work, state : MotionLikelihood, Motions
-        The patches, and where their refinement ended.
+        The patches, and the result of their refinement.
     likelihood : float
-        Of the shifts.
+        Log-likelihood of the shifts.
     shape : (int, int, int)
         Frames and frame (n, y, x).
     """

@@ -1,1 +1,1 @@
-"""What a run says on the terminal: one line for each job that ends, warnings, and last what came out or what went wrong."""
+"""Output of a run on the terminal: one line for each job that ends, warnings, and at the end the results or the failures."""

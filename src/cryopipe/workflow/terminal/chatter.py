@@ -1,4 +1,4 @@
-"""What Snakemake says of itself. Its own log file (``.snakemake/log``) has all of it; the terminal has what is left."""
+"""Messages of Snakemake about itself. Its own log file (``.snakemake/log``) has them all, but the terminal does not show them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CHATTER = re.compile(
             "Some jobs were triggered by provenance information",
             "Rules with provenance triggered jobs",
             r"Trying to restart job \d+",
-            # what `cryopipe.workflow.terminal` says itself, with its reason
+            # `cryopipe.workflow.terminal` writes this itself, with the reason
             "Exiting because a job execution failed",
             r"(WorkflowError:\s*)?At least one job did not complete successfully",
             # the executor of SLURM
@@ -44,5 +44,5 @@ NOTHING_TO_DO = "Nothing to be done"
 
 
 def is_chatter(said: str) -> bool:
-    """Tell whether a message says nothing that a person has to know."""
+    """Return whether a message has nothing that a person must know."""
     return not said.strip() or bool(_CHATTER.match(said)) or bool(_STEP_FAILED.search(said))

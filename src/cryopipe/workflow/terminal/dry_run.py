@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-#: Snakemake's reason of a job behind another one that runs, with a small letter.
+#: Snakemake's reason for a job that follows another one, with a small first letter.
 _FOLLOWS = "input files updated by another job"
 
 
@@ -17,7 +17,7 @@ def dry_run_lines(jobs: Mapping[str, int], reasons: Mapping[str, Sequence[str]])
     jobs : mapping
         ``{rule: number of jobs}``.
     reasons : mapping
-        ``{rule: Snakemake's reasons of its jobs}``.
+        ``{rule: Snakemake's reasons for its jobs}``.
     """
     width = max(map(len, jobs), default=0)
     rows = [f"{name:<{width}}  {count:>4}  {_why(reasons.get(name, ()))}".rstrip() for name, count in jobs.items()]
@@ -25,7 +25,7 @@ def dry_run_lines(jobs: Mapping[str, int], reasons: Mapping[str, Sequence[str]])
 
 
 def _why(reasons: Sequence[str]) -> str:
-    """Return the kinds of reasons without the files, each once."""
+    """Return the kinds of reasons, each once and without the files."""
     parts = [part for reason in reasons for part in reason.split("; ")]
     kinds = [re.split(r"[:\n]", part, maxsplit=1)[0].strip().rstrip(".") for part in parts]
     found = dict.fromkeys(kind[:1].lower() + kind[1:] for kind in kinds if kind)

@@ -1,4 +1,4 @@
-"""The last lines of a run: what came out, from the numbers of its report, or what failed and what to do."""
+"""The last lines of a run: the results, from the numbers of its report, or the failures and what to do about them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 from cryopipe.workflow.terminal.facts import RunFacts
 from cryopipe.workflow.terminal.jobs import Job
 
-#: Failures that are told in full; of batches that fail alike there may be hundreds.
+#: Number of failures that are shown in full, because hundreds of batches may fail in the same way.
 _IN_FULL = 5
 
 
 def shown(path: Path, here: Path) -> str:
-    """Return a path as a person would type it who is ``here``: relative, where it lies below."""
+    """Return a path as a person in the folder ``here`` would type it: relative, if it is below ``here``."""
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def result_lines(run: RunFacts, here: Path, *, reported: bool) -> list[str]:
-    """Return resolution, counts and the path of the report of a run; its folder where it made none (``reported``)."""
+    """Return resolution, counts and the path of the report of a run, or its folder if no report was made (``reported``)."""
     path = run.results / run.report
     try:
         numbers = json.loads(path.read_text()) if reported else None
@@ -33,7 +33,7 @@ def result_lines(run: RunFacts, here: Path, *, reported: bool) -> list[str]:
 
 
 def _resolution(numbers: dict[str, Any]) -> str:
-    # a run without movies of known truth has none
+    # a run without simulated movies has no truth
     whole, truth = (numbers.get(part) or {} for part in ("map", "truth"))
     found = [
         (whole.get("fsc0143_A"), "half maps, FSC 0.143"),
@@ -56,8 +56,8 @@ def _counts(counts: dict[str, Any]) -> str:
 
 
 def failure_lines(job: Job, here: Path) -> list[str]:
-    """Return all that is known of a job that failed: why, for which item, what to do, where its log is."""
-    why = job.log.error or job.log.last_lines() or "it ended without a word: stopped from outside, or out of memory"
+    """Return what is known about a failed job: the reason, the item, what to do, and the path of its log."""
+    why = job.log.error or job.log.last_lines() or "it ended without a message: stopped from outside, or out of memory"
     lines = [f"{job.title} failed", *(f"  {line}" for line in why.removeprefix(f"{job.name}: ").splitlines())]
     if not job.log.error:
         lines += [f"  {key}: {value}" for key, value in job.details.items() if value]
@@ -65,21 +65,21 @@ def failure_lines(job: Job, here: Path) -> list[str]:
 
 
 def stopped_lines(done: int, total: int) -> list[str]:
-    """Return what to say after Ctrl-C."""
-    return [f"stopped at your request: {done} of {total} jobs are done and kept, the same command goes on from here"]
+    """Return the last lines after Ctrl-C."""
+    return [f"stopped at your request: {done} of {total} jobs are done and kept. The same command continues from here."]
 
 
 def failed_lines(failed: Iterable[Job], done: int, total: int, here: Path) -> list[str]:
-    """Return what to say when jobs failed: each of them, and how to go on.
+    """Return the last lines if jobs failed: each failure, and how to continue.
 
     Parameters
     ----------
     failed : iterable of Job
-        Those that failed in the end.
+        Jobs that still failed after all attempts.
     done, total : int
-        Jobs of the run that are done, and all that were to do.
+        Number of jobs that are done, and of all jobs of the run.
     here : Path
-        Where Snakemake was started.
+        Folder in which Snakemake was started.
     """
     jobs = list(failed)
     lines = [line for job in jobs[:_IN_FULL] for line in ["", *failure_lines(job, here)]]
@@ -88,5 +88,5 @@ def failed_lines(failed: Iterable[Job], done: int, total: int, here: Path) -> li
         *lines,
         *(["", *rest] if rest else []),
         "",
-        f"{done} of {total} jobs are done and kept: mend the cause and give the same command again",
+        f"{done} of {total} jobs are done and kept. Remove the cause and give the same command again.",
     ]

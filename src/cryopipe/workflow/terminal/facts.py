@@ -1,4 +1,4 @@
-"""What the terminal has to know of a run, told through Snakemake's own logger when the plan is made."""
+"""Facts of a run for the terminal, sent through Snakemake's own logger when the plan is made."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from snakemake.logging import logger
 from cryopipe.workflow.plan import Plan
 from cryopipe.workflow.terminal.words import headline
 
-#: Attribute of the log record that carries the facts.
+#: Attribute of the log record to which the facts are attached.
 ATTRIBUTE = "cryopipe_run"
 
 
@@ -22,13 +22,13 @@ class RunFacts:
     Attributes
     ----------
     headline : str
-        What it works on.
+        Name and images of the run.
     results : Path
-        Its folder.
+        Folder of the run.
     batches : int
-        How many there are.
+        Number of batches.
     report : str
-        The report's numbers, relative to ``results``.
+        File with the numbers of the report, relative to ``results``.
     """
 
     headline: str
@@ -38,11 +38,11 @@ class RunFacts:
 
 
 def announce(plan: Plan) -> None:
-    """Tell the terminal which run this is."""
+    """Send the facts of this run to the terminal."""
     logger.info("", extra={ATTRIBUTE: RunFacts(headline(plan), plan.results, len(plan.batches))})
 
 
 def facts_of(record: Any) -> RunFacts | None:
-    """Return the facts that a log record carries."""
+    """Return the facts that are attached to a log record, or None."""
     found = getattr(record, ATTRIBUTE, None)
     return found if isinstance(found, RunFacts) else None

@@ -1,4 +1,4 @@
-"""Snakemake's logger plugin ``cryopipe``: turns the events of a run into the lines that a person reads."""
+"""Snakemake's logger plugin ``cryopipe``: makes lines that a person can read from the events of a run."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from cryopipe.workflow.terminal.jobs import Job, job_of
 from cryopipe.workflow.terminal.screen import Screen
 from cryopipe.workflow.terminal.words import duration
 
-#: How often the logs of running jobs are looked at, and how often a file is told that the run goes on, s.
+#: Time between two readings of the logs of running jobs, and between two lines of progress in a file, s.
 _LOOK_S, _RARELY_S = 1.0, 600.0
-#: The rule that only asks for the results.
+#: The rule that only requests the results.
 _TARGET = "all"
 
 
@@ -59,11 +59,11 @@ class LogHandler(LogHandlerBase):
         self._start = self._told = time.time()
         self._ended = threading.Event()
         os.environ[TERMINAL_VARIABLE] = "logs"
-        logging.getLogger("cryopipe").addHandler(self)  # what the plan of the run warns of
+        logging.getLogger("cryopipe").addHandler(self)  # for warnings of the plan of the run
         threading.Thread(target=self._look_now_and_then, daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show what a record tells, now or at the end."""
+        """Show the content of a record, now or at the end."""
         try:
             if self.common_settings.verbose or (
                 self.common_settings.debug_dag and getattr(record, "event", "") == LogEvent.DEBUG_DAG
@@ -94,7 +94,7 @@ class LogHandler(LogHandlerBase):
     def _message(self, record: logging.LogRecord, said: str) -> None:
         if said.startswith(INTERRUPTED):
             self._interrupted = True
-            self._line("stopping the jobs that run")
+            self._line("stopping the running jobs")
         elif said.startswith(NOTHING_TO_DO):
             self._nothing_to_do = True
             self._line(said)
@@ -113,7 +113,7 @@ class LogHandler(LogHandlerBase):
             return
         total = sum(self._stats.values())
         if not total:
-            self._line(f"{NOTHING_TO_DO} of what was asked for")
+            self._line(f"{NOTHING_TO_DO}: all requested results are there")
             return
         where = " and ".join(f"{amount} {what}" for what, amount in self._provided.items())
         self._line(self._run.headline if self._run else "a workflow")
@@ -204,7 +204,7 @@ class LogHandler(LogHandlerBase):
             self._screen.line(text)
 
     def close(self) -> None:
-        """Write the last lines: errors and failures last of all."""
+        """Write the last lines. Errors and failures are at the very end."""
         self._ended.set()
         logging.getLogger("cryopipe").removeHandler(self)
         if not self._closed:

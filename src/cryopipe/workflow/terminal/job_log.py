@@ -1,6 +1,6 @@
-"""The log file of a job, read while it grows: how far the job is, its warnings, what came out, why it failed.
+"""The log file of a job, read while it grows: progress, warnings, the outcome, or the reason of a failure.
 
-The file is all that a job says, on this machine or on another node, so the terminal shows the same for both.
+All messages of a job are in this file, on this machine or on another node. So the terminal shows the same for both.
 """
 
 from __future__ import annotations
@@ -9,36 +9,36 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: Set where the terminal reads the logs of the jobs: they then write nothing else.
+#: Is set if the terminal reads the logs of the jobs. Then jobs write only their logs.
 TERMINAL_VARIABLE = "CRYOPIPE_TERMINAL"
-#: How an entry starts in the file.
+#: Format of an entry in the file.
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 _ENTRY = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} (DEBUG|INFO|WARNING|ERROR|CRITICAL) ", re.MULTILINE)
-#: What `cryopipe.context.Context.progress` and the end of a step write.
+#: Messages of `cryopipe.context.Context.progress` and of the end of a step.
 PROGRESS = re.compile(r"^\S+: (\d+ of \d+ .+)$")
 _DONE = re.compile(r"^\S+: done in ([\d.]+) s on the \w+(?:: (.*))?$", re.DOTALL)
-#: Clocks of file servers differ from ours by less, s.
+#: The clocks of file servers and of this machine differ by less than this, s.
 _CLOCKS = 5.0
-#: Lines of a log that are shown where it does not say why its job ended.
+#: Number of lines of a log that are shown if it has no reason why its job ended.
 _LAST_LINES = 10
 
 
 @dataclass
 class JobLog:
-    """What the log of a job has said so far.
+    """Content of the log of a job so far.
 
     Attributes
     ----------
     path : Path
-        The file; it may not be there yet.
+        The file. It may not exist yet.
     started : float
-        When the job was started, s since 1970. An older file is that of another try.
+        Time when the job was started, s since 1970. An older file is from an earlier attempt.
     progress, outcome : str
-        How far the job is; what it made.
+        Progress of the job, and its result.
     seconds : float, optional
-        What the finished job took.
+        Duration of the finished job.
     error : str
-        Why it failed.
+        Reason why it failed.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class JobLog:
     _before: str = field(default="", repr=False)
 
     def news(self, *, ended: bool = False) -> list[str]:
-        """Read on and return the warnings that are new; ``ended`` says that the job writes no more."""
+        """Read the new lines and return their warnings. ``ended`` means that the job writes no more."""
         try:
             state = self.path.stat()
             if not ended and state.st_mtime < self.started - _CLOCKS:
@@ -74,7 +74,7 @@ class JobLog:
         if level == "WARNING":
             return said
         if level in ("ERROR", "CRITICAL"):
-            # the traceback of a defect is part of what is known of it
+            # after an unexpected error the traceback is shown, too
             self.error = f"{before}\n{said}" if said.startswith("unexpected ") else said
         elif found := PROGRESS.match(said):
             self.progress = found[1]

@@ -21,17 +21,17 @@ class Job:
     name : str
         ``<step>``, or ``<step>/<run>``.
     batch : str
-        "batch 2 of 3"; empty for a step that has one job.
+        "batch 2 of 3". Empty for a step that has one job.
     started : float
-        s since 1970.
+        Time of the start, s since 1970.
     logs : list of Path
-        The log of the step first.
+        Log files, first that of the step.
     makes : bool
-        Whether it has outputs: a target such as ``all`` has none.
+        Whether it has outputs. A target such as ``all`` has none.
     log : JobLog
-        What the first log says.
+        Content of the first log.
     details : mapping
-        What the executor knows of its failure.
+        Information of the executor about a failure.
     """
 
     name: str
@@ -48,21 +48,21 @@ class Job:
         return f"{self.name}, {self.batch}" if self.batch else self.name
 
     def status(self, now: float) -> str:
-        """Return how far the job is."""
+        """Return the progress of the job."""
         return f"{self.title}: {self.log.progress or 'starting'} ({duration(now - self.started)})"
 
 
 def job_of(record: Any, folder: Path, batches: int) -> Job:
-    """Return the job that a record of Snakemake tells of.
+    """Return the job that a record of Snakemake describes.
 
     Parameters
     ----------
     record : logging.LogRecord
-        Of the events JOB_INFO or JOB_ERROR.
+        Record of an event JOB_INFO or JOB_ERROR.
     folder : Path
-        Where relative paths start.
+        Folder to which paths are relative.
     batches : int
-        Of the run; 0: not known.
+        Number of batches of the run. 0: not known.
     """
     wildcards = dict(getattr(record, "wildcards", None) or {})
     run = f"/{wildcards['run']}" if "run" in wildcards else ""

@@ -1,4 +1,4 @@
-"""What a job made, in a few words for the terminal: counts of items, else the last thing that the step said."""
+"""The result of a job in a few words for the terminal: counts of items, or else the last message of the step."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from cryopipe.io.star import read_blocks, read_rejections
 from cryopipe.steps import step_of, steps
 from cryopipe.workflow.terminal.job_log import PROGRESS
 
-#: Outputs that are tables of items, by their name in the rule, and what the items are.
+#: Outputs that are tables of items: ``{name in the rule: kind of items}``.
 TABLES = {"movies": "movies", "fetched": "movies", "micrographs": "micrographs", "particles": "particles"}
 
 
 class LastWord(logging.Handler):
-    """Remembers the last thing that a step said besides progress."""
+    """Keeps the last message of a step other than progress."""
 
     def __init__(self) -> None:
         super().__init__(logging.INFO)
         self.said = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Remember the message, unless it is progress or a traceback."""
+        """Keep the message, unless it is progress or a traceback."""
         said = record.getMessage()
         if record.levelno == logging.INFO and not PROGRESS.match(said) and not said.startswith("Traceback"):
             self.said = said
 
 
 def outcome(name: str, outputs: Mapping[str, Any], log: logging.Logger) -> str:
-    """Return what the job of a step made, such as "5 of 6 micrographs".
+    """Return the result of a job, such as "5 of 6 micrographs".
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ def outcome(name: str, outputs: Mapping[str, Any], log: logging.Logger) -> str:
     outputs : mapping
         ``{name: file}`` as in the rule.
     log : logging.Logger
-        The job's, with a `LastWord` among its handlers.
+        Logger of the job, with a `LastWord` among its handlers.
     """
     said = next((handler.said for handler in log.handlers if isinstance(handler, LastWord)), "")
     said = said.removeprefix(f"{name}: ")
@@ -54,7 +54,7 @@ def outcome(name: str, outputs: Mapping[str, Any], log: logging.Logger) -> str:
 
 
 def _rows(path: Path) -> int:
-    """Return the number of items in a table of them; beside it a file has optics groups alone."""
+    """Return the number of items in a table. The file has no other rows than those of items and of optics groups."""
     return sum(len(rows) for name, rows in read_blocks(path).items() if name != "optics")
 
 

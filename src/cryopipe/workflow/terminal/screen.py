@@ -1,4 +1,4 @@
-"""A terminal with one line at its end that changes, or a file without one."""
+"""A terminal whose last line changes, or a file, in which no line changes."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _COLOURS = {"": "", "red": "\x1b[31m", "yellow": "\x1b[33m"}
 
 
 class Screen:
-    """Where a run writes to.
+    """The output of a run.
 
     Parameters
     ----------
     stream : file
-        Standard error, as a rule.
+        Usually standard error.
     colour : bool
-        Whether a terminal may be coloured; ``NO_COLOR`` forbids it, too.
+        Whether lines may have colours. ``NO_COLOR`` also forbids them.
     """
 
     def __init__(self, stream: TextIO, *, colour: bool = True) -> None:
@@ -28,14 +28,14 @@ class Screen:
         self._shown = ""
 
     def line(self, text: str, colour: str = "") -> None:
-        """Write ``text`` for good."""
+        """Write ``text`` as a line that stays."""
         start = _COLOURS[colour] if self._colour else ""
         end = "\x1b[0m" if start else ""
         self._write(f"{_CLEAR if self._shown else ''}{start}{text}{end}\n")
         self._shown = ""
 
     def status(self, text: str) -> None:
-        """Let the last line of a terminal say ``text``, until the next line or status; files get none."""
+        """Show ``text`` in the last line of a terminal until the next line or status. Files do not get it."""
         if self.changes and text != self._shown:
             width = shutil.get_terminal_size().columns - 1
             self._write(f"{_CLEAR}{text if len(text) <= width else text[: width - 1] + '…'}")
@@ -45,5 +45,5 @@ class Screen:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except (BrokenPipeError, ValueError):  # the reader has gone, or the stream is closed: the run goes on
+        except (BrokenPipeError, ValueError):  # nobody reads, or the stream is closed. The run continues
             pass

@@ -1,4 +1,4 @@
-"""Times and runs, as people say them."""
+"""Durations and runs in words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def duration(seconds: float) -> str:
 
 
 def headline(plan: Plan) -> str:
-    """Return what a run works on, in one line."""
+    """Return name and images of a run in one line."""
     images = sum(map(len, plan.batches.values()))
     kind = "micrographs" if plan.source == "micrographs" else "movies"
     where = " (simulated)" if plan.source == "simulation" else ""

@@ -26,7 +26,7 @@ def block_sums(image, good, step):
 
 @njit(cache=True, nogil=True)
 def interpolate(coarse, ny, nx, step):
-    """Return values [ny, nx] between the centres of blocks of ``step`` pixels, the outermost ones beyond them.
+    """Return values [ny, nx] interpolated between the centres of blocks of ``step`` pixels, constant beyond the outermost.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from numba import njit
 
 @njit(cache=True, nogil=True)
 def cumulative_counts(frame, low, levels):
-    """Return, for each column and each row of integers, how many of its values are at most ``low`` + 0, 1, 2 ..."""
+    """Return for each column and each row of integers how many values are at most ``low`` + 0, 1, 2 ..."""
     columns = np.zeros((frame.shape[1], levels), dtype=np.int32)
     rows = np.zeros((frame.shape[0], levels), dtype=np.int32)
     for y in range(frame.shape[0]):
@@ -28,7 +28,7 @@ def cumulative_counts(frame, low, levels):
 
 @njit(cache=True, nogil=True)
 def add_quantiles(frame, low, columns, by_column, rows, by_row, total):
-    """Add to ``total`` the quantiles that belong to the ranks (the highest among ties) in column and row.
+    """Add to ``total`` the quantiles of each pixel's ranks (the highest among ties) in its column and its row.
 
     Parameters
     ----------
